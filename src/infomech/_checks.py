@@ -1,0 +1,69 @@
+"""Argument checks, all in one voice: what was found, and what to do about it, in one line."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class InfomechError(Exception):
+    """Anything that a caller can mend; its message is one line. The command line exits with 2 on it."""
+
+
+class InputError(InfomechError, ValueError):
+    """An argument, file or array that cannot be used as it is."""
+
+
+def check_temperature(temperature: float | Tensor, name: str = "temperature") -> None:
+    """Raise InputError unless the temperature is finite and above zero.
+
+    >>> check_temperature(0.07)
+    >>> check_temperature(0.0)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: temperature is 0.0; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)
+    """
+    if isinstance(temperature, Tensor):
+        good = bool((torch.isfinite(temperature) & (temperature > 0)).all())
+        shown = (
+            temperature.item()
+            if temperature.numel() == 1
+            else f"a tensor with minimum {temperature.min().item()}"
+        )
+    else:
+        good = math.isfinite(temperature) and temperature > 0
+        shown = float(temperature)
+    if not good:
+        raise InputError(f"{name} is {shown}; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)")
+
+
+def check_rows(rows: Tensor, name: str) -> None:
+    """Raise InputError unless `rows` is a non-empty matrix of finite floating-point numbers."""
+    if rows.ndim != 2:
+        raise InputError(
+            f"{name} has {rows.ndim} dimensions, shape {tuple(rows.shape)}; expected 2: (rows, features)"
+        )
+    if rows.shape[0] == 0 or rows.shape[1] == 0:
+        raise InputError(
+            f"{name} is empty, shape {tuple(rows.shape)}; expected at least two rows and one feature"
+        )
+    if not rows.is_floating_point():
+        raise InputError(f"{name} holds {rows.dtype}; expected floating-point embeddings: convert them first")
+    finite = torch.isfinite(rows).all(dim=1)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite).flatten()
+        raise InputError(
+            f"{name} has NaN or infinity in {len(bad)} of {rows.shape[0]} rows, the first at row {int(bad[0])}; "
+            "remove or recompute those rows"
+        )
+
+
+def check_same_width(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless x and y have the same number of columns."""
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"x has {x.shape[1]} features and y has {y.shape[1]}; the two modalities must share one embedding space"
+        )
+
+
+__all__ = ["InfomechError", "InputError", "check_rows", "check_same_width", "check_temperature"]

@@ -1,0 +1,72 @@
+"""Everything that the package can say about two sets of paired embeddings, as data."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .budget import EnergyBudget
+from .estimate import Estimate
+from .findings import Finding
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was looked at."""
+
+    name_x: str  # "image", say; "x" by default
+    name_y: str
+    rows_x: int  # rows of the array, and those that no pair names (left out of everything)
+    rows_y: int
+    unpaired_x: int
+    unpaired_y: int
+    pairs: int
+    groups: int
+    dim: int
+    dtype: str
+    temperature: float
+    batch_size: int | None  # the batch that the user says they train with
+    normalized: bool  # whether rows had to be brought to unit length
+    norm_range_x: tuple[float, float]  # smallest and largest norm found
+    norm_range_y: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the figures show that the tables do not; samples and curves, for looking only."""
+
+    similarity_edges: FloatArray  # (bins + 1,) common edges of the histograms
+    similarity_counts: dict[
+        str, FloatArray
+    ]  # "pairs", "xy", "xx", "yy" -> densities (bins,), each integrating to 1
+    map_x: FloatArray  # (k, 2) coordinates of at most some thousand points
+    map_y: FloatArray
+    map_labels_x: list[str] | None
+    map_labels_y: list[str] | None
+    map_explained: float  # share of the variance that the two directions of the map carry
+    map_gap_axis: bool  # whether the horizontal axis is the direction of the gap
+    spectrum_x: FloatArray  # (d,) eigenvalues of the centred covariance, descending
+    spectrum_y: FloatArray
+    effective_negatives_x_to_y: FloatArray  # sorted sample of per-anchor values, at most some thousand
+    effective_negatives_y_to_x: FloatArray
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All numbers of a report. `infomech.report.Report` writes it to files."""
+
+    inputs: Inputs
+    budget: EnergyBudget
+    gap: dict[str, Estimate]  # E3
+    geometry: dict[str, dict[str, Estimate]]  # E4: "x" and "y" -> name -> estimate
+    retrieval: dict[
+        str, Estimate
+    ]  # E5: "x_to_y_recall_at_1", ..., "y_to_x_median_rank", "shuffled_x_to_y_recall_at_1"
+    findings: list[Finding]
+    pictures: Pictures
+    provenance: dict[str, str | float | int] = field(default_factory=dict)
+
+
+__all__ = ["Diagnosis", "FloatArray", "Inputs", "Pictures"]

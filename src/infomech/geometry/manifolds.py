@@ -1,0 +1,121 @@
+"""Manifolds on which representations live: the unit sphere and the flat torus, as subsets of a Euclidean space."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import InputError
+from .._typing import Points, Scalars
+from .special import log_sphere_area, log_sphere_mgf
+
+
+class Manifold(ABC):
+    """A compact homogeneous manifold of constant norm in R^ambient_dim, with its volume measure mu."""
+
+    ambient_dim: int  # number of coordinates of a point
+
+    @property
+    @abstractmethod
+    def squared_radius(self) -> float:
+        """|z|^2, the same for every point z."""
+
+    @property
+    @abstractmethod
+    def log_volume(self) -> float:
+        """Log of mu(Z), the total volume."""
+
+    @abstractmethod
+    def log_linear_integral(self, kappa: Scalars) -> Scalars:
+        """Log of int exp(kappa z.w) dmu(w), the same for every z on the manifold; differentiable in kappa."""
+
+    @abstractmethod
+    def uniform(self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Points:
+        """N points from the uniform law, (n, ambient_dim), on the generator's device."""
+
+
+@dataclass(frozen=True)
+class Sphere(Manifold):
+    """The unit sphere S^{d-1} in R^d, d >= 2.
+
+    Args:
+        ambient_dim: d, the width of the embeddings (not the dimension d - 1 of the sphere).
+
+    >>> round(Sphere(3).log_volume, 4)  # log(4 pi)
+    2.531
+    """
+
+    ambient_dim: int
+
+    def __post_init__(self) -> None:
+        if self.ambient_dim < 2:
+            raise InputError(f"Sphere ambient_dim is {self.ambient_dim}; it must be at least 2")
+
+    @property
+    def squared_radius(self) -> float:  # noqa: D102
+        return 1.0
+
+    @property
+    def log_volume(self) -> float:  # noqa: D102
+        return log_sphere_area(self.ambient_dim)
+
+    def log_linear_integral(self, kappa: Scalars) -> Scalars:  # noqa: D102
+        return self.log_volume + log_sphere_mgf(self.ambient_dim, kappa)
+
+    def uniform(  # noqa: D102
+        self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Points:
+        z = torch.randn(n, self.ambient_dim, generator=generator, dtype=dtype, device=generator.device)
+        return torch.nn.functional.normalize(z, dim=-1)
+
+
+@dataclass(frozen=True)
+class FlatTorus(Manifold):
+    """The flat torus T^k, embedded in R^{2k} as ((cos t_1, sin t_1), ..., (cos t_k, sin t_k)).
+
+    Args:
+        dim: k >= 1, the number of angles.
+
+    >>> round(FlatTorus(2).log_volume, 4)  # 2 log(2 pi)
+    3.6758
+    """
+
+    dim: int
+    ambient_dim: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise InputError(f"FlatTorus dim is {self.dim}; it must be at least 1")
+        object.__setattr__(self, "ambient_dim", 2 * self.dim)
+
+    @property
+    def squared_radius(self) -> float:  # noqa: D102
+        return float(self.dim)
+
+    @property
+    def log_volume(self) -> float:  # noqa: D102
+        return self.dim * math.log(2 * math.pi)
+
+    def log_linear_integral(self, kappa: Scalars) -> Scalars:  # noqa: D102
+        return self.log_volume + self.dim * log_sphere_mgf(2, kappa)
+
+    def uniform(  # noqa: D102
+        self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Points:
+        turns = torch.rand(n, self.dim, generator=generator, dtype=dtype, device=generator.device)
+        return self.embed(2 * math.pi * turns)
+
+    def embed(self, angles: Float[Tensor, "... k"]) -> Points:
+        """Points of the torus from angles in radians: (..., k) -> (..., 2k)."""
+        return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
+
+    def angles(self, points: Points) -> Float[Tensor, "... k"]:
+        """Angles in (-pi, pi] of points of the torus: (..., 2k) -> (..., k)."""
+        pair = points.unflatten(-1, (self.dim, 2))
+        return torch.atan2(pair[..., 1], pair[..., 0])
+
+
+__all__ = ["FlatTorus", "Manifold", "Sphere"]

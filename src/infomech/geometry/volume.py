@@ -1,0 +1,48 @@
+"""Kernel volume (D1, Assumption 2.1): the integral of the kernel exp(s / tau) over the manifold."""
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from .._checks import check_temperature
+from .critics import Critic
+from .manifolds import Manifold
+
+
+@overload
+def log_kernel_volume(manifold: Manifold, critic: Critic, temperature: float) -> float: ...
+@overload
+def log_kernel_volume(manifold: Manifold, critic: Critic, temperature: Tensor) -> Tensor: ...
+def log_kernel_volume(manifold: Manifold, critic: Critic, temperature: float | Tensor) -> float | Tensor:
+    """Log kernel volume: log V(tau) = log int exp(s(z, w) / tau) dmu(w), in nats.
+
+    Cosine on S^{d-1}: V = (2 pi)^{d/2} tau^{d/2-1} I_{d/2-1}(1/tau). RBF of scale g on the sphere: the cosine's
+    volume at temperature tau / (2g), times exp(-2g / tau). Cosine on T^k: (2 pi I_0(1/tau))^k. Never leaves the log
+    domain, so that d = 4096 and tau = 0.001 are ordinary inputs.
+
+    Args:
+        manifold: `Sphere` or `FlatTorus`.
+        critic: `Cosine` or `RBF`.
+        temperature: tau > 0, a float, or a tensor of any shape through which gradients flow.
+
+    Returns:
+        A float for a float; for a tensor, a tensor of its shape, dtype and device.
+
+    Raises:
+        InputError: if a temperature is not finite and positive.
+
+    Source: D1 (Assumption 2.1 of the paper).
+
+    >>> from infomech.geometry import Cosine, Sphere
+    >>> round(log_kernel_volume(Sphere(512), Cosine(), 0.07), 6)
+    -867.768882
+    """
+    check_temperature(temperature)
+    tau = temperature if isinstance(temperature, Tensor) else torch.tensor(temperature, dtype=torch.float64)
+    offset, slope = critic.affine_form(manifold.squared_radius)
+    value = offset / tau + manifold.log_linear_integral(slope / tau)
+    return value if isinstance(temperature, Tensor) else float(value)
+
+
+__all__ = ["log_kernel_volume"]
