@@ -25,11 +25,7 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
     """
     if isinstance(temperature, Tensor):
         good = bool((torch.isfinite(temperature) & (temperature > 0)).all())
-        shown = (
-            temperature.item()
-            if temperature.numel() == 1
-            else f"a tensor with minimum {temperature.min().item()}"
-        )
+        shown = temperature.item() if temperature.numel() == 1 else f"a tensor with minimum {temperature.min().item()}"
     else:
         good = math.isfinite(temperature) and temperature > 0
         shown = float(temperature)
@@ -40,13 +36,9 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
 def check_rows(rows: Tensor, name: str) -> None:
     """Raise InputError unless `rows` is a non-empty matrix of finite floating-point numbers."""
     if rows.ndim != 2:
-        raise InputError(
-            f"{name} has {rows.ndim} dimensions, shape {tuple(rows.shape)}; expected 2: (rows, features)"
-        )
+        raise InputError(f"{name} has {rows.ndim} dimensions, shape {tuple(rows.shape)}; expected 2: (rows, features)")
     if rows.shape[0] == 0 or rows.shape[1] == 0:
-        raise InputError(
-            f"{name} is empty, shape {tuple(rows.shape)}; expected at least two rows and one feature"
-        )
+        raise InputError(f"{name} is empty, shape {tuple(rows.shape)}; expected at least two rows and one feature")
     if not rows.is_floating_point():
         raise InputError(f"{name} holds {rows.dtype}; expected floating-point embeddings: convert them first")
     finite = torch.isfinite(rows).all(dim=1)

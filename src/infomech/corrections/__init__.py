@@ -1,0 +1,1 @@
+"""Fit and transform: corrections of the modality gap after training."""

@@ -42,9 +42,7 @@ class EnergyBudget:
     log_manifold_volume: float
     remainder: Estimate
     effective_negatives: Estimate  # median over the anchors of both directions
-    effective_negatives_quantiles: dict[
-        Direction, dict[str, Estimate]
-    ]  # keys "0.05", "0.25", "0.5", "0.75", "0.95"
+    effective_negatives_quantiles: dict[Direction, dict[str, Estimate]]  # keys "0.05", "0.25", "0.5", "0.75", "0.95"
     negatives: float  # N: mean number of negatives of an anchor
     plain: dict[str, Estimate]  # the same parts without the correction of the logarithm's bias
     resolved: bool  # False where too few effective neighbours support the smoothed densities

@@ -38,9 +38,7 @@ class Pictures:
     """What the figures show that the tables do not; samples and curves, for looking only."""
 
     similarity_edges: FloatArray  # (bins + 1,) common edges of the histograms
-    similarity_counts: dict[
-        str, FloatArray
-    ]  # "pairs", "xy", "xx", "yy" -> densities (bins,), each integrating to 1
+    similarity_counts: dict[str, FloatArray]  # "pairs", "xy", "xx", "yy" -> densities (bins,), each integrating to 1
     map_x: FloatArray  # (k, 2) coordinates of at most some thousand points
     map_y: FloatArray
     map_labels_x: list[str] | None
@@ -61,9 +59,7 @@ class Diagnosis:
     budget: EnergyBudget
     gap: dict[str, Estimate]  # E3
     geometry: dict[str, dict[str, Estimate]]  # E4: "x" and "y" -> name -> estimate
-    retrieval: dict[
-        str, Estimate
-    ]  # E5: "x_to_y_recall_at_1", ..., "y_to_x_median_rank", "shuffled_x_to_y_recall_at_1"
+    retrieval: dict[str, Estimate]  # E5: "x_to_y_recall_at_1", ..., "y_to_x_median_rank", "shuffled_x_to_y_recall_at_1"
     findings: list[Finding]
     pictures: Pictures
     provenance: dict[str, str | float | int] = field(default_factory=dict)

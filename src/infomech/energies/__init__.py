@@ -1,0 +1,1 @@
+"""Energies of representation measures: fields, parametric and intrinsic energies, divergences."""

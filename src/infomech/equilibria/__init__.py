@@ -1,0 +1,1 @@
+"""Gibbs equilibria, gradient flows, best responses, and their stability."""

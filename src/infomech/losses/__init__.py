@@ -1,0 +1,1 @@
+"""The InfoNCE family: function and module side by side."""

@@ -37,14 +37,10 @@ class VonMisesFisher:
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape[0] < 2:
-            raise InputError(
-                f"vMF mean has shape {tuple(self.mean.shape)}; expected one vector of at least 2 entries"
-            )
+            raise InputError(f"vMF mean has shape {tuple(self.mean.shape)}; expected one vector of at least 2 entries")
         norm = float(self.mean.detach().double().norm())
         if not abs(norm - 1) < 1e-3:
-            raise InputError(
-                f"vMF mean has length {norm:.4g}; it must be a unit vector: divide it by its length"
-            )
+            raise InputError(f"vMF mean has length {norm:.4g}; it must be a unit vector: divide it by its length")
         kappa = float(self.concentration)
         if not 0 <= kappa < float("inf"):
             raise InputError(f"vMF concentration is {kappa}; it must be finite and at least 0")
@@ -84,9 +80,7 @@ class VonMisesFisher:
             InputError: if the laws live on spheres of different dimension.
         """
         if self.dim != other.dim:
-            raise InputError(
-                f"KL between laws on R^{self.dim} and R^{other.dim}; both must have one dimension"
-            )
+            raise InputError(f"KL between laws on R^{self.dim} and R^{other.dim}; both must have one dimension")
         drift = self.kappa - other.kappa * (self.mean @ other.mean)
         return self.log_normalizer - other.log_normalizer + self.mean_resultant_length * drift
 
@@ -138,9 +132,7 @@ def _beta_half(free: int, n: int, generator: torch.Generator, device: torch.devi
     """N draws of Beta(free / 2, free / 2), from a uniform point on S^{free}: (1 + first coordinate) / 2."""
     # The first coordinate of a uniform point on S^{free} in R^{free+1} has (1 + t)/2 ~ Beta(free/2, free/2).
     first = torch.randn(n, generator=generator, dtype=torch.float64, device=device)
-    rest = torch._standard_gamma(
-        torch.full((n,), free / 2, dtype=torch.float64, device=device), generator=generator
-    )
+    rest = torch._standard_gamma(torch.full((n,), free / 2, dtype=torch.float64, device=device), generator=generator)
     t = first / (first.square() + 2 * rest).sqrt()
     return (1 + t) / 2
 
