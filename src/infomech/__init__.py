@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import losses
     from ._checks import InfomechError, InputError
+    from .diagnosis import decompose
     from .geometry import RBF, Cosine, FlatTorus, Sphere, log_kernel_volume
     from .measures import VonMisesFisher
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Sphere": "geometry",
     "log_kernel_volume": "geometry",
     "VonMisesFisher": "measures",
+    "decompose": "diagnosis",
 }
 _MODULES = {"losses"}
 
@@ -47,6 +49,7 @@ __all__ = [
     "InputError",
     "Sphere",
     "VonMisesFisher",
+    "decompose",
     "log_kernel_volume",
     "losses",
 ]

@@ -1,8 +1,10 @@
 """Diagnosis: the energy budget, the gap, retrieval, geometry, and what they mean."""
 
-from .budget import EnergyBudget
+from .budget import EnergyBudget, decompose
 from .diagnosis import Diagnosis, Inputs, Pictures
 from .estimate import Estimate
+from .examine import examine
 from .findings import Finding
+from .gap import gap
 
-__all__ = ["Diagnosis", "EnergyBudget", "Estimate", "Finding", "Inputs", "Pictures"]
+__all__ = ["Diagnosis", "EnergyBudget", "Estimate", "Finding", "Inputs", "Pictures", "decompose", "examine", "gap"]

@@ -1,11 +1,26 @@
 """The energy budget (E1, E2): what a contrastive loss is made of."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError, check_temperature
+from ..geometry import Cosine, Sphere, log_kernel_volume
+from ..measures import PairedSample
+from ..reductions import BlockedLogSums, Progress
 from .estimate import Estimate
+from .sweeps import KernelSweeps, run_sweeps
+from .uncertainty import block_jackknife, quantile_estimate, symmetric_interval
 
 Direction = Literal["x_to_y", "y_to_x"]
+
+QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
+RESOLVED_FROM = 10.0  # effective neighbours of the median anchor: there the logarithm's bias is about 0.05 nats
+_CHUNK = 32768
 
 
 @dataclass(frozen=True)
@@ -53,4 +68,241 @@ class EnergyBudget:
         return self.log_kernel_volume - self.log_manifold_volume
 
 
-__all__ = ["Direction", "EnergyBudget"]
+@dataclass(frozen=True)
+class _Means:
+    """A mean over pairs, of the whole sample and without each block in turn: (), (b,)."""
+
+    full: Float[Tensor, ""]
+    replicates: Float[Tensor, " b"]
+
+
+def decompose(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    *,
+    temperature: float = 0.07,
+    pairs: Int[Tensor, "p 2"] | None = None,
+    normalize: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EnergyBudget:
+    """Energy budget of the symmetric InfoNCE of paired embeddings at one temperature (E1, E2).
+
+    With log rho~_Y(x) = log mean over y outside x's group of exp(x.y / tau) - log V, means over pairs:
+
+        alignment      A    = -mean s(x, y) / tau
+        dispersion     H_X  = -mean log rho~_X(x)
+        divergence     D_XY = mean[log rho~_X(x) - log rho~_Y(x)],  Dsym = (D_XY + D_YX) / 2
+        energy         Jsym = A - (H_X + H_Y) / 2 - Dsym
+        remainder           = InfoNCE - Jsym - log(N V)
+
+    The logarithm of a mean of m kernels is biased by about -1 / (2 n_eff). The fields carry the block jackknife's
+    correction, which knows that the captions of one image are not independent; ``plain`` holds the uncorrected parts.
+    Where fewer than 10 effective neighbours support the median anchor's density no correction can be trusted, and
+    ``resolved`` is False: the data do not resolve the density at that temperature.
+
+    Uncertainty: block jackknife over groups, t intervals (inverted distribution for quantiles). InfoNCE itself is that
+    of the data with all other groups as negatives; its interval, too, is for N negatives.
+
+    Args:
+        x: (n, d) embeddings of the first modality.
+        y: (m, d) embeddings of the second.
+        temperature: tau > 0.
+        pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        normalize: see `PairedSample.from_embeddings`.
+        seed: of the random order of the groups.
+        progress: called with shares of the work that sum to 1.
+
+    Returns:
+        The budget, in nats.
+
+    Raises:
+        InputError: for arrays, pairs or temperatures that cannot be used.
+
+    Source: E1, E2; D3 to D7; Theorem 4.1 of the paper.
+
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(500, 16, generator=g)
+    >>> budget = decompose(x, x + 0.5 * torch.randn(500, 16, generator=g), temperature=0.5, normalize=True)
+    >>> b = budget
+    >>> parts = b.alignment.value - (b.dispersion_x.value + b.dispersion_y.value) / 2 - b.divergence_sym.value
+    >>> abs(parts - b.energy_sym.value) < 1e-9
+    True
+    """
+    check_temperature(temperature)
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sweeps = run_sweeps(sample, temperature=temperature, progress=progress)
+    assert sweeps.kernels is not None
+    return energy_budget(sample, sweeps.kernels, temperature=temperature)
+
+
+def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: float) -> EnergyBudget:
+    """The budget from kernel sums that have been swept; see `decompose`."""
+    if sample.dim < 2:
+        raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
+    manifold = Sphere(sample.dim)
+    log_volume = log_kernel_volume(manifold, Cosine(), temperature)
+    full, replicates = _parts(sample, kernels, log_volume, 1 / temperature)
+    corrected, stderr = block_jackknife(full, replicates, sample.block_groups)
+    degrees = sample.blocks - 1
+    plain = {n: symmetric_interval(float(v), float(e), degrees) for n, v, e in zip(_NAMES, full, stderr, strict=True)}
+    exact = {"infonce_xy", "infonce_yx", "infonce_sym", "alignment", "log_negatives"}  # not estimates of a limit
+    values = {n: float(f if n in exact else c) for n, f, c in zip(_NAMES, full, corrected, strict=True)}
+    values["log_partition"] = values["log_negatives"] + log_volume
+    values["remainder"] = values["infonce_sym"] - values["energy_sym"] - values["log_partition"]
+    for name in ("log_partition", "log_negatives"):
+        plain[name] = Estimate.exact(plain[name].value)
+    fields = {n: symmetric_interval(values[n], plain[n].stderr, degrees) for n in _NAMES}
+    counts = {"x_to_y": kernels.xy.by_row.effective_count(), "y_to_x": kernels.xy.by_column.effective_count()}
+    anchors = {"x_to_y": sample.x, "y_to_x": sample.y}
+    quantiles: dict[Direction, dict[str, Estimate]] = {}
+    directions: tuple[Direction, Direction] = ("x_to_y", "y_to_x")
+    for key in directions:
+        rows = anchors[key]
+        quantiles[key] = {
+            q: quantile_estimate(counts[key], float(q), rows.groups, sample.groups, weights=rows.weights)
+            for q in QUANTILES
+        }
+    median = quantile_estimate(
+        torch.cat([counts["x_to_y"], counts["y_to_x"]]),
+        0.5,
+        torch.cat([sample.x.groups, sample.y.groups]),
+        sample.groups,
+        weights=torch.cat([sample.x.weights, sample.y.weights]),
+    )
+    within = [float(k.by_row.effective_count().median()) for k in (kernels.xx, kernels.yy)]
+    return EnergyBudget(
+        temperature=temperature,
+        **fields,
+        log_kernel_volume=log_volume,
+        log_manifold_volume=manifold.log_volume,
+        effective_negatives=median,
+        effective_negatives_quantiles=quantiles,
+        negatives=math.exp(fields["log_negatives"].value),
+        plain=plain,
+        resolved=min(median.value, *within) >= RESOLVED_FROM,
+    )
+
+
+_NAMES = (
+    "alignment",
+    "dispersion_x",
+    "dispersion_y",
+    "dispersion_x_relative",
+    "dispersion_y_relative",
+    "divergence_xy",
+    "divergence_yx",
+    "divergence_sym",
+    "energy_sym",
+    "infonce_sym",
+    "infonce_xy",
+    "infonce_yx",
+    "log_partition",
+    "log_negatives",
+    "remainder",
+)
+
+
+def _parts(
+    sample: PairedSample, kernels: KernelSweeps, log_volume: float, scale: float
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "b k"]]:
+    """The parts in the order of _NAMES, of the whole sample and without each block."""
+    means = {
+        "xx": _log_mean(sample, kernels.xx.by_row, column=0),
+        "xy": _log_mean(sample, kernels.xy.by_row, column=0),
+        "yy": _log_mean(sample, kernels.yy.by_row, column=1),
+        "yx": _log_mean(sample, kernels.xy.by_column, column=1),
+        "excess_xy": _log_mean(sample, kernels.xy.by_row, column=0, excess=scale),
+        "excess_yx": _log_mean(sample, kernels.xy.by_column, column=1, excess=scale),
+        "log_n": _log_negatives(sample),
+        "a": _pair_mean(sample, -scale * sample.pair_similarity),
+    }
+
+    def combine(part: dict[str, Tensor]) -> Tensor:
+        xx, xy, yy, yx, a, log_n = (part[k] for k in ("xx", "xy", "yy", "yx", "a", "log_n"))
+        h_x, h_y = log_volume - xx, log_volume - yy
+        d_xy, d_yx = xx - xy, yy - yx
+        d_sym = (d_xy + d_yx) / 2
+        energy = a - (h_x + h_y) / 2 - d_sym
+        infonce_xy = a + xy + log_n + part["excess_xy"]
+        infonce_yx = a + yx + log_n + part["excess_yx"]
+        infonce = (infonce_xy + infonce_yx) / 2
+        log_partition = log_n + log_volume
+        relative = Sphere(sample.dim).log_volume
+        return torch.stack(
+            [
+                a,
+                h_x,
+                h_y,
+                h_x - relative,
+                h_y - relative,
+                d_xy,
+                d_yx,
+                d_sym,
+                energy,
+                infonce,
+                infonce_xy,
+                infonce_yx,
+                log_partition,
+                log_n,
+                infonce - energy - log_partition,
+            ],
+            dim=-1,
+        )
+
+    return combine({k: m.full for k, m in means.items()}), combine({k: m.replicates for k, m in means.items()})
+
+
+def _pair_mean(sample: PairedSample, values: Float[Tensor, " p"]) -> _Means:
+    sums = values.new_zeros(sample.blocks).index_add_(0, sample.pair_blocks, values)
+    counts = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
+    return _Means(sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts))
+
+
+def _other_pairs(sample: PairedSample) -> tuple[Float[Tensor, " p"], Float[Tensor, " b"]]:
+    """Pairs outside each pair's group, N; and pairs of each block."""
+    others = len(sample.pairs) - sample.group_pairs[sample.pair_groups]
+    return others, torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
+
+
+def _log_negatives(sample: PairedSample) -> _Means:
+    others, by_block = _other_pairs(sample)
+    total = others.new_zeros(sample.blocks)
+    for at in torch.arange(len(others), device=others.device).split(_CHUNK):
+        logs = (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
+        logs.scatter_(1, sample.pair_blocks[at, None], 0.0)
+        total += logs.sum(0)
+    return _Means(others.log().mean(), total / (len(others) - by_block))
+
+
+def _log_mean(sample: PairedSample, sums: BlockedLogSums, *, column: int, excess: float | None = None) -> _Means:
+    """Mean over pairs of log mean_j kappa_ij, i the pair's row in `column`; or of log(1 + positive / negatives).
+
+    With `excess` = 1 / tau it is the mean of log(1 + exp(s / tau) / sum_j kappa_ij): what the positive adds to the
+    denominator.
+    """
+    others, by_block = _other_pairs(sample)
+    log_total = sums.log_total()
+    full = others.new_zeros(())
+    replicates = others.new_zeros(sample.blocks)
+    for at in torch.arange(len(others), device=others.device).split(_CHUNK):
+        rows = sample.pairs[at, column]
+        unique, back = torch.unique(rows, return_inverse=True)
+        without = _rows_without_blocks(sums, unique)[back]
+        if excess is None:
+            full += (log_total[rows] - others[at].log()).sum()
+            without -= (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
+        else:
+            logit = excess * sample.pair_similarity[at]
+            full += torch.nn.functional.softplus(logit - log_total[rows]).sum()
+            without = torch.nn.functional.softplus(logit[:, None] - without)
+        without.scatter_(1, sample.pair_blocks[at, None], 0.0)
+        replicates += without.sum(0)
+    return _Means(full / len(others), replicates / (len(others) - by_block))
+
+
+def _rows_without_blocks(sums: BlockedLogSums, rows: Int[Tensor, " k"]) -> Float[Tensor, "k b"]:
+    return torch.cat([sums.log_without_blocks(part) for part in rows.split(_CHUNK)])
+
+
+__all__ = ["Direction", "EnergyBudget", "decompose", "energy_budget"]

@@ -1,9 +1,28 @@
 """Findings (E7): plain sentences, each with the number that led to it."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from .budget import EnergyBudget
+from .estimate import Estimate
+
+if TYPE_CHECKING:
+    from .diagnosis import Inputs
 
 Severity = Literal["serious", "warning", "note", "good"]
+SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note", "good")
+
+NEAR_CHANCE = 0.95  # loss over log(N + 1) from which training has not begun
+CLIP_SCALE = 100.0  # CLIP's clamp of the logit scale 1 / tau
+FEW_EFFECTIVE = 10.0  # below, the logarithm's bias exceeds 0.05 nats and gradients are off by some 30%
+COLLAPSED_COSINE = 0.95
+FEW_DIRECTIONS = 5.0  # participation ratio
+MANY_DUPLICATES = 0.01
+STRONG_HUBS = 5.0  # skewness of the k-occurrence
+APART = 0.95  # accuracy of a linear classifier
+FEW_GROUPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +44,247 @@ class Finding:
     value: float
 
 
-__all__ = ["Finding", "Severity"]
+@dataclass(frozen=True)
+class Evidence:
+    """What the findings are drawn from."""
+
+    inputs: "Inputs"
+    budget: EnergyBudget
+    gap: dict[str, Estimate]
+    geometry: dict[str, dict[str, Estimate]]
+    retrieval: dict[str, Estimate]
+
+
+def find(evidence: Evidence) -> list[Finding]:
+    """All findings, the most serious first.
+
+    Source: E7.
+    """
+    found: list[Finding] = []
+    for rule in (_inputs, _loss, _pairing, _temperature, _negatives, _collapse, _duplicates, _gap, _hubs):
+        found += rule(evidence)
+    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _inputs(e: Evidence) -> Iterator[Finding]:
+    i = e.inputs
+    if i.normalized:
+        low, high = (f(i.norm_range_x[k], i.norm_range_y[k]) for k, f in ((0, min), (1, max)))
+        yield Finding(
+            "not-normalized",
+            "note",
+            "Rows were not of unit length",
+            f"Norms ran from {low:.3g} to {high:.3g}; all rows were divided by theirs, as a cosine loss does. If your "
+            "model uses plain inner products, its lengths carry information that is not looked at here.",
+            high,
+        )
+    unpaired = i.unpaired_x + i.unpaired_y
+    if unpaired:
+        yield Finding(
+            "unpaired-rows",
+            "note",
+            "Some rows have no partner",
+            f"{i.unpaired_x:,} rows of {i.name_x} and {i.unpaired_y:,} of {i.name_y} stand in no pair; they "
+            f"were left out.",
+            float(unpaired),
+        )
+    if i.groups < FEW_GROUPS:
+        yield Finding(
+            "few-groups",
+            "note",
+            "Few independent groups",
+            f"The pairs form {i.groups} independent groups; with fewer than {FEW_GROUPS} the intervals are rough.",
+            float(i.groups),
+        )
+
+
+def _loss(e: Evidence) -> Iterator[Finding]:
+    chance = math.log1p(e.budget.negatives)
+    ratio = e.budget.infonce_sym.value / chance
+    if ratio >= NEAR_CHANCE:
+        yield Finding(
+            "loss-near-chance",
+            "serious",
+            "The loss is at chance",
+            f"InfoNCE is {e.budget.infonce_sym.value:.3f} nats and guessing gives log(N + 1) = {chance:.3f}: at this "
+            "temperature the pairs are hardly told apart. Check the pairing, the temperature, and that training "
+            "has begun.",
+            ratio,
+        )
+
+
+def _pairing(e: Evidence) -> Iterator[Finding]:
+    keys = [f"{d}_recall_at_10" for d in ("x_to_y", "y_to_x")]
+    if all(e.retrieval[k].low <= e.retrieval[f"shuffled_{k}"].high for k in keys):
+        worst = max(e.retrieval[k].value for k in keys)
+        yield Finding(
+            "retrieval-at-chance",
+            "serious",
+            "True pairs are found no better than shuffled ones",
+            f"Recall at 10 is {worst:.3g}, within the interval of shuffled pairs. The rows of the two files may not "
+            "correspond: check their order, or pass the pair index.",
+            worst,
+        )
+
+
+def _temperature(e: Evidence) -> Iterator[Finding]:
+    scale = 1 / e.budget.temperature
+    if abs(scale - CLIP_SCALE) < 0.5:
+        yield Finding(
+            "temperature-at-clamp",
+            "note",
+            "The temperature is at CLIP's clamp",
+            f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it. Training wanted it higher: the "
+            f"softmax is as "
+            "hard as it may be, and the effective negatives below say what that means for your batch.",
+            scale,
+        )
+
+
+def _negatives(e: Evidence) -> Iterator[Finding]:
+    budget, batch = e.budget, e.inputs.batch_size
+    count = budget.effective_negatives.value
+    share = count / budget.negatives
+    if not budget.resolved:
+        yield Finding(
+            "density-not-resolved",
+            "warning",
+            "The densities are not resolved at this temperature",
+            f"The median anchor sees {count:.3g} effective negatives of {budget.negatives:,.0f}: dispersion and "
+            f"divergence "
+            "rest on a handful of neighbours, and no correction makes up for it. Read them at a higher temperature, or "
+            "with more data.",
+            count,
+        )
+    needed = FEW_EFFECTIVE / share
+    if batch is not None:
+        seen = max(share * (batch - 1), 1.0)  # the count of a softmax with any negative is at least 1
+        if seen < FEW_EFFECTIVE:
+            yield Finding(
+                "batch-too-small",
+                "serious" if seen < 2 else "warning",
+                "The batch is too small for the temperature",
+                f"In a batch of {batch:,} the median anchor sees about {seen:.2g} effective negatives, so that "
+                f"the loss is "
+                f"off its large-batch limit by some {_bias(seen)} and gradients come from single pairs. A batch of "
+                f"about {needed:,.0f} would give {FEW_EFFECTIVE:.0f}, and so would a higher temperature.",
+                seen,
+            )
+        else:
+            yield Finding(
+                "batch-large-enough",
+                "good",
+                "The batch is large enough for the temperature",
+                f"In a batch of {batch:,} the median anchor sees about {seen:.3g} effective negatives.",
+                seen,
+            )
+    elif budget.resolved:
+        yield Finding(
+            "batch-needed",
+            "note",
+            "Batch that this temperature asks for",
+            f"A negative counts as {share:.2g} of an effective one at the median; a batch of about {needed:,.0f} gives "
+            f"{FEW_EFFECTIVE:.0f} effective negatives. Pass your batch size to have it judged.",
+            needed,
+        )
+
+
+def _bias(effective: float) -> str:
+    return f"{0.5 / effective:.2g} nats" if effective > 1 else "half a nat or more"
+
+
+def _collapse(e: Evidence) -> Iterator[Finding]:
+    for side, name in (("x", e.inputs.name_x), ("y", e.inputs.name_y)):
+        cosine = e.geometry[side]["mean_cosine"].value
+        ratio = e.geometry[side]["participation_ratio"].value
+        if cosine > COLLAPSED_COSINE:
+            yield Finding(
+                f"collapse-{side}",
+                "serious",
+                f"{name} has collapsed to a cone",
+                f"Two random rows of {name} have a mean cosine of {cosine:.3f}. Similarities say little before "
+                f"the mean "
+                "is removed.",
+                cosine,
+            )
+        elif ratio < min(FEW_DIRECTIONS, e.inputs.dim / 2):
+            yield Finding(
+                f"few-directions-{side}",
+                "warning",
+                f"{name} uses few directions",
+                f"The variance of {name} lies in about {ratio:.1f} of {e.inputs.dim} directions (participation ratio).",
+                ratio,
+            )
+
+
+def _duplicates(e: Evidence) -> Iterator[Finding]:
+    for side, name in (("x", e.inputs.name_x), ("y", e.inputs.name_y)):
+        share = e.geometry[side]["duplicates"].value
+        if share > MANY_DUPLICATES:
+            yield Finding(
+                f"duplicates-{side}",
+                "warning",
+                f"{name} has near-duplicates",
+                f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group. "
+                f"Each is a "
+                "false negative in the loss and a coin toss in retrieval: remove them, or tie them into one group.",
+                share,
+            )
+
+
+def _gap(e: Evidence) -> Iterator[Finding]:
+    energy, centroid, apart = e.gap["energy_distance"], e.gap["centroid_gap"], e.gap["separability"]
+    if energy.low <= 0:
+        yield Finding(
+            "no-gap",
+            "good",
+            "No modality gap is seen",
+            f"The energy distance is {_with_error(energy)}; its interval reaches 0.",
+            energy.value,
+        )
+        return
+    share = e.gap["centered_share"].value
+    where = f"Moving one centroid onto the other would leave {100 * max(share, 0):.0f}% of it" + (
+        ": mean removal after training closes most of the gap." if share < 0.2 else ", so that shape differs, too."
+    )
+    yield Finding(
+        "gap",
+        "warning" if apart.value >= APART else "note",
+        "The modalities lie apart" if apart.value >= APART else "There is a modality gap",
+        f"A linear classifier tells {e.inputs.name_x} from {e.inputs.name_y} with accuracy {apart.value:.3f}; "
+        f"the centroids "
+        f"are {_with_error(centroid)} apart and the energy distance is {_with_error(energy)}. {where}",
+        energy.value,
+    )
+    divergence = e.budget.divergence_sym
+    if divergence.low > 0 and e.budget.resolved:
+        yield Finding(
+            "loss-rewards-gap",
+            "note",
+            "The loss rewards the gap",
+            f"The cross-modal divergence lowers the loss by {_with_error(divergence)} nats: it pays for keeping the "
+            "modalities apart. A divergence weight of 3/4 or more in training takes the reward away.",
+            divergence.value,
+        )
+
+
+def _hubs(e: Evidence) -> Iterator[Finding]:
+    for side, name in (("x", e.inputs.name_x), ("y", e.inputs.name_y)):
+        hubness = e.geometry[side]["hubness"]
+        if hubness.low > STRONG_HUBS:
+            yield Finding(
+                f"hubs-{side}",
+                "warning",
+                f"{name} has hubs",
+                f"A few rows of {name} are neighbours of very many (skewness of the 10-occurrence "
+                f"{hubness.value:.1f}); they "
+                "crowd retrieval. Centring, or rescaling similarities per query, helps.",
+                hubness.value,
+            )
+
+
+def _with_error(estimate: Estimate) -> str:
+    return f"{estimate.value:.3g} (95% interval {estimate.low:.3g} to {estimate.high:.3g})"
+
+
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Severity", "find"]

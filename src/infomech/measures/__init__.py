@@ -1,5 +1,6 @@
-"""Laws of representations: closed-form families."""
+"""Laws of representations: paired samples and closed-form families."""
 
+from .paired import BLOCKS, PairedSample
 from .von_mises_fisher import VonMisesFisher
 
-__all__ = ["VonMisesFisher"]
+__all__ = ["BLOCKS", "PairedSample", "VonMisesFisher"]

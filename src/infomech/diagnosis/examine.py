@@ -1,0 +1,233 @@
+"""Everything at once: three sweeps, and all numbers, findings and pictures that follow."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import scipy
+import sklearn
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError, check_temperature
+from ..measures import PairedSample
+from ..reductions import GroupedRows, Progress
+from .budget import energy_budget
+from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
+from .estimate import Estimate
+from .findings import Evidence, find
+from .gap import gap_measures
+from .replicates import group_sums
+from .retrieval import retrieval_scores
+from .spectrum import side_geometry
+from .sweeps import GapSweeps, KernelSweeps, run_sweeps
+
+_SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
+_SHOWN = 2000  # points of a map, values of a distribution
+_RANDOM_PAIRS = 200_000
+_BINS = 80
+
+
+def examine(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    *,
+    temperature: float = 0.07,
+    pairs: Int[Tensor, "p 2"] | None = None,
+    labels: Sequence[object] | None = None,
+    names: tuple[str, str] = ("x", "y"),
+    batch_size: int | None = None,
+    normalize: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """The energy budget, the gap, geometry, retrieval and findings of paired embeddings, from one sweep each.
+
+    Args:
+        x: (n, d) embeddings of the first modality.
+        y: (m, d) embeddings of the second.
+        temperature: tau of the loss.
+        pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        labels: n labels, one for each row of x, that colour the map.
+        names: of the two modalities, for people.
+        batch_size: that the model is trained with; judged in the findings.
+        normalize: see `PairedSample.from_embeddings`.
+        seed: of the order of groups, the control, and the samples shown in figures.
+        progress: called with shares of the work that sum to 1.
+
+    Returns:
+        All numbers, as data. `infomech.diagnose` wraps it into a report.
+
+    Raises:
+        InputError: for arguments that cannot be used.
+
+    Source: E1 to E7.
+    """
+    started = time.perf_counter()
+    check_temperature(temperature)
+    if labels is not None and len(labels) != len(x):
+        raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
+    if batch_size is not None and batch_size < 2:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    shares = None if progress is None else _scaled(progress, _SHARE_OF_SWEEPS)
+    sweeps = run_sweeps(sample, temperature=temperature, gap=True, ranks=True, seed=seed, progress=shares)
+    assert sweeps.kernels is not None
+    assert sweeps.gap is not None
+    assert sweeps.ranks is not None
+    budget = energy_budget(sample, sweeps.kernels, temperature=temperature)
+    gap = gap_measures(sample, sweeps.gap, divergence=budget.divergence_sym, seed=seed)
+    sides = {
+        "x": side_geometry(sample, 0, pair_sums=sweeps.gap.xx, neighbours=sweeps.gap.neighbours_xx),
+        "y": side_geometry(sample, 1, pair_sums=sweeps.gap.yy, neighbours=sweeps.gap.neighbours_yy),
+    }
+    geometry = {key: side.measures for key, side in sides.items()}
+    retrieval = retrieval_scores(sample, sweeps.ranks)
+    inputs = _inputs(sample, names=names, temperature=temperature, batch_size=batch_size)
+    findings = find(Evidence(inputs, budget, gap, geometry, retrieval))
+    pictures = _pictures(
+        sample, sweeps.kernels, sides["x"].spectrum, sides["y"].spectrum, gap=gap, labels=labels, seed=seed
+    )
+    if progress is not None:
+        progress(1 - _SHARE_OF_SWEEPS)
+    provenance = _provenance(sample, sweeps.gap, seed=seed, seconds=time.perf_counter() - started)
+    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance)
+
+
+def _scaled(progress: Progress, factor: float) -> Progress:
+    return lambda share: progress(share * factor)
+
+
+def _inputs(sample: PairedSample, *, names: tuple[str, str], temperature: float, batch_size: int | None) -> Inputs:
+    given_x, given_y = sample.given_x, sample.given_y
+    return Inputs(
+        name_x=names[0],
+        name_y=names[1],
+        rows_x=len(given_x),
+        rows_y=len(given_y),
+        unpaired_x=len(given_x) - len(sample.x),
+        unpaired_y=len(given_y) - len(sample.y),
+        pairs=len(sample.pairs),
+        groups=sample.groups,
+        dim=sample.dim,
+        dtype=str(given_x.dtype).removeprefix("torch."),
+        temperature=temperature,
+        batch_size=batch_size,
+        normalized=sample.normalized,
+        norm_range_x=(float(sample.norms_x.min()), float(sample.norms_x.max())),
+        norm_range_y=(float(sample.norms_y.min()), float(sample.norms_y.max())),
+    )
+
+
+def _pictures(
+    sample: PairedSample,
+    kernels: KernelSweeps,
+    spectrum_x: FloatArray,
+    spectrum_y: FloatArray,
+    *,
+    gap: dict[str, Estimate],
+    labels: Sequence[object] | None,
+    seed: int,
+) -> Pictures:
+    generator = torch.Generator().manual_seed(seed)
+    edges, counts = _histograms(sample, generator)
+    shown_x, shown_y = (torch.randperm(len(rows), generator=generator)[:_SHOWN] for rows in (sample.x, sample.y))
+    on_gap = gap["centroid_gap"].low > 0
+    map_x, map_y, explained = _map(sample, shown_x, shown_y, on_gap=on_gap)
+    labels_x = labels_y = None
+    if labels is not None:
+        partner = torch.zeros(len(sample.y), dtype=torch.int64)
+        partner[sample.pairs[:, 1].cpu()] = sample.order_x[sample.pairs[:, 0]].cpu()
+        labels_x = [str(labels[i]) for i in sample.order_x.cpu()[shown_x].tolist()]
+        labels_y = [str(labels[i]) for i in partner[shown_y].tolist()]
+    effective = [t.effective_count().cpu() for t in (kernels.xy.by_row, kernels.xy.by_column)]
+    return Pictures(
+        similarity_edges=edges,
+        similarity_counts=counts,
+        map_x=map_x,
+        map_y=map_y,
+        map_labels_x=labels_x,
+        map_labels_y=labels_y,
+        map_explained=explained,
+        map_gap_axis=on_gap,
+        spectrum_x=spectrum_x,
+        spectrum_y=spectrum_y,
+        effective_negatives_x_to_y=_array(effective[0][shown_x].sort().values),
+        effective_negatives_y_to_x=_array(effective[1][shown_y].sort().values),
+    )
+
+
+def _array(values: Tensor) -> FloatArray:
+    return np.asarray(values.detach().cpu().double().numpy(), dtype=np.float64)
+
+
+def _histograms(sample: PairedSample, generator: torch.Generator) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Densities of the cosine of true pairs, and of random pairs of different groups within and across."""
+    cosines = {"pairs": sample.pair_similarity.cpu()}
+    sides = {"x": sample.x, "y": sample.y}
+    for key in ("xy", "xx", "yy"):
+        cosines[key] = _random_cosines(sides[key[0]], sides[key[1]], generator)
+    low = min(float(c.min()) for c in cosines.values())
+    high = max(float(c.max()) for c in cosines.values())
+    edges = np.linspace(low, max(high, low + 1e-6), _BINS + 1)
+    return edges, {k: np.histogram(c.numpy(), bins=edges, density=True)[0] for k, c in cosines.items()}
+
+
+def _random_cosines(u: GroupedRows, v: GroupedRows, generator: torch.Generator) -> Float[Tensor, " k"]:
+    draws = min(_RANDOM_PAIRS, 4 * max(len(u), len(v)) + 1000)
+    i = torch.randint(len(u), (draws,), generator=generator).to(u.groups.device)
+    j = torch.randint(len(v), (draws,), generator=generator).to(v.groups.device)
+    kept = u.groups[i] != v.groups[j]
+    i, j = i[kept], j[kept]
+    parts = [(u.values[a] * v.values[b]).sum(1) for a, b in zip(i.split(8192), j.split(8192), strict=True)]
+    return torch.cat(parts).double().cpu()
+
+
+def _map(
+    sample: PairedSample, shown_x: Tensor, shown_y: Tensor, *, on_gap: bool
+) -> tuple[FloatArray, FloatArray, float]:
+    """A linear projection: the direction of the gap (if there is one) and the main direction within the modalities."""
+    mean_x, mean_y = (group_sums(sample, column).sum(0) / len(sample.pairs) for column in (0, 1))
+    middle = (mean_x + mean_y) / 2
+    x, y = sample.x.values[shown_x].double(), sample.y.values[shown_y].double()
+    within = torch.cat([x - mean_x, y - mean_y])
+    axes: list[Tensor] = []
+    if on_gap:
+        axes.append(torch.nn.functional.normalize(mean_x - mean_y, dim=0))
+        within = within - torch.outer(within @ axes[0], axes[0])
+    vectors = torch.linalg.eigh(within.T @ within).eigenvectors
+    axes += [vectors[:, -1], vectors[:, -2]]
+    plane = torch.stack(axes[:2], 1)
+    pooled = torch.cat([x, y]) - middle
+    explained = float((pooled @ plane).square().sum() / pooled.square().sum())
+    return _array((x - middle) @ plane), _array((y - middle) @ plane), explained
+
+
+def _provenance(sample: PairedSample, gap: GapSweeps, *, seed: int, seconds: float) -> dict[str, str | float | int]:
+    from .. import __version__
+
+    return {
+        "infomech": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "seed": seed,
+        "blocks": sample.blocks,
+        "mmd_bandwidth": gap.bandwidth,
+        "tile_dtype": str(sample.x.values.dtype).removeprefix("torch."),
+        "device": str(sample.x.values.device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 0,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "scikit_learn": str(sklearn.__version__),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+__all__ = ["examine"]

@@ -1,0 +1,285 @@
+"""Gap measures (E3): how far apart the two modalities lie, unbiased and with intervals."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError
+from ..measures import PairedSample
+from ..reductions import PairSums, Progress
+from .budget import energy_budget
+from .estimate import Estimate
+from .frechet import frechet_distance
+from .replicates import Replicated, cross_group_mean, group_sums, leave_blocks_out, pair_weights
+from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
+from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
+
+Statistic = Literal["U", "V"]
+
+_CHUNK = 8192
+
+
+def gap(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    *,
+    pairs: Int[Tensor, "p 2"] | None = None,
+    temperature: float = 0.07,
+    bandwidth: float | None = None,
+    statistic: Statistic = "U",
+    normalize: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Estimate]:
+    """Every gap measure of E3, by name, each with a standard error and a 95% interval.
+
+    ========================= =================================================================== ===================
+    name                      formula (unit rows; means weigh every pair once)                    interval
+    ========================= =================================================================== ===================
+    centroid_gap              |mean x - mean y|, from the unbiased estimate of its square      block jackknife
+    centroid_cosine           cosine of the two means, from unbiased inner products               block jackknife
+    centroid_norm_x, _y       |mean x|, |mean y|                                             block jackknife
+    pair_distance             mean |x_i - y_i| over true pairs                                  influence
+    relative_modality_gap     m / (m + (d_xx + d_yy) / 2), d = (1 - cos) / 2, m over true pairs   block jackknife
+    energy_distance           2 E|X-Y| - E|X-X'| - E|Y-Y'|                                  block jackknife
+    mmd2_half, _median, ...   E k(X,X') + E k(Y,Y') - 2 E k(X,Y), k = exp(-|.|^2 / (2 s^2))     block jackknife
+    frechet                   |dm|^2 + tr(Sx + Sy - 2 (Sx^1/2 Sy Sx^1/2)^1/2)                  influence
+    smoothed_divergence       Dsym at the temperature (E1)                                        block jackknife
+    separability              held-out accuracy of a linear classifier of the modality            Wilson, by group
+    neighbour_mixing          share of the other modality among the 10 nearest, over chance       influence
+    centered_energy_distance  energy distance after x is moved onto the centroid of y             block jackknife
+    centered_share            centered_energy_distance / energy_distance                          block jackknife
+    ========================= =================================================================== ===================
+
+    Pairs of rows of one group (an image and its own captions, two captions of one image) are left out of every U
+    statistic: they are not independent draws. U statistics are unbiased and may fall below 0 where there is no gap.
+    ``statistic="V"`` keeps those pairs and each row's zero distance to itself in the energy distance and the MMD, as
+    many published figures do.
+
+    Approximations: the interval of an MMD is for its bandwidth held at the value used; that of the mixing and of the
+    classifier's accuracy for neighbours and classifier held.
+
+    Args:
+        x: (n, d) embeddings of the first modality.
+        y: (m, d) embeddings of the second.
+        pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        temperature: of the smoothed divergence.
+        bandwidth: s of the middle MMD kernel; by default the median cross distance. The others are half and twice it.
+        statistic: "U" (unbiased) or "V" for energy distance and MMD^2.
+        normalize: see `PairedSample.from_embeddings`.
+        seed: of the order of the groups, and of the classifier's split.
+        progress: called with shares of the work that sum to 1.
+
+    Returns:
+        name -> `Estimate`.
+
+    Raises:
+        InputError: for arrays, pairs or options that cannot be used.
+
+    Source: E3; sources of the formulas in the documentation of each measure.
+
+    >>> g = torch.Generator().manual_seed(0)
+    >>> z = torch.randn(300, 8, generator=g)
+    >>> measures = gap(z, z + 2.0, normalize=True)
+    >>> measures["energy_distance"].low > 0
+    True
+    """
+    if statistic not in ("U", "V"):
+        raise InputError(f"statistic is {statistic!r}; it must be 'U' (unbiased) or 'V'")
+    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
+        raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
+    assert sweeps.kernels is not None
+    assert sweeps.gap is not None
+    divergence = energy_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
+    return gap_measures(sample, sweeps.gap, divergence=divergence, statistic=statistic, seed=seed)
+
+
+def gap_measures(
+    sample: PairedSample,
+    sweeps: GapSweeps,
+    *,
+    divergence: Estimate,
+    statistic: Statistic = "U",
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """The measures from sums that have been swept; see `gap`."""
+    out = _centroid_measures(sample)
+    out["pair_distance"] = mean_estimate(
+        (2 - 2 * sample.pair_similarity).clamp_min(0).sqrt(), sample.pair_groups, sample.groups
+    )
+    out["relative_modality_gap"] = _relative_modality_gap(sample)
+    means = _PairMeans(sample, sweeps, statistic)
+    energy = means.combine("distance", -1.0)
+    out["energy_distance"] = means.estimate(energy)
+    for name in BANDWIDTHS:
+        out[f"mmd2_{name}"] = means.estimate(means.combine(f"mmd2_{name}", 1.0))
+    out["frechet"] = frechet_distance(sample)
+    out["smoothed_divergence"] = divergence
+    out["separability"] = separability(sample, seed=seed)
+    out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps)
+    if statistic == "U":
+        centered = means.centered()
+        out["centered_energy_distance"] = means.estimate(centered)
+        ratio = tuple(c / e for c, e in zip(centered, energy, strict=True))
+        out["centered_share"] = means.estimate((ratio[0], ratio[1]))
+    return out
+
+
+def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
+    """Unbiased inner products of the centroids over pairs of different groups, jackknifed by block."""
+    side_x = group_sums(sample, 0)
+    side_y = group_sums(sample, 1)
+    names = {"gap": (side_x - side_y, side_x - side_y), "x": (side_x, side_x), "y": (side_y, side_y)}
+    inner = {key: cross_group_mean(sample, a, b) for key, (a, b) in names.items()}
+    inner["xy"] = cross_group_mean(sample, side_x, side_y)
+    groups = sample.block_groups
+    out = {}
+    squared = jackknife_estimate(*inner["gap"], groups)
+    out["centroid_gap"] = mapped(squared, 0.0, 4.0, root=True)
+
+    def cosine(k: int) -> Tensor:
+        norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
+        return inner["xy"][k] / norm
+
+    out["centroid_cosine"] = mapped(jackknife_estimate(cosine(0).clamp(-1, 1), cosine(1), groups), -1.0, 1.0)
+    for key in ("x", "y"):
+        out[f"centroid_norm_{key}"] = mapped(jackknife_estimate(*inner[key], groups), 0.0, 1.0, root=True)
+    return out
+
+
+def _relative_modality_gap(sample: PairedSample) -> Estimate:
+    sums = sample.pair_similarity.new_zeros(sample.blocks)
+    sums.index_add_(0, sample.pair_blocks, (1 - sample.pair_similarity) / 2)
+    counts = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
+    paired = (sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts))
+    within = []
+    for column in (0, 1):
+        means = group_sums(sample, column)
+        within.append(cross_group_mean(sample, means, means))
+
+    def ratio(k: int) -> Tensor:
+        spread = sum((1 - w[k]) / 2 for w in within) / 2
+        return paired[k] / (paired[k] + spread)
+
+    return mapped(jackknife_estimate(ratio(0), ratio(1), sample.block_groups), 0.0, 1.0)
+
+
+class _PairMeans:
+    """U or V statistics of functions of the distance, with their delete-a-block replicates."""
+
+    def __init__(self, sample: PairedSample, sweeps: GapSweeps, statistic: Statistic) -> None:
+        self._sample, self._sweeps, self._statistic = sample, sweeps, statistic
+        self._weights = pair_weights(sample, own=statistic == "V")
+
+    def combine(self, name: str, sign: float) -> Replicated:
+        """Sign (E f(X,X') + E f(Y,Y') - 2 E f(X,Y)) and its replicates."""
+        xx, yy, xy = (self._mean(part, name) for part in ("xx", "yy", "xy"))
+        return sign * (xx[0] + yy[0] - 2 * xy[0]), sign * (xx[1] + yy[1] - 2 * xy[1])
+
+    def estimate(self, value: Replicated) -> Estimate:
+        """With the jackknife's interval."""
+        return jackknife_estimate(*value, self._sample.block_groups)
+
+    def centered(self) -> Replicated:
+        """Energy distance after the shift; each replicate moves the shift with its own centroids, to first order."""
+        sample, shifted = self._sample, self._sweeps.centered
+        full, replicates = leave_blocks_out(shifted.sums, self._weights)
+        gradient = shifted.gradient() / self._weights.sum()
+        sums = group_sums(sample, 0) - group_sums(sample, 1)
+        by_block = sums.new_zeros(sample.blocks, sample.dim).index_add_(0, sample.group_blocks, sums)
+        pairs = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
+        moved = (by_block.sum(0) - by_block) / (pairs.sum() - pairs)[:, None] - shifted.shift
+        replicates = replicates + moved @ gradient
+        xx, yy = self._mean("xx", "distance"), self._mean("yy", "distance")
+        return 2 * full - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
+
+    def _mean(self, part: str, name: str) -> Replicated:
+        reduction: PairSums = getattr(self._sweeps, part)
+        sums = reduction.sums[name]
+        if self._statistic == "V":
+            sums = sums + torch.diag(own_group_sums(self._sample, part, reduction.functions[name].of_squared))
+        return leave_blocks_out(sums, self._weights)
+
+
+def own_group_sums(sample: PairedSample, part: str, function: Callable[[Tensor], Tensor]) -> Float[Tensor, " b"]:
+    """Sums of w_i w_j f(|u_i - v_j|^2) over pairs of one group, a row with itself included, by block; float64."""
+    u = sample.x if part[0] == "x" else sample.y
+    v = sample.x if part[1] == "x" else sample.y
+    sizes = torch.bincount(v.groups, minlength=sample.groups)
+    firsts = sizes.cumsum(0) - sizes
+    partners = sizes[u.groups]
+    out = torch.zeros(sample.blocks, dtype=torch.float64, device=u.values.device)
+    for at in torch.arange(len(u), device=u.values.device).split(_CHUNK):
+        count = partners[at]
+        left = torch.repeat_interleave(at, count)
+        offset = torch.arange(len(left), device=left.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
+        right = torch.repeat_interleave(firsts[u.groups[at]], count) + offset
+        for i, j in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
+            squared = (u.values[i].double() - v.values[j].double()).square().sum(1)
+            out.index_add_(0, u.block_of[i], u.weights[i] * v.weights[j] * function(squared))
+    return out
+
+
+def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
+    """Share of the other modality among the k nearest rows of other groups, over its share among all of them."""
+    sizes = [torch.bincount(rows.groups, minlength=sample.groups) for rows in (sample.x, sample.y)]
+    shares, groups, weights = [], [], []
+    tables = (
+        (sample.x, sweeps.neighbours_xx.of_rows, sweeps.neighbours_xy.of_rows, 0),
+        (sample.y, sweeps.neighbours_yy.of_rows, sweeps.neighbours_xy.of_columns, 1),
+    )
+    for rows, own, other, side in tables:
+        k = min(own.k, other.k)
+        pool = torch.cat([own.values, other.values], 1)
+        chosen = pool.topk(k, dim=1).indices >= own.k
+        same = len(rows) - sizes[side][rows.groups]
+        foreign = (len(sample.y) if side == 0 else len(sample.x)) - sizes[1 - side][rows.groups]
+        chance = foreign.double() / (same + foreign).double()
+        shares.append(chosen.double().mean(1) / chance)
+        groups.append(rows.groups)
+        weights.append(torch.full((len(rows),), 0.5 / len(rows), dtype=torch.float64, device=rows.groups.device))
+    return mapped(
+        mean_estimate(torch.cat(shares), torch.cat(groups), sample.groups, weights=torch.cat(weights)), 0.0, math.inf
+    )
+
+
+def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 20_000) -> Estimate:
+    """Held-out accuracy of a linear classifier of the modality; 0.5 is chance, both sides weigh the same.
+
+    Ridge regression of the modality's sign on the embedding (scikit-learn's `RidgeClassifier`, balanced), fitted on
+    half of the groups and scored on the other half, and the other way round. At most `most_rows` rows of each
+    modality, at random, take part. The interval is Wilson's, by group, for the classifiers held.
+
+    Source: E3; Fahim et al., arXiv:2405.18570.
+    """
+    from sklearn.linear_model import RidgeClassifier
+
+    features, sides, groups = [], [], []
+    for sign, rows in ((1, sample.x), (-1, sample.y)):
+        step = max(1, -(-len(rows) // most_rows))  # groups stand in random order: every step-th row is a random subset
+        features.append(rows.values[::step].float().cpu())
+        groups.append(rows.groups[::step].cpu())
+        sides.append(torch.full((len(features[-1]),), sign))
+    z, side, group = torch.cat(features), torch.cat(sides), torch.cat(groups)
+    generator = torch.Generator().manual_seed(seed)
+    fold = (torch.rand(sample.groups, generator=generator) < 0.5)[group]
+    right = torch.zeros(len(z), dtype=torch.float64)
+    for part in (fold, ~fold):
+        if len(side[~part].unique()) < 2 or not bool(part.any()):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a singular system, where there are fewer rows than features
+            model = RidgeClassifier(alpha=1e-3, class_weight="balanced").fit(z[~part].numpy(), side[~part].numpy())
+        right[part] = torch.from_numpy(model.predict(z[part].numpy()) == side[part].numpy()).double()
+    weights = torch.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum()).double()
+    return proportion_estimate(right, group, sample.groups, weights=weights)
+
+
+__all__ = ["Statistic", "gap", "gap_measures", "own_group_sums", "separability"]

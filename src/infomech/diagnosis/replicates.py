@@ -1,0 +1,61 @@
+"""Means over pairs of different groups, with the same means when each block is left out."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..measures import PairedSample
+
+_CHUNK = 8192
+
+Replicated = tuple[Float[Tensor, ""], Float[Tensor, " b"]]
+
+
+def group_sums(sample: PairedSample, column: int) -> Float[Tensor, "g d"]:
+    """Sum over each group's pairs of the rows of one side, float64."""
+    rows = sample.x if column == 0 else sample.y
+    out = torch.zeros(sample.groups, sample.dim, dtype=torch.float64, device=rows.values.device)
+    for at in torch.arange(len(rows), device=rows.values.device).split(_CHUNK):
+        out.index_add_(0, rows.groups[at], rows.values[at].double() * rows.weights[at, None])
+    return out
+
+
+def cross_group_mean(
+    sample: PairedSample, a: Float[Tensor, "g d"], b: Float[Tensor, "g d"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
+    """Mean of a_g.b_h over pairs of different groups, with its delete-a-block replicates."""
+    blocks = sample.blocks
+
+    def by_block(values: Tensor) -> Tensor:
+        return values.new_zeros(blocks, *values.shape[1:]).index_add_(0, sample.group_blocks, values)
+
+    own = by_block((a * b).sum(1))
+    weights = by_block(sample.group_pairs)
+    own_weights = by_block(sample.group_pairs.square())
+    block_a, block_b = by_block(a), by_block(b)
+    total_a, total_b = block_a.sum(0), block_b.sum(0)
+    full = (total_a @ total_b - own.sum()) / (weights.sum().square() - own_weights.sum())
+    rest = ((total_a - block_a) * (total_b - block_b)).sum(1) - (own.sum() - own)
+    rest_weights = (weights.sum() - weights).square() - (own_weights.sum() - own_weights)
+    return full, rest / rest_weights
+
+
+def leave_blocks_out(sums: Float[Tensor, "b c"], weights: Float[Tensor, "b c"]) -> Replicated:
+    """Weighted mean from sums over pairs of blocks, and the same without the rows and columns of each block."""
+
+    def without(matrix: Tensor) -> Tensor:
+        return matrix.sum() - matrix.sum(0) - matrix.sum(1) + matrix.diagonal()
+
+    return sums.sum() / weights.sum(), without(sums) / without(weights)
+
+
+def pair_weights(sample: PairedSample, *, own: bool = False) -> Float[Tensor, "b b"]:
+    """Total weight of the pairs of rows between each two blocks; those within one group only if `own`."""
+    by_block = torch.zeros(sample.blocks, dtype=torch.float64, device=sample.x.values.device)
+    weights = by_block.index_add(0, sample.group_blocks, sample.group_pairs)
+    inside = by_block.index_add(0, sample.group_blocks, sample.group_pairs.square())
+    every = torch.outer(weights, weights)
+    return every if own else every - torch.diag(inside)
+
+
+__all__ = ["Replicated", "cross_group_mean", "group_sums", "leave_blocks_out", "pair_weights"]

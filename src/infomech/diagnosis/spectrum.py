@@ -1,0 +1,147 @@
+"""Geometry within one modality (E4): cone, uniformity, rank, collapse, hubness, duplicates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..measures import PairedSample
+from ..reductions import GroupedRows, NearestNeighbours, PairSums
+from .diagnosis import FloatArray
+from .estimate import Estimate
+from .replicates import cross_group_mean, group_sums, leave_blocks_out, pair_weights
+from .uncertainty import (
+    group_totals,
+    influence_stderr,
+    jackknife_estimate,
+    mapped,
+    mean_estimate,
+    proportion_estimate,
+    symmetric_interval,
+)
+
+DUPLICATE_FROM = 1 - 1e-4  # cosine from which two rows of different groups count as duplicates
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Side:
+    """One modality's measures, and its spectrum for the figure."""
+
+    measures: dict[str, Estimate]
+    spectrum: FloatArray  # (d,) eigenvalues of the centred covariance, descending
+
+
+def side_geometry(sample: PairedSample, column: int, *, pair_sums: PairSums, neighbours: NearestNeighbours) -> Side:
+    """The measures of one modality, each weighing a pair once.
+
+    ===================== ======================================================================= ===============
+    name                  formula                                                                 interval
+    ===================== ======================================================================= ===============
+    mean_cosine           E[x.x'] over rows of different groups (1: all in one direction)         block jackknife
+    uniformity            log E exp(-2 |x - x'|^2) over rows of different groups                  block jackknife
+    effective_rank        exp(entropy of sigma / sum sigma), sigma the singular values of the     influence
+                          embeddings, not centred (RankMe)
+    participation_ratio   (sum l)^2 / sum l^2, l the eigenvalues of the centred covariance        influence
+    collapse              sqrt(d) x mean over coordinates of the standard deviation; 1 is ideal   influence
+    hubness               skewness of how often a row is among the 10 nearest of another          influence
+    duplicates            share of rows with a row of another group at cosine above 0.9999        Wilson
+    ===================== ======================================================================= ===============
+
+    The influence of a moment's function is exact to first order; hubness takes the counts as independent between
+    groups, which is an approximation.
+
+    Source: E4; Wang and Isola 2020; RankMe, arXiv:2210.02885; Radovanovic et al. 2010.
+    """
+    rows = sample.x if column == 0 else sample.y
+    means = group_sums(sample, column)
+    out = {
+        "mean_cosine": mapped(jackknife_estimate(*cross_group_mean(sample, means, means), sample.block_groups), -1, 1)
+    }
+    out["uniformity"] = _uniformity(sample, pair_sums)
+    spectral, spectrum = _spectral(sample, rows)
+    out |= spectral
+    out["hubness"] = _hubness(sample, rows, neighbours)
+    nearest = (neighbours.of_rows.values[:, 0] > DUPLICATE_FROM).double()
+    out["duplicates"] = proportion_estimate(nearest, rows.groups, sample.groups)
+    return Side(out, spectrum)
+
+
+def _uniformity(sample: PairedSample, pair_sums: PairSums) -> Estimate:
+    full, replicates = leave_blocks_out(pair_sums.sums["uniformity"], pair_weights(sample))
+    return jackknife_estimate(full.log(), replicates.log(), sample.block_groups)
+
+
+def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estimate], FloatArray]:
+    """Functions of the second moments, with the influence of each group through the eigenvalues.
+
+    An eigenvalue l_k with eigenvector v_k has influence (v_k.z)^2 - l_k at a point z.
+    """
+    weight = rows.weights.sum()
+    d = rows.values.shape[1]
+    mean = torch.zeros(d, dtype=torch.float64, device=rows.values.device)
+    second = torch.zeros(d, d, dtype=torch.float64, device=rows.values.device)
+    chunks = torch.arange(len(rows), device=rows.values.device).split(_CHUNK)
+    for at in chunks:
+        z, w = rows.values[at], rows.tile_weights[at]
+        mean += (z * w[:, None]).double().sum(0)
+        second += ((z * w[:, None]).T @ z).double()
+    mean, second = mean / weight, second / weight
+    raw_values, raw_vectors = _eigen(second)
+    cov = second - torch.outer(mean, mean)
+    values, vectors = _eigen(cov)
+    sigma = raw_values.sqrt()
+    share = sigma / sigma.sum()
+    entropy = torch.special.entr(share).sum()
+    rank = entropy.exp()
+    # d rank / d l_k = rank (-log p_k - H) / (2 sigma_k sum sigma); where sigma_k = 0 nothing varies
+    safe = torch.where(sigma > 1e-9 * sigma.max(), sigma, torch.inf)
+    rank_slope = rank * (-share.clamp_min(1e-300).log() - entropy) / (2 * safe * sigma.sum())
+    ratio = values.sum().square() / values.square().sum()
+    ratio_slope = 2 * ratio * (1 / values.sum() - values / values.square().sum())
+    deviations = cov.diagonal().clamp_min(1e-300).sqrt()
+    collapse = d**0.5 * deviations.mean()
+    collapse_slope = d**-0.5 / (2 * deviations)
+    influence = torch.zeros(sample.groups, 3, dtype=torch.float64, device=mean.device)
+    for at in chunks:
+        z = rows.values[at].double()
+        centred = z - mean
+        psi = torch.stack(
+            [
+                (z @ raw_vectors).square() @ rank_slope - raw_values @ rank_slope,
+                (centred @ vectors).square() @ ratio_slope - values @ ratio_slope,
+                centred.square() @ collapse_slope - cov.diagonal() @ collapse_slope,
+            ],
+            dim=1,
+        )
+        influence += group_totals(rows.weights[at, None] * psi / weight, rows.groups[at], sample.groups)
+    names = {"effective_rank": (rank, d), "participation_ratio": (ratio, d), "collapse": (collapse, d**0.5)}
+    out = {}
+    for k, (name, (value, most)) in enumerate(names.items()):
+        plain = symmetric_interval(float(value), influence_stderr(influence[:, k]), sample.groups - 1)
+        out[name] = mapped(plain, 0.0, float(most))
+    return out, np.asarray(values.flip(0).cpu().numpy(), dtype=np.float64)
+
+
+def _eigen(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.clamp_min(0), vectors
+
+
+def _hubness(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeighbours) -> Estimate:
+    table = neighbours.of_rows.indices
+    counts = torch.bincount(table[table >= 0].flatten(), minlength=len(rows)).double()
+    centred = counts - counts.mean()
+    variance = centred.square().mean()
+    if float(variance) == 0:
+        return Estimate.exact(0.0)
+    scaled = centred / variance.sqrt()
+    skewness = scaled.pow(3).mean()
+    influence = scaled.pow(3) - skewness - 3 * scaled - 1.5 * skewness * (scaled.square() - 1)
+    spread = mean_estimate(influence, rows.groups, sample.groups).stderr
+    return symmetric_interval(float(skewness), spread, sample.groups - 1)
+
+
+__all__ = ["DUPLICATE_FROM", "Side", "side_geometry"]

@@ -1,0 +1,203 @@
+"""The three Gram sweeps of a diagnosis, each walked once for all that is asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..measures import PairedSample
+from ..reductions import (
+    TIE,
+    Distance,
+    Gaussian,
+    GroupedRows,
+    KernelSums,
+    NearestNeighbours,
+    PairFunction,
+    PairSums,
+    Progress,
+    Queries,
+    RankCounts,
+    Reduction,
+    ShiftedDistances,
+    sweep,
+)
+
+NEIGHBOURS = 10
+UNIFORMITY_SCALE = 2.0  # t of Wang and Isola
+BANDWIDTHS = {"half": 0.5, "median": 1.0, "double": 2.0}
+_MEDIAN_ROWS = 2000
+_DOUBT = {torch.float32: 4e-6, torch.float64: TIE}  # bound on the error of a tile's cosines
+
+
+@dataclass(frozen=True)
+class KernelSweeps:
+    """Kernel sums at one temperature."""
+
+    xx: KernelSums
+    yy: KernelSums
+    xy: KernelSums
+
+
+@dataclass(frozen=True)
+class GapSweeps:
+    """Sums of functions of the distance, and nearest neighbours."""
+
+    xx: PairSums
+    yy: PairSums
+    xy: PairSums
+    centered: ShiftedDistances
+    bandwidth: float
+    neighbours_xx: NearestNeighbours
+    neighbours_yy: NearestNeighbours
+    neighbours_xy: NearestNeighbours
+
+
+@dataclass(frozen=True)
+class RankSweeps:
+    """Ranks of the true pairs, and of shuffled ones."""
+
+    true: RankCounts
+    shuffled: RankCounts
+    tied_positives: tuple[Tensor, Tensor]  # positives tied with the best, by row and by column
+    shuffled_tied_positives: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """What was asked for; None for what was not."""
+
+    kernels: KernelSweeps | None
+    gap: GapSweeps | None
+    ranks: RankSweeps | None
+
+
+def run_sweeps(
+    sample: PairedSample,
+    *,
+    temperature: float | None = None,
+    gap: bool = False,
+    ranks: bool = False,
+    bandwidth: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Sweeps:
+    """Walk x with x, y with y and x with y once each.
+
+    Args:
+        sample: the paired embeddings.
+        temperature: of the kernel sums; None leaves them out.
+        gap: whether distances and neighbours are asked for.
+        ranks: whether the ranks of true pairs are asked for.
+        bandwidth: of the middle MMD kernel; None takes the median cross distance.
+        seed: of the shuffled control and of the subset for the median.
+        progress: called with shares of the work that sum to 1.
+    """
+    x, y = sample.x, sample.y
+    within_x: list[Reduction] = []
+    within_y: list[Reduction] = []
+    across: list[Reduction] = []
+    kernels = gap_sweeps = rank_sweeps = None
+    if temperature is not None:
+        kernels = KernelSweeps(*(KernelSums(a, b, temperature=temperature) for a, b in ((x, None), (y, None), (x, y))))
+        within_x.append(kernels.xx)
+        within_y.append(kernels.yy)
+        across.append(kernels.xy)
+    if gap:
+        gap_sweeps = _gap_sweeps(sample, bandwidth, seed)
+        within_x += [gap_sweeps.xx, gap_sweeps.neighbours_xx]
+        within_y += [gap_sweeps.yy, gap_sweeps.neighbours_yy]
+        across += [gap_sweeps.xy, gap_sweeps.centered, gap_sweeps.neighbours_xy]
+    if ranks:
+        rank_sweeps = _rank_sweeps(sample, seed)
+        across += [rank_sweeps.true, rank_sweeps.shuffled]
+    works = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
+    total = sum(works.values())
+    for key, other, reductions in (("xx", None, within_x), ("yy", None, within_y), ("xy", y, across)):
+        rows = y if key == "yy" else x
+        sweep(rows, other, reductions, progress=_scaled(progress, works[key] / total))
+    return Sweeps(kernels, gap_sweeps, rank_sweeps)
+
+
+def _scaled(progress: Progress | None, factor: float) -> Callable[[float], None] | None:
+    return None if progress is None else lambda share: progress(share * factor)
+
+
+def _gap_sweeps(sample: PairedSample, bandwidth: float | None, seed: int) -> GapSweeps:
+    x, y = sample.x, sample.y
+    sigma = median_cross_distance(sample, seed=seed) if bandwidth is None else bandwidth
+    functions: dict[str, PairFunction] = {"distance": Distance(), "uniformity": Gaussian(UNIFORMITY_SCALE)}
+    functions |= {f"mmd2_{name}": Gaussian(0.5 / (factor * sigma) ** 2) for name, factor in BANDWIDTHS.items()}
+    pairs = sample.pairs
+    shift = (x.values[pairs[:, 0]].double().mean(0)) - (y.values[pairs[:, 1]].double().mean(0))
+    sums = [PairSums(a, b, functions=functions) for a, b in ((x, None), (y, None), (x, y))]
+    near = [NearestNeighbours(a, b, k=NEIGHBOURS) for a, b in ((x, None), (y, None), (x, y))]
+    centered = ShiftedDistances(x, y, shift=shift)
+    return GapSweeps(sums[0], sums[1], sums[2], centered, sigma, near[0], near[1], near[2])
+
+
+def median_cross_distance(sample: PairedSample, *, seed: int = 0) -> float:
+    """Median distance of rows of x and y of different groups; from 2,000 random rows of each where there are more."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(rows: GroupedRows) -> Tensor:
+        keep = torch.randperm(len(rows), generator=generator)[:_MEDIAN_ROWS].to(rows.values.device)
+        return keep
+
+    at_x, at_y = some(sample.x), some(sample.y)
+    cosine = sample.x.values[at_x] @ sample.y.values[at_y].T
+    other = sample.x.groups[at_x][:, None] != sample.y.groups[at_y][None, :]
+    return float((2 - 2 * cosine[other].median().double()).clamp_min(1e-24).sqrt())
+
+
+def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:
+    pairs = sample.pairs
+    by_row = pairs
+    by_column = pairs.flip(1)
+    by_column = by_column[torch.argsort(by_column[:, 0], stable=True)]
+    doubt = _DOUBT[sample.x.values.dtype]
+    exact = None if sample.x.values.dtype is torch.float64 else sample.similarity
+    rows, tied_rows = _queries(by_row, len(sample.x), sample.similarity, TIE)
+    columns, tied_columns = _queries(by_column, len(sample.y), lambda j, i: sample.similarity(i, j), TIE)
+    true = RankCounts(rows, columns, exact=exact, doubt=doubt)
+    # The control: each query looks for the positives of another query, drawn at random.
+    generator = torch.Generator().manual_seed(seed + 1)
+    other_rows = _shuffled(by_row, len(sample.x), generator)
+    other_columns = _shuffled(by_column, len(sample.y), generator)
+    wrong_rows, wrong_tied_rows = _queries(other_rows, len(sample.x), sample.similarity, doubt)
+    wrong_columns, wrong_tied_columns = _queries(
+        other_columns, len(sample.y), lambda j, i: sample.similarity(i, j), doubt
+    )
+    shuffled = RankCounts(wrong_rows, wrong_columns, exact=None, doubt=doubt)
+    return RankSweeps(true, shuffled, (tied_rows, tied_columns), (wrong_tied_rows, wrong_tied_columns))
+
+
+def _queries(
+    positives: Tensor, count: int, similarity: Callable[[Tensor, Tensor], Tensor], tie: float
+) -> tuple[Queries, Tensor]:
+    """The best positive of each query, and how many positives are tied with it."""
+    values = similarity(positives[:, 0], positives[:, 1])
+    best = torch.full((count,), -torch.inf, dtype=torch.float64, device=values.device)
+    best.scatter_reduce_(0, positives[:, 0], values, reduce="amax")
+    tied = (values >= best[positives[:, 0]] - tie).double()
+    return Queries(best, positives), best.new_zeros(count).index_add_(0, positives[:, 0], tied)
+
+
+def _shuffled(positives: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    permutation = torch.randperm(count, generator=generator).to(positives.device)
+    moved = torch.stack([permutation[positives[:, 0]], positives[:, 1]], 1)
+    return moved[torch.argsort(moved[:, 0], stable=True)]
+
+
+__all__ = [
+    "BANDWIDTHS",
+    "NEIGHBOURS",
+    "UNIFORMITY_SCALE",
+    "GapSweeps",
+    "KernelSweeps",
+    "RankSweeps",
+    "Sweeps",
+    "median_cross_distance",
+    "run_sweeps",
+]

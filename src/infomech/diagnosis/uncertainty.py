@@ -1,0 +1,177 @@
+"""Standard errors and 95% intervals from independent groups (E6).
+
+Three methods, named in each estimator's docstring:
+
+- **block jackknife**: blocks of groups are left out in turn (delete-m_j jackknife of Busing, Meijer and van der
+  Leeden 1999); for U-statistics and for averages of logarithms of averages, whose replicates follow exactly from
+  sums by block. Student's t with one degree of freedom less than there are blocks.
+- **influence**: the estimate's influence function, summed over each group; for functions of first and second
+  moments, and for averages over anchors (a ratio of group totals).
+- **inverted distribution** (Woodruff 1952): an interval for a quantile from one for the distribution function there.
+"""
+
+import math
+
+import scipy.stats
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .estimate import Estimate
+
+LEVEL = 0.95
+
+
+def t_quantile(degrees: float) -> float:
+    """Two-sided 95% quantile of Student's t."""
+    return float(scipy.stats.t.ppf(0.5 + LEVEL / 2, max(degrees, 1)))
+
+
+def symmetric_interval(value: float, stderr: float, degrees: float) -> Estimate:
+    """Value +- t stderr."""
+    reach = t_quantile(degrees) * stderr
+    return Estimate(value, stderr, value - reach, value + reach)
+
+
+def block_jackknife(
+    full: Float[Tensor, " k"], replicates: Float[Tensor, "b k"], block_groups: Float[Tensor, " b"]
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Bias-corrected values and standard errors of k statistics, from delete-a-block replicates.
+
+    With G groups, m_b of them in block b and h_b = G / m_b, the pseudo-values are
+    h_b theta - (h_b - 1) theta_(-b); their weighted mean corrects the bias of order 1/G, and
+    var = mean over b of (pseudo-value - corrected)^2 / (h_b - 1).
+
+    Args:
+        full: (k,) statistics of the whole sample.
+        replicates: (b, k) the same without block b.
+        block_groups: (b,) groups in each block.
+
+    Returns:
+        (corrected, stderr), both (k,).
+
+    Source: E6; Busing, Meijer and van der Leeden, Statistics and Computing 9 (1999).
+    """
+    share = block_groups / block_groups.sum()
+    h = (1 / share)[:, None]
+    corrected = len(share) * full - ((1 - share)[:, None] * replicates).sum(0)
+    pseudo = h * full - (h - 1) * replicates
+    variance = ((pseudo - corrected).square() / (h - 1)).mean(0)
+    return corrected, variance.sqrt()
+
+
+def jackknife_estimate(
+    full: Float[Tensor, ""], replicates: Float[Tensor, " b"], block_groups: Float[Tensor, " b"]
+) -> Estimate:
+    """A statistic with its jackknife standard error and t interval; the value is left as it is."""
+    _, stderr = block_jackknife(full[None], replicates[:, None], block_groups)
+    return symmetric_interval(float(full), float(stderr[0]), len(block_groups) - 1)
+
+
+def group_totals(values: Float[Tensor, "n ..."], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, "g ..."]:
+    """Sums of per-row values over each group."""
+    return values.new_zeros(count, *values.shape[1:]).index_add_(0, groups, values)
+
+
+def influence_stderr(influence: Float[Tensor, " g"]) -> float:
+    """Standard error of a statistic whose deviation is the sum over groups of `influence` (which sums to 0)."""
+    count = len(influence)
+    return math.sqrt(float(influence.square().sum()) * count / (count - 1))
+
+
+def mean_estimate(
+    values: Float[Tensor, " n"],
+    groups: Int[Tensor, " n"],
+    count: int,
+    *,
+    weights: Float[Tensor, " n"] | None = None,
+) -> Estimate:
+    """Weighted mean of per-row values, with groups as the independent units (influence)."""
+    weights = torch.ones_like(values) if weights is None else weights
+    total = weights.sum()
+    mean = (weights * values).sum() / total
+    influence = group_totals(weights * (values - mean), groups, count) / total
+    return symmetric_interval(float(mean), influence_stderr(influence), count - 1)
+
+
+def proportion_estimate(
+    values: Float[Tensor, " n"],
+    groups: Int[Tensor, " n"],
+    count: int,
+    *,
+    weights: Float[Tensor, " n"] | None = None,
+) -> Estimate:
+    """Mean of per-row values in [0, 1], with Wilson's score interval at the effective number of independent rows.
+
+    The effective number is p (1 - p) over the squared grouped standard error (influence); it never exceeds the number
+    of rows, and is the number of groups where p is 0 or 1, so that a perfect score still has an interval.
+    """
+    plain = mean_estimate(values, groups, count, weights=weights)
+    p = min(max(plain.value, 0.0), 1.0)
+    spread = p * (1 - p)
+    effective = spread / plain.stderr**2 if plain.stderr > 0 and spread > 0 else float(count)
+    effective = min(effective, float(len(values)))
+    t = t_quantile(count - 1)
+    center = (p + t * t / (2 * effective)) / (1 + t * t / effective)
+    reach = t / (1 + t * t / effective) * math.sqrt(spread / effective + t * t / (4 * effective * effective))
+    # the subtraction leaves 1e-17 where the end is exactly the bound
+    low, high = min(max(center - reach, 0.0), p), max(min(center + reach, 1.0), p)
+    return Estimate(p, plain.stderr, low, high)
+
+
+def quantile_estimate(
+    values: Float[Tensor, " n"],
+    probability: float,
+    groups: Int[Tensor, " n"],
+    count: int,
+    *,
+    weights: Float[Tensor, " n"] | None = None,
+) -> Estimate:
+    """Weighted quantile of per-row values, with Woodruff's interval by group (inverted distribution).
+
+    The standard error is a quarter of the interval's width over half the normal's: (high - low) / (2 t).
+    """
+    weights = torch.ones_like(values) if weights is None else weights
+    order = torch.argsort(values)
+    ordered, cumulative = values[order], weights[order].cumsum(0) / weights.sum()
+
+    def at(level: float) -> float:
+        index = int(torch.searchsorted(cumulative, min(max(level, 0.0), 1.0)))
+        return float(ordered[min(index, len(ordered) - 1)])
+
+    middle = at(probability)
+    below = (values <= middle).double()
+    spread = mean_estimate(below, groups, count, weights=weights).stderr
+    t = t_quantile(count - 1)
+    low, high = at(probability - t * spread), at(probability + t * spread)
+    return Estimate(middle, (high - low) / (2 * t), low, high)
+
+
+def mapped(estimate: Estimate, low: float, high: float, *, root: bool = False) -> Estimate:
+    """An estimate with its interval cut to the range its quantity can take; `root` takes the square root first.
+
+    The root of a squared length keeps the coverage of the squared length's interval; its standard error follows by
+    the delta method, or from the interval where the length is near 0.
+    """
+    if not root:
+        return Estimate(
+            estimate.value, estimate.stderr, min(max(estimate.low, low), high), max(min(estimate.high, high), low)
+        )
+    value, bottom, top = (math.sqrt(max(v, 0.0)) for v in (estimate.value, estimate.low, estimate.high))
+    delta = estimate.stderr / (2 * value) if value > 0 else math.inf
+    return Estimate(value, min(delta, math.sqrt(estimate.stderr)), bottom, top)
+
+
+__all__ = [
+    "LEVEL",
+    "block_jackknife",
+    "group_totals",
+    "influence_stderr",
+    "jackknife_estimate",
+    "mapped",
+    "mean_estimate",
+    "proportion_estimate",
+    "quantile_estimate",
+    "symmetric_interval",
+    "t_quantile",
+]

@@ -1,0 +1,250 @@
+"""Two sets of embeddings and the pairs that tie them together: the empirical law of positive pairs (D2)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError, check_rows, check_same_width
+from ..reductions import GroupedRows
+
+BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
+_MIN_GROUPS = 4
+_COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class PairedSample:
+    """Paired embeddings, made ready for the sweeps: unit rows, sorted by group, cut into blocks of groups.
+
+    A group is everything that pairs tie together, an image with its captions: a connected component of the graph of
+    pairs. Groups are the independent draws; they are put in random order and dealt to blocks of (nearly) equal
+    number for the jackknife. A row counts as often as pairs name it, so that both sides weigh a pair once. Rows that
+    no pair names are left out of everything. Build it with `PairedSample.from_embeddings`.
+    """
+
+    x: GroupedRows
+    y: GroupedRows
+    pairs: Int[Tensor, "p 2"]  # into the rows of x and y here, by x ascending
+    order_x: Int[Tensor, " n"]  # row of the given array that stands at each row here
+    order_y: Int[Tensor, " m"]
+    given_x: Float[Tensor, "nn d"]
+    given_y: Float[Tensor, "mm d"]
+    norms_x: Float[Tensor, " nn"]  # of the given rows, float64
+    norms_y: Float[Tensor, " mm"]
+    normalized: bool  # whether rows had to be brought to unit length
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        x: Float[Tensor, "n d"],
+        y: Float[Tensor, "m d"],
+        *,
+        pairs: Int[Tensor, "p 2"] | None = None,
+        normalize: bool | None = None,
+        seed: int = 0,
+        blocks: int = BLOCKS,
+    ) -> "PairedSample":
+        """Check, normalise, group and order two sets of embeddings.
+
+        Args:
+            x: (n, d) embeddings of the first modality.
+            y: (m, d) embeddings of the second.
+            pairs: (p, 2) rows of x and of y that belong together; row i with row i by default.
+            normalize: True brings rows to unit length; False refuses rows that are not; None (default) does so
+                where a length differs from 1 by more than 1%, and remembers it.
+            seed: of the random order of the groups.
+            blocks: number of blocks of the jackknife; fewer where there are fewer groups.
+
+        Raises:
+            InputError: for arrays or pairs that cannot be used; the message says what to do.
+        """
+        check_rows(x, "x")
+        check_rows(y, "y")
+        check_same_width(x, y)
+        pairs = _check_pairs(pairs, len(x), len(y)).to(x.device)
+        norms_x, norms_y = _norms(x, "x"), _norms(y, "y")
+        off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))
+        if normalize is False and off > 1e-2:
+            worst = "x" if float((norms_x - 1).abs().max()) == off else "y"
+            raise InputError(
+                f"rows of {worst} are not of unit length (a norm differs from 1 by {off:.3g}); normalise them, "
+                "or pass normalize=True (--normalize)"
+            )
+        groups_x, groups_y, count = _connected_groups(pairs, len(x), len(y))
+        if count < _MIN_GROUPS:
+            raise InputError(
+                f"the pairs tie all rows into {count} group{'s' * (count != 1)}; at least {_MIN_GROUPS} independent "
+                "groups are needed for an uncertainty: check the pair index"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        rank = torch.empty(count, dtype=torch.int64)
+        rank[torch.randperm(count, generator=generator)] = torch.arange(count)
+        bounds = [b * count // min(blocks, count) for b in range(min(blocks, count) + 1)]
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        if dtype is not torch.float64 and (_collapsed(x, norms_x) or _collapsed(y, norms_y)):
+            dtype = torch.float64
+        rows_x, order_x, place_x = _ordered(x, norms_x, rank, (groups_x, pairs[:, 0], bounds), dtype, "x")
+        rows_y, order_y, place_y = _ordered(y, norms_y, rank, (groups_y, pairs[:, 1], bounds), dtype, "y")
+        placed = torch.stack([place_x[pairs[:, 0]], place_y[pairs[:, 1]]], 1)
+        placed = placed[torch.argsort(placed[:, 0] * len(y) + placed[:, 1])]
+        normalized = off > 1e-2
+        return cls(rows_x, rows_y, placed, order_x, order_y, x, y, norms_x, norms_y, normalized)
+
+    @property
+    def dim(self) -> int:
+        """Width d of the embeddings."""
+        return self.given_x.shape[1]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self.x.blocks
+
+    @cached_property
+    def groups(self) -> int:
+        """Number of groups."""
+        return int(self.x.groups[-1]) + 1
+
+    @cached_property
+    def pair_groups(self) -> Int[Tensor, " p"]:
+        """Group of each pair."""
+        return self.x.groups[self.pairs[:, 0]]
+
+    @cached_property
+    def pair_blocks(self) -> Int[Tensor, " p"]:
+        """Block of each pair."""
+        return self.x.block_of[self.pairs[:, 0]]
+
+    @cached_property
+    def group_pairs(self) -> Float[Tensor, " g"]:
+        """Number of pairs in each group, float64."""
+        return torch.bincount(self.pair_groups, minlength=self.groups).double()
+
+    @cached_property
+    def group_blocks(self) -> Int[Tensor, " g"]:
+        """Block of each group."""
+        out = torch.zeros(self.groups, dtype=torch.int64, device=self.x.groups.device)
+        out[self.x.groups] = self.x.block_of
+        return out
+
+    @cached_property
+    def block_groups(self) -> Float[Tensor, " b"]:
+        """Number of groups in each block, float64."""
+        return torch.bincount(self.group_blocks, minlength=self.blocks).double()
+
+    @cached_property
+    def pair_similarity(self) -> Float[Tensor, " p"]:
+        """float64 similarity of each pair."""
+        return self.similarity(self.pairs[:, 0], self.pairs[:, 1])
+
+    def similarity(self, i: Int[Tensor, " c"], j: Int[Tensor, " c"]) -> Float[Tensor, " c"]:
+        """float64 cosines of rows i of x with rows j of y, from the arrays as they were given."""
+        out = []
+        for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True):
+            at_x, at_y = self.order_x[a], self.order_y[b]
+            dot = (self.given_x[at_x].double() * self.given_y[at_y].double()).sum(1)
+            out.append(dot / (self.norms_x[at_x] * self.norms_y[at_y]))
+        return torch.cat(out)
+
+
+def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
+    if pairs is None:
+        if n != m:
+            raise InputError(
+                f"x has {n} rows and y has {m}, and no pairs are given; pass pairs, a (p, 2) index of rows that "
+                "belong together, or arrays of equal length"
+            )
+        return torch.arange(n)[:, None].expand(n, 2)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point() or pairs.dtype is torch.bool:
+        raise InputError(f"pairs has shape {tuple(pairs.shape)} and {pairs.dtype}; expected (p, 2) row numbers")
+    if len(pairs) == 0:
+        raise InputError("pairs is empty; name at least one row of x and of y that belong together")
+    pairs = pairs.long()
+    for column, (name, size) in enumerate((("x", n), ("y", m))):
+        bad = torch.nonzero((pairs[:, column] < 0) | (pairs[:, column] >= size)).flatten()
+        if len(bad):
+            raise InputError(
+                f"pairs names row {int(pairs[bad[0], column])} of {name} (pair {int(bad[0])}, {len(bad)} such), but "
+                f"{name} has rows 0 to {size - 1}; rows are counted from 0"
+            )
+    unique, counts = torch.unique(pairs, dim=0, return_counts=True)
+    if len(unique) < len(pairs):
+        first = unique[counts > 1][0].tolist()
+        raise InputError(
+            f"pairs names rows {first[0]} of x and {first[1]} of y {int(counts.max())} times; name each once"
+        )
+    return pairs
+
+
+def _norms(rows: Tensor, name: str) -> Tensor:
+    norms = torch.cat([torch.linalg.vector_norm(c.double(), dim=1) for c in rows.split(_CHUNK)])
+    zero = torch.nonzero(norms == 0).flatten()
+    if len(zero):
+        raise InputError(
+            f"{name} has {len(zero)} zero rows, the first at row {int(zero[0])}; they have no direction: remove them"
+        )
+    return norms
+
+
+def _connected_groups(pairs: Tensor, n: int, m: int) -> tuple[Tensor, Tensor, int]:
+    """Component of every row of x and y; -1 for rows that no pair names; and the number of components."""
+    ends = pairs.cpu().numpy()
+    graph = scipy.sparse.coo_matrix(
+        (np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1] + n)), shape=(n + m,) * 2
+    )
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    named = np.zeros(n + m, dtype=bool)
+    named[ends[:, 0]] = True
+    named[ends[:, 1] + n] = True
+    _, dense = np.unique(labels[named], return_inverse=True)
+    groups = np.full(n + m, -1, dtype=np.int64)
+    groups[named] = dense
+    return torch.from_numpy(groups[:n]), torch.from_numpy(groups[n:]), int(dense.max()) + 1
+
+
+def _collapsed(rows: Tensor, norms: Tensor) -> bool:
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    for chunk, length in zip(rows.split(_CHUNK), norms.split(_CHUNK), strict=True):
+        total += (chunk.double() / length[:, None]).sum(0)
+    return 1 - float((total / len(rows)).square().sum()) < _COLLAPSED
+
+
+def _ordered(
+    rows: Tensor,
+    norms: Tensor,
+    rank: Tensor,
+    structure: tuple[Tensor, Tensor, list[int]],
+    dtype: torch.dtype,
+    name: str,
+) -> tuple[GroupedRows, Tensor, Tensor]:
+    groups, named, bounds = structure
+    device = rows.device
+    kept = torch.nonzero(groups >= 0).flatten()
+    position = rank[groups[kept]]
+    order = kept[torch.argsort(position, stable=True)]
+    sorted_groups = rank[groups[order]]
+    place = torch.full((len(rows),), -1, dtype=torch.int64)
+    place[order] = torch.arange(len(order))
+    values = torch.empty(len(order), rows.shape[1], dtype=dtype, device=device)
+    order = order.to(device)
+    for start in range(0, len(order), _CHUNK):
+        at = order[start : start + _CHUNK]
+        values[start : start + _CHUNK] = (rows[at].double() / norms[at, None]).to(dtype)
+    if len(values) > 1 and bool((values == values[0]).all()):
+        raise InputError(
+            f"all {len(values)} rows of {name} are equal: the encoder has collapsed, nothing can be measured"
+        )
+    edges = torch.searchsorted(sorted_groups.contiguous(), torch.tensor(bounds)).tolist()
+    weights = torch.bincount(named, minlength=len(rows)).double().to(device)[order]
+    grouped = GroupedRows(values, weights, sorted_groups.to(device), tuple(edges))
+    return grouped, order, place.to(device)
+
+
+__all__ = ["BLOCKS", "PairedSample"]

@@ -1,0 +1,173 @@
+"""Sums of functions of the distance over all pairs of rows of different groups, by pair of blocks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .gram import Reduction, Tile
+from .rows import GroupedRows
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The function |x - y| of a pair."""
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        """The function, from squared distances of any shape."""
+        return squared.clamp_min(0).sqrt()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The function exp(-gamma |x - y|^2) of a pair; bandwidth sigma = (2 gamma)^(-1/2)."""
+
+    gamma: float
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        """The function, from squared distances of any shape."""
+        return torch.exp(-self.gamma * squared)
+
+
+PairFunction = Distance | Gaussian
+
+
+class PairSums(Reduction):
+    """sum w_i w_j f(|x_i - y_j|) over pairs of different groups, for several f, as a matrix over pairs of blocks.
+
+    From the matrix every delete-a-block replicate of a U-statistic follows exactly. Gaussians whose gammas stand in
+    the ratio 4 share one exponential: exp(-4 g) is its fourth power.
+
+    Args:
+        x: the rows of the sweep.
+        y: its columns, or None for a symmetric sweep.
+        functions: by name.
+
+    Source: E3 (energy distance, MMD^2), E4 (uniformity).
+    """
+
+    def __init__(self, x: GroupedRows, y: GroupedRows | None, *, functions: Mapping[str, PairFunction]) -> None:
+        self._x, self._y = x, x if y is None else y
+        self.functions = dict(functions)
+        shape = (x.blocks, self._y.blocks)
+        self.sums: dict[str, Float[Tensor, "b c"]] = {
+            name: torch.zeros(shape, dtype=torch.float64, device=x.values.device) for name in functions
+        }
+        self._distances = [name for name, f in functions.items() if isinstance(f, Distance)]
+        gammas = {name: f.gamma for name, f in functions.items() if isinstance(f, Gaussian)}
+        self._chains = _fourfold_chains(gammas)
+
+    def update(self, tile: Tile) -> None:  # noqa: D102
+        for names, values in self._evaluate(tile):
+            if tile.own is not None:
+                values.masked_fill_(tile.own, 0.0)
+            self._accumulate(tile, names, values)
+
+    def _evaluate(self, tile: Tile) -> Iterator[tuple[list[str], Tensor]]:
+        values = tile.buffer("pair")
+        if self._distances:
+            torch.mul(tile.similarity, -2.0, out=values)
+            yield self._distances, values.add_(2.0).clamp_min_(0.0).sqrt_()
+        for gamma, chain in self._chains:
+            torch.mul(tile.similarity, 2 * gamma, out=values)
+            values.sub_(2 * gamma).exp_()
+            for k, names in enumerate(chain):
+                if k:
+                    values.square_().square_()
+                yield names, values
+
+    def _accumulate(self, tile: Tile, names: list[str], values: Tensor) -> None:
+        totals = block_totals(tile, values, self._x, self._y)
+        first_row, first_col = tile.rows.blocks[0][0], tile.cols.blocks[0][0]
+        rows = slice(first_row, first_row + totals.shape[0])
+        cols = slice(first_col, first_col + totals.shape[1])
+        for name in names:
+            self.sums[name][rows, cols] += totals
+            if tile.mirrored:
+                self.sums[name][cols, rows] += totals.T
+
+
+def block_totals(tile: Tile, values: Tensor, x: GroupedRows, y: GroupedRows) -> Float[Tensor, "r c"]:
+    """Weighted sums of a tile's values over each pair of the blocks that it touches, float64."""
+    weights = None if y.uniform else y.tile_weights[tile.cols.slice]
+    parts = [
+        values[:, cut].sum(1) if weights is None else torch.mv(values[:, cut], weights[cut])
+        for _, cut in tile.cols.blocks
+    ]
+    by_row = torch.stack(parts, 1).double().mul_(x.weights[tile.rows.slice, None])
+    first, last = tile.rows.blocks[0][0], tile.rows.blocks[-1][0]
+    totals = by_row.new_zeros(last - first + 1, len(parts))
+    return totals.index_add_(0, x.block_of[tile.rows.slice] - first, by_row)
+
+
+def _fourfold_chains(gammas: Mapping[str, float]) -> list[tuple[float, list[list[str]]]]:
+    """Split the gammas into chains g, 4 g, 16 g, ...: (g, [names at g, names at 4 g, ...])."""
+    chains: list[tuple[float, list[list[str]]]] = []
+    for name, gamma in sorted(gammas.items(), key=lambda item: item[1]):
+        for start, steps in chains:
+            last = start * 4.0 ** (len(steps) - 1)
+            if abs(gamma - last) <= 1e-12 * gamma:
+                steps[-1].append(name)
+                break
+            if abs(gamma - 4 * last) <= 1e-12 * gamma:
+                steps.append([name])
+                break
+        else:
+            chains.append((gamma, [[name]]))
+    return chains
+
+
+class ShiftedDistances(Reduction):
+    """Sums of |x_i - y_j - shift| over pairs of different groups, with their derivative in the shift.
+
+    What is left of a gap after one modality is moved onto the other's centroid. Only sums along rows and columns of
+    the reciprocal distance are kept: the gradient -sum w_i w_j (x_i - y_j - shift) / |x_i - y_j - shift| follows.
+
+    Args:
+        x: the rows of the sweep.
+        y: its columns.
+        shift: (d,) vector subtracted from x.
+
+    Source: E3, the gap left after aligning centroids.
+    """
+
+    def __init__(self, x: GroupedRows, y: GroupedRows, *, shift: Float[Tensor, " d"]) -> None:
+        self._x, self._y = x, y
+        device = x.values.device
+        self.shift = shift.double()
+        self.sums = torch.zeros(x.blocks, y.blocks, dtype=torch.float64, device=device)
+        self._inverse_rows = torch.zeros(len(x), dtype=torch.float64, device=device)
+        self._inverse_cols = torch.zeros(len(y), dtype=torch.float64, device=device)
+        half = self.shift.square().sum() / 2
+        dtype = x.values.dtype
+        # |x - y - shift|^2 = 2 (1 - x.shift + |shift|^2/2 + y.shift - x.y) for unit rows
+        self._row_term = (1 + half - (x.values.double() @ self.shift)).to(dtype)
+        self._col_term = (y.values.double() @ self.shift).to(dtype)
+
+    def update(self, tile: Tile) -> None:  # noqa: D102
+        squared, inverse = tile.buffer("pair"), tile.buffer("kernel")
+        torch.sub(self._row_term[tile.rows.slice, None], tile.similarity, out=squared)
+        squared.add_(self._col_term[None, tile.cols.slice]).mul_(2.0).clamp_min_(1e-12)
+        torch.rsqrt(squared, out=inverse)
+        if tile.own is not None:
+            inverse.masked_fill_(tile.own, 0.0)
+        col_weights = self._y.tile_weights[tile.cols.slice]
+        self._inverse_rows[tile.rows.slice] += torch.mv(inverse, col_weights).double()
+        tile_row_weights = self._x.tile_weights[tile.rows.slice]
+        self._inverse_cols[tile.cols.slice] += torch.mv(inverse.T, tile_row_weights).double()
+        distance = squared.mul_(inverse)
+        totals = block_totals(tile, distance, self._x, self._y)
+        first_row, first_col = tile.rows.blocks[0][0], tile.cols.blocks[0][0]
+        self.sums[first_row : first_row + len(totals), first_col : first_col + totals.shape[1]] += totals
+
+    def gradient(self) -> Float[Tensor, " d"]:
+        """Derivative of the sum in the shift, (d,)."""
+        x, y = self._x, self._y
+        from_x = (x.weights * self._inverse_rows) @ x.values.double()
+        from_y = (y.weights * self._inverse_cols) @ y.values.double()
+        return -(from_x - from_y - self.shift * (x.weights * self._inverse_rows).sum())
+
+
+__all__ = ["Distance", "Gaussian", "PairFunction", "PairSums", "ShiftedDistances"]

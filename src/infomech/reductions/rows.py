@@ -1,0 +1,92 @@
+"""The rows that a sweep walks over: unit vectors with weights, groups, and the jackknife's blocks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stripe of consecutive rows, and how the blocks cut it."""
+
+    start: int
+    stop: int
+    blocks: tuple[tuple[int, slice], ...]  # (block, slice of the stripe that lies in it)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> "slice":
+        """The stripe as a slice of the whole."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Unit rows in the order of their groups, with weights, cut into blocks of whole groups.
+
+    Args:
+        values: (n, d) unit rows; the dtype of the sweep's tiles.
+        weights: (n,) float64, how often a row counts (the number of pairs that name it).
+        groups: (n,) group of each row, ascending.
+        edges: block b holds the rows edges[b] to edges[b + 1], at least one; groups are never cut.
+    """
+
+    values: Float[Tensor, "n d"]
+    weights: Float[Tensor, " n"]
+    groups: Int[Tensor, " n"]
+    edges: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.edges) - 1
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether every weight is 1, so that a weighted sum is a plain one."""
+        return bool((self.weights == 1).all())
+
+    @cached_property
+    def tile_weights(self) -> Float[Tensor, " n"]:
+        """The weights in the dtype of the tiles (whole numbers: exact in float32)."""
+        return self.weights.to(self.values.dtype)
+
+    @cached_property
+    def block_of(self) -> Int[Tensor, " n"]:
+        """Block of each row."""
+        sizes = torch.tensor(self.edges).diff().to(self.groups.device)
+        return torch.repeat_interleave(torch.arange(self.blocks, device=self.groups.device), sizes)
+
+    def block_sums(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, "b ..."]:
+        """Sums of per-row float64 values over each block, (n, ...) -> (blocks, ...)."""
+        out = values.new_zeros(self.blocks, *values.shape[1:])
+        return out.index_add_(0, self.block_of, values)
+
+    def spans(self, longest: int) -> Iterator[Span]:
+        """Stripes of at most `longest` rows: several whole blocks each, or a part of one block."""
+        first = 0
+        while first < self.blocks:
+            start, last = self.edges[first], first + 1
+            while last < self.blocks and self.edges[last + 1] - start <= longest:
+                last += 1
+            stop = self.edges[last]
+            if stop - start <= longest:
+                cuts = [(b, slice(self.edges[b] - start, self.edges[b + 1] - start)) for b in range(first, last)]
+                yield Span(start, stop, tuple(cuts))
+            else:
+                for a in range(start, stop, longest):
+                    b = min(a + longest, stop)
+                    yield Span(a, b, ((first, slice(0, b - a)),))
+            first = last
+
+
+__all__ = ["GroupedRows", "Span"]
