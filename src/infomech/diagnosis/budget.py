@@ -148,6 +148,9 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     plain = {n: symmetric_interval(float(v), float(e), degrees) for n, v, e in zip(_NAMES, full, stderr, strict=True)}
     exact = {"infonce_xy", "infonce_yx", "infonce_sym", "alignment", "log_negatives"}  # not estimates of a limit
     values = {n: float(f if n in exact else c) for n, f, c in zip(_NAMES, full, corrected, strict=True)}
+    values["energy_sym"] = (
+        values["alignment"] - (values["dispersion_x"] + values["dispersion_y"]) / 2 - values["divergence_sym"]
+    )
     values["log_partition"] = values["log_negatives"] + log_volume
     values["remainder"] = values["infonce_sym"] - values["energy_sym"] - values["log_partition"]
     for name in ("log_partition", "log_negatives"):

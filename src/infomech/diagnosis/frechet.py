@@ -52,9 +52,8 @@ Moments = tuple[Float[Tensor, ""], Float[Tensor, " d"], Float[Tensor, "d d"]]
 def _moments(rows: GroupedRows, keep: Tensor) -> Moments:
     """Total weight, mean and covariance (divisor: the weight) of some rows; float32 products, float64 sums."""
     d = rows.values.shape[1]
-    options = {"dtype": torch.float64, "device": rows.values.device}
-    weight, first = torch.zeros((), **options), torch.zeros(d, **options)
-    second = torch.zeros(d, d, **options)
+    first = torch.zeros(d, dtype=torch.float64, device=rows.values.device)
+    weight, second = first.new_zeros(()), first.new_zeros(d, d)
     origin = rows.values[: 4 * d].mean(0)  # near the mean: the subtraction below then loses no digits
     for at in torch.nonzero(keep).flatten().split(_CHUNK):
         w = rows.tile_weights[at]

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,15 +12,14 @@ from .._checks import InputError
 from ..measures import PairedSample
 from ..reductions import PairSums, Progress
 from .budget import energy_budget
+from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
-from .replicates import Replicated, cross_group_mean, group_sums, leave_blocks_out, pair_weights
+from .replicates import Replicated, cross_group_mean, group_sums, leave_blocks_out, own_group_sums, pair_weights
 from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
 
 Statistic = Literal["U", "V"]
-
-_CHUNK = 8192
 
 
 def gap(
@@ -51,7 +49,7 @@ def gap(
     frechet                   |dm|^2 + tr(Sx + Sy - 2 (Sx^1/2 Sy Sx^1/2)^1/2)                  influence
     smoothed_divergence       Dsym at the temperature (E1)                                        block jackknife
     separability              held-out accuracy of a linear classifier of the modality            Wilson, by group
-    neighbour_mixing          share of the other modality among the 10 nearest, over chance       influence
+    neighbour_mixing          share of the other modality among the 10 nearest, over chance       block jackknife
     centered_energy_distance  energy distance after x is moved onto the centroid of y             block jackknife
     centered_share            centered_energy_distance / energy_distance                          block jackknife
     ========================= =================================================================== ===================
@@ -61,8 +59,9 @@ def gap(
     ``statistic="V"`` keeps those pairs and each row's zero distance to itself in the energy distance and the MMD, as
     many published figures do.
 
-    Approximations: the interval of an MMD is for its bandwidth held at the value used; that of the mixing and of the
-    classifier's accuracy for neighbours and classifier held.
+    Approximations: the interval of an MMD is for its bandwidth held at the value used, that of the classifier's
+    accuracy for the classifier held. Where there is no gap at all the statistics are degenerate and the jackknife
+    overstates their spread, by up to a factor of sqrt(2): the intervals are then conservative, and so is the mixing's.
 
     Args:
         x: (n, d) embeddings of the first modality.
@@ -144,14 +143,21 @@ def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
     squared = jackknife_estimate(*inner["gap"], groups)
     out["centroid_gap"] = mapped(squared, 0.0, 4.0, root=True)
 
-    def cosine(k: int) -> Tensor:
-        norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
-        return inner["xy"][k] / norm
-
-    out["centroid_cosine"] = mapped(jackknife_estimate(cosine(0).clamp(-1, 1), cosine(1), groups), -1.0, 1.0)
+    out["centroid_cosine"] = _centroid_cosine(inner, groups)
     for key in ("x", "y"):
         out[f"centroid_norm_{key}"] = mapped(jackknife_estimate(*inner[key], groups), 0.0, 1.0, root=True)
     return out
+
+
+def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) -> Estimate:
+    def cosine(k: int) -> Tensor:
+        norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
+        return (inner["xy"][k] / norm).clamp(-1, 1)
+
+    cosine_estimate = jackknife_estimate(cosine(0), cosine(1), groups)
+    if min(jackknife_estimate(*inner[side], groups).low for side in ("x", "y")) <= 0:
+        return Estimate(cosine_estimate.value, 1.0, -1.0, 1.0)  # a centroid may be 0: its direction is not known
+    return mapped(cosine_estimate, -1.0, 1.0)
 
 
 def _relative_modality_gap(sample: PairedSample) -> Estimate:
@@ -188,66 +194,65 @@ class _PairMeans:
         return jackknife_estimate(*value, self._sample.block_groups)
 
     def centered(self) -> Replicated:
-        """Energy distance after the shift; each replicate moves the shift with its own centroids, to first order."""
+        """Energy distance after the shift; each replicate moves the shift with its own centroids, to first order.
+
+        The centroids are fitted to the same rows; the bias of order 1/n that comes of it is taken out in closed form.
+        """
         sample, shifted = self._sample, self._sweeps.centered
         full, replicates = leave_blocks_out(shifted.sums, self._weights)
+        bias = centering_bias(sample, shifted.shift)
         gradient = shifted.gradient() / self._weights.sum()
         sums = group_sums(sample, 0) - group_sums(sample, 1)
         by_block = sums.new_zeros(sample.blocks, sample.dim).index_add_(0, sample.group_blocks, sums)
         pairs = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
         moved = (by_block.sum(0) - by_block) / (pairs.sum() - pairs)[:, None] - shifted.shift
-        replicates = replicates + moved @ gradient
+        replicates = replicates + moved @ gradient - bias
         xx, yy = self._mean("xx", "distance"), self._mean("yy", "distance")
-        return 2 * full - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
+        return 2 * (full - bias) - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
 
     def _mean(self, part: str, name: str) -> Replicated:
         reduction: PairSums = getattr(self._sweeps, part)
         sums = reduction.sums[name]
         if self._statistic == "V":
-            sums = sums + torch.diag(own_group_sums(self._sample, part, reduction.functions[name].of_squared))
+            function = reduction.functions[name]
+
+            def of_rows(u: Tensor, v: Tensor) -> Tensor:
+                return function.of_squared((u - v).square().sum(1))
+
+            sums = sums + torch.diag(own_group_sums(self._sample, part, of_rows))
         return leave_blocks_out(sums, self._weights)
 
 
-def own_group_sums(sample: PairedSample, part: str, function: Callable[[Tensor], Tensor]) -> Float[Tensor, " b"]:
-    """Sums of w_i w_j f(|u_i - v_j|^2) over pairs of one group, a row with itself included, by block; float64."""
-    u = sample.x if part[0] == "x" else sample.y
-    v = sample.x if part[1] == "x" else sample.y
-    sizes = torch.bincount(v.groups, minlength=sample.groups)
-    firsts = sizes.cumsum(0) - sizes
-    partners = sizes[u.groups]
-    out = torch.zeros(sample.blocks, dtype=torch.float64, device=u.values.device)
-    for at in torch.arange(len(u), device=u.values.device).split(_CHUNK):
-        count = partners[at]
-        left = torch.repeat_interleave(at, count)
-        offset = torch.arange(len(left), device=left.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
-        right = torch.repeat_interleave(firsts[u.groups[at]], count) + offset
-        for i, j in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
-            squared = (u.values[i].double() - v.values[j].double()).square().sum(1)
-            out.index_add_(0, u.block_of[i], u.weights[i] * v.weights[j] * function(squared))
-    return out
-
-
 def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
-    """Share of the other modality among the k nearest rows of other groups, over its share among all of them."""
-    sizes = [torch.bincount(rows.groups, minlength=sample.groups) for rows in (sample.x, sample.y)]
-    shares, groups, weights = [], [], []
+    """Share of the other modality among the k nearest rows of other groups, over its share among all of them.
+
+    A replicate leaves out a block's rows both as anchors and as neighbours; the neighbours that move up in their
+    place are not looked for, an approximation that leaves the share as it is on average.
+    """
     tables = (
-        (sample.x, sweeps.neighbours_xx.of_rows, sweeps.neighbours_xy.of_rows, 0),
-        (sample.y, sweeps.neighbours_yy.of_rows, sweeps.neighbours_xy.of_columns, 1),
+        (sample.x, sample.y, sweeps.neighbours_xx.of_rows, sweeps.neighbours_xy.of_rows),
+        (sample.y, sample.x, sweeps.neighbours_yy.of_rows, sweeps.neighbours_xy.of_columns),
     )
-    for rows, own, other, side in tables:
-        k = min(own.k, other.k)
-        pool = torch.cat([own.values, other.values], 1)
-        chosen = pool.topk(k, dim=1).indices >= own.k
-        same = len(rows) - sizes[side][rows.groups]
-        foreign = (len(sample.y) if side == 0 else len(sample.x)) - sizes[1 - side][rows.groups]
-        chance = foreign.double() / (same + foreign).double()
-        shares.append(chosen.double().mean(1) / chance)
-        groups.append(rows.groups)
-        weights.append(torch.full((len(rows),), 0.5 / len(rows), dtype=torch.float64, device=rows.groups.device))
-    return mapped(
-        mean_estimate(torch.cat(shares), torch.cat(groups), sample.groups, weights=torch.cat(weights)), 0.0, math.inf
-    )
+    full, replicates = [], []
+    for rows, others, own, foreign in tables:
+        k = min(own.k, foreign.k)
+        pool = torch.cat([own.values, foreign.values], 1)
+        nearest = pool.topk(k, dim=1).indices
+        is_foreign = nearest >= own.k
+        index = torch.cat([own.indices, foreign.indices], 1).gather(1, nearest).clamp_min(0)
+        blocks = torch.where(is_foreign, others.block_of[index % len(others)], rows.block_of[index % len(rows)])
+        links = rows.block_of[:, None] * sample.blocks + blocks
+        shape = (sample.blocks, sample.blocks)
+        total = torch.bincount(links.flatten(), minlength=sample.blocks**2).double().view(shape)
+        across = torch.bincount(links[is_foreign], minlength=sample.blocks**2).double().view(shape)
+        sizes = [torch.bincount(r.groups, minlength=sample.groups).double() for r in (rows, others)]
+        same, other = len(rows) - sizes[0][rows.groups], len(others) - sizes[1][rows.groups]
+        chance = (other / (same + other)).mean()
+        share = leave_blocks_out(across, total)
+        full.append(share[0] / chance)
+        replicates.append(share[1] / chance)
+    value, without = (full[0] + full[1]) / 2, (replicates[0] + replicates[1]) / 2
+    return mapped(jackknife_estimate(value, without, sample.block_groups), 0.0, math.inf)
 
 
 def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 20_000) -> Estimate:
@@ -282,4 +287,4 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 20_000
     return proportion_estimate(right, group, sample.groups, weights=weights)
 
 
-__all__ = ["Statistic", "gap", "gap_measures", "own_group_sums", "separability"]
+__all__ = ["Statistic", "gap", "gap_measures", "separability"]

@@ -1,5 +1,7 @@
 """Means over pairs of different groups, with the same means when each block is left out."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,6 +51,27 @@ def leave_blocks_out(sums: Float[Tensor, "b c"], weights: Float[Tensor, "b c"]) 
     return sums.sum() / weights.sum(), without(sums) / without(weights)
 
 
+def own_group_sums(
+    sample: PairedSample, part: str, function: Callable[[Tensor, Tensor], Tensor]
+) -> Float[Tensor, " b"]:
+    """Sums of w_i w_j f(u_i, v_j) over pairs of one group, a row with itself included, by block; float64."""
+    u = sample.x if part[0] == "x" else sample.y
+    v = sample.x if part[1] == "x" else sample.y
+    sizes = torch.bincount(v.groups, minlength=sample.groups)
+    firsts = sizes.cumsum(0) - sizes
+    partners = sizes[u.groups]
+    out = torch.zeros(sample.blocks, dtype=torch.float64, device=u.values.device)
+    for at in torch.arange(len(u), device=u.values.device).split(_CHUNK):
+        count = partners[at]
+        left = torch.repeat_interleave(at, count)
+        offset = torch.arange(len(left), device=left.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
+        right = torch.repeat_interleave(firsts[u.groups[at]], count) + offset
+        for i, j in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
+            values = function(u.values[i].double(), v.values[j].double())
+            out.index_add_(0, u.block_of[i], u.weights[i] * v.weights[j] * values)
+    return out
+
+
 def pair_weights(sample: PairedSample, *, own: bool = False) -> Float[Tensor, "b b"]:
     """Total weight of the pairs of rows between each two blocks; those within one group only if `own`."""
     by_block = torch.zeros(sample.blocks, dtype=torch.float64, device=sample.x.values.device)
@@ -58,4 +81,4 @@ def pair_weights(sample: PairedSample, *, own: bool = False) -> Float[Tensor, "b
     return every if own else every - torch.diag(inside)
 
 
-__all__ = ["Replicated", "cross_group_mean", "group_sums", "leave_blocks_out", "pair_weights"]
+__all__ = ["Replicated", "cross_group_mean", "group_sums", "leave_blocks_out", "own_group_sums", "pair_weights"]

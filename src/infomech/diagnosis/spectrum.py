@@ -11,7 +11,7 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, NearestNeighbours, PairSums
 from .diagnosis import FloatArray
 from .estimate import Estimate
-from .replicates import cross_group_mean, group_sums, leave_blocks_out, pair_weights
+from .replicates import cross_group_mean, group_sums, leave_blocks_out, own_group_sums, pair_weights
 from .uncertainty import (
     group_totals,
     influence_stderr,
@@ -51,17 +51,20 @@ def side_geometry(sample: PairedSample, column: int, *, pair_sums: PairSums, nei
     ===================== ======================================================================= ===============
 
     The influence of a moment's function is exact to first order; hubness takes the counts as independent between
-    groups, which is an approximation.
+    groups, an approximation. The effective rank is RankMe's plug-in, low by order d / n; the sum of l^2 in the
+    participation ratio leaves out products of a group with itself, which would bias it.
 
     Source: E4; Wang and Isola 2020; RankMe, arXiv:2210.02885; Radovanovic et al. 2010.
     """
     rows = sample.x if column == 0 else sample.y
     means = group_sums(sample, column)
     out = {
-        "mean_cosine": mapped(jackknife_estimate(*cross_group_mean(sample, means, means), sample.block_groups), -1, 1)
+        "mean_cosine": mapped(
+            jackknife_estimate(*cross_group_mean(sample, means, means), sample.block_groups), -1.0, 1.0
+        )
     }
     out["uniformity"] = _uniformity(sample, pair_sums)
-    spectral, spectrum = _spectral(sample, rows)
+    spectral, spectrum = _spectral(sample, rows, "xy"[column])
     out |= spectral
     out["hubness"] = _hubness(sample, rows, neighbours)
     nearest = (neighbours.of_rows.values[:, 0] > DUPLICATE_FROM).double()
@@ -74,7 +77,7 @@ def _uniformity(sample: PairedSample, pair_sums: PairSums) -> Estimate:
     return jackknife_estimate(full.log(), replicates.log(), sample.block_groups)
 
 
-def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estimate], FloatArray]:
+def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[str, Estimate], FloatArray]:
     """Functions of the second moments, with the influence of each group through the eigenvalues.
 
     An eigenvalue l_k with eigenvector v_k has influence (v_k.z)^2 - l_k at a point z.
@@ -99,9 +102,13 @@ def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estima
     # d rank / d l_k = rank (-log p_k - H) / (2 sigma_k sum sigma); where sigma_k = 0 nothing varies
     safe = torch.where(sigma > 1e-9 * sigma.max(), sigma, torch.inf)
     rank_slope = rank * (-share.clamp_min(1e-300).log() - entropy) / (2 * safe * sigma.sum())
-    ratio = values.sum().square() / values.square().sum()
-    ratio_slope = 2 * ratio * (1 / values.sum() - values / values.square().sum())
-    deviations = cov.diagonal().clamp_min(1e-300).sqrt()
+    # tr S^2 is the mean of (z.z')^2 over all pairs of rows: over pairs of different groups it is unbiased
+    own = own_group_sums(sample, name + name, lambda u, v: ((u - mean) * (v - mean)).sum(1).square()).sum()
+    own_weights = sample.group_pairs.square().sum()
+    squares = (values.square().sum() * weight.square() - own) / (weight.square() - own_weights)
+    ratio = values.sum().square() / squares
+    ratio_slope = 2 * ratio * (1 / values.sum() - values / squares)
+    deviations = (cov.diagonal() * sample.groups / (sample.groups - 1)).clamp_min(1e-300).sqrt()
     collapse = d**0.5 * deviations.mean()
     collapse_slope = d**-0.5 / (2 * deviations)
     influence = torch.zeros(sample.groups, 3, dtype=torch.float64, device=mean.device)
@@ -119,9 +126,9 @@ def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estima
         influence += group_totals(rows.weights[at, None] * psi / weight, rows.groups[at], sample.groups)
     names = {"effective_rank": (rank, d), "participation_ratio": (ratio, d), "collapse": (collapse, d**0.5)}
     out = {}
-    for k, (name, (value, most)) in enumerate(names.items()):
+    for k, (key, (value, most)) in enumerate(names.items()):
         plain = symmetric_interval(float(value), influence_stderr(influence[:, k]), sample.groups - 1)
-        out[name] = mapped(plain, 0.0, float(most))
+        out[key] = mapped(plain, 0.0, float(most))
     return out, np.asarray(values.flip(0).cpu().numpy(), dtype=np.float64)
 
 
@@ -131,8 +138,9 @@ def _eigen(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Ten
 
 
 def _hubness(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeighbours) -> Estimate:
+    """Skewness of how often each row is among another's nearest."""
     table = neighbours.of_rows.indices
-    counts = torch.bincount(table[table >= 0].flatten(), minlength=len(rows)).double()
+    counts = torch.bincount(table[table >= 0], minlength=len(rows)).double()
     centred = counts - counts.mean()
     variance = centred.square().mean()
     if float(variance) == 0:

@@ -23,6 +23,7 @@ from ..reductions import (
     ShiftedDistances,
     sweep,
 )
+from .replicates import group_sums
 
 NEIGHBOURS = 10
 UNIFORMITY_SCALE = 2.0  # t of Wang and Isola
@@ -129,12 +130,22 @@ def _gap_sweeps(sample: PairedSample, bandwidth: float | None, seed: int) -> Gap
     sigma = median_cross_distance(sample, seed=seed) if bandwidth is None else bandwidth
     functions: dict[str, PairFunction] = {"distance": Distance(), "uniformity": Gaussian(UNIFORMITY_SCALE)}
     functions |= {f"mmd2_{name}": Gaussian(0.5 / (factor * sigma) ** 2) for name, factor in BANDWIDTHS.items()}
-    pairs = sample.pairs
-    shift = (x.values[pairs[:, 0]].double().mean(0)) - (y.values[pairs[:, 1]].double().mean(0))
-    sums = [PairSums(a, b, functions=functions) for a, b in ((x, None), (y, None), (x, y))]
-    near = [NearestNeighbours(a, b, k=NEIGHBOURS) for a, b in ((x, None), (y, None), (x, y))]
-    centered = ShiftedDistances(x, y, shift=shift)
-    return GapSweeps(sums[0], sums[1], sums[2], centered, sigma, near[0], near[1], near[2])
+    return GapSweeps(
+        xx=PairSums(x, None, functions=functions),
+        yy=PairSums(y, None, functions=functions),
+        xy=PairSums(x, y, functions=functions),
+        centered=ShiftedDistances(x, y, shift=_centroid_difference(sample)),
+        bandwidth=sigma,
+        neighbours_xx=NearestNeighbours(x, None, k=NEIGHBOURS),
+        neighbours_yy=NearestNeighbours(y, None, k=NEIGHBOURS),
+        neighbours_xy=NearestNeighbours(x, y, k=NEIGHBOURS),
+    )
+
+
+def _centroid_difference(sample: PairedSample) -> Tensor:
+    """Mean of x less mean of y over the pairs, (d,) float64."""
+    means = [group_sums(sample, column).sum(0) / len(sample.pairs) for column in (0, 1)]
+    return means[0] - means[1]
 
 
 def median_cross_distance(sample: PairedSample, *, seed: int = 0) -> float:

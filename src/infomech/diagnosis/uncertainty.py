@@ -22,12 +22,12 @@ from .estimate import Estimate
 LEVEL = 0.95
 
 
-def t_quantile(degrees: float) -> float:
+def t_quantile(degrees: int) -> float:
     """Two-sided 95% quantile of Student's t."""
     return float(scipy.stats.t.ppf(0.5 + LEVEL / 2, max(degrees, 1)))
 
 
-def symmetric_interval(value: float, stderr: float, degrees: float) -> Estimate:
+def symmetric_interval(value: float, stderr: float, degrees: int) -> Estimate:
     """Value +- t stderr."""
     reach = t_quantile(degrees) * stderr
     return Estimate(value, stderr, value - reach, value + reach)
@@ -107,16 +107,21 @@ def proportion_estimate(
     of rows, and is the number of groups where p is 0 or 1, so that a perfect score still has an interval.
     """
     plain = mean_estimate(values, groups, count, weights=weights)
-    p = min(max(plain.value, 0.0), 1.0)
+    return wilson_estimate(plain.value, plain.stderr, rows=len(values), groups=count)
+
+
+def wilson_estimate(value: float, stderr: float, *, rows: int, groups: int) -> Estimate:
+    """Wilson's score interval of a proportion whose standard error is known, for the effective number of rows."""
+    p = min(max(value, 0.0), 1.0)
     spread = p * (1 - p)
-    effective = spread / plain.stderr**2 if plain.stderr > 0 and spread > 0 else float(count)
-    effective = min(effective, float(len(values)))
-    t = t_quantile(count - 1)
+    effective = spread / stderr**2 if stderr > 0 and spread > 0 else float(groups)
+    effective = min(effective, float(rows))
+    t = t_quantile(groups - 1)
     center = (p + t * t / (2 * effective)) / (1 + t * t / effective)
     reach = t / (1 + t * t / effective) * math.sqrt(spread / effective + t * t / (4 * effective * effective))
     # the subtraction leaves 1e-17 where the end is exactly the bound
     low, high = min(max(center - reach, 0.0), p), max(min(center + reach, 1.0), p)
-    return Estimate(p, plain.stderr, low, high)
+    return Estimate(p, stderr, low, high)
 
 
 def quantile_estimate(
@@ -148,16 +153,17 @@ def quantile_estimate(
 
 
 def mapped(estimate: Estimate, low: float, high: float, *, root: bool = False) -> Estimate:
-    """An estimate with its interval cut to the range its quantity can take; `root` takes the square root first.
+    """An estimate cut to the range that its quantity can take, or, with `root`, the square root of a squared length.
 
     The root of a squared length keeps the coverage of the squared length's interval; its standard error follows by
     the delta method, or from the interval where the length is near 0.
     """
     if not root:
-        return Estimate(
-            estimate.value, estimate.stderr, min(max(estimate.low, low), high), max(min(estimate.high, high), low)
-        )
-    value, bottom, top = (math.sqrt(max(v, 0.0)) for v in (estimate.value, estimate.low, estimate.high))
+        value, bottom, top = (min(max(v, low), high) for v in (estimate.value, estimate.low, estimate.high))
+        return Estimate(value, estimate.stderr, bottom, top)
+    value, bottom, top = (
+        min(max(math.sqrt(max(v, 0.0)), low), high) for v in (estimate.value, estimate.low, estimate.high)
+    )
     delta = estimate.stderr / (2 * value) if value > 0 else math.inf
     return Estimate(value, min(delta, math.sqrt(estimate.stderr)), bottom, top)
 
@@ -174,4 +180,5 @@ __all__ = [
     "quantile_estimate",
     "symmetric_interval",
     "t_quantile",
+    "wilson_estimate",
 ]

@@ -69,7 +69,8 @@ def _log_mgf_debye(order: float, kappa: _Array) -> _Array:
     excess = z * z / (1 + root)  # root - 1
     # log[Gamma(v+1) e^v / (sqrt(2 pi v) v^v)] is Stirling's remainder, a small number too.
     gamma_remainder = _stirling_remainder(order)
-    return order * (excess - np.log1p(excess / 2)) - np.log1p(z * z) / 4 + np.log1p(series) + gamma_remainder
+    out: _Array = order * (excess - np.log1p(excess / 2)) - np.log1p(z * z) / 4 + np.log1p(series) + gamma_remainder
+    return out
 
 
 def _stirling_remainder(v: float) -> float:
@@ -80,7 +81,7 @@ def _stirling_remainder(v: float) -> float:
 
 def _log_mgf_scipy(order: float, kappa: _Array) -> _Array:
     log_bessel = np.log(scipy.special.ive(order, kappa)) + kappa
-    return cast(_Array, math.lgamma(order + 1) - order * np.log(kappa / 2) + log_bessel)
+    return math.lgamma(order + 1) - order * np.log(kappa / 2) + log_bessel
 
 
 def _log_mgf(dim: int, kappa: _Array) -> _Array:
@@ -158,7 +159,7 @@ def log_sphere_mgf(dim: int, kappa: Float[Tensor, "..."]) -> Float[Tensor, "..."
     >>> log_sphere_mgf(3, torch.tensor(2.0, dtype=torch.float64))  # log(sinh 2 / 2)
     tensor(0.5952, dtype=torch.float64)
     """
-    return cast(Tensor, _LogSphereMgf.apply(kappa, dim))
+    return cast(Tensor, _LogSphereMgf.apply(kappa, dim))  # type: ignore[no-untyped-call]
 
 
 def mean_resultant(dim: int, kappa: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -176,7 +177,7 @@ def mean_resultant(dim: int, kappa: Float[Tensor, "..."]) -> Float[Tensor, "..."
     >>> mean_resultant(3, torch.tensor(10.0, dtype=torch.float64))  # coth 10 - 1/10
     tensor(0.9000, dtype=torch.float64)
     """
-    return cast(Tensor, _MeanResultant.apply(kappa, dim))
+    return cast(Tensor, _MeanResultant.apply(kappa, dim))  # type: ignore[no-untyped-call]
 
 
 def log_sphere_area(dim: int) -> float:

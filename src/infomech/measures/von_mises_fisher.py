@@ -98,8 +98,7 @@ class VonMisesFisher:
             generator: source of randomness; it must be on the mean's device.
         """
         cosines = self._sample_cosines(n, generator)
-        options = {"dtype": torch.float64, "device": self.mean.device}
-        noise = torch.randn(n, self.dim, generator=generator, **options)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64, device=self.mean.device)
         mean = torch.nn.functional.normalize(self.mean.detach().double(), dim=0)
         tangent = noise - (noise @ mean)[:, None] * mean
         tangent = torch.nn.functional.normalize(tangent, dim=1)
@@ -118,11 +117,10 @@ class VonMisesFisher:
         missing = n
         while missing > 0:
             draws = 2 * missing + 16
-            options = {"dtype": torch.float64, "device": self.mean.device, "generator": generator}
             beta = _beta_half(free, draws, generator, self.mean.device)
             t = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
-            log_u = torch.rand(draws, **options).log()
-            good = t[k * t + free * torch.log1p(-t0 * t) - c >= log_u][:missing]
+            u = torch.rand(draws, generator=generator, dtype=torch.float64, device=self.mean.device)
+            good = t[k * t + free * torch.log1p(-t0 * t) - c >= u.log()][:missing]
             kept.append(good)
             missing -= len(good)
         return torch.cat(kept)

@@ -20,9 +20,8 @@ class BlockedLogSums:
     """
 
     def __init__(self, rows: int, blocks: int, device: torch.device) -> None:
-        options = {"dtype": torch.float64, "device": device}
-        self.log_sums = torch.full((rows, blocks), -torch.inf, **options)
-        self.log_squares = torch.full((rows,), -torch.inf, **options)
+        self.log_sums = torch.full((rows, blocks), -torch.inf, dtype=torch.float64, device=device)
+        self.log_squares = torch.full((rows,), -torch.inf, dtype=torch.float64, device=device)
 
     def add(self, span: Span, block: int, log_sum: Tensor, log_square: Tensor) -> None:
         """Add logs of sums and of sums of squares over (a part of) one block, for the rows of a span."""

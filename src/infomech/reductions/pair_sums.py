@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .gram import Reduction, Tile
-from .rows import GroupedRows
+from .rows import GroupedRows, Span
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PairSums(Reduction):
                 yield names, values
 
     def _accumulate(self, tile: Tile, names: list[str], values: Tensor) -> None:
-        totals = block_totals(tile, values, self._x, self._y)
+        totals = block_totals(values, (tile.rows, tile.cols), self._x, self._y)
         first_row, first_col = tile.rows.blocks[0][0], tile.cols.blocks[0][0]
         rows = slice(first_row, first_row + totals.shape[0])
         cols = slice(first_col, first_col + totals.shape[1])
@@ -89,17 +89,19 @@ class PairSums(Reduction):
                 self.sums[name][cols, rows] += totals.T
 
 
-def block_totals(tile: Tile, values: Tensor, x: GroupedRows, y: GroupedRows) -> Float[Tensor, "r c"]:
-    """Weighted sums of a tile's values over each pair of the blocks that it touches, float64."""
-    weights = None if y.uniform else y.tile_weights[tile.cols.slice]
+def block_totals(
+    values: Float[Tensor, "a b"], spans: tuple[Span, Span], x: GroupedRows, y: GroupedRows
+) -> Float[Tensor, "r c"]:
+    """Weighted sums of a tile's values over each pair of the blocks that its spans touch, float64."""
+    rows, cols = spans
+    weights = None if y.uniform else y.tile_weights[cols.slice]
     parts = [
-        values[:, cut].sum(1) if weights is None else torch.mv(values[:, cut], weights[cut])
-        for _, cut in tile.cols.blocks
+        values[:, cut].sum(1) if weights is None else torch.mv(values[:, cut], weights[cut]) for _, cut in cols.blocks
     ]
-    by_row = torch.stack(parts, 1).double().mul_(x.weights[tile.rows.slice, None])
-    first, last = tile.rows.blocks[0][0], tile.rows.blocks[-1][0]
+    by_row = torch.stack(parts, 1).double().mul_(x.weights[rows.slice, None])
+    first, last = rows.blocks[0][0], rows.blocks[-1][0]
     totals = by_row.new_zeros(last - first + 1, len(parts))
-    return totals.index_add_(0, x.block_of[tile.rows.slice] - first, by_row)
+    return totals.index_add_(0, x.block_of[rows.slice] - first, by_row)
 
 
 def _fourfold_chains(gammas: Mapping[str, float]) -> list[tuple[float, list[list[str]]]]:
@@ -147,19 +149,17 @@ class ShiftedDistances(Reduction):
         self._col_term = (y.values.double() @ self.shift).to(dtype)
 
     def update(self, tile: Tile) -> None:  # noqa: D102
+        rows, cols = tile.rows, tile.cols
         squared, inverse = tile.buffer("pair"), tile.buffer("kernel")
-        torch.sub(self._row_term[tile.rows.slice, None], tile.similarity, out=squared)
-        squared.add_(self._col_term[None, tile.cols.slice]).mul_(2.0).clamp_min_(1e-12)
+        torch.sub(self._row_term[rows.slice, None], tile.similarity, out=squared)
+        squared.add_(self._col_term[None, cols.slice]).mul_(2.0).clamp_min_(1e-12)
         torch.rsqrt(squared, out=inverse)
         if tile.own is not None:
             inverse.masked_fill_(tile.own, 0.0)
-        col_weights = self._y.tile_weights[tile.cols.slice]
-        self._inverse_rows[tile.rows.slice] += torch.mv(inverse, col_weights).double()
-        tile_row_weights = self._x.tile_weights[tile.rows.slice]
-        self._inverse_cols[tile.cols.slice] += torch.mv(inverse.T, tile_row_weights).double()
-        distance = squared.mul_(inverse)
-        totals = block_totals(tile, distance, self._x, self._y)
-        first_row, first_col = tile.rows.blocks[0][0], tile.cols.blocks[0][0]
+        self._inverse_rows[rows.slice] += torch.mv(inverse, self._y.tile_weights[cols.slice]).double()
+        self._inverse_cols[cols.slice] += torch.mv(inverse.T, self._x.tile_weights[rows.slice]).double()
+        totals = block_totals(squared.mul_(inverse), (rows, cols), self._x, self._y)
+        first_row, first_col = rows.blocks[0][0], cols.blocks[0][0]
         self.sums[first_row : first_row + len(totals), first_col : first_col + totals.shape[1]] += totals
 
     def gradient(self) -> Float[Tensor, " d"]:
