@@ -51,6 +51,7 @@ def waterfall(view: View) -> Spec:
     terms = view.terms()
     labels = [short(term.label) for term in terms]
     values = [_finite(term.share.value) for term in terms]
+    texts = [value_text(t.share) if t.total else signed(t.share) for t in terms]
     ends = [*itertools.accumulate(v or 0.0 for v in values[:-1]), values[-1]]
     bars = {
         "type": "waterfall",
@@ -58,11 +59,9 @@ def waterfall(view: View) -> Spec:
         "y": labels,
         "x": values,
         "measure": ["total" if term.total else "relative" for term in terms],
-        "text": [value_text(t.share) if t.total else signed(t.share) for t in terms],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "customdata": [[interval_text(t.share), html.escape(t.meaning)] for t in terms],
-        "hovertemplate": "<b>%{y}</b> %{text} nats<br>95%: %{customdata[0]}<extra></extra>",
+        "textposition": "none",
+        "customdata": [[text, interval_text(t.share)] for text, t in zip(texts, terms, strict=True)],
+        "hovertemplate": "<b>%{y}</b> %{customdata[0]} nats<br>95%: %{customdata[1]}<extra></extra>",
         "connector": {"line": {"color": MUTED, "width": 1, "dash": "dot"}},
         "increasing": {"marker": {"color": UP}},
         "decreasing": {"marker": {"color": DOWN}},
@@ -79,17 +78,32 @@ def waterfall(view: View) -> Spec:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    running = [0.0, *(end for end in ends if end is not None)]
-    margin = 0.16 * (max(running) - min(running) or 1.0)
-    layout = base_layout(height=400)
+    # All texts stand to the right of their bar and its whisker: there they never meet the names on the left.
+    running = [0.0, *(end or 0.0 for end in ends)]
+    starts = [*running[: len(terms) - 1], 0.0]
+    arms = [_finite(t.share.high - t.share.value) or 0.0 for t in terms]
+    amounts = {
+        "type": "scatter",
+        "mode": "text",
+        "y": labels,
+        "x": [max(start, end + arm) for start, end, arm in zip(starts, running[1:], arms, strict=True)],
+        "text": [f"  {text}" for text in texts],
+        "textposition": "middle right",
+        "cliponaxis": False,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    width = max(running) - min(running) or 1.0
+    low = min(running) - 0.05 * width
+    layout = base_layout(height=520)
     layout["xaxis"] |= {
         "title": {"text": "nats"},
-        "range": [min(running) - margin, max(running) + margin],
+        "range": [low, max(running) + 0.24 * width],
         "zeroline": True,
         "zerolinecolor": MUTED,
     }
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "ticks": ""}
-    return {"data": [bars, whiskers], "layout": layout}
+    return {"data": [bars, whiskers, amounts], "layout": layout, "narrow": [low, max(running) + 0.45 * width]}
 
 
 def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
@@ -132,7 +146,7 @@ def similarity(view: View, diagnosis: Diagnosis) -> Spec:
         if filled:
             trace |= {"fill": "tozeroy", "fillcolor": colour.replace(")", "-soft)")}
         data.append(trace)
-    layout = base_layout(height=380)
+    layout = base_layout(height=450)
     layout["xaxis"] |= {"title": {"text": "cosine similarity"}, "range": similarity_range(diagnosis)}
     layout["yaxis"] |= {"title": {"text": "density"}, "rangemode": "tozero"}
     return {"data": data, "layout": layout}
@@ -151,10 +165,10 @@ def similarity_range(diagnosis: Diagnosis) -> list[float]:
     return [float(edges[at[0]] - margin), float(edges[at[-1] + 1] + margin)]
 
 
-def map_axes(diagnosis: Diagnosis, name_x: str, name_y: str) -> tuple[str, str]:
+def map_axes(diagnosis: Diagnosis) -> tuple[str, str]:
     """Titles of the axes of the map."""
     if diagnosis.pictures.map_gap_axis:
-        return f"direction of the gap (mean {name_x} − mean {name_y})", "widest direction at right angles to it"
+        return "direction of the gap", "widest direction across it"
     return "first principal direction", "second principal direction"
 
 
@@ -198,8 +212,8 @@ def cloud_map(view: View, diagnosis: Diagnosis) -> Spec:
             "hovertemplate": "centroid<br>%{x:.3f}, %{y:.3f}<extra></extra>",
         }
     )
-    layout = base_layout(height=470)
-    across, up = map_axes(diagnosis, short(view.name_x, 14), short(view.name_y, 14))
+    layout = base_layout(height=450)
+    across, up = map_axes(diagnosis)
     layout["xaxis"] |= {"title": {"text": across}, "zeroline": False}
     layout["yaxis"] |= {"title": {"text": up}, "scaleanchor": "x", "scaleratio": 1, "zeroline": False}
     return {"data": data, "layout": layout}
@@ -338,7 +352,7 @@ def retrieval(view: View) -> Spec:
             )
     layout = base_layout(height=380)
     layout |= {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.06}
-    layout["xaxis"] |= {"showgrid": False, "title": {"text": "cut-off"}}
+    layout["xaxis"] |= {"showgrid": False, "title": {"text": "recall at k"}}
     layout["yaxis"] |= {"title": {"text": "share of queries with a hit"}, "range": [0, 1.03]}
     return {"data": data, "layout": layout}
 

@@ -68,7 +68,6 @@ def budget(view: View) -> Figure:
             va="center",
             fontsize=8.5,
             color=INK,
-            fontweight="bold" if term.total else "normal",
         )
         start = end
         ends.append(end)
@@ -96,7 +95,7 @@ def gap(view: View) -> Figure:
         interval_row(axes, row, line.measure, line.estimate)
     axes.set_yticks(range(len(lines)), [label(line.measure.label, 34) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(-0.1, 1.5)
+    axes.set_xlim(-0.1, 1.58)
     axes.set_xticks([])
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
@@ -122,7 +121,7 @@ def interval_row(axes: Axes, row: float, measure: Measure, estimate: Estimate) -
     small = {"va": "center", "fontsize": 7, "color": MUTED}
     axes.text(-0.02, row, number(bottom, 0), ha="right", **small)
     axes.text(1.02, row, f"{top:g}".replace("-", MINUS), ha="left", **small)
-    axes.text(1.13, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
+    axes.text(1.17, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
 
 
 def similarity(view: View, diagnosis: Diagnosis) -> Figure:
@@ -168,7 +167,7 @@ def cloud_map(view: View, diagnosis: Diagnosis) -> Figure:
     for centre, colour, marker, name in centres:
         axes.plot(*centre, marker, color=colour, ms=9, mec=INK, mew=1.4, zorder=5, label=name, ls="none")
     axes.set_aspect("equal", adjustable="datalim")
-    across, up = map_axes(diagnosis, label(view.name_x, 12), label(view.name_y, 12))
+    across, up = map_axes(diagnosis)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     legend(axes)

@@ -103,7 +103,7 @@ def lead_text(view: View) -> str:
     parts = [f"{inputs['pairs']:,} pairs"]
     if inputs["groups"] != inputs["pairs"]:
         parts.append(f"{inputs['groups']:,} groups")
-    parts += [f"{inputs['dim']:,} dimensions", f"temperature τ = {inputs['temperature']:g}"]
+    parts += [f"{inputs['dim']:,} dimensions", f"temperature τ = {inputs['temperature']:g}".replace(" = ", "\u00a0=\u00a0")]
     return " · ".join(parts)
 
 
@@ -150,7 +150,7 @@ def cards(view: View) -> list[dict[str, Any]]:
         _card(
             "Loss (symmetric InfoNCE)",
             budget["infonce_sym"],
-            [f"Guessing would cost log N = {value_text(budget['log_negatives'])} nats."],
+            [f"Guessing would cost log(N + 1) = {number(math.log1p(view.negatives), 2)} nats."],
             unit=" nats",
         )
     ]
@@ -203,7 +203,7 @@ def map_text(diagnosis: Diagnosis) -> str:
     """What the map shows, and how much of it."""
     pictures = diagnosis.pictures
     axes = (
-        "Across: the direction from one centroid to the other. Up: the direction of most variance at right angles to it."
+        "Across: the direction of the gap, from one centroid to the other. Up: the widest direction at right angles to it."
         if pictures.map_gap_axis
         else "Across and up: the two directions of most variance."
     )

@@ -101,36 +101,36 @@ class View:
     def terms(self) -> list[Term]:
         """What the loss is made of: terms that add up to the last one."""
         b, x, y = self.budget, self.name_x, self.name_y
-        spread = "How concentrated the {} are (half of minus the dispersion against uniform; 0 if uniform)."
+        spread = "Minus half of the dispersion against uniform; 0 if uniform."
         return [
-            Term("alignment", "Alignment", BUDGET["alignment"].meaning, b["alignment"]),
+            Term("alignment", "Alignment", "Minus the mean similarity of true pairs, over τ.", b["alignment"]),
             Term(
                 "dispersion_x_relative",
                 f"Concentration, {x}",
-                spread.replace("{}", x),
+                spread,
                 _times(b["dispersion_x_relative"], -0.5),
             ),
             Term(
                 "dispersion_y_relative",
                 f"Concentration, {y}",
-                spread.replace("{}", y),
+                spread,
                 _times(b["dispersion_y_relative"], -0.5),
             ),
             Term(
                 "divergence_sym",
                 "− Divergence",
-                "Minus the symmetric divergence: the loss is lower the further the modalities lie apart.",
+                "A wider gap lowers the loss: this is why training leaves one.",
                 _times(b["divergence_sym"], -1.0),
             ),
-            Term("log_negatives", "log N", "Logarithm of the number of negatives.", b["log_negatives"]),
+            Term("log_negatives", "log N", "The number of negatives.", b["log_negatives"]),
             Term(
                 "log_kernel_mean",
                 "log kernel mean",
-                "A constant of the temperature and the dimension; no data in it.",
+                "A constant of temperature and dimension.",
                 b["log_kernel_mean"],
             ),
             Term("remainder", "Remainder", "What the large-batch limit leaves out.", b["remainder"]),
-            Term("infonce_sym", "InfoNCE", BUDGET["infonce_sym"].meaning, b["infonce_sym"], total=True),
+            Term("infonce_sym", "InfoNCE", "The loss: the sum of all terms.", b["infonce_sym"], total=True),
         ]
 
     def budget_parts(self) -> list[Line]:

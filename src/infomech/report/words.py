@@ -27,13 +27,13 @@ class Measure:
 
 
 GAP = {
-    "centroid_gap": Measure("Centroid gap", "Distance between the mean {x} and the mean {y}.", (0, 2), 0),
+    "centroid_gap": Measure("Centroid gap", "Distance between the means of {x} and {y}.", (0, 2), 0),
     "centroid_cosine": Measure("Centroid cosine", "Cosine of the two mean vectors; 1 is the same direction.", (-1, 1), 1),
     "centroid_norm_x": Measure(
-        "Centroid norm, {x}", "Length of the mean {x}; near 1 all of them point the same way.", (0, 1), None
+        "Centroid norm, {x}", "Length of the mean vector; near 1 all {x} vectors point the same way.", (0, 1), None
     ),
     "centroid_norm_y": Measure(
-        "Centroid norm, {y}", "Length of the mean {y}; near 1 all of them point the same way.", (0, 1), None
+        "Centroid norm, {y}", "Length of the mean vector; near 1 all {y} vectors point the same way.", (0, 1), None
     ),
     "pair_distance": Measure("Pair distance", "Mean distance of true pairs; 0 if partners coincide.", (0, 2), 0),
     "relative_modality_gap": Measure(
@@ -170,7 +170,7 @@ def decimals(estimate: Estimate) -> int:
     error = estimate.stderr
     if not (math.isfinite(error) and error > 0):
         width = (estimate.high - estimate.low) / 4
-        error = width if math.isfinite(width) and width > 0 else abs(estimate.value) / 1000
+        error = width if math.isfinite(width) and width > 0 else abs(estimate.value) / 100
     if not (math.isfinite(error) and error > 0):
         return 3 if estimate.value != 0 else 0
     return min(6, max(0, 1 - math.floor(math.log10(error))))
@@ -200,8 +200,8 @@ def value_text(estimate: Estimate) -> str:
 
 
 def error_text(estimate: Estimate) -> str:
-    """The standard error, or nothing where the number is exact."""
-    if estimate.stderr == 0 and estimate.low == estimate.high:
+    """The standard error; nothing where it is 0: the number is exact, or a share of none or all."""
+    if estimate.stderr == 0:
         return ""
     return number(estimate.stderr, decimals(estimate))
 
@@ -223,7 +223,7 @@ def with_error(estimate: Estimate) -> str:
     """Value and standard error.
 
     >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
-    ('−0.1235 ± 0.0021', '2.000')
+    ('−0.1235 ± 0.0021', '2.00')
     """
     error = error_text(estimate)
     return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")
@@ -238,7 +238,7 @@ def track(measure: Measure, estimates: list[Estimate]) -> tuple[float, float]:
     numbers = [v for e in estimates for v in (e.value, e.low, e.high) if math.isfinite(v)]
     low, high = measure.ends
     points = [*numbers, *(p for p in (measure.still,) if p is not None)] or [0.0, 1.0]
-    bottom = min(points) if low is None else min(low, *points)
+    bottom = min(0.0, *points) if low is None else min(low, *points)
     top = _round_up(max(points)) if high is None else max(high, *points)
     if not top > bottom:
         top = bottom + 1.0

@@ -20,6 +20,12 @@
     return value;
   }
 
+  function choose(chart, at) {
+    var choice = chart.choices[at];
+    chart.data.forEach(function (trace) { trace.x = choice.x; trace.error_x = choice.error_x; });
+    chart.layout.xaxis.title.text = choice.title;
+  }
+
   function draw() {
     var style = getComputedStyle(document.documentElement);
     Object.keys(charts).forEach(function (id) {
@@ -27,11 +33,21 @@
       var spec = coloured(charts[id], style);
       if (place.clientWidth < 480) {
         spec.layout.font.size = 12;
+        if (spec.narrow) {
+          spec.layout.xaxis.range = spec.narrow;
+        }
       }
       Plotly.react(place, spec.data, spec.layout, options);
     });
   }
 
+  var chooser = document.getElementById("choose-gap");
+  if (chooser) {
+    chooser.addEventListener("change", function () {
+      choose(charts["chart-tradeoff"], chooser.selectedIndex);
+      draw();
+    });
+  }
   draw();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();
