@@ -1,0 +1,114 @@
+"""The report: a diagnosis, and the files that show it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding
+from .schema import Json, dump_json, report_dict
+from .view import View
+from .writing import Files, check_target, write_folder
+
+FIGURES = ("budget", "gap", "similarity", "map", "spectra", "effective_negatives", "retrieval")
+FILES = (
+    "report.html",
+    "report.json",
+    "report.md",
+    "report.tex",
+    *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A diagnosis that can be looked at: HTML, JSON, Markdown, LaTeX and figures.
+
+    Args:
+        diagnosis: all numbers, from `infomech.diagnosis`.
+    """
+
+    diagnosis: Diagnosis
+
+    @property
+    def budget(self) -> EnergyBudget:
+        """What the loss is made of (E1, E2)."""
+        return self.diagnosis.budget
+
+    @property
+    def gap(self) -> dict[str, Estimate]:
+        """Gap measures by name (E3)."""
+        return self.diagnosis.gap
+
+    @property
+    def geometry(self) -> dict[str, dict[str, Estimate]]:
+        """Within-modality geometry (E4): "x" and "y", then by name."""
+        return self.diagnosis.geometry
+
+    @property
+    def retrieval(self) -> dict[str, Estimate]:
+        """Retrieval scores by name (E5)."""
+        return self.diagnosis.retrieval
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Plain sentences with their numbers (E7)."""
+        return self.diagnosis.findings
+
+    def to_dict(self) -> Json:
+        """The content of ``report.json``: plain dictionaries, lists, strings and finite numbers.
+
+        Keys: ``schema_version``, ``inputs``, ``budget``, ``gap``, ``geometry``, ``retrieval``, ``findings``,
+        ``provenance``. An estimate is ``{"value", "stderr", "low", "high"}``; a number that is not finite is None.
+        """
+        return report_dict(self.diagnosis)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, figures: bool = True) -> Path:
+        """Write ``report.html``, ``.json``, ``.md``, ``.tex`` and ``figures/``, all of them or none.
+
+        The HTML is one file that needs no network. A folder that holds anything, an earlier report too, is refused
+        unless `overwrite` is set; then the files of a report are replaced, and other files in it stay. Whatever goes
+        wrong on the way, the folder is as it was.
+
+        Args:
+            folder: where to; made if it does not exist.
+            overwrite: replace an earlier report, or write beside other files.
+            figures: also draw PNG and PDF figures.
+
+        Returns:
+            The path of ``report.html``.
+
+        Raises:
+            InputError: if the folder may not or cannot be written.
+        """
+        target = Path(folder)
+        write_folder(target, self._files(figures), owned=FILES, what="report", overwrite=overwrite)
+        return target / "report.html"
+
+    @staticmethod
+    def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Raise InputError if `save` would refuse the folder: ask before the long work, not after it."""
+        check_target(Path(folder), owned=FILES, what="report", overwrite=overwrite)
+
+    def _files(self, figures: bool) -> Iterator[tuple[str, bytes]]:
+        # Only who saves a report pays for the drawing libraries.
+        from .page import report_page
+        from .texts import report_markdown, report_tex
+
+        content = self.to_dict()
+        view = View.of(content)
+        yield "report.json", dump_json(content)
+        yield "report.md", report_markdown(view, figures=figures).encode("utf-8", errors="replace")
+        yield "report.tex", report_tex(view).encode("utf-8", errors="replace")
+        yield "report.html", report_page(view, self.diagnosis)
+        if figures:
+            yield from self._figures(view)
+
+    def _figures(self, view: View) -> Files:
+        from .drawing import figure_files
+        from .figures import report_drawings
+
+        return figure_files(report_drawings(view, self.diagnosis))
+
+
+__all__ = ["FIGURES", "FILES", "Report"]

@@ -1,0 +1,53 @@
+(function () {
+  "use strict";
+  var charts = JSON.parse(document.getElementById("charts").textContent);
+  var options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+
+  // Colours are written as names of CSS variables, so that one palette serves the page and the charts, light and dark.
+  function coloured(value, style) {
+    if (typeof value === "string") {
+      var name = /^var\((--[a-z0-9-]+)\)$/.exec(value);
+      return name ? style.getPropertyValue(name[1]).trim() : value;
+    }
+    if (Array.isArray(value)) {
+      return value.map(function (item) { return coloured(item, style); });
+    }
+    if (value !== null && typeof value === "object") {
+      var out = {};
+      Object.keys(value).forEach(function (key) { out[key] = coloured(value[key], style); });
+      return out;
+    }
+    return value;
+  }
+
+  function choose(chart, at) {
+    var choice = chart.choices[at];
+    chart.data.forEach(function (trace) { trace.x = choice.x; trace.error_x = choice.error_x; });
+    chart.layout.xaxis.title.text = choice.title;
+  }
+
+  function draw() {
+    var style = getComputedStyle(document.documentElement);
+    Object.keys(charts).forEach(function (id) {
+      var place = document.getElementById(id);
+      var spec = coloured(charts[id], style);
+      if (place.clientWidth < 480) {
+        spec.layout.font.size = 12;
+        if (spec.narrow) {
+          spec.layout.xaxis.range = spec.narrow;
+        }
+      }
+      Plotly.react(place, spec.data, spec.layout, options);
+    });
+  }
+
+  var chooser = document.getElementById("choose-gap");
+  if (chooser) {
+    chooser.addEventListener("change", function () {
+      choose(charts["chart-tradeoff"], chooser.selectedIndex);
+      draw();
+    });
+  }
+  draw();
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+})();

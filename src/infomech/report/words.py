@@ -1,0 +1,274 @@
+"""Names, units, one-line meanings and number formats: what the tables, the figures and the page all say alike."""
+
+import math
+from dataclasses import dataclass
+
+from ..diagnosis import Estimate
+
+MINUS = "\N{MINUS SIGN}"
+MISSING = "n/a"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How one number is called, what it means in a line, and between which ends it lives.
+
+    Args:
+        label: as a person says it; ``{x}`` and ``{y}`` stand for the modalities.
+        meaning: one line.
+        ends: smallest and largest possible value; None where there is no such end.
+        still: the value that would stand where there is no gap, or nothing to report; None where there is none.
+    """
+
+    label: str
+    meaning: str = ""
+    ends: tuple[float | None, float | None] = (None, None)
+    still: float | None = None
+
+
+GAP = {
+    "centroid_gap": Measure("Centroid gap", "Distance between the means of {x} and {y}.", (0, 2), 0),
+    "centroid_cosine": Measure("Centroid cosine", "Cosine of the two mean vectors; 1 is the same direction.", (-1, 1), 1),
+    "centroid_norm_x": Measure(
+        "Centroid norm, {x}", "Length of the mean vector; near 1 all {x} vectors point the same way.", (0, 1), None
+    ),
+    "centroid_norm_y": Measure(
+        "Centroid norm, {y}", "Length of the mean vector; near 1 all {y} vectors point the same way.", (0, 1), None
+    ),
+    "pair_distance": Measure("Pair distance", "Mean distance of true pairs; 0 if partners coincide.", (0, 2), 0),
+    "relative_modality_gap": Measure(
+        "Relative modality gap",
+        "Mean distance of true pairs over itself plus the mean distance within a modality; 0 if partners coincide.",
+        (0, 1),
+        0,
+    ),
+    "energy_distance": Measure(
+        "Energy distance", "Distance between the two whole distributions; 0 only if they are equal.", (0, None), 0
+    ),
+    "mmd2_half": Measure(
+        "MMD², half bandwidth", "Squared kernel distance of the distributions, sensitive to fine structure.", (0, None), 0
+    ),
+    "mmd2_median": Measure(
+        "MMD², median bandwidth", "Squared kernel distance of the distributions at the median distance.", (0, None), 0
+    ),
+    "mmd2_double": Measure(
+        "MMD², double bandwidth", "Squared kernel distance of the distributions, sensitive to coarse structure.", (0, None), 0
+    ),
+    "frechet": Measure(
+        "Fréchet distance", "Squared distance of the two Gaussians that share their means and covariances.", (0, None), 0
+    ),
+    "smoothed_divergence": Measure(
+        "Smoothed divergence", "Symmetric divergence of the two densities at the temperature, in nats.", (0, None), 0
+    ),
+    "separability": Measure(
+        "Linear separability",
+        "Held-out accuracy of a linear classifier that tells {x} from {y}; 0.5 is chance.",
+        (0, 1),
+        0.5,
+    ),
+    "neighbour_mixing": Measure(
+        "Neighbour mixing",
+        "Share of the other modality among the nearest neighbours, over chance; 1 is well mixed, 0 is apart.",
+        (0, None),
+        1,
+    ),
+    "centered_energy_distance": Measure(
+        "Energy distance, centred", "What is left of the energy distance when the two means are aligned.", (0, None), 0
+    ),
+    "centered_share": Measure(
+        "Share left after centring", "Centred energy distance over the energy distance; near 0 the gap is a shift.", (0, 1), None
+    ),
+}
+
+GEOMETRY = {
+    "mean_cosine": Measure("Mean cosine", "Mean cosine of two random rows; near 1 the rows fill a narrow cone.", (-1, 1), 0),
+    "uniformity": Measure("Uniformity", "log E exp(−2|u−v|²); lower is more evenly spread, −4 is the limit.", (-4, 0)),
+    "effective_rank": Measure("Effective rank", "How many directions the rows really use (RankMe).", (1, None)),
+    "participation_ratio": Measure(
+        "Participation ratio", "How many directions carry the variance around the mean.", (1, None)
+    ),
+    "collapse": Measure("Spread per coordinate", "Mean standard deviation of a coordinate times √d; 1 is full spread.", (0, 1)),
+    "hubness": Measure("Hubness", "Skewness of how often a row is a near neighbour; high: a few rows are near to all.", (0, None)),
+    "duplicates": Measure("Near-duplicates", "Share of rows with an (almost) equal row that is not their partner.", (0, 1)),
+}
+
+BUDGET = {
+    "infonce_sym": Measure("InfoNCE, symmetric", "The loss: mean of both directions, all other groups as negatives."),
+    "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x}."),
+    "infonce_yx": Measure("InfoNCE, {y} → {x}", "The loss of finding the {x} of a given {y}."),
+    "alignment": Measure("Alignment", "Minus the mean similarity of true pairs over τ; lower means that partners agree more."),
+    "dispersion_x": Measure("Dispersion of {x}", "Entropy of the smoothed density; larger is more evenly spread."),
+    "dispersion_y": Measure("Dispersion of {y}", "Entropy of the smoothed density; larger is more evenly spread."),
+    "dispersion_x_relative": Measure("Dispersion of {x}, relative", "The same against the uniform law: 0 is uniform."),
+    "dispersion_y_relative": Measure("Dispersion of {y}, relative", "The same against the uniform law: 0 is uniform."),
+    "divergence_xy": Measure("Divergence {x} from {y}", "Mean of log density of {x} over that of {y}, at the {x}."),
+    "divergence_yx": Measure("Divergence {y} from {x}", "Mean of log density of {y} over that of {x}, at the {y}."),
+    "divergence_sym": Measure("Divergence, symmetric", "Mean of both: the gap as the loss sees it."),
+    "energy_sym": Measure("Energy", "Alignment − mean dispersion − divergence: the large-batch limit, less log N V."),
+    "log_negatives": Measure("log N", "Logarithm of the number of negatives per anchor."),
+    "log_partition": Measure("log N V", "Logarithm of the number of negatives times the kernel's volume."),
+    "remainder": Measure("Remainder", "InfoNCE − energy − log N V: what the large-batch limit leaves out."),
+    "effective_negatives": Measure("Effective negatives", "How many negatives the softmax really sees; median anchor."),
+}
+
+GLOSSARY = (
+    ("nat", "Unit of all log quantities here: natural logarithms. 1 nat is 1.44 bits."),
+    (
+        "± and 95% interval",
+        "The standard error, and a range that would cover the true value in 95 of 100 repetitions. Both come from "
+        "groups (an item with all of its partners), because rows of one group are not independent.",
+    ),
+    ("Temperature τ", "Similarities are divided by it before the softmax; a small τ looks at the nearest rows only."),
+    ("InfoNCE", "The contrastive loss: how hard it is to find the partner among the negatives. Guessing costs log N."),
+    ("Alignment", "The part of the loss that true pairs make: minus their mean similarity over τ."),
+    (
+        "Dispersion",
+        "The entropy of a modality's density, smoothed at the scale of τ. Here against the uniform law on the sphere, "
+        "so 0 is perfectly even, and more negative is more concentrated.",
+    ),
+    (
+        "Divergence",
+        "How differently the two modalities fill the space. It enters the symmetric loss with a minus sign: "
+        "a larger gap lowers the loss, which is why training leaves one.",
+    ),
+    ("log kernel mean", "Logarithm of exp(similarity/τ) averaged over the uniform sphere: a constant of τ and d."),
+    (
+        "Remainder",
+        "The loss minus the energy minus log N V: the positive pair in its own denominator, and the finite number of "
+        "negatives.",
+    ),
+    (
+        "Effective negatives",
+        "(Σκ)²/Σκ² over an anchor's negatives, κ = exp(similarity/τ): N if all weigh the same, 1 if one outweighs all.",
+    ),
+    ("Recall at k", "Share of the queries with a true partner among the k most similar rows of the other modality."),
+    ("Shuffled control", "The same with partners exchanged at random: what a model that knows nothing would score."),
+)
+
+_FALLBACK = "A measure without a description here; see the documentation of its name."
+
+
+def measure(table: dict[str, Measure], name: str, name_x: str = "x", name_y: str = "y") -> Measure:
+    """The measure of that name, with the modalities' names put in; unknown names speak for themselves.
+
+    >>> measure(GAP, "centroid_norm_x", "image", "text").label
+    'Centroid norm, image'
+    >>> measure(GAP, "brand_new").label
+    'Brand new'
+    """
+    known = table.get(name) or Measure(name.replace("_", " ").capitalize(), _FALLBACK)
+
+    def put_in(text: str) -> str:
+        # in two steps, so that a name that holds "{y}" stays as it is
+        return name_x.join(part.replace("{y}", name_y) for part in text.split("{x}"))
+
+    return Measure(put_in(known.label), put_in(known.meaning), known.ends, known.still)
+
+
+def decimals(estimate: Estimate) -> int:
+    """Decimals that the error allows: two significant digits of it, at most six."""
+    error = estimate.stderr
+    if not (math.isfinite(error) and error > 0):
+        width = (estimate.high - estimate.low) / 4
+        error = width if math.isfinite(width) and width > 0 else abs(estimate.value) / 100
+    if not (math.isfinite(error) and error > 0):
+        return 3 if estimate.value != 0 else 0
+    return min(6, max(0, 1 - math.floor(math.log10(error))))
+
+
+def number(value: float, places: int = 3) -> str:
+    """A number with a fixed count of decimals and a true minus sign.
+
+    >>> number(-0.00012, 2), number(12345.6, 0), number(float("nan"))
+    ('0.00', '12,346', 'n/a')
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return ("" if value > 0 else MINUS) + "∞"
+    if abs(value) >= 1e7 or 0 < abs(value) < 1e-6 < 10.0**-places:
+        return f"{value:.2e}".replace("-", MINUS)
+    text = f"{value:,.{places}f}"
+    if text.startswith("-"):
+        text = text[1:] if not text.strip("-0.,") else MINUS + text[1:]
+    return text
+
+
+def value_text(estimate: Estimate) -> str:
+    """The value with the decimals that its error allows."""
+    return number(estimate.value, decimals(estimate))
+
+
+def error_text(estimate: Estimate) -> str:
+    """The standard error; nothing where it is 0: the number is exact, or a share of none or all."""
+    if estimate.stderr == 0:
+        return ""
+    return number(estimate.stderr, decimals(estimate))
+
+
+def interval_text(estimate: Estimate) -> str:
+    """The 95% interval; "exact" where there is no sampling error.
+
+    >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), interval_text(Estimate.exact(2.0))
+    ('0.1193 to 0.1276', 'exact')
+    """
+    if estimate.stderr == 0 and estimate.low == estimate.high:
+        return "exact"
+    places = decimals(estimate)
+    low, high = number(estimate.low, places), number(estimate.high, places)
+    return MISSING if low == high == MISSING else f"{low} to {high}"
+
+
+def with_error(estimate: Estimate) -> str:
+    """Value and standard error.
+
+    >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
+    ('−0.1235 ± 0.0021', '2.00')
+    """
+    error = error_text(estimate)
+    return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")
+
+
+def track(measure: Measure, estimates: list[Estimate]) -> tuple[float, float]:
+    """Ends of the axis on which estimates of one measure are drawn: its own where it has them.
+
+    >>> track(GAP["centroid_cosine"], [Estimate(0.2, 0.1, 0.0, 0.4)])
+    (-1.0, 1.0)
+    """
+    numbers = [v for e in estimates for v in (e.value, e.low, e.high) if math.isfinite(v)]
+    low, high = measure.ends
+    points = [*numbers, *(p for p in (measure.still,) if p is not None)] or [0.0, 1.0]
+    bottom = min(0.0, *points) if low is None else min(low, *points)
+    top = _round_up(max(points)) if high is None else max(high, *points)
+    if not top > bottom:
+        top = bottom + 1.0
+    return float(bottom), float(top)
+
+
+def _round_up(value: float) -> float:
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** math.floor(math.log10(value))
+    for factor in (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0):
+        if value <= 0.97 * factor * unit:
+            return factor * unit
+    return 15 * unit
+
+
+__all__ = [
+    "BUDGET",
+    "GAP",
+    "GEOMETRY",
+    "GLOSSARY",
+    "MINUS",
+    "MISSING",
+    "Measure",
+    "decimals",
+    "error_text",
+    "interval_text",
+    "measure",
+    "number",
+    "track",
+    "value_text",
+    "with_error",
+]
