@@ -11,9 +11,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import losses
     from ._checks import InfomechError, InputError
-    from .diagnosis import decompose
+    from .diagnosis import EnergyBudget, Estimate, decompose, gap
     from .geometry import RBF, Cosine, FlatTorus, Sphere, log_kernel_volume
     from .measures import VonMisesFisher
+    from .report import Report, compare, diagnose
 
 _HOMES = {
     "InfomechError": "_checks",
@@ -24,7 +25,13 @@ _HOMES = {
     "Sphere": "geometry",
     "log_kernel_volume": "geometry",
     "VonMisesFisher": "measures",
+    "EnergyBudget": "diagnosis",
+    "Estimate": "diagnosis",
     "decompose": "diagnosis",
+    "gap": "diagnosis",
+    "Report": "report",
+    "compare": "report",
+    "diagnose": "report",
 }
 _MODULES = {"losses"}
 
@@ -44,12 +51,18 @@ def __dir__() -> list[str]:
 __all__ = [
     "RBF",
     "Cosine",
+    "EnergyBudget",
+    "Estimate",
     "FlatTorus",
     "InfomechError",
     "InputError",
+    "Report",
     "Sphere",
     "VonMisesFisher",
+    "compare",
     "decompose",
+    "diagnose",
+    "gap",
     "log_kernel_volume",
     "losses",
 ]

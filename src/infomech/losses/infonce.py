@@ -93,7 +93,7 @@ class SymmetricInfoNCE(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """tau as it is used now."""
+        """Tau as it is used now."""
         scale = self.log_scale.clamp(0.0, math.log(100.0)) if self.learn_temperature else self.log_scale
         return torch.exp(-scale)
 

@@ -4,7 +4,8 @@
 """
 
 from .comparison import Comparison, compare
+from .diagnose import diagnose
 from .report import Report
 from .schema import SCHEMA_VERSION, read_report_json
 
-__all__ = ["SCHEMA_VERSION", "Comparison", "Report", "compare", "read_report_json"]
+__all__ = ["SCHEMA_VERSION", "Comparison", "Report", "compare", "diagnose", "read_report_json"]

@@ -1,0 +1,363 @@
+"""The command line: parse, call, print. Torch is imported only once a command runs, so that help answers at once."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .diagnosis import Finding
+    from .reductions import Progress
+    from .report import Report
+
+app = typer.Typer(
+    name="infomech",
+    help="What is my contrastive loss made of, how large is my modality gap, and what can I do about it?",
+    epilog="Start with: infomech demo. Exit codes: 0 fine, 1 a serious finding or a failed claim, 2 unusable input.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FILES = "numpy .npy or .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards; FILE::KEY names an array"
+
+First = Annotated[str, typer.Argument(metavar="X", help=f"Embeddings of the first modality: {_FILES}.")]
+Second = Annotated[str, typer.Argument(metavar="Y", help="Embeddings of the second modality, likewise.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", "-t", help="Temperature tau of the loss: 1 / logit scale. CLIP ends at 0.01.")
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows that belong together: (p, 2) row numbers as .npy or two columns of CSV, from 0. "
+        "By default row i of X belongs to row i of Y.",
+        rich_help_panel="What the rows mean",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="A label for each row of X, for the map: a line each, or .npy.", rich_help_panel="What the rows mean"
+    ),
+]
+Names = Annotated[
+    str, typer.Option(help="Names of the two modalities, for people.", rich_help_panel="What the rows mean")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Batch size of your training; judged against the temperature.", rich_help_panel="What the rows mean"
+    ),
+]
+Normalize = Annotated[
+    bool | None,
+    typer.Option(
+        "--normalize/--no-normalize",
+        help="Bring rows to unit length, or refuse rows that are not; by default they are brought there and a note says so.",
+        rich_help_panel="What the rows mean",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096"
+)
+def report(
+    x: First,
+    y: Second,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the report is written to.")],
+    temperature: Temperature = 0.07,
+    pairs: Pairs = None,
+    labels: Labels = None,
+    names: Names = "x,y",
+    batch_size: BatchSize = None,
+    normalize: Normalize = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Diagnose two files of paired embeddings and write a report.
+
+    Writes report.html (open it in any browser; it needs no network), report.json, report.md, report.tex and figures/:
+    what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
+    plain words. Every number has a standard error and a 95% interval.
+    """
+    from .report import Report
+
+    Report.check_folder(out, overwrite=overwrite)
+    result = _diagnose(x, y, temperature, pairs, labels, names, batch_size, normalize, seed)
+    page = result.save(out, overwrite=overwrite, figures=figures)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    _print_findings(result.findings)
+    typer.echo(f"\nReport: {page}")
+
+
+@app.command(epilog="Example: infomech doctor image.npy text.npy -t 0.01 --strict")
+def doctor(
+    x: First,
+    y: Second,
+    temperature: Temperature = 0.07,
+    pairs: Pairs = None,
+    names: Names = "x,y",
+    batch_size: BatchSize = None,
+    normalize: Normalize = None,
+    seed: Seed = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a finding is serious.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the findings on two files of paired embeddings, and write nothing.
+
+    Exit code 0; with --strict, 1 if a finding is serious, so that a training pipeline can stop on it.
+    """
+    result = _diagnose(x, y, temperature, pairs, None, names, batch_size, normalize, seed)
+    if as_json:
+        _print_json(result.to_dict()["findings"])
+    else:
+        _print_findings(result.findings)
+    if strict and any(f.severity == "serious" for f in result.findings):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: infomech compare before/ after/ -o comparison")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that 'infomech report' wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the comparison is written to.")],
+    names: Annotated[
+        str | None, typer.Option(help="Names of the reports, with commas between; the folders' names by default.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put several reports side by side: one table, and retrieval against the gap.
+
+    Writes compare.html, compare.json, compare.md and figures/.
+    """
+    from .report import Comparison
+    from .report import compare as compare_reports
+
+    Comparison.check_folder(out, overwrite=overwrite)
+    chosen = names.split(",") if names is not None else None
+    result = compare_reports(folders, names=chosen)
+    page = result.save(out, overwrite=overwrite)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(f"Comparison: {page}")
+
+
+@app.command(epilog="Example: infomech demo -o demo")
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")
+    ] = Path("demo"),
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each of the two models.")] = 1500,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a small two-tower model on real data, twice, and report on what the divergence weight does to its gap.
+
+    The two modalities are the left and right halves of scikit-learn's handwritten digits. The first model is trained
+    with the symmetric InfoNCE of CLIP; the second adds 3/4 of the batch's cross-modal divergence, the critical weight.
+    Held-out embeddings are written as .npy files, and the commands 'report' and 'compare' do the rest. About a minute.
+    """
+    from .report import Comparison, Report
+
+    weights = {"clip": 0.0, "closed": 0.75}
+    for name in weights:
+        Report.check_folder(out / f"report-{name}", overwrite=overwrite)
+    Comparison.check_folder(out / "comparison", overwrite=overwrite)
+    _train_demo(out, weights, steps=steps, seed=seed)
+    for name in weights:
+        data = out / "embeddings" / name
+        left, right = str(data / "left.npy"), str(data / "right.npy")
+        result = _diagnose(left, right, 0.07, None, str(data / "labels.npy"), "left half,right half", 256, None, seed)
+        result.save(out / f"report-{name}", overwrite=overwrite)
+    from .report import compare as compare_reports
+
+    comparison = compare_reports(
+        [out / f"report-{name}" for name in weights],
+        names=[f"divergence weight {weight:g}" for weight in weights.values()],
+    )
+    page = comparison.save(out / "comparison", overwrite=overwrite)
+    _print_demo_table(out, weights)
+    typer.echo(f"\nReport on the CLIP loss: {out / 'report-clip' / 'report.html'}")
+    typer.echo(f"Both models side by side: {page}")
+
+
+def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:
+    from .experiments.digits import load_halves, train_two_tower
+    from .io import write_embeddings
+
+    data = load_halves(seed)
+    for name, weight in weights.items():
+        with _progress(f"Training with divergence weight {weight:g}") as step:
+            model = train_two_tower(
+                data,
+                divergence_weight=weight,
+                steps=steps,
+                seed=seed,
+                progress=lambda done: step(1 / steps),
+            )
+        folder = out / "embeddings" / name
+        write_embeddings(folder / "left.npy", model.embed_x(data.test_x))
+        write_embeddings(folder / "right.npy", model.embed_y(data.test_y))
+        write_embeddings(folder / "labels.npy", data.test_labels)
+
+
+def _print_demo_table(out: Path, weights: dict[str, float]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Held-out digits: 497 left and right halves")
+    table.add_column("divergence weight", justify="right")
+    shown = {
+        "energy distance": ("gap", "energy_distance"),
+        "centroid gap": ("gap", "centroid_gap"),
+        "divergence (nats)": ("budget", "divergence_sym"),
+        "recall at 10": ("retrieval", "x_to_y_recall_at_10"),
+    }
+    for title in shown:
+        table.add_column(title, justify="right")
+    for name, weight in weights.items():
+        numbers = json.loads((out / f"report-{name}" / "report.json").read_text(encoding="utf-8"))
+        cells = [numbers[section][key] for section, key in shown.values()]
+        table.add_row(f"{weight:g}", *(f"{c['value']:.4f} ± {c['stderr']:.4f}" for c in cells))
+    _console().print(table)
+
+
+def _diagnose(
+    x: str,
+    y: str,
+    temperature: float,
+    pairs: str | None,
+    labels: str | None,
+    names: str,
+    batch_size: int | None,
+    normalize: bool | None,
+    seed: int,
+) -> "Report":
+    from ._checks import InputError
+    from .io import read_labels, read_pairs
+    from .report import diagnose
+
+    both = [name.strip() for name in names.split(",")]
+    if len(both) != 2 or not all(both):
+        raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
+    embeddings = [_read(file) for file in (x, y)]
+    index = None if pairs is None else read_pairs(pairs)
+    with _progress("Walking the Gram matrices") as step:
+        return diagnose(
+            *embeddings,
+            temperature=temperature,
+            pairs=index,
+            labels=None if labels is None else read_labels(labels),
+            names=(both[0], both[1]),
+            batch_size=batch_size,
+            normalize=normalize,
+            seed=seed,
+            progress=step,
+        )
+
+
+def _read(file: str) -> "Tensor":
+    from .io import read_embeddings
+
+    name, separator, key = file.rpartition("::")
+    return read_embeddings(name, key=key) if separator and name else read_embeddings(file)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+@contextmanager
+def _progress(title: str) -> "Iterator[Progress]":
+    """A bar on the error stream, if that is a terminal: progress for people, silence for scripts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.advance(task, share)
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    from rich.markup import escape
+
+    colours = {"serious": "bold red", "warning": "yellow", "note": "cyan", "good": "green"}
+    console = _console()
+    for finding in findings:
+        mark = f"[{colours[finding.severity]}]{finding.severity.upper():8}[/]"
+        console.print(f"{mark}[bold]{escape(finding.title)}[/]", highlight=False)
+        console.print(f"        {escape(finding.text)}", highlight=False)
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"infomech: {message}\n")
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; every failure ends in one line on the error stream and an exit code."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _fail("interrupted; what was complete before is still there", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader has seen enough: head, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from ._checks import InfomechError
+
+        if isinstance(error, InfomechError):
+            _fail(str(error), 2)
+        if isinstance(error, OSError):
+            _fail(f"{error.filename or 'the output'}: {error.strerror or error}; what was there before is untouched", 2)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+__all__ = ["app", "main"]
