@@ -1,6 +1,18 @@
-"""Makes tests/naive.py and tests/cases.py importable from every test folder."""
+"""Makes tests/naive.py and tests/cases.py importable from every test folder; fixtures that the folders share."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Bad shapes must meet the library's own checks, not those of the test run."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

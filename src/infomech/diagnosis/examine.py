@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import numpy as np
 import scipy
@@ -208,10 +209,8 @@ def _map(
 
 
 def _provenance(sample: PairedSample, gap: GapSweeps, *, seed: int, seconds: float) -> dict[str, str | float | int]:
-    from .. import __version__
-
     return {
-        "infomech": __version__,
+        "infomech": version("infomech"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "seed": seed,

@@ -1,0 +1,65 @@
+"""Contract checks for new manifolds and critics: adding one costs one line of test.
+
+Each check raises AssertionError with what does not hold. For tests only; nothing in the package imports this.
+"""
+
+import math
+
+import torch
+
+from .geometry import Critic, Manifold, log_kernel_volume
+
+_DRAWS = 200_000
+
+
+def check_manifold(manifold: Manifold, *, seed: int = 0) -> None:
+    """Check what `Manifold` promises: constant norm, a uniform law, and the integral of exp(kappa z.w).
+
+    The integral is compared with its Monte Carlo estimate from uniform points, within five standard errors, and its
+    derivative with a difference quotient.
+
+    >>> from infomech.geometry import Sphere
+    >>> check_manifold(Sphere(4))
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = manifold.uniform(_DRAWS, generator=generator)
+    assert points.shape == (_DRAWS, manifold.ambient_dim), f"uniform gives shape {tuple(points.shape)}"
+    norms = points.square().sum(1)
+    assert torch.allclose(norms, torch.full_like(norms, manifold.squared_radius)), "points differ in norm"
+    kappa = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    logs = manifold.log_linear_integral(kappa)
+    assert math.isclose(float(logs.detach()[0]), manifold.log_volume, rel_tol=1e-12), "at kappa = 0 the integral is the volume"
+    values = torch.exp(kappa.detach()[:, None] * (points @ points[0])[1:])
+    mean, error = values.mean(1), values.std(1) / math.sqrt(_DRAWS - 1)
+    off = (mean - torch.exp(logs.detach() - manifold.log_volume)).abs()
+    assert bool((off <= 5 * error + 1e-12).all()), f"integral is off its Monte Carlo estimate by {off.tolist()}"
+    (slope,) = torch.autograd.grad(logs.sum(), kappa)
+    step = 1e-5
+    ends = [manifold.log_linear_integral(kappa.detach() + sign * step) for sign in (1, -1)]
+    numeric = (ends[0] - ends[1]) / (2 * step)
+    assert torch.allclose(slope[1:], numeric[1:], rtol=1e-6), "the integral's derivative is wrong"
+
+
+def check_critic(critic: Critic, manifold: Manifold, *, seed: int = 0) -> None:
+    """Check what `Critic` promises on a manifold: pairwise is pointwise, symmetry, the affine form, finite gradients.
+
+    >>> from infomech.geometry import RBF, Sphere
+    >>> check_critic(RBF(0.5), Sphere(3))
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z, w = (manifold.uniform(n, generator=generator) for n in (7, 5))
+    table = critic.pairwise(z, w)
+    assert table.shape == (7, 5), f"pairwise gives shape {tuple(table.shape)}"
+    entries = critic.pointwise(z[:, None, :].expand(7, 5, -1), w[None, :, :].expand(7, 5, -1))
+    assert torch.allclose(table, entries, atol=1e-12), "pairwise and pointwise differ"
+    assert torch.allclose(table, critic.pairwise(w, z).T, atol=1e-12), "the critic is not symmetric"
+    offset, slope = critic.affine_form(manifold.squared_radius)
+    assert torch.allclose(table, offset + slope * (z @ w.T), atol=1e-12), "the affine form differs from the score"
+    same = z.clone().requires_grad_(True)
+    critic.pointwise(same, same.detach()).sum().backward()  # type: ignore[no-untyped-call]
+    assert same.grad is not None
+    assert bool(torch.isfinite(same.grad).all()), "the gradient at coincident points is not finite"
+    assert math.isfinite(log_kernel_volume(manifold, critic, 0.01)), "the kernel volume is not finite at tau = 0.01"
+
+
+__all__ = ["check_critic", "check_manifold"]

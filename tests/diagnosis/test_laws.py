@@ -1,0 +1,200 @@
+"""Invariances that hold exactly, inputs that are refused, and what the findings say."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import infomech as im
+from cases import captions
+from infomech.diagnosis import examine
+from infomech.diagnosis.uncertainty import proportion_estimate, quantile_estimate
+
+SEEDS = st.integers(0, 10_000)
+
+
+def numbers(x: Tensor, y: Tensor, pairs: Tensor | None, tau: float = 0.2) -> dict[str, float]:
+    budget = im.decompose(x, y, temperature=tau, pairs=pairs)
+    out = {k: v.value for k, v in budget.plain.items()}
+    measured = im.gap(x, y, pairs=pairs, bandwidth=0.9)
+    for name in ("energy_distance", "mmd2_median", "centroid_gap", "relative_modality_gap", "neighbour_mixing"):
+        out[name] = measured[name].value
+    return out
+
+
+@given(seed=SEEDS)
+@settings(max_examples=5, deadline=None)
+def test_rotation(seed: int) -> None:
+    x, y, pairs = captions(groups=20, seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=g, dtype=torch.float64)).Q
+    assert numbers(x @ turn, y @ turn, pairs) == pytest.approx(numbers(x, y, pairs), rel=1e-9, abs=1e-10)
+
+
+@given(seed=SEEDS)
+@settings(max_examples=5, deadline=None)
+def test_order_of_rows_and_pairs(seed: int) -> None:
+    x, y, pairs = captions(groups=20, seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    a, b = torch.randperm(len(x), generator=g), torch.randperm(len(y), generator=g)
+    moved = torch.stack([torch.argsort(a)[pairs[:, 0]], torch.argsort(b)[pairs[:, 1]]], 1)
+    moved = moved[torch.randperm(len(moved), generator=g)]
+    assert numbers(x[a], y[b], moved) == pytest.approx(numbers(x, y, pairs), rel=1e-9, abs=1e-10)
+
+
+@given(seed=SEEDS)
+@settings(max_examples=5, deadline=None)
+def test_lengths_of_rows_do_not_count(seed: int) -> None:
+    x, y, pairs = captions(groups=20, seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    longer = x * (0.5 + 3 * torch.rand(len(x), 1, generator=g, dtype=torch.float64))
+    assert numbers(longer, y, pairs) == pytest.approx(numbers(x, y, pairs), rel=1e-9, abs=1e-10)
+
+
+def test_swapping_the_modalities() -> None:
+    x, y, pairs = captions()
+    one, other = (im.decompose(*a, pairs=p) for a, p in (((x, y), pairs), ((y, x), pairs.flip(1))))
+    assert one.plain["dispersion_x"].value == pytest.approx(other.plain["dispersion_y"].value, rel=1e-12)
+    assert one.plain["divergence_xy"].value == pytest.approx(other.plain["divergence_yx"].value, rel=1e-12)
+    assert one.plain["energy_sym"].value == pytest.approx(other.plain["energy_sym"].value, rel=1e-12)
+
+
+def test_a_row_counts_as_often_as_pairs_name_it() -> None:
+    """An image with two captions weighs as much as two copies of it, each with one caption, all in one group."""
+    x, y, pairs = captions(groups=20, most=1)
+    g = torch.Generator().manual_seed(1)
+    second = torch.randn(20, 6, generator=g, dtype=torch.float64)
+    captioned = torch.cat([pairs, torch.stack([pairs[:, 0], torch.arange(20) + len(y)], 1)])
+    once = im.decompose(x, torch.cat([y, second]), pairs=captioned, temperature=0.3)
+    # row 20 + i of x is a copy of row i; the extra pairs tie each copy to its original's captions
+    copies = torch.cat([captioned, torch.stack([captioned[:, 0] + 20, captioned[:, 1]], 1)])
+    twice = im.decompose(torch.cat([x, x]), torch.cat([y, second]), pairs=copies, temperature=0.3)
+    for name in ("alignment", "dispersion_x", "dispersion_y", "divergence_sym", "energy_sym"):
+        assert once.plain[name].value == pytest.approx(twice.plain[name].value, rel=1e-12), name
+    assert twice.negatives == pytest.approx(2 * once.negatives)
+
+
+def test_unpaired_rows_are_left_out() -> None:
+    x, y, pairs = captions()
+    g = torch.Generator().manual_seed(0)
+    more_x = torch.cat([x, torch.randn(7, 6, generator=g, dtype=torch.float64)])
+    assert numbers(more_x, y, pairs) == pytest.approx(numbers(x, y, pairs), rel=1e-12)
+    assert "unpaired-rows" in {f.code for f in examine(more_x, y, pairs=pairs).findings}
+
+
+def test_half_precision_is_lifted() -> None:
+    x, y, _ = captions(groups=100, most=1)
+    low = im.decompose(x.half(), y.half(), temperature=0.1)
+    high = im.decompose(x.half().double(), y.half().double(), temperature=0.1)
+    assert low.plain["infonce_sym"].value == pytest.approx(high.plain["infonce_sym"].value, abs=1e-5)
+
+
+def test_nearly_collapsed_rows_keep_their_digits() -> None:
+    g = torch.Generator().manual_seed(0)
+    base = torch.ones(64)
+    x = base + 1e-3 * torch.randn(200, 64, generator=g)
+    y = base + 1e-3 * torch.randn(200, 64, generator=g)
+    single = im.gap(x, y)["energy_distance"].value
+    double = im.gap(x.double(), y.double())["energy_distance"].value
+    assert single == pytest.approx(double, rel=1e-6)
+    assert "collapse-x" in {f.code for f in examine(x, y).findings}
+
+
+def _good() -> tuple[Tensor, Tensor]:
+    x, y, _ = captions(groups=12, most=1)
+    return x, y
+
+
+def _with(row: int, value: float) -> Tensor:
+    x = _good()[0].clone()
+    x[row, 2] = value
+    return x
+
+
+X, Y = _good()
+BAD = {
+    "three dimensions": (dict(x=X[None]), "3 dimensions"),
+    "one dimension": (dict(x=X[0]), "1 dimension"),
+    "integers": (dict(x=X.long()), "floating-point"),
+    "empty": (dict(x=X[:0], y=Y[:0]), "empty"),
+    "nan": (dict(x=_with(3, math.nan)), "1 of 12 rows, the first at row 3"),
+    "infinity": (dict(y=_with(5, math.inf)), "y has NaN or infinity in 1 of 12 rows, the first at row 5"),
+    "widths": (dict(y=Y[:, :4]), "x has 6 features and y has 4"),
+    "lengths": (dict(y=Y[:9]), "no pairs are given"),
+    "pair out of range": (dict(pairs=torch.tensor([[0, 0], [1, 12]])), "row 12 of y"),
+    "negative pair": (dict(pairs=torch.tensor([[0, 0], [-1, 3]])), "row -1 of x"),
+    "pair twice": (dict(pairs=torch.tensor([[0, 0], [1, 1], [0, 0]])), "2 times"),
+    "pairs of floats": (dict(pairs=torch.zeros(3, 2)), "row numbers"),
+    "no pairs": (dict(pairs=torch.zeros(0, 2, dtype=torch.int64)), "pairs is empty"),
+    "one group": (dict(pairs=torch.tensor([[0, 0], [0, 1], [1, 1]])), "1 group"),
+    "all equal": (dict(x=torch.ones(12, 6)), "all 12 rows of x are equal"),
+    "zero row": (dict(x=torch.cat([X[:4], 0 * X[:1], X[5:]])), "1 zero rows, the first at row 4"),
+    "zero temperature": (dict(temperature=0.0), "temperature is 0.0"),
+    "negative temperature": (dict(temperature=-0.1), "temperature is -0.1"),
+    "nan temperature": (dict(temperature=math.nan), "temperature is nan"),
+    "not unit": (dict(normalize=False), "not of unit length"),
+    "labels": (dict(labels=["a"]), "labels has 1 entries and x has 12 rows"),
+    "batch": (dict(batch_size=1), "batch_size is 1"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str) -> None:
+    changes, words = BAD[name]
+    arguments = {"x": X, "y": Y} | changes
+    with pytest.raises(im.InputError) as caught:
+        examine(arguments.pop("x"), arguments.pop("y"), **arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def codes(x: Tensor, y: Tensor, **options: object) -> set[str]:
+    return {f.code for f in examine(x, y, **options).findings}  # type: ignore[arg-type]
+
+
+def test_findings_of_unrelated_rows() -> None:
+    g = torch.Generator().manual_seed(0)
+    found = codes(torch.randn(300, 16, generator=g), torch.randn(300, 16, generator=g))
+    assert {"loss-near-chance", "retrieval-at-chance", "no-gap", "not-normalized"} <= found
+
+
+def test_findings_of_a_clear_gap() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 16, generator=g)
+    x, y = z + 1.5, z + 0.3 * torch.randn(400, 16, generator=g) - 1.5
+    found = codes(x, y, temperature=0.5, batch_size=256)
+    assert {"gap", "loss-rewards-gap", "batch-large-enough"} <= found
+    assert "no-gap" not in found
+
+
+def test_findings_of_a_hard_temperature() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 32, generator=g)
+    found = codes(z, z + 0.5 * torch.randn(400, 32, generator=g), temperature=0.01, batch_size=32)
+    assert {"temperature-at-clamp", "density-not-resolved", "batch-too-small"} <= found
+
+
+def test_finding_of_duplicates() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(200, 16, generator=g)
+    z[:20] = z[20:40]
+    assert "duplicates-x" in codes(z, z + torch.randn(200, 16, generator=g))
+
+
+def test_perfect_score_has_an_interval() -> None:
+    estimate = proportion_estimate(torch.ones(50, dtype=torch.float64), torch.arange(50), 50)
+    assert estimate.high == 1
+    assert 0.9 < estimate.low < 0.95  # Wilson at n = 50: 0.929
+
+
+def test_median_covers_like_the_sign_test() -> None:
+    g = torch.Generator().manual_seed(0)
+    hits = 0
+    for _ in range(400):
+        e = quantile_estimate(torch.randn(101, generator=g, dtype=torch.float64), 0.5, torch.arange(101), 101)
+        hits += e.low <= 0 <= e.high
+    assert 0.92 <= hits / 400 <= 0.985
