@@ -215,7 +215,11 @@ def _row(section: Section, key: str, named: Measure, estimates: list[Estimate | 
 
 
 def _table_rows(
-    section: Section, table: dict[str, Measure], parts: list[dict[str, Estimate]], views: Sequence[View], prefix: str = ""
+    section: Section,
+    table: dict[str, Measure],
+    parts: list[dict[str, Estimate]],
+    views: Sequence[View],
+    prefix: str = "",
 ) -> list[Row]:
     keys = list(dict.fromkeys(key for part in parts for key in part))
     x, y = views[0].name_x, views[0].name_y
@@ -244,7 +248,9 @@ def _retrieval_rows(views: Sequence[View]) -> list[Row]:
         for key, label in [(f"recall_at_{k}", f"R@{k}") for k in RECALLS] + [("median_rank", "Median rank")]:
             estimates = [view.retrieval.get(f"{side}_{key}") for view in views]
             if any(estimates):
-                named = Measure(f"{label}, {views[0].direction(side)}", ends=(0, 1) if "recall" in key else (1, None))
+                named = Measure(
+                    f"{label}, {views[0].direction(side)}", ends=(0.0, 1.0) if "recall" in key else (1.0, None)
+                )
                 rows.append(_row("retrieval", f"{side}_{key}", named, estimates))
     return rows
 

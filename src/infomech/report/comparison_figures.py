@@ -4,12 +4,13 @@ import math
 from functools import partial
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..diagnosis import Estimate
 from .comparison import Comparison
-from .comparison_page import gap_rows
+from .comparison_page import gap_rows, label_sides
 from .drawing import (
     INK,
     LINE,
@@ -39,6 +40,7 @@ def tradeoff(comparison: Comparison) -> Figure:
     """Recall at 1 against the first gap measure that all reports have."""
     row = gap_rows(comparison)[0]
     gaps = [e for e in row.estimates if e is not None]
+    inner = dict(zip(comparison.names, label_sides(row), strict=True))
     figure, axes = bare_figure(5.4, 3.9)
     for side, colour, marker in zip(SIDES, (X, Y), "oD", strict=True):
         known = [
@@ -67,10 +69,10 @@ def tradeoff(comparison: Comparison) -> Figure:
             for g, recall, name in known:
                 axes.annotate(
                     label(name, 22),
-                    (g.value, recall.high if math.isfinite(recall.high) else recall.value),
-                    xytext=(0, 3),
+                    (g.value, recall.value),
+                    xytext=(5 if inner[name] == "right" else -5, 4),
                     textcoords="offset points",
-                    ha="center",
+                    ha="left" if inner[name] == "right" else "right",
                     va="bottom",
                     fontsize=8,
                     color=INK,
@@ -116,8 +118,8 @@ def _margin(low: float, high: float) -> tuple[float, float]:
     return low - 0.03 * (high - low), high + 0.03 * (high - low)
 
 
-def _dot(axes: object, at: int, estimate: Estimate) -> None:
-    axes.errorbar(  # type: ignore[attr-defined]
+def _dot(axes: Axes, at: int, estimate: Estimate) -> None:
+    axes.errorbar(
         estimate.value,
         at,
         xerr=whiskers([estimate]),

@@ -108,6 +108,7 @@ def tradeoff(comparison: Comparison) -> Spec:
             "title": html.escape(row.measure.label),
             "x": [_finite(e.value) for e in row.estimates if e is not None],
             "error_x": error_bar([e for e in row.estimates if e is not None]),
+            "textposition": [f"top {side}" for side in label_sides(row)],
         }
         for row in rows
     ]
@@ -125,7 +126,7 @@ def tradeoff(comparison: Comparison) -> Spec:
                 "error_x": choices[0]["error_x"],
                 "error_y": error_bar(known),
                 "text": [short(name, 22) for name in comparison.names] if side == SIDES[0] else None,
-                "textposition": "top center",
+                "textposition": choices[0]["textposition"],
                 "customdata": [[short(n, 60), interval_text(e)] for n, e in zip(comparison.names, known, strict=True)],
                 "cliponaxis": False,
                 "marker": {"color": colour, "size": 11, "symbol": symbol, "line": {"color": INK, "width": 1}},
@@ -139,6 +140,14 @@ def tradeoff(comparison: Comparison) -> Spec:
     layout["xaxis"] |= {"title": {"text": choices[0]["title"]}, "zeroline": False}
     layout["yaxis"] |= {"title": {"text": "recall at 1"}, "zeroline": False}
     return {"data": data, "layout": layout, "choices": choices}
+
+
+def label_sides(row: Row) -> list[str]:
+    """Where the name of each point stands: to the inner side, so that none leaves the chart or lies on a whisker."""
+    values = [e.value for e in row.estimates if e is not None]
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    middle = (min(finite) + max(finite)) / 2
+    return ["left" if value > middle else "right" for value in values]
 
 
 def budgets(comparison: Comparison) -> Spec:
@@ -198,4 +207,4 @@ def comparison_markdown(comparison: Comparison, *, figures: bool) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-__all__ = ["comparison_markdown", "comparison_page", "delta_text", "gap_rows"]
+__all__ = ["comparison_markdown", "comparison_page", "delta_text", "gap_rows", "label_sides"]

@@ -105,7 +105,7 @@ def gap(view: View) -> Figure:
     return figure
 
 
-def interval_row(axes: Axes, row: float, measure: Measure, estimate: Estimate) -> None:
+def interval_row(axes: Axes, row: int, measure: Measure, estimate: Estimate) -> None:
     """One measure on an axis of its own from 0 to 1 of the figure's width."""
     bottom, top = track(measure, [estimate])
 

@@ -103,7 +103,10 @@ def lead_text(view: View) -> str:
     parts = [f"{inputs['pairs']:,} pairs"]
     if inputs["groups"] != inputs["pairs"]:
         parts.append(f"{inputs['groups']:,} groups")
-    parts += [f"{inputs['dim']:,} dimensions", f"temperature τ = {inputs['temperature']:g}".replace(" = ", "\u00a0=\u00a0")]
+    parts += [
+        f"{inputs['dim']:,} dimensions",
+        f"temperature τ = {inputs['temperature']:g}".replace(" = ", "\u00a0=\u00a0"),
+    ]
     return " · ".join(parts)
 
 

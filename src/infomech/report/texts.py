@@ -128,9 +128,14 @@ def report_markdown(view: View, *, figures: bool) -> str:
     )
     interval = "95% interval"
     terms = [[_strong(md(t.label), t.total), with_error(t.share), interval_text(t.share)] for t in view.terms()]
-    blocks += ["## Energy budget", f"In nats, at temperature {view.inputs['temperature']:g}. The terms add up to the loss."]
+    blocks += [
+        "## Energy budget",
+        f"In nats, at temperature {view.inputs['temperature']:g}. The terms add up to the loss.",
+    ]
     if not view.resolved:
-        blocks.append("**The data do not resolve the densities at this temperature**: dispersion and divergence are rough.")
+        blocks.append(
+            "**The data do not resolve the densities at this temperature**: dispersion and divergence are rough."
+        )
     blocks.append(md_table(["Term", "nats", interval], terms))
     blocks += _figure(figures, "budget")
     parts = [[md(p.measure.label), with_error(p.estimate), interval_text(p.estimate)] for p in view.budget_parts()]

@@ -22,7 +22,11 @@
 
   function choose(chart, at) {
     var choice = chart.choices[at];
-    chart.data.forEach(function (trace) { trace.x = choice.x; trace.error_x = choice.error_x; });
+    chart.data.forEach(function (trace) { 
+      trace.x = choice.x;
+      trace.error_x = choice.error_x;
+      trace.textposition = choice.textposition;
+    });
     chart.layout.xaxis.title.text = choice.title;
   }
 
