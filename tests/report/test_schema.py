@@ -136,7 +136,8 @@ def test_a_report_without_a_needed_number_is_refused(part, key, diagnosis):
 
 
 def test_drawing_libraries_wait_until_a_report_is_saved():
-    code = "import sys, infomech.report; print({'plotly', 'matplotlib', 'jinja2'} & {m.split('.')[0] for m in sys.modules})"
+    heavy = "{'plotly', 'matplotlib', 'jinja2'}"
+    code = f"import sys, infomech.report; print({heavy} & {{m.split('.')[0] for m in sys.modules}})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
 

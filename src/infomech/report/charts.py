@@ -18,6 +18,8 @@ from .words import MINUS, interval_text, number, value_text
 
 Spec = dict[str, Any]
 
+MOST_POINTS = 2000  # of each cloud on the page: every one is an element that the browser has to draw
+
 INK, MUTED, GRID, PAPER = "var(--ink)", "var(--muted)", "var(--line)", "var(--card)"
 X, Y, PAIR, CROSS = "var(--x)", "var(--y)", "var(--pair)", "var(--cross)"
 UP, DOWN, TOTAL = "var(--up)", "var(--down)", "var(--total)"
@@ -181,17 +183,18 @@ def cloud_map(view: View, diagnosis: Diagnosis) -> Spec:
     )
     data: list[Spec] = []
     for name, points, labels, colour, symbol in clouds:
+        step = max(1, -(-len(points) // MOST_POINTS))
         trace: Spec = {
             "type": "scatter",
             "mode": "markers",
             "name": short(name),
-            "x": numbers(points[:, 0]),
-            "y": numbers(points[:, 1]),
+            "x": numbers(points[::step, 0]),
+            "y": numbers(points[::step, 1]),
             "marker": {"color": colour, "size": 5, "opacity": 0.5, "symbol": symbol},
             "hovertemplate": f"{short(name)}<br>%{{x:.3f}}, %{{y:.3f}}<extra></extra>",
         }
         if labels is not None:
-            trace["text"] = [short(label, 80) for label in labels]
+            trace["text"] = [short(label, 80) for label in labels[::step]]
             trace["hovertemplate"] = f"%{{text}}<br>{short(name)} %{{x:.3f}}, %{{y:.3f}}<extra></extra>"
         data.append(trace)
     centres = [points.mean(axis=0) for _, points, _, _, _ in clouds if len(points)]
@@ -251,7 +254,8 @@ def spectrum_shown(values: FloatArray) -> FloatArray:
     """The eigenvalues above rounding: a logarithmic axis has no place for the others."""
     values = np.asarray(values, dtype=np.float64)
     top = values.max(initial=0.0)
-    return values[np.isfinite(values) & (values > 1e-12 * top)]
+    shown: FloatArray = values[np.isfinite(values) & (values > 1e-12 * top)]
+    return shown
 
 
 def ecdf(values: FloatArray) -> tuple[FloatArray, FloatArray]:

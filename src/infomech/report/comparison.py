@@ -75,7 +75,8 @@ class Comparison:
         unresolved = [name for name, view in zip(self.names, self.views, strict=True) if not view.resolved]
         if unresolved:
             found.append(
-                f"The data do not resolve the densities of {', '.join(unresolved)}: their dispersion and divergence are rough."
+                f"The data do not resolve the densities of {', '.join(unresolved)}: "
+                "their dispersion and divergence are rough."
             )
         return found
 
@@ -202,7 +203,8 @@ def difference(first: Estimate, other: Estimate) -> Difference:
     low = value - math.hypot(other.value - other.low, first.high - first.value)
     high = value + math.hypot(other.high - other.value, first.value - first.low)
     estimate = Estimate(value, math.hypot(first.stderr, other.stderr), low, high)
-    return Difference(estimate, low > 0 or high < 0)
+    known = math.isfinite(low) and math.isfinite(high)
+    return Difference(estimate, bool(known and (low > 0 or high < 0)))
 
 
 def _row(section: Section, key: str, named: Measure, estimates: list[Estimate | None]) -> Row:
@@ -267,4 +269,4 @@ def _geometry_rows(views: Sequence[View]) -> list[Row]:
 _ROWS = {"budget": _budget_rows, "gap": _gap_rows, "retrieval": _retrieval_rows, "geometry": _geometry_rows}
 
 
-__all__ = ["FILES", "GAP_FIRST", "Comparison", "Difference", "Row", "compare", "difference"]
+__all__ = ["FILES", "GAP_FIRST", "Comparison", "Difference", "Row", "Section", "compare", "difference"]

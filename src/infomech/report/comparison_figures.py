@@ -32,8 +32,10 @@ from .words import track
 
 def comparison_drawings(comparison: Comparison) -> dict[str, Drawing]:
     """Each figure of a comparison by its name, drawn when called."""
-    drawings = {"gap": partial(gap, comparison), "budget": partial(budget, comparison)}
-    return {"tradeoff": partial(tradeoff, comparison), **drawings} if gap_rows(comparison) else drawings
+    drawings: dict[str, Drawing] = {"gap": partial(gap, comparison), "budget": partial(budget, comparison)}
+    if gap_rows(comparison):
+        drawings["tradeoff"] = partial(tradeoff, comparison)
+    return drawings
 
 
 def tradeoff(comparison: Comparison) -> Figure:

@@ -6,13 +6,18 @@ from typing import Any
 
 from ..diagnosis import Estimate
 from .charts import INK, Spec, X, Y, base_layout, error_bar, short
-from .comparison import GAP_FIRST, Comparison, Difference, Row
+from .comparison import GAP_FIRST, Comparison, Difference, Row, Section
 from .page import glyph, render
 from .texts import md, md_table
 from .view import SIDES
 from .words import GLOSSARY, MINUS, MISSING, decimals, interval_text, number, value_text, with_error
 
-TITLES = {"budget": "Loss and budget (nats)", "gap": "Modality gap", "retrieval": "Retrieval", "geometry": "Geometry"}
+TITLES: dict[Section, str] = {
+    "budget": "Loss and budget (nats)",
+    "gap": "Modality gap",
+    "retrieval": "Retrieval",
+    "geometry": "Geometry",
+}
 COLOURS = 8
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 
