@@ -8,7 +8,7 @@ from infomech import InputError
 from infomech.diagnosis import Estimate
 from infomech.report import Report, compare, read_report_json
 from infomech.report.comparison import FILES, difference
-from infomech.report.comparison_page import gap_rows, label_sides
+from infomech.report.comparison_page import gap_rows, label_places
 
 
 def wilson(hits, n, z=1.959963984540054):
@@ -144,7 +144,12 @@ def test_a_comparison_of_one(tmp_path, diagnosis):
     compare([tmp_path / "r"]).save(tmp_path / "c")
 
 
-def test_names_of_points_stand_to_the_inner_side(several):
-    row = gap_rows(compare([Report(d) for d in several]))[0]
-    assert row.key == "energy_distance"
-    assert label_sides(row) == ["left", "left", "right"]
+def test_names_of_points_stay_inside_and_apart():
+    xs, ys, names = [0.0, 0.0, 1.0, 1.0], [1.0, 0.99, 1.0, 0.0], ["a long name", "another name", "third", "fourth"]
+    places = label_places(xs, ys, names)
+    assert [place.split()[1] for place in places] == ["right", "right", "left", "left"]
+    assert [place.split()[0] for place in places] == ["top", "bottom", "top", "top"]
+
+
+def test_the_usual_gap_measure_comes_first(several):
+    assert gap_rows(compare([Report(d) for d in several]))[0].key == "energy_distance"

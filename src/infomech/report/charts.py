@@ -42,6 +42,12 @@ def short(name: str, most: int = 26) -> str:
     return html.escape(name if len(name) <= most else name[: most - 1] + "…")
 
 
+def short_direction(view: View, side: str) -> str:
+    """The direction of a search in words for a legend."""
+    first, second = (view.name_x, view.name_y) if side == "x_to_y" else (view.name_y, view.name_x)
+    return f"{short(first, 14)} → {short(second, 14)}"
+
+
 def signed(estimate: Estimate) -> str:
     """The value with its sign spelled out."""
     text = value_text(estimate)
@@ -113,8 +119,8 @@ def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [_finite(e.high - e.value) for e in estimates],
-        "arrayminus": [_finite(e.value - e.low) for e in estimates],
+        "array": [_finite(e.high - e.value) or None for e in estimates],  # none where exact: no cap to draw
+        "arrayminus": [_finite(e.value - e.low) or None for e in estimates],
         "color": INK,
         "thickness": 1.3,
         "width": 4,
@@ -124,7 +130,7 @@ def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
 def similarity(view: View, diagnosis: Diagnosis) -> Spec:
     """Histograms of cosines of true and random pairs."""
     edges = diagnosis.pictures.similarity_edges
-    x, y = short(view.name_x), short(view.name_y)
+    x, y = short(view.name_x, 16), short(view.name_y, 16)
     curves = (
         ("pairs", "true pairs", PAIR, "solid", True),
         ("xy", f"random {x} – {y}", CROSS, "solid", True),
@@ -271,8 +277,8 @@ def ecdf(values: FloatArray) -> tuple[FloatArray, FloatArray]:
 def effective(view: View, diagnosis: Diagnosis) -> Spec:
     """How many negatives the anchors see: distribution functions over a logarithmic axis."""
     samples = (
-        (view.direction("x_to_y"), diagnosis.pictures.effective_negatives_x_to_y, X, "solid"),
-        (view.direction("y_to_x"), diagnosis.pictures.effective_negatives_y_to_x, Y, "dash"),
+        (short_direction(view, "x_to_y"), diagnosis.pictures.effective_negatives_x_to_y, X, "solid"),
+        (short_direction(view, "y_to_x"), diagnosis.pictures.effective_negatives_y_to_x, Y, "dash"),
     )
     data = []
     for name, values, colour, dash in samples:
@@ -281,7 +287,7 @@ def effective(view: View, diagnosis: Diagnosis) -> Spec:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": short(name, 40),
+                "name": name,
                 "x": numbers(at),
                 "y": numbers(share),
                 "line": {"color": colour, "width": 2.2, "dash": dash, "shape": "hv"},
@@ -341,7 +347,7 @@ def retrieval(view: View) -> Spec:
             if not any(cells):
                 continue
             known = [c or Estimate(math.nan, math.nan, math.nan, math.nan) for c in cells]
-            name = short(view.direction(side), 40) + note
+            name = short_direction(view, side) + note
             data.append(
                 {
                     "type": "bar",
@@ -413,6 +419,7 @@ __all__ = [
     "numbers",
     "report_charts",
     "short",
+    "short_direction",
     "similarity_range",
     "spectrum_shown",
     "waterfall",

@@ -56,7 +56,8 @@ def budget(view: View) -> Figure:
         axes.barh(row, value, left=left, height=0.62, color=colour, zorder=2)
         end = left + value
         arms = whiskers([term.share])
-        axes.errorbar(end, row, xerr=arms, color=INK, elinewidth=1, capsize=2.5, zorder=3)
+        if any(arms[0] + arms[1]):
+            axes.errorbar(end, row, xerr=arms, color=INK, elinewidth=1, capsize=2.5, zorder=3)
         if row + 1 < len(terms):
             axes.plot([end, end], [row - 0.31, row + 1.31], color=MUTED, lw=0.7, ls=":", zorder=1)
         right = max(left, end) + arms[1][0]

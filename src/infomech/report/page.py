@@ -249,7 +249,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return str(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
