@@ -265,4 +265,6 @@ def awkward():
 @pytest.fixture(scope="session")
 def several():
     """Three models in order of the size of their gap."""
-    return [plausible(n=500, offset=o, noise=e, seed=s) for s, (o, e) in enumerate([(0.6, 0.7), (0.4, 0.5), (0.1, 0.4)])]
+    return [
+        plausible(n=500, offset=o, noise=e, seed=s) for s, (o, e) in enumerate([(0.6, 0.7), (0.4, 0.5), (0.1, 0.4)])
+    ]

@@ -18,6 +18,8 @@ from .words import MINUS, interval_text, number, value_text
 
 Spec = dict[str, Any]
 
+MOST_POINTS = 2000  # of each cloud on the page: every one is an element that the browser has to draw
+
 INK, MUTED, GRID, PAPER = "var(--ink)", "var(--muted)", "var(--line)", "var(--card)"
 X, Y, PAIR, CROSS = "var(--x)", "var(--y)", "var(--pair)", "var(--cross)"
 UP, DOWN, TOTAL = "var(--up)", "var(--down)", "var(--total)"
@@ -38,6 +40,12 @@ def report_charts(view: View, diagnosis: Diagnosis) -> dict[str, Spec]:
 def short(name: str, most: int = 26) -> str:
     """A name for a chart: not too long, and safe where plotly reads tags and entities."""
     return html.escape(name if len(name) <= most else name[: most - 1] + "…")
+
+
+def short_direction(view: View, side: str) -> str:
+    """The direction of a search in words for a legend."""
+    first, second = (view.name_x, view.name_y) if side == "x_to_y" else (view.name_y, view.name_x)
+    return f"{short(first, 14)} → {short(second, 14)}"
 
 
 def signed(estimate: Estimate) -> str:
@@ -111,8 +119,8 @@ def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [_finite(e.high - e.value) for e in estimates],
-        "arrayminus": [_finite(e.value - e.low) for e in estimates],
+        "array": [_finite(e.high - e.value) or None for e in estimates],  # none where exact: no cap to draw
+        "arrayminus": [_finite(e.value - e.low) or None for e in estimates],
         "color": INK,
         "thickness": 1.3,
         "width": 4,
@@ -122,7 +130,7 @@ def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
 def similarity(view: View, diagnosis: Diagnosis) -> Spec:
     """Histograms of cosines of true and random pairs."""
     edges = diagnosis.pictures.similarity_edges
-    x, y = short(view.name_x), short(view.name_y)
+    x, y = short(view.name_x, 16), short(view.name_y, 16)
     curves = (
         ("pairs", "true pairs", PAIR, "solid", True),
         ("xy", f"random {x} – {y}", CROSS, "solid", True),
@@ -181,17 +189,18 @@ def cloud_map(view: View, diagnosis: Diagnosis) -> Spec:
     )
     data: list[Spec] = []
     for name, points, labels, colour, symbol in clouds:
+        step = max(1, -(-len(points) // MOST_POINTS))
         trace: Spec = {
             "type": "scatter",
             "mode": "markers",
             "name": short(name),
-            "x": numbers(points[:, 0]),
-            "y": numbers(points[:, 1]),
+            "x": numbers(points[::step, 0]),
+            "y": numbers(points[::step, 1]),
             "marker": {"color": colour, "size": 5, "opacity": 0.5, "symbol": symbol},
             "hovertemplate": f"{short(name)}<br>%{{x:.3f}}, %{{y:.3f}}<extra></extra>",
         }
         if labels is not None:
-            trace["text"] = [short(label, 80) for label in labels]
+            trace["text"] = [short(label, 80) for label in labels[::step]]
             trace["hovertemplate"] = f"%{{text}}<br>{short(name)} %{{x:.3f}}, %{{y:.3f}}<extra></extra>"
         data.append(trace)
     centres = [points.mean(axis=0) for _, points, _, _, _ in clouds if len(points)]
@@ -251,7 +260,8 @@ def spectrum_shown(values: FloatArray) -> FloatArray:
     """The eigenvalues above rounding: a logarithmic axis has no place for the others."""
     values = np.asarray(values, dtype=np.float64)
     top = values.max(initial=0.0)
-    return values[np.isfinite(values) & (values > 1e-12 * top)]
+    shown: FloatArray = values[np.isfinite(values) & (values > 1e-12 * top)]
+    return shown
 
 
 def ecdf(values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -267,8 +277,8 @@ def ecdf(values: FloatArray) -> tuple[FloatArray, FloatArray]:
 def effective(view: View, diagnosis: Diagnosis) -> Spec:
     """How many negatives the anchors see: distribution functions over a logarithmic axis."""
     samples = (
-        (view.direction("x_to_y"), diagnosis.pictures.effective_negatives_x_to_y, X, "solid"),
-        (view.direction("y_to_x"), diagnosis.pictures.effective_negatives_y_to_x, Y, "dash"),
+        (short_direction(view, "x_to_y"), diagnosis.pictures.effective_negatives_x_to_y, X, "solid"),
+        (short_direction(view, "y_to_x"), diagnosis.pictures.effective_negatives_y_to_x, Y, "dash"),
     )
     data = []
     for name, values, colour, dash in samples:
@@ -277,7 +287,7 @@ def effective(view: View, diagnosis: Diagnosis) -> Spec:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": short(name, 40),
+                "name": name,
                 "x": numbers(at),
                 "y": numbers(share),
                 "line": {"color": colour, "width": 2.2, "dash": dash, "shape": "hv"},
@@ -337,7 +347,7 @@ def retrieval(view: View) -> Spec:
             if not any(cells):
                 continue
             known = [c or Estimate(math.nan, math.nan, math.nan, math.nan) for c in cells]
-            name = short(view.direction(side), 40) + note
+            name = short_direction(view, side) + note
             data.append(
                 {
                     "type": "bar",
@@ -409,6 +419,7 @@ __all__ = [
     "numbers",
     "report_charts",
     "short",
+    "short_direction",
     "similarity_range",
     "spectrum_shown",
     "waterfall",

@@ -75,7 +75,8 @@ class Comparison:
         unresolved = [name for name, view in zip(self.names, self.views, strict=True) if not view.resolved]
         if unresolved:
             found.append(
-                f"The data do not resolve the densities of {', '.join(unresolved)}: their dispersion and divergence are rough."
+                f"The data do not resolve the densities of {', '.join(unresolved)}: "
+                "their dispersion and divergence are rough."
             )
         return found
 
@@ -202,7 +203,8 @@ def difference(first: Estimate, other: Estimate) -> Difference:
     low = value - math.hypot(other.value - other.low, first.high - first.value)
     high = value + math.hypot(other.high - other.value, first.value - first.low)
     estimate = Estimate(value, math.hypot(first.stderr, other.stderr), low, high)
-    return Difference(estimate, low > 0 or high < 0)
+    known = math.isfinite(low) and math.isfinite(high)
+    return Difference(estimate, bool(known and (low > 0 or high < 0)))
 
 
 def _row(section: Section, key: str, named: Measure, estimates: list[Estimate | None]) -> Row:
@@ -215,7 +217,11 @@ def _row(section: Section, key: str, named: Measure, estimates: list[Estimate | 
 
 
 def _table_rows(
-    section: Section, table: dict[str, Measure], parts: list[dict[str, Estimate]], views: Sequence[View], prefix: str = ""
+    section: Section,
+    table: dict[str, Measure],
+    parts: list[dict[str, Estimate]],
+    views: Sequence[View],
+    prefix: str = "",
 ) -> list[Row]:
     keys = list(dict.fromkeys(key for part in parts for key in part))
     x, y = views[0].name_x, views[0].name_y
@@ -244,7 +250,9 @@ def _retrieval_rows(views: Sequence[View]) -> list[Row]:
         for key, label in [(f"recall_at_{k}", f"R@{k}") for k in RECALLS] + [("median_rank", "Median rank")]:
             estimates = [view.retrieval.get(f"{side}_{key}") for view in views]
             if any(estimates):
-                named = Measure(f"{label}, {views[0].direction(side)}", ends=(0, 1) if "recall" in key else (1, None))
+                named = Measure(
+                    f"{label}, {views[0].direction(side)}", ends=(0.0, 1.0) if "recall" in key else (1.0, None)
+                )
                 rows.append(_row("retrieval", f"{side}_{key}", named, estimates))
     return rows
 
@@ -261,4 +269,4 @@ def _geometry_rows(views: Sequence[View]) -> list[Row]:
 _ROWS = {"budget": _budget_rows, "gap": _gap_rows, "retrieval": _retrieval_rows, "geometry": _geometry_rows}
 
 
-__all__ = ["FILES", "GAP_FIRST", "Comparison", "Difference", "Row", "compare", "difference"]
+__all__ = ["FILES", "GAP_FIRST", "Comparison", "Difference", "Row", "Section", "compare", "difference"]

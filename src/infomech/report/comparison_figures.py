@@ -4,12 +4,13 @@ import math
 from functools import partial
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..diagnosis import Estimate
 from .comparison import Comparison
-from .comparison_page import gap_rows
+from .comparison_page import gap_rows, label_places, recalls
 from .drawing import (
     INK,
     LINE,
@@ -31,8 +32,10 @@ from .words import track
 
 def comparison_drawings(comparison: Comparison) -> dict[str, Drawing]:
     """Each figure of a comparison by its name, drawn when called."""
-    drawings = {"gap": partial(gap, comparison), "budget": partial(budget, comparison)}
-    return {"tradeoff": partial(tradeoff, comparison), **drawings} if gap_rows(comparison) else drawings
+    drawings: dict[str, Drawing] = {"gap": partial(gap, comparison), "budget": partial(budget, comparison)}
+    if gap_rows(comparison):
+        drawings["tradeoff"] = partial(tradeoff, comparison)
+    return drawings
 
 
 def tradeoff(comparison: Comparison) -> Figure:
@@ -41,19 +44,12 @@ def tradeoff(comparison: Comparison) -> Figure:
     gaps = [e for e in row.estimates if e is not None]
     figure, axes = bare_figure(5.4, 3.9)
     for side, colour, marker in zip(SIDES, (X, Y), "oD", strict=True):
-        known = [
-            (g, view.retrieval[f"{side}_recall_at_1"], name)
-            for g, view, name in zip(gaps, comparison.views, comparison.names, strict=True)
-            if f"{side}_recall_at_1" in view.retrieval
-        ]
-        if not known:
-            continue
-        recalls = [recall for _, recall, _ in known]
+        known = recalls(comparison, side)
         axes.errorbar(
-            [g.value for g, _, _ in known],
-            [recall.value for recall in recalls],
-            xerr=whiskers([g for g, _, _ in known]),
-            yerr=whiskers(recalls),
+            [g.value for g in gaps],
+            [recall.value for recall in known],
+            xerr=whiskers(gaps),
+            yerr=whiskers(known),
             fmt=marker,
             color=colour,
             ms=6,
@@ -63,18 +59,24 @@ def tradeoff(comparison: Comparison) -> Figure:
             elinewidth=0.9,
             label=label(comparison.views[0].direction(side), 40),
         )
-        if side == SIDES[0]:
-            for g, recall, name in known:
-                axes.annotate(
-                    label(name, 22),
-                    (g.value, recall.high if math.isfinite(recall.high) else recall.value),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                    color=INK,
-                )
+    named = recalls(comparison, SIDES[0])
+    places = label_places(
+        [g.value for g in gaps], [r.value for r in named], list(comparison.names), size=(500.0, 350.0)
+    )
+    for g, recall, name, place in zip(gaps, named, comparison.names, places, strict=True):
+        if not math.isfinite(g.value + recall.value):
+            continue
+        right, top = place.endswith("right"), place.startswith("top")
+        axes.annotate(
+            label(name, 22),
+            (g.value, recall.value),
+            xytext=(5 if right else -5, 3 if top else -3),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="bottom" if top else "top",
+            fontsize=8,
+            color=INK,
+        )
     axes.margins(0.12)
     axes.set_xlabel(row.measure.label.lower())
     axes.set_ylabel("recall at 1")
@@ -116,8 +118,8 @@ def _margin(low: float, high: float) -> tuple[float, float]:
     return low - 0.03 * (high - low), high + 0.03 * (high - low)
 
 
-def _dot(axes: object, at: int, estimate: Estimate) -> None:
-    axes.errorbar(  # type: ignore[attr-defined]
+def _dot(axes: Axes, at: int, estimate: Estimate) -> None:
+    axes.errorbar(
         estimate.value,
         at,
         xerr=whiskers([estimate]),

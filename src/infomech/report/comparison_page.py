@@ -5,14 +5,19 @@ import math
 from typing import Any
 
 from ..diagnosis import Estimate
-from .charts import INK, Spec, X, Y, base_layout, error_bar, short
-from .comparison import GAP_FIRST, Comparison, Difference, Row
+from .charts import INK, Spec, X, Y, base_layout, error_bar, short, short_direction
+from .comparison import GAP_FIRST, Comparison, Difference, Row, Section
 from .page import glyph, render
 from .texts import md, md_table
 from .view import SIDES
 from .words import GLOSSARY, MINUS, MISSING, decimals, interval_text, number, value_text, with_error
 
-TITLES = {"budget": "Loss and budget (nats)", "gap": "Modality gap", "retrieval": "Retrieval", "geometry": "Geometry"}
+TITLES: dict[Section, str] = {
+    "budget": "Loss and budget (nats)",
+    "gap": "Modality gap",
+    "retrieval": "Retrieval",
+    "geometry": "Geometry",
+}
 COLOURS = 8
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 
@@ -102,19 +107,23 @@ def _multiple(comparison: Comparison, row: Row) -> dict[str, Any]:
 def tradeoff(comparison: Comparison) -> Spec:
     """Recall at 1 against a gap measure, which the reader chooses."""
     rows = gap_rows(comparison)
+    tops = [e.value for e in recalls(comparison, SIDES[0])]
     choices = [
         {
             "key": row.key,
             "title": html.escape(row.measure.label),
             "x": [_finite(e.value) for e in row.estimates if e is not None],
             "error_x": error_bar([e for e in row.estimates if e is not None]),
+            "textposition": label_places(
+                [e.value for e in row.estimates if e is not None], tops, list(comparison.names)
+            ),
         }
         for row in rows
     ]
     data = []
     for side, colour, symbol in zip(SIDES, (X, Y), ("circle", "diamond"), strict=True):
-        known = [view.retrieval.get(f"{side}_recall_at_1") or _UNKNOWN for view in comparison.views]
-        direction = short(comparison.views[0].direction(side), 40)
+        known = recalls(comparison, side)
+        direction = short_direction(comparison.views[0], side)
         data.append(
             {
                 "type": "scatter",
@@ -125,7 +134,7 @@ def tradeoff(comparison: Comparison) -> Spec:
                 "error_x": choices[0]["error_x"],
                 "error_y": error_bar(known),
                 "text": [short(name, 22) for name in comparison.names] if side == SIDES[0] else None,
-                "textposition": "top center",
+                "textposition": choices[0]["textposition"],
                 "customdata": [[short(n, 60), interval_text(e)] for n, e in zip(comparison.names, known, strict=True)],
                 "cliponaxis": False,
                 "marker": {"color": colour, "size": 11, "symbol": symbol, "line": {"color": INK, "width": 1}},
@@ -139,6 +148,53 @@ def tradeoff(comparison: Comparison) -> Spec:
     layout["xaxis"] |= {"title": {"text": choices[0]["title"]}, "zeroline": False}
     layout["yaxis"] |= {"title": {"text": "recall at 1"}, "zeroline": False}
     return {"data": data, "layout": layout, "choices": choices}
+
+
+def label_places(
+    xs: list[float], ys: list[float], names: list[str], *, size: tuple[float, float] = (700.0, 330.0)
+) -> list[str]:
+    """Where the name of each point stands, so that names stay inside and off each other and off the points.
+
+    Greedy, from the top down: the corner with the least in its way. The size is that of the chart, in pixels of which
+    a letter takes 7 by 14.
+
+    >>> label_places([0.0, 0.01, 1.0], [1.0, 0.99, 0.0], ["first", "second", "third"])
+    ['top right', 'bottom right', 'top left']
+    """
+    across, up = _pixels(xs, size[0]), _pixels(ys, size[1])
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in zip(across, up, strict=True)]
+    places = ["top right"] * len(names)
+    for at in sorted(range(len(names)), key=lambda k: -up[k]):
+        width, costs = 7 * min(len(names[at]), 22), {}
+        for rank, place in enumerate(_CORNERS):
+            left = across[at] + 8 if place.endswith("right") else across[at] - 8 - width
+            low = up[at] + 3 if place.startswith("top") else up[at] - 17
+            box = (left, low, left + width, low + 14)
+            others = [b for k, b in enumerate(taken) if k != at]
+            outside = max(0.0, -20 - box[0]) + max(0.0, box[2] - size[0] - 20) + max(0.0, -10 - box[1])
+            costs[rank + 20 * outside + sum(_overlap(box, other) for other in others)] = (place, box)
+        places[at], box = costs[min(costs)]
+        taken.append(box)
+    return places
+
+
+_CORNERS = ("top right", "top left", "bottom right", "bottom left")
+_Box = tuple[float, float, float, float]
+
+
+def _pixels(values: list[float], size: float) -> list[float]:
+    finite = [v for v in values if math.isfinite(v)] or [0.0]
+    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    return [size * (v - low) / span if math.isfinite(v) else 0.0 for v in values]
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def recalls(comparison: Comparison, side: str) -> list[Estimate]:
+    """Recall at 1 of each report; NaN where it has none."""
+    return [view.retrieval.get(f"{side}_recall_at_1") or _UNKNOWN for view in comparison.views]
 
 
 def budgets(comparison: Comparison) -> Spec:
@@ -198,4 +254,4 @@ def comparison_markdown(comparison: Comparison, *, figures: bool) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-__all__ = ["comparison_markdown", "comparison_page", "delta_text", "gap_rows"]
+__all__ = ["comparison_markdown", "comparison_page", "delta_text", "gap_rows", "label_places", "recalls"]

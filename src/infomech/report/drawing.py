@@ -86,10 +86,10 @@ def legend(axes: Axes, columns: int = 2, **more: object) -> None:
 
 
 def label(name: str, most: int = 26) -> str:
-    """A name for a figure: not too long, and no mathematics in it.
+    r"""A name for a figure: not too long, and no mathematics in it.
 
     >>> label("US$ & EUR$")
-    'US\\\\$ & EUR\\\\$'
+    'US\\$ & EUR\\$'
     """
     name = " ".join(name.split())
     name = name if len(name) <= most else name[: most - 1] + "…"

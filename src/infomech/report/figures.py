@@ -56,7 +56,8 @@ def budget(view: View) -> Figure:
         axes.barh(row, value, left=left, height=0.62, color=colour, zorder=2)
         end = left + value
         arms = whiskers([term.share])
-        axes.errorbar(end, row, xerr=arms, color=INK, elinewidth=1, capsize=2.5, zorder=3)
+        if any(arms[0] + arms[1]):
+            axes.errorbar(end, row, xerr=arms, color=INK, elinewidth=1, capsize=2.5, zorder=3)
         if row + 1 < len(terms):
             axes.plot([end, end], [row - 0.31, row + 1.31], color=MUTED, lw=0.7, ls=":", zorder=1)
         right = max(left, end) + arms[1][0]
@@ -105,7 +106,7 @@ def gap(view: View) -> Figure:
     return figure
 
 
-def interval_row(axes: Axes, row: float, measure: Measure, estimate: Estimate) -> None:
+def interval_row(axes: Axes, row: int, measure: Measure, estimate: Estimate) -> None:
     """One measure on an axis of its own from 0 to 1 of the figure's width."""
     bottom, top = track(measure, [estimate])
 
@@ -118,9 +119,9 @@ def interval_row(axes: Axes, row: float, measure: Measure, estimate: Estimate) -
     if math.isfinite(estimate.low) and math.isfinite(estimate.high):
         axes.plot([at(estimate.low), at(estimate.high)], [row, row], color=TOTAL, lw=4, alpha=0.5, zorder=3)
     axes.plot(at(estimate.value), row, "o", ms=4.5, color=TOTAL, zorder=4)
-    small = {"va": "center", "fontsize": 7, "color": MUTED}
-    axes.text(-0.02, row, number(bottom, 0), ha="right", **small)
-    axes.text(1.02, row, f"{top:g}".replace("-", MINUS), ha="left", **small)
+    for place, side, end in ((-0.02, "right", bottom), (1.02, "left", top)):
+        text = f"{end:.2g}".replace("-", MINUS)
+        axes.text(place, row, text, ha=side, va="center", fontsize=7, color=MUTED)
     axes.text(1.17, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
 
 
@@ -161,7 +162,7 @@ def cloud_map(view: View, diagnosis: Diagnosis) -> Figure:
         if not len(points):
             continue
         # As pixels inside the PDF: thousands of vector dots make it slow to open.
-        axes.scatter(*points.T, s=7, marker=marker, color=colour, alpha=0.45, lw=0, rasterized=True)
+        axes.scatter(points[:, 0], points[:, 1], s=7, marker=marker, color=colour, alpha=0.45, lw=0, rasterized=True)
         centres.append((points.mean(axis=0), colour, marker, label(name)))
     axes.plot(*np.array([c[0] for c in centres]).T.reshape(2, -1), color=INK, lw=1.4, zorder=4)
     for centre, colour, marker, name in centres:

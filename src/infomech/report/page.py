@@ -61,10 +61,10 @@ def render(template: str, *, charts: dict[str, Spec], **context: Any) -> bytes:
 
 
 def script_json(content: Any) -> str:
-    """Strict JSON that no HTML parser can take for the end of its script element.
+    r"""Strict JSON that no HTML parser can take for the end of its script element.
 
     >>> script_json({"name": "</script>"})
-    '{"name":"\\\\u003c/script\\\\u003e"}'
+    '{"name":"\\u003c/script\\u003e"}'
     """
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
@@ -103,7 +103,10 @@ def lead_text(view: View) -> str:
     parts = [f"{inputs['pairs']:,} pairs"]
     if inputs["groups"] != inputs["pairs"]:
         parts.append(f"{inputs['groups']:,} groups")
-    parts += [f"{inputs['dim']:,} dimensions", f"temperature τ = {inputs['temperature']:g}".replace(" = ", "\u00a0=\u00a0")]
+    parts += [
+        f"{inputs['dim']:,} dimensions",
+        f"temperature τ = {inputs['temperature']:g}".replace(" = ", "\u00a0=\u00a0"),
+    ]
     return " · ".join(parts)
 
 
@@ -203,11 +206,12 @@ def map_text(diagnosis: Diagnosis) -> str:
     """What the map shows, and how much of it."""
     pictures = diagnosis.pictures
     axes = (
-        "Across: the direction of the gap, from one centroid to the other. Up: the widest direction at right angles to it."
+        "Across: the direction of the gap, from one centroid to the other. Up: the widest direction at right angles."
         if pictures.map_gap_axis
         else "Across and up: the two directions of most variance."
     )
-    return f"A linear projection, so distances are not warped. {axes} Together they carry {pictures.map_explained:.0%} of the variance."
+    share = f"Together they carry {pictures.map_explained:.0%} of the variance."
+    return f"A linear projection, so that the gap is not made by the map. {axes} {share}"
 
 
 def effective_text(view: View) -> str:
@@ -245,7 +249,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return str(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -52,10 +52,10 @@ FIGURE_TITLES = {
 
 
 def md(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no table cell of its own.
+    r"""Text that Markdown shows as it is: no markup, no HTML, no table cell of its own.
 
     >>> md("a|b <i>*c*")
-    'a\\\\|b &lt;i&gt;\\\\*c\\\\*'
+    'a\\|b &lt;i&gt;\\*c\\*'
     """
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -63,12 +63,12 @@ def md(text: str) -> str:
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX typesets as it is.
+    r"""Text that LaTeX typesets as it is.
 
     >>> tex("50% of a_b & c")
-    '50\\\\% of a\\\\_b \\\\& c'
+    '50\\% of a\\_b \\& c'
     """
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split(" ")).replace("\n", " "))
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split("\n")))
 
 
 def md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -128,9 +128,14 @@ def report_markdown(view: View, *, figures: bool) -> str:
     )
     interval = "95% interval"
     terms = [[_strong(md(t.label), t.total), with_error(t.share), interval_text(t.share)] for t in view.terms()]
-    blocks += ["## Energy budget", f"In nats, at temperature {view.inputs['temperature']:g}. The terms add up to the loss."]
+    blocks += [
+        "## Energy budget",
+        f"In nats, at temperature {view.inputs['temperature']:g}. The terms add up to the loss.",
+    ]
     if not view.resolved:
-        blocks.append("**The data do not resolve the densities at this temperature**: dispersion and divergence are rough.")
+        blocks.append(
+            "**The data do not resolve the densities at this temperature**: dispersion and divergence are rough."
+        )
     blocks.append(md_table(["Term", "nats", interval], terms))
     blocks += _figure(figures, "budget")
     parts = [[md(p.measure.label), with_error(p.estimate), interval_text(p.estimate)] for p in view.budget_parts()]
@@ -172,7 +177,7 @@ TEX_HEADER = r"""% Tables of an infomech report. \input this file; the preamble 
 
 
 def report_tex(view: View) -> str:
-    """Four booktabs tables to be ``\\input``: budget, gap, retrieval, geometry."""
+    r"""Four booktabs tables to be ``\input``: budget, gap, retrieval, geometry."""
     x, y = tex(view.name_x), tex(view.name_y)
     what = f"{x} and {y}, {view.inputs['pairs']} pairs, $\\tau = {view.inputs['temperature']:g}$"
     estimates = ["Estimate", r"95\% interval"]

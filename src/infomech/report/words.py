@@ -27,76 +27,111 @@ class Measure:
 
 
 GAP = {
-    "centroid_gap": Measure("Centroid gap", "Distance between the means of {x} and {y}.", (0, 2), 0),
-    "centroid_cosine": Measure("Centroid cosine", "Cosine of the two mean vectors; 1 is the same direction.", (-1, 1), 1),
+    "centroid_gap": Measure("Centroid gap", "Distance between the means of {x} and {y}.", (0.0, 2.0), 0.0),
+    "centroid_cosine": Measure(
+        "Centroid cosine", "Cosine of the two mean vectors; 1 is the same direction.", (-1.0, 1.0), 1.0
+    ),
     "centroid_norm_x": Measure(
-        "Centroid norm, {x}", "Length of the mean vector; near 1 all {x} vectors point the same way.", (0, 1), None
+        "Centroid norm, {x}", "Length of the mean vector; near 1 all {x} vectors point the same way.", (0.0, 1.0), None
     ),
     "centroid_norm_y": Measure(
-        "Centroid norm, {y}", "Length of the mean vector; near 1 all {y} vectors point the same way.", (0, 1), None
+        "Centroid norm, {y}", "Length of the mean vector; near 1 all {y} vectors point the same way.", (0.0, 1.0), None
     ),
-    "pair_distance": Measure("Pair distance", "Mean distance of true pairs; 0 if partners coincide.", (0, 2), 0),
+    "pair_distance": Measure("Pair distance", "Mean distance of true pairs; 0 if partners coincide.", (0.0, 2.0), 0.0),
     "relative_modality_gap": Measure(
         "Relative modality gap",
         "Mean distance of true pairs over itself plus the mean distance within a modality; 0 if partners coincide.",
-        (0, 1),
-        0,
+        (0.0, 1.0),
+        0.0,
     ),
     "energy_distance": Measure(
-        "Energy distance", "Distance between the two whole distributions; 0 only if they are equal.", (0, None), 0
+        "Energy distance", "Distance between the two whole distributions; 0 only if they are equal.", (0.0, None), 0.0
     ),
     "mmd2_half": Measure(
-        "MMD², half bandwidth", "Squared kernel distance of the distributions, sensitive to fine structure.", (0, None), 0
+        "MMD², half bandwidth",
+        "Squared kernel distance of the distributions, sensitive to fine structure.",
+        (0.0, None),
+        0.0,
     ),
     "mmd2_median": Measure(
-        "MMD², median bandwidth", "Squared kernel distance of the distributions at the median distance.", (0, None), 0
+        "MMD², median bandwidth",
+        "Squared kernel distance of the distributions at the median distance.",
+        (0.0, None),
+        0.0,
     ),
     "mmd2_double": Measure(
-        "MMD², double bandwidth", "Squared kernel distance of the distributions, sensitive to coarse structure.", (0, None), 0
+        "MMD², double bandwidth",
+        "Squared kernel distance of the distributions, sensitive to coarse structure.",
+        (0.0, None),
+        0.0,
     ),
     "frechet": Measure(
-        "Fréchet distance", "Squared distance of the two Gaussians that share their means and covariances.", (0, None), 0
+        "Fréchet distance",
+        "Squared distance of the two Gaussians that share their means and covariances.",
+        (0.0, None),
+        0.0,
     ),
     "smoothed_divergence": Measure(
-        "Smoothed divergence", "Symmetric divergence of the two densities at the temperature, in nats.", (0, None), 0
+        "Smoothed divergence",
+        "Symmetric divergence of the two densities at the temperature, in nats.",
+        (0.0, None),
+        0.0,
     ),
     "separability": Measure(
         "Linear separability",
         "Held-out accuracy of a linear classifier that tells {x} from {y}; 0.5 is chance.",
-        (0, 1),
+        (0.0, 1.0),
         0.5,
     ),
     "neighbour_mixing": Measure(
         "Neighbour mixing",
         "Share of the other modality among the nearest neighbours, over chance; 1 is well mixed, 0 is apart.",
-        (0, None),
-        1,
+        (0.0, None),
+        1.0,
     ),
     "centered_energy_distance": Measure(
-        "Energy distance, centred", "What is left of the energy distance when the two means are aligned.", (0, None), 0
+        "Energy distance, centred",
+        "What is left of the energy distance when the two means are aligned.",
+        (0.0, None),
+        0.0,
     ),
     "centered_share": Measure(
-        "Share left after centring", "Centred energy distance over the energy distance; near 0 the gap is a shift.", (0, 1), None
+        "Share left after centring",
+        "Centred energy distance over the energy distance; near 0 the gap is a shift.",
+        (0.0, 1.0),
+        None,
     ),
 }
 
 GEOMETRY = {
-    "mean_cosine": Measure("Mean cosine", "Mean cosine of two random rows; near 1 the rows fill a narrow cone.", (-1, 1), 0),
-    "uniformity": Measure("Uniformity", "log E exp(−2|u−v|²); lower is more evenly spread, −4 is the limit.", (-4, 0)),
-    "effective_rank": Measure("Effective rank", "How many directions the rows really use (RankMe).", (1, None)),
-    "participation_ratio": Measure(
-        "Participation ratio", "How many directions carry the variance around the mean.", (1, None)
+    "mean_cosine": Measure(
+        "Mean cosine", "Mean cosine of two random rows; near 1 the rows fill a narrow cone.", (-1.0, 1.0), 0.0
     ),
-    "collapse": Measure("Spread per coordinate", "Mean standard deviation of a coordinate times √d; 1 is full spread.", (0, 1)),
-    "hubness": Measure("Hubness", "Skewness of how often a row is a near neighbour; high: a few rows are near to all.", (0, None)),
-    "duplicates": Measure("Near-duplicates", "Share of rows with an (almost) equal row that is not their partner.", (0, 1)),
+    "uniformity": Measure(
+        "Uniformity", "log E exp(−2|u−v|²); lower is more evenly spread, −4 is the limit.", (-4.0, 0.0)
+    ),
+    "effective_rank": Measure("Effective rank", "How many directions the rows really use (RankMe).", (1.0, None)),
+    "participation_ratio": Measure(
+        "Participation ratio", "How many directions carry the variance around the mean.", (1.0, None)
+    ),
+    "collapse": Measure(
+        "Spread per coordinate", "Mean standard deviation of a coordinate times √d; 1 is full spread.", (0.0, 1.0)
+    ),
+    "hubness": Measure(
+        "Hubness", "Skewness of how often a row is a near neighbour; high: a few rows are near to all.", (0.0, None)
+    ),
+    "duplicates": Measure(
+        "Near-duplicates", "Share of rows with an (almost) equal row that is not their partner.", (0.0, 1.0)
+    ),
 }
 
 BUDGET = {
     "infonce_sym": Measure("InfoNCE, symmetric", "The loss: mean of both directions, all other groups as negatives."),
     "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x}."),
     "infonce_yx": Measure("InfoNCE, {y} → {x}", "The loss of finding the {x} of a given {y}."),
-    "alignment": Measure("Alignment", "Minus the mean similarity of true pairs over τ; lower means that partners agree more."),
+    "alignment": Measure(
+        "Alignment", "Minus the mean similarity of true pairs over τ; lower means that partners agree more."
+    ),
     "dispersion_x": Measure("Dispersion of {x}", "Entropy of the smoothed density; larger is more evenly spread."),
     "dispersion_y": Measure("Dispersion of {y}", "Entropy of the smoothed density; larger is more evenly spread."),
     "dispersion_x_relative": Measure("Dispersion of {x}, relative", "The same against the uniform law: 0 is uniform."),
@@ -223,7 +258,7 @@ def with_error(estimate: Estimate) -> str:
     """Value and standard error.
 
     >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
-    ('−0.1235 ± 0.0021', '2.00')
+    ('−0.1235 ± 0.0021', '2.000')
     """
     error = error_text(estimate)
     return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")

@@ -1,9 +1,9 @@
 """Folders that are written whole or not at all."""
 
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -101,8 +101,9 @@ def _made_parents(target: Path) -> Iterator[None]:
 @contextmanager
 def _stage_beside(target: Path) -> Iterator[Path]:
     """A hidden sibling on the same file system, so that a rename is enough; gone at the end, whatever happens."""
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    stage = target.parent / f".{target.name}-{secrets.token_hex(6)}"
     try:
+        stage.mkdir()
         (stage / "new").mkdir()
         (stage / "old").mkdir()
         yield stage

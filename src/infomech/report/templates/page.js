@@ -1,7 +1,7 @@
 (function () {
   "use strict";
   var charts = JSON.parse(document.getElementById("charts").textContent);
-  var options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+  var options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, typesetMath: false };
 
   // Colours are written as names of CSS variables, so that one palette serves the page and the charts, light and dark.
   function coloured(value, style) {
@@ -22,7 +22,11 @@
 
   function choose(chart, at) {
     var choice = chart.choices[at];
-    chart.data.forEach(function (trace) { trace.x = choice.x; trace.error_x = choice.error_x; });
+    chart.data.forEach(function (trace) { 
+      trace.x = choice.x;
+      trace.error_x = choice.error_x;
+      trace.textposition = choice.textposition;
+    });
     chart.layout.xaxis.title.text = choice.title;
   }
 

@@ -1,0 +1,133 @@
+"""The pages in a real browser: no error, no request, every plot drawn, nothing wider than a phone."""
+
+import shutil
+
+import pytest
+
+from infomech.report import Report, compare
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DRAWN = """() => [...document.querySelectorAll('.chart')].map(place => ({
+    id: place.id,
+    plot: place.classList.contains('js-plotly-plot'),
+    traces: place.querySelectorAll('.main-svg .trace').length,
+    wanted: JSON.parse(document.getElementById('charts').textContent)[place.id].data.length,
+    width: place.getBoundingClientRect().width,
+}))"""
+
+
+def until(page, condition, argument=None):
+    """Waits; playwright's own waiting evaluates strings in the page, which the page's policy rightly forbids."""
+    for _ in range(200):
+        if page.evaluate(condition, argument):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}; the page said {page.complaints}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the playwright package")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: install Debian's chromium to run the browser tests")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, diagnosis, awkward, several):
+    base = tmp_path_factory.mktemp("pages")
+    return {
+        "report": Report(diagnosis).save(base / "report", figures=False),
+        "awkward": Report(awkward).save(base / "awkward", figures=False),
+        "compare": compare([Report(d) for d in [*several, awkward]]).save(base / "compare", figures=False),
+    }
+
+
+@pytest.fixture
+def opened(browser, saved):
+    """Opens a page and keeps what it complains about and asks for."""
+    contexts = []
+
+    def open_page(name, *, width=1400, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints, page.requests = [], []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: page.complaints.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(saved[name].as_uri())
+        until(page, "() => document.querySelectorAll('.chart .main-svg').length > 0")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("name", ["report", "awkward", "compare"])
+def test_a_page_opens_and_draws_every_plot(opened, saved, name, width):
+    page = opened(name, width=width)
+    assert page.complaints == []
+    assert page.requests == [saved[name].as_uri()]
+    plots = page.evaluate(DRAWN)
+    assert len(plots) == (2 if name == "compare" else 6)
+    for plot in plots:
+        assert plot["plot"], plot
+        assert plot["traces"] >= plot["wanted"], plot
+        assert 0 < plot["width"] <= width, plot
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(full_page=True)
+    assert page.complaints == []
+
+
+def test_a_script_in_the_page_that_is_not_ours_may_not_run(opened):
+    page = opened("report")
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.intruder = 1';"
+        "document.body.append(s); }"
+    )
+    assert page.evaluate("window.intruder === undefined")
+    assert any("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+def test_the_charts_take_the_colours_of_the_theme(opened):
+    shade = "() => getComputedStyle(document.querySelector('#chart-budget .ytick text')).fill"
+    page = opened("report")
+    light = page.evaluate(shade)
+    page.emulate_media(color_scheme="dark")
+    until(page, f"light => ({shade})() !== light", light)
+    assert page.complaints == []
+
+
+def test_the_reader_chooses_the_gap_measure(opened):
+    page = opened("compare")
+    title = "() => document.querySelector('#chart-tradeoff .xtitle').textContent"
+    assert page.evaluate(title) == "Energy distance"
+    page.select_option("#choose-gap", "centroid_gap")
+    until(page, f"() => ({title})() === 'Centroid gap'")
+    assert page.complaints == []
+
+
+def test_charts_follow_the_width_of_the_window(opened):
+    page = opened("report")
+    page.set_viewport_size({"width": 390, "height": 900})
+    until(page, "() => document.querySelector('#chart-map .main-svg').getBoundingClientRect().width < 390")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,78 @@
+import dataclasses
+import struct
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from infomech.report import Report, compare
+from infomech.report.charts import ecdf, spectrum_shown
+from infomech.report.comparison_figures import comparison_drawings
+from infomech.report.drawing import figure_bytes, figure_files
+from infomech.report.figures import report_drawings
+from infomech.report.report import FIGURES
+from infomech.report.view import View
+
+
+def drawings(diagnosis):
+    return report_drawings(View.of(Report(diagnosis).to_dict()), diagnosis)
+
+
+def test_every_figure_is_written_as_png_and_pdf(diagnosis):
+    files = dict(figure_files(drawings(diagnosis)))
+    assert set(files) == {f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+    for name, content in files.items():
+        if name.endswith("png"):
+            assert content[:8] == b"\x89PNG\r\n\x1a\n"
+            width, height = struct.unpack(">II", content[16:24])
+            assert width >= 1000
+            assert height >= 600
+        else:
+            assert content.startswith(b"%PDF")
+            assert b"/Type3" not in content  # journals refuse these fonts
+            assert b"CreationDate" not in content
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(diagnosis):
+    before = dict(mpl.rcParams)
+    figure_bytes(drawings(diagnosis)["budget"](), "pdf")
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_same_report_gives_the_same_bytes(diagnosis):
+    for kind in ("png", "pdf"):
+        first, second = (figure_bytes(drawings(diagnosis)["spectra"](), kind) for _ in range(2))
+        assert first == second
+
+
+def test_awkward_names_are_drawn_without_a_warning(awkward):
+    other = dataclasses.replace(awkward, inputs=dataclasses.replace(awkward.inputs, name_x="图像 $\\frac{", name_y=""))
+    for each in (awkward, other):
+        for draw in drawings(each).values():
+            figure_bytes(draw(), "png")
+
+
+def test_figures_of_a_comparison(several, awkward):
+    files = dict(figure_files(comparison_drawings(compare([Report(d) for d in [*several, awkward]]))))
+    assert len(files) == 6
+    assert all(len(content) > 5000 for content in files.values())
+
+
+def test_the_bars_of_the_waterfall_end_at_the_loss(diagnosis):
+    axes = drawings(diagnosis)["budget"]().axes[0]
+    ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ends[-1] == pytest.approx(diagnosis.budget.infonce_sym.value)
+    assert ends[-2] == pytest.approx(diagnosis.budget.infonce_sym.value, abs=1e-12)
+
+
+def test_the_distribution_function_is_the_distribution_function():
+    values = np.random.default_rng(0).lognormal(size=5000)
+    at, share = ecdf(np.append(values, np.nan))
+    assert len(at) <= 400
+    assert share[-1] == 1.0
+    np.testing.assert_allclose(share, [(values <= a).mean() for a in at], atol=1e-12)
+
+
+def test_a_spectrum_shows_what_is_above_rounding():
+    assert spectrum_shown(np.array([1.0, 0.1, 1e-18, 0.0, -1e-17])).tolist() == [1.0, 0.1]
+    assert spectrum_shown(np.zeros(3)).tolist() == []

@@ -1,0 +1,151 @@
+import copy
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from infomech import InputError
+from infomech.diagnosis import Estimate
+from infomech.report import SCHEMA_VERSION, Report, read_report_json
+from infomech.report.schema import dump_json, plain
+from infomech.report.view import View
+
+KEYS = ["schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance"]
+
+
+def strict(text):
+    def refuse(token):
+        raise AssertionError(f"{token} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_dictionary_has_exactly_the_keys_of_the_contract(diagnosis):
+    assert list(Report(diagnosis).to_dict()) == KEYS
+
+
+def test_an_estimate_has_exactly_the_four_keys(diagnosis):
+    content = Report(diagnosis).to_dict()
+    for estimate in (
+        content["budget"]["alignment"],
+        content["gap"]["energy_distance"],
+        content["geometry"]["x"]["hubness"],
+    ):
+        assert list(estimate) == ["value", "stderr", "low", "high"]
+    quantile = content["budget"]["effective_negatives_quantiles"]["x_to_y"]["0.5"]
+    assert list(quantile) == ["value", "stderr", "low", "high"]
+
+
+def test_report_json_reads_back_to_the_same_numbers(diagnosis, tmp_path):
+    report = Report(diagnosis)
+    report.save(tmp_path / "r", figures=False)
+    content = strict((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert content == report.to_dict()
+    assert read_report_json(tmp_path / "r") == content
+    assert read_report_json(tmp_path / "r" / "report.json") == content
+    view = View.of(content)
+    assert view.gap == diagnosis.gap
+    assert view.retrieval == diagnosis.retrieval
+    assert view.budget["divergence_sym"] == diagnosis.budget.divergence_sym
+
+
+def test_every_field_of_the_budget_is_written(diagnosis):
+    written = Report(diagnosis).to_dict()["budget"]
+    assert {field.name for field in dataclasses.fields(diagnosis.budget)} | {"log_kernel_mean"} == set(written)
+
+
+def test_what_is_not_finite_becomes_null_and_comes_back_as_nan(diagnosis, tmp_path):
+    broken = Estimate(float("nan"), float("inf"), float("-inf"), 1.0)
+    report = Report(dataclasses.replace(diagnosis, gap=diagnosis.gap | {"energy_distance": broken}))
+    page = report.save(tmp_path / "r", figures=False)
+    content = strict((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert content["gap"]["energy_distance"] == {"value": None, "stderr": None, "low": None, "high": 1.0}
+    assert content["findings"][2]["value"] is None
+    assert math.isnan(View.of(content).gap["energy_distance"].value)
+    assert "n/a" in page.read_text(encoding="utf-8")
+
+
+def test_numpy_values_become_plain_numbers():
+    content = plain({"a": np.float32(0.5), "b": np.arange(2), "c": (np.bool_(True), None), "d": np.float64("nan")})
+    assert content == {"a": 0.5, "b": [0, 1], "c": [True, None], "d": None}
+    assert strict(dump_json(content)) == content
+
+
+def test_the_terms_of_the_budget_add_up_to_the_loss(diagnosis):
+    *terms, total = View.of(Report(diagnosis).to_dict()).terms()
+    assert total.total
+    assert not any(term.total for term in terms)
+    assert math.fsum(term.share.value for term in terms) == pytest.approx(diagnosis.budget.infonce_sym.value, abs=1e-12)
+    for term in terms:
+        assert term.share.low <= term.share.value <= term.share.high
+
+
+def test_a_term_with_a_minus_sign_turns_its_interval_around(diagnosis):
+    terms = {term.key: term.share for term in View.of(Report(diagnosis).to_dict()).terms()}
+    divergence, dispersion = diagnosis.budget.divergence_sym, diagnosis.budget.dispersion_x_relative
+    assert (terms["divergence_sym"].low, terms["divergence_sym"].high) == (-divergence.high, -divergence.low)
+    assert terms["dispersion_x_relative"].high == -0.5 * dispersion.low
+    assert terms["dispersion_x_relative"].stderr == 0.5 * dispersion.stderr
+
+
+def test_reading_what_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"report\.json does not exist; name a folder that `infomech report` wrote"):
+        read_report_json(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
+def test_reading_what_is_no_json(tmp_path, text):
+    (tmp_path / "report.json").write_bytes(text)
+    with pytest.raises(InputError, match="is not JSON"):
+        read_report_json(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"budget": 1}, 3, None])
+def test_reading_json_that_is_no_report(tmp_path, content):
+    (tmp_path / "report.json").write_bytes(dump_json(content))
+    with pytest.raises(InputError, match="is no infomech report: it has no schema_version"):
+        read_report_json(tmp_path)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, str(SCHEMA_VERSION), None])
+def test_reading_another_schema(tmp_path, version, diagnosis):
+    (tmp_path / "report.json").write_bytes(dump_json(Report(diagnosis).to_dict() | {"schema_version": version}))
+    with pytest.raises(InputError, match=f"reads {SCHEMA_VERSION}; run `infomech report` again"):
+        read_report_json(tmp_path)
+
+
+@pytest.mark.parametrize("key", KEYS[1:])
+def test_reading_a_report_that_lacks_a_part(tmp_path, key, diagnosis):
+    content = Report(diagnosis).to_dict()
+    del content[key]
+    (tmp_path / "report.json").write_bytes(dump_json(content))
+    with pytest.raises(InputError, match=f"it lacks {key}"):
+        read_report_json(tmp_path)
+
+
+@pytest.mark.parametrize(("part", "key"), [("budget", "alignment"), ("inputs", "name_x"), ("geometry", "x")])
+def test_a_report_without_a_needed_number_is_refused(part, key, diagnosis):
+    content = copy.deepcopy(Report(diagnosis).to_dict())
+    del content[part][key]
+    with pytest.raises(InputError, match=f"the report is no complete infomech report.*{key}"):
+        View.of(content)
+
+
+def test_drawing_libraries_wait_until_a_report_is_saved():
+    heavy = "{'plotly', 'matplotlib', 'jinja2'}"
+    code = f"import sys, infomech.report; print({heavy} & {{m.split('.')[0] for m in sys.modules}})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_a_report_is_frozen_and_hands_out_its_parts(diagnosis):
+    report = Report(diagnosis)
+    assert (report.budget, report.gap) == (diagnosis.budget, diagnosis.gap)
+    assert (report.geometry, report.retrieval) == (diagnosis.geometry, diagnosis.retrieval)
+    assert report.findings is diagnosis.findings
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.diagnosis = None
