@@ -62,7 +62,7 @@ Normalize = Annotated[
     bool | None,
     typer.Option(
         "--normalize/--no-normalize",
-        help="Bring rows to unit length, or refuse rows that are not; by default they are brought there and a note says so.",
+        help="Bring rows to unit length, or refuse those that are not; by default they are, and a note says so.",
         rich_help_panel="What the rows mean",
     ),
 ]

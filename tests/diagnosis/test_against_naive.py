@@ -13,7 +13,7 @@ from cases import captions
 from infomech.diagnosis import examine
 from infomech.diagnosis.centering import centering_bias
 from infomech.diagnosis.frechet import _distance, _moments
-from infomech.diagnosis.gap import gap
+from infomech.diagnosis.gaps import gap
 from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.sweeps import run_sweeps
 from infomech.measures import PairedSample

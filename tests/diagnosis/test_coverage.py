@@ -11,7 +11,7 @@ import infomech as im
 from cases import image_text
 from infomech.diagnosis import Estimate
 from infomech.diagnosis.budget import energy_budget
-from infomech.diagnosis.gap import gap_measures
+from infomech.diagnosis.gaps import gap_measures
 from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.sweeps import run_sweeps
 from infomech.measures import PairedSample

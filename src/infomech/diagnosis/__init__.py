@@ -5,6 +5,6 @@ from .diagnosis import Diagnosis, Inputs, Pictures
 from .estimate import Estimate
 from .examine import examine
 from .findings import Finding
-from .gap import gap
+from .gaps import gap
 
 __all__ = ["Diagnosis", "EnergyBudget", "Estimate", "Finding", "Inputs", "Pictures", "decompose", "examine", "gap"]

@@ -21,7 +21,7 @@ from .budget import energy_budget
 from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
-from .gap import gap_measures
+from .gaps import gap_measures
 from .replicates import group_sums
 from .retrieval import retrieval_scores
 from .spectrum import side_geometry

@@ -4,8 +4,7 @@
 """
 
 from .comparison import Comparison, compare
-from .diagnose import diagnose
-from .report import Report
+from .report import Report, diagnose
 from .schema import SCHEMA_VERSION, read_report_json
 
 __all__ = ["SCHEMA_VERSION", "Comparison", "Report", "compare", "diagnose", "read_report_json"]
