@@ -162,7 +162,7 @@ def _strong(text: str, strong: bool) -> str:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    return "" if estimate is None else f"{value_text(estimate)} ({interval_text(estimate)})"
+    return "" if estimate is None else f"{value_text(estimate)} ({interval_text(estimate, exact=None)})"
 
 
 def _figure(figures: bool, name: str) -> list[str]:

@@ -204,7 +204,9 @@ def decimals(estimate: Estimate) -> int:
     """Decimals that the error allows: two significant digits of it, at most six."""
     error = estimate.stderr
     if not (math.isfinite(error) and error > 0):
-        width = (estimate.high - estimate.low) / 4
+        if estimate.low == estimate.high == round(estimate.value):
+            return 0
+        width = estimate.high - estimate.low
         error = width if math.isfinite(width) and width > 0 else abs(estimate.value) / 100
     if not (math.isfinite(error) and error > 0):
         return 3 if estimate.value != 0 else 0
@@ -241,14 +243,16 @@ def error_text(estimate: Estimate) -> str:
     return number(estimate.stderr, decimals(estimate))
 
 
-def interval_text(estimate: Estimate) -> str:
-    """The 95% interval; "exact" where there is no sampling error.
+def interval_text(estimate: Estimate, *, exact: str | None = "exact") -> str:
+    """The 95% interval; the word for exact where there is no sampling error, unless that is None.
 
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), interval_text(Estimate.exact(2.0))
     ('0.1193 to 0.1276', 'exact')
+    >>> interval_text(Estimate.exact(1.0), exact=None)  # a median rank, which a sample may happen to leave no doubt of
+    '1 to 1'
     """
-    if estimate.stderr == 0 and estimate.low == estimate.high:
-        return "exact"
+    if exact is not None and estimate.stderr == 0 and estimate.low == estimate.high:
+        return exact
     places = decimals(estimate)
     low, high = number(estimate.low, places), number(estimate.high, places)
     return MISSING if low == high == MISSING else f"{low} to {high}"
@@ -258,7 +262,7 @@ def with_error(estimate: Estimate) -> str:
     """Value and standard error.
 
     >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
-    ('−0.1235 ± 0.0021', '2.000')
+    ('−0.1235 ± 0.0021', '2')
     """
     error = error_text(estimate)
     return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")
