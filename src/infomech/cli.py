@@ -217,12 +217,24 @@ def demo(
 
 
 def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:
+    import torch
+
     from .experiments.digits import load_halves, train_two_tower
     from .io import write_embeddings
 
+    @contextmanager
+    def one_thread() -> Iterator[None]:
+        """A step's matrices are too small to share: two threads would spend the time waiting for each other."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
     data = load_halves(seed)
     for name, weight in weights.items():
-        with _progress(f"Training with divergence weight {weight:g}") as step:
+        with _progress(f"Training with divergence weight {weight:g}") as step, one_thread():
             model = train_two_tower(
                 data,
                 divergence_weight=weight,

@@ -109,6 +109,7 @@ def budget_of(x, y, tau):
         effective_negatives_quantiles={k: quantiles(v) for k, v in effective.items()},
         negatives=float(n - 1),
         plain=parts,
+        support=both["0.5"].value,
         resolved=both["0.5"].value >= 10,
     )
     return budget, {k: np.sort(v) for k, v in effective.items()}

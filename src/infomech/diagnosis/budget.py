@@ -60,7 +60,8 @@ class EnergyBudget:
     effective_negatives_quantiles: dict[Direction, dict[str, Estimate]]  # keys "0.05", "0.25", "0.5", "0.75", "0.95"
     negatives: float  # N: mean number of negatives of an anchor
     plain: dict[str, Estimate]  # the same parts without the correction of the logarithm's bias
-    resolved: bool  # False where too few effective neighbours support the smoothed densities
+    support: float  # effective neighbours behind the median anchor's density, for the worst of the four densities
+    resolved: bool  # whether `support` is at least 10
 
     @property
     def log_kernel_mean(self) -> float:
@@ -173,7 +174,9 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
         sample.groups,
         weights=torch.cat([sample.x.weights, sample.y.weights]),
     )
+    across = [quantiles[key]["0.5"].value for key in directions]
     within = [float(k.by_row.effective_count().median()) for k in (kernels.xx, kernels.yy)]
+    support = min(*across, *within)
     return EnergyBudget(
         temperature=temperature,
         **fields,
@@ -183,7 +186,8 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
         effective_negatives_quantiles=quantiles,
         negatives=math.exp(fields["log_negatives"].value),
         plain=plain,
-        resolved=min(median.value, *within) >= RESOLVED_FROM,
+        support=support,
+        resolved=support >= RESOLVED_FROM,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .budget import EnergyBudget
+from .budget import RESOLVED_FROM, EnergyBudget
 from .estimate import Estimate
 
 if TYPE_CHECKING:
@@ -150,11 +150,10 @@ def _negatives(e: Evidence) -> Iterator[Finding]:
             "density-not-resolved",
             "warning",
             "The densities are not resolved at this temperature",
-            f"The median anchor sees {count:.3g} effective negatives of {budget.negatives:,.0f}: dispersion and "
-            f"divergence "
-            "rest on a handful of neighbours, and no correction makes up for it. Read them at a higher temperature, or "
-            "with more data.",
-            count,
+            f"The smoothed densities rest on {budget.support:.3g} effective neighbours at the median anchor, fewer than "
+            f"{RESOLVED_FROM:.0f}: no correction makes dispersion and divergence sure. Read them at a higher temperature, "
+            "or with more data.",
+            budget.support,
         )
     needed = FEW_EFFECTIVE / share
     if batch is not None:
