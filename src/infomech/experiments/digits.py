@@ -49,7 +49,7 @@ def load_halves(seed: int = 0) -> DigitsHalves:
 class TwoTower(nn.Module):
     """Two multilayer perceptrons onto one sphere: 32 pixels, one hidden layer, `dim` coordinates of unit length."""
 
-    def __init__(self, dim: int = 32, *, hidden: int = 256, generator: torch.Generator | None = None) -> None:
+    def __init__(self, dim: int = 32, *, hidden: int = 64, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.tower_x = _tower(dim, hidden, generator)
         self.tower_y = _tower(dim, hidden, generator)
@@ -67,8 +67,9 @@ def _tower(dim: int, hidden: int, generator: torch.Generator | None) -> nn.Seque
     layers = nn.Sequential(nn.Linear(32, hidden), nn.ReLU(), nn.Linear(hidden, dim))
     for layer in layers:
         if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear", generator=generator)
-            nn.init.zeros_(layer.bias)
+            bound = layer.in_features**-0.5  # PyTorch's own choice, drawn from the generator
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layers
 
 
@@ -111,7 +112,8 @@ def train_two_tower(
         steps: steps of Adam.
         dim: dimension of the embeddings.
         seed: of the initial weights, the batches and the swaps.
-        swap: probability that a drawn pair's partner is another digit of its class: how loosely the two are tied.
+        swap: probability that a training pair's partner is exchanged, once and before training, for another digit of
+            its class: how loosely the two modalities are tied.
         progress: called after every step with the number of steps done.
 
     Raises:
@@ -124,11 +126,11 @@ def train_two_tower(
         raise InputError(f"batch_size is {batch_size}; with {rows} training pairs it must lie between 2 and {rows}")
     generator = torch.Generator().manual_seed(seed)
     model = TwoTower(dim, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    partners = data.train_y[swap_within_class(data.train_labels, swap, generator)]
     for step in range(steps):
         batch = torch.randperm(rows, generator=generator)[:batch_size]
-        partner = swap_within_class(data.train_labels, swap, generator)[batch] if swap > 0 else batch
-        x, y = model.embed_x(data.train_x[batch]), model.embed_y(data.train_y[partner])
+        x, y = model.embed_x(data.train_x[batch]), model.embed_y(partners[batch])
         loss = symmetric_infonce(x, y, temperature=temperature, divergence_weight=divergence_weight)
         optimizer.zero_grad()
         loss.backward()
