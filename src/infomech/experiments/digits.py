@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .._checks import InputError
 from ..losses import symmetric_infonce
 
-Halves = Float[Tensor, "n 32"]
-Labels = Int[Tensor, "n"]
+Halves = Float[Tensor, "_ 32"]
+Labels = Int[Tensor, "_"]
 
 TRAIN_ROWS = 1300  # of scikit-learn's 1,797 digits; the other 497 are for scoring
 
@@ -54,11 +54,11 @@ class TwoTower(nn.Module):
         self.tower_x = _tower(dim, hidden, generator)
         self.tower_y = _tower(dim, hidden, generator)
 
-    def embed_x(self, x: Halves) -> Float[Tensor, "n d"]:
+    def embed_x(self, x: Halves) -> Float[Tensor, "_ d"]:
         """Unit rows for left halves."""
         return nn.functional.normalize(self.tower_x(x), dim=1)
 
-    def embed_y(self, y: Halves) -> Float[Tensor, "n d"]:
+    def embed_y(self, y: Halves) -> Float[Tensor, "_ d"]:
         """Unit rows for right halves."""
         return nn.functional.normalize(self.tower_y(y), dim=1)
 
@@ -73,7 +73,7 @@ def _tower(dim: int, hidden: int, generator: torch.Generator | None) -> nn.Seque
     return layers
 
 
-def swap_within_class(labels: Labels, probability: float, generator: torch.Generator) -> Int[Tensor, "n"]:
+def swap_within_class(labels: Labels, probability: float, generator: torch.Generator) -> Labels:
     """Partner of every row: itself, or with `probability` a uniformly drawn row of the same label.
 
     >>> labels = torch.tensor([0, 1, 0, 1])

@@ -1,5 +1,15 @@
 """The InfoNCE family: function and module side by side."""
 
-from .infonce import SymmetricInfoNCE, symmetric_infonce
+from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
+from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symmetric_terms
 
-__all__ = ["SymmetricInfoNCE", "symmetric_infonce"]
+__all__ = [
+    "ConstantWeight",
+    "DivergenceController",
+    "LinearWarmup",
+    "SymmetricInfoNCE",
+    "SymmetricTerms",
+    "WeightSchedule",
+    "symmetric_infonce",
+    "symmetric_terms",
+]

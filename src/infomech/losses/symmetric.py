@@ -1,0 +1,231 @@
+"""The symmetric InfoNCE loss (CLIP's), with a weight on the batch's cross-modal divergence."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .._checks import InputError, check_temperature
+from .._typing import Rows, Scalar
+from ..reductions.tiled_infonce import PairedLogSums, paired_log_sums
+from ..reductions.tiles import SameGroup
+from ._inputs import (
+    check_paired,
+    check_shapes,
+    checked_bound,
+    checked_inverse_temperature,
+    checked_weights,
+    result_dtype,
+    weighted_mean,
+)
+from .schedules import DivergenceController, WeightSchedule
+
+CLIP_MAX_LOG_SCALE = math.log(100.0)
+
+
+class SymmetricTerms(NamedTuple):
+    """The two parts of the controlled loss, in nats: loss = infonce + lambda divergence."""
+
+    infonce: Scalar
+    divergence: Scalar | None  # Dsym of the batch; None if it was not asked for
+
+
+def symmetric_infonce(
+    x: Rows,
+    y: Rows,
+    *,
+    temperature: float | Tensor,
+    divergence_weight: float | Tensor = 0.0,
+    weights: Float[Tensor, "n"] | None = None,
+    groups: Int[Tensor, "n"] | None = None,
+) -> Scalar:
+    """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
+
+        L = (L_xy + L_yx) / 2 + lambda Dsym,   L_xy = -mean_i log softmax_j(x_i.y_j / tau)[i]
+        Dsym = (D_XY + D_YX) / 2
+        D_XY = mean_i [log mean_{j != i} exp(x_i.x_j / tau) - log mean_{j != i} exp(x_i.y_j / tau)]
+
+    Row i of ``x`` is paired with row i of ``y``; all other rows are negatives. **Rows are used as they are**: pass
+    unit rows, as CLIP does, for the cosine critic; the value is exact for rows of any norm. Memory is O(n d), forward
+    and backward. Logits and sums are float32 (float64 for float64 rows, and log-sums always), also under autocast and
+    for half-precision rows, whose loss is returned in float32. One derivative: differentiating the gradient again
+    raises an error. Under `torch.compile` the tiles are a graph break.
+
+    Args:
+        x: (n, d) embeddings of one modality, n >= 2.
+        y: (n, d) embeddings of the other.
+        temperature: tau > 0, a number or a tensor that may need a gradient.
+        divergence_weight: lambda; 0 is CLIP's loss, 3/4 is critical (T11), 1 replaces the cross-modal negatives of the
+            energy by within-modality ones. A tensor may need a gradient.
+        weights: (n,) non-negative weights of the pairs as anchors; they may need a gradient. Negatives are unweighted.
+        groups: (n,) integers; pairs of equal number (captions of one image, say) are not each other's negatives, in
+            all four sums.
+
+    Returns:
+        The loss in nats, a scalar.
+
+    Raises:
+        InputError: for anything but two equal-sized, finite, floating-point matrices of two rows or more on one
+            device, or a group that leaves its members no negative.
+
+    Source: D7, E1, T11, C1.
+
+    >>> x = torch.eye(3)
+    >>> round(symmetric_infonce(x, x, temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
+    0.5514
+    >>> round(symmetric_infonce(x, -x, temperature=1.0, divergence_weight=1.0).item(), 4)  # log(1 + 2 e)
+    1.862
+    """
+    plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
+    terms = symmetric_terms(
+        x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups
+    )
+    return combine(terms, divergence_weight)
+
+
+def combine(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
+    """infonce + lambda divergence, for a finite lambda."""
+    if not isinstance(divergence_weight, Tensor) and not math.isfinite(divergence_weight):
+        raise InputError(f"divergence_weight is {divergence_weight}; it must be finite (0 is CLIP, 0.75 is critical)")
+    if terms.divergence is None:
+        return terms.infonce
+    if isinstance(divergence_weight, Tensor):
+        divergence_weight = divergence_weight.to(terms.divergence).reshape(())
+    return terms.infonce + divergence_weight * terms.divergence
+
+
+def symmetric_terms(
+    x: Rows,
+    y: Rows,
+    *,
+    temperature: float | Tensor,
+    divergence: bool = True,
+    weights: Float[Tensor, "n"] | None = None,
+    groups: Int[Tensor, "n"] | None = None,
+) -> SymmetricTerms:
+    """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
+
+    >>> terms = symmetric_terms(torch.eye(3), -torch.eye(3), temperature=1.0)
+    >>> round(terms.infonce.item(), 4), terms.divergence.item()
+    (1.862, 0.0)
+    """
+    check_shapes(x, y)
+    check_paired(x, y)
+    inverse_temperature = checked_inverse_temperature(temperature, x.device)
+    pair_weights = checked_weights(weights, len(x))
+    exclusion = None
+    if groups is not None:
+        if tuple(groups.shape) != (len(x),):
+            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
+        exclusion = SameGroup(groups.to(x.device), groups.to(x.device))
+    sums = paired_log_sums(
+        x,
+        y,
+        inverse_temperature=inverse_temperature,
+        score_bound=checked_bound(x, y, inverse_temperature),
+        within=divergence,
+        exclusion=exclusion,
+    )
+    if groups is not None:
+        check_negatives(sums.x_to_y)
+    infonce, gap = pair_terms(sums)
+    dtype = result_dtype(x, y)
+    return SymmetricTerms(
+        weighted_mean(infonce, pair_weights).to(dtype),
+        None if gap is None else weighted_mean(gap, pair_weights).to(dtype),
+    )
+
+
+def pair_terms(sums: PairedLogSums) -> tuple[Tensor, Tensor | None]:
+    """Each pair's InfoNCE and its share of Dsym: the same number of points stands in every sum, so counts cancel."""
+    # log(1 + negatives / positive) keeps its digits when the loss is small; log(all) - positive does not.
+    one_way = torch.logaddexp(sums.x_to_y - sums.positive, torch.zeros_like(sums.positive))
+    other_way = torch.logaddexp(sums.y_to_x - sums.positive, torch.zeros_like(sums.positive))
+    infonce = (one_way + other_way) / 2
+    if sums.x_to_x is None or sums.y_to_y is None:
+        return infonce, None
+    return infonce, (sums.x_to_x - sums.x_to_y + sums.y_to_y - sums.y_to_x) / 2
+
+
+def check_negatives(log_sums: Tensor) -> None:
+    """Raise InputError if a row has no negative at all."""
+    lonely = torch.nonzero(log_sums.detach() == -math.inf).flatten()
+    if len(lonely):
+        raise InputError(
+            f"pair {int(lonely[0])} has no negative: its group is the whole batch; every batch needs two groups or more"
+        )
+
+
+class SymmetricInfoNCE(nn.Module):
+    """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature and weight.
+
+    Args:
+        temperature: tau, or its initial value when learned.
+        divergence_weight: lambda, a number or a schedule from `infomech.losses` (`LinearWarmup`,
+            `DivergenceController`): a schedule moves by one step with every call in training mode.
+        learn_temperature: learn log(1/tau), starting at `temperature`. Before every use it is clamped in place to
+            [0, log 100], as CLIP does: tau stays within [0.01, 1] and keeps its gradient at either end.
+
+    Raises:
+        InputError: if the temperature cannot be used, or cannot be learned from where it starts.
+
+    Source: D7, T11, C1.
+
+    >>> loss = SymmetricInfoNCE(temperature=0.07, divergence_weight=0.75)
+    >>> x = torch.nn.functional.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    >>> bool(loss(x, x) > 0)
+    True
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        divergence_weight: float | WeightSchedule = 0.0,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        if learn_temperature and not 0.01 <= temperature <= 1.0:
+            raise InputError(f"temperature is {temperature}; a learned one is kept within [0.01, 1]: start it there")
+        self.divergence_weight = divergence_weight
+        self.initial_temperature = float(temperature)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """tau as it is used now: a number, or a tensor with a gradient if it is learned."""
+        if self.log_scale is None:
+            return self.initial_temperature
+        with torch.no_grad():
+            self.log_scale.clamp_(0.0, CLIP_MAX_LOG_SCALE)
+        return torch.exp(-self.log_scale)
+
+    def forward(
+        self, x: Rows, y: Rows, *, weights: Float[Tensor, "n"] | None = None, groups: Int[Tensor, "n"] | None = None
+    ) -> Scalar:
+        """The loss of one batch: (n, d), (n, d) -> scalar."""
+        schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None
+        weight = schedule.weight() if schedule is not None else self.divergence_weight
+        assert not isinstance(weight, WeightSchedule)
+        terms = symmetric_terms(
+            x,
+            y,
+            temperature=self.temperature,
+            divergence=weight != 0 or isinstance(schedule, DivergenceController),
+            weights=weights,
+            groups=groups,
+        )
+        if schedule is not None and self.training:
+            schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))
+        return combine(terms, weight)
+
+    def extra_repr(self) -> str:
+        """The settings that are not submodules."""
+        learned = ", learned" if self.log_scale is not None else ""
+        weight = "" if isinstance(self.divergence_weight, nn.Module) else f", divergence_weight={self.divergence_weight}"
+        return f"temperature={float(self.temperature):.4g}{learned}{weight}"
+
+
+__all__ = ["SymmetricInfoNCE", "SymmetricTerms", "symmetric_infonce", "symmetric_terms"]

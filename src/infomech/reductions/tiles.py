@@ -1,0 +1,204 @@
+"""What the tiled losses share: block boundaries, buffers, entries to leave out, and log-sums gathered tile by tile."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+T = TypeVar("T")
+
+FIXED_SHIFT_LIMIT = 70.0  # exponentials up to exp(70) = 2.5e30 leave room in float32 for sums of 1e8 of them
+FIXED_SHIFT_LIMIT_DOUBLE = 600.0
+SMALLEST_SAFE_MEAN = 1e-30  # below this mean, what underflowed (< 1.2e-38 each) could matter at 1e-8
+SMALLEST_SAFE_MEAN_DOUBLE = 1e-290
+
+
+def tile_shape(device: torch.device) -> tuple[int, int]:
+    """Rows and columns of a tile: small enough for a CPU's cache, large enough to fill an accelerator."""
+    return (512, 1024) if device.type == "cpu" else (2048, 4096)
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Cut range(count) into the fewest runs of at most `size`, of nearly equal length.
+
+    >>> list(blocks(10, 4))
+    [slice(0, 4, None), slice(4, 7, None), slice(7, 10, None)]
+    """
+    parts = -(-count // size)
+    base, extra = divmod(count, parts) if parts else (0, 0)
+    start = 0
+    for k in range(parts):
+        stop = start + base + (k < extra)
+        yield slice(start, stop)
+        start = stop
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any input is; float32 otherwise: half-precision rows get float32 logits, sums and accumulators."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def without_autocast(method: Callable[..., T]) -> Callable[..., T]:
+    """Run a forward or backward with autocast off: the rows' own dtype decides, and buffers keep theirs."""
+
+    @wraps(method)
+    def run(ctx: Any, first: Tensor, *rest: Any) -> T:
+        with torch.autocast(first.device.type, enabled=False):
+            return method(ctx, first, *rest)
+
+    return run
+
+
+class Workspace:
+    """Two tile buffers that every tile of a sweep reuses: fresh memory costs page faults."""
+
+    def __init__(self, rows: int, cols: int, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._buffers = torch.empty(2, rows * cols, dtype=dtype, device=device)
+
+    def tile(self, rows: int, cols: int) -> Float[Tensor, "rows cols"]:
+        """The buffer that holds the scores."""
+        return self._buffers[0, : rows * cols].view(rows, cols)
+
+    def scratch(self, rows: int, cols: int) -> Float[Tensor, "rows cols"]:
+        """A second buffer of the same shape."""
+        return self._buffers[1, : rows * cols].view(rows, cols)
+
+
+def diagonal_of(tile: Tensor, rows: slice, cols: slice) -> tuple[int, int, Tensor]:
+    """The entries (i, i) of the whole matrix that lie in a tile: first i, last i + 1, and a view of them."""
+    low, high = max(rows.start, cols.start), min(rows.stop, cols.stop)
+    high = max(low, high)
+    part = tile[max(low - rows.start, 0) : high - rows.start, max(low - cols.start, 0) : high - cols.start]
+    return low, high, part.diagonal()
+
+
+class Exclusion(ABC):
+    """Which entries of the score matrix take no part in the sums."""
+
+    @abstractmethod
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:
+        """Overwrite the excluded entries of a tile that covers these rows and columns."""
+
+
+class Nothing(Exclusion):
+    """Every entry takes part."""
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        return
+
+
+class OwnRow(Exclusion):
+    """Entry (i, i) is left out: a row is not its own negative."""
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        diagonal_of(tile, rows, cols)[2].fill_(value)
+
+
+@dataclass(frozen=True)
+class SameGroup(Exclusion):
+    """Entries whose row and column carry the same group number are left out (E1)."""
+
+    rows: Int[Tensor, "n"]
+    cols: Int[Tensor, "m"]
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        tile.masked_fill_(self.rows[rows, None] == self.cols[None, cols], value)
+
+
+class Listed(Exclusion):
+    """The listed (row, column) entries are left out."""
+
+    def __init__(self, pairs: Int[Tensor, "p 2"]) -> None:
+        order = torch.argsort(pairs[:, 0], stable=True)
+        self._pairs = pairs[order]
+        self._rows = self._pairs[:, 0].contiguous()
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        bounds = torch.tensor([rows.start, rows.stop], device=self._rows.device)
+        first, last = torch.searchsorted(self._rows, bounds).tolist()
+        near = self._pairs[first:last]
+        near = near[(near[:, 1] >= cols.start) & (near[:, 1] < cols.stop)]
+        tile[near[:, 0] - rows.start, near[:, 1] - cols.start] = value
+
+
+class LogSums:
+    """log sum exp of many rows at once, gathered tile by tile; the n totals are kept in double precision.
+
+    With a fixed `shift` every tile holds exp(score - shift) already, one exponential for rows and columns alike.
+    With ``shift=None`` each row keeps the largest score that it has met, and any scores are safe.
+    """
+
+    def __init__(self, count: int, *, shift: float | None, device: torch.device) -> None:
+        self.shift = shift
+        start = -math.inf if shift is None else shift
+        self.peak = torch.full((count,), start, dtype=torch.float64, device=device)
+        self.total = torch.zeros(count, dtype=torch.float64, device=device)
+
+    def absorb_exponentials(self, tile: Tensor, where: slice, dim: int) -> None:
+        """Add the sums over `dim` of a tile that holds exp(score - shift)."""
+        self.total[where] += tile.sum(dim)
+
+    def absorb_scores(self, tile: Tensor, scratch: Tensor, where: slice, dim: int) -> None:
+        """Add the sums over `dim` of the exponentials of a tile that holds scores, which is left as it is."""
+        peak = self.peak[where]
+        top = torch.maximum(peak, tile.amax(dim).to(torch.float64))
+        level = torch.where(top == -math.inf, 0.0, top)  # nothing but excluded entries so far
+        torch.sub(tile, level.to(tile.dtype).unsqueeze(dim), out=scratch).exp_()
+        self.total[where] = self.total[where] * torch.exp(peak - level) + scratch.sum(dim)
+        self.peak[where] = top
+
+    def merge(self, other: "LogSums") -> None:
+        """Add sums over further columns of the same rows."""
+        if self.shift is not None:
+            self.total += other.total
+            return
+        top = torch.maximum(self.peak, other.peak)
+        level = torch.where(top == -math.inf, 0.0, top)
+        self.total = self.total * torch.exp(self.peak - level) + other.total * torch.exp(other.peak - level)
+        self.peak = top
+
+    def value(self) -> Float[Tensor, "n"]:
+        """The log-sums, in double precision; -inf for a row without entries."""
+        return self.total.log() + self.peak
+
+
+def fixed_shift(bound: float, dtype: torch.dtype) -> float | None:
+    """The shift under which exp(score - shift) cannot overflow for scores up to `bound`; None where none is known.
+
+    Scores within ±70 need no shift at all. Beyond that the largest possible score goes to +70, and scores more than
+    157 below the bound underflow: a sweep that ends with a mean below `SMALLEST_SAFE_MEAN` has to be done again with
+    running maxima.
+    """
+    limit = FIXED_SHIFT_LIMIT if dtype == torch.float32 else FIXED_SHIFT_LIMIT_DOUBLE
+    if not math.isfinite(bound):
+        return None
+    return max(0.0, bound - limit)
+
+
+def underflowed(sums: LogSums, entries: int, dtype: torch.dtype) -> Tensor:
+    """Whether a fixed shift may have lost more than the eighth digit somewhere (a boolean scalar)."""
+    return sums.total.min() < entries * (SMALLEST_SAFE_MEAN if dtype == torch.float32 else SMALLEST_SAFE_MEAN_DOUBLE)
+
+
+__all__ = [
+    "Exclusion",
+    "Listed",
+    "LogSums",
+    "Nothing",
+    "OwnRow",
+    "SameGroup",
+    "Workspace",
+    "blocks",
+    "compute_dtype",
+    "diagonal_of",
+    "fixed_shift",
+    "tile_shape",
+    "underflowed",
+    "without_autocast",
+]
