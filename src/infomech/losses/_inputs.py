@@ -61,7 +61,7 @@ def checked_weights(weights: Tensor | None, rows: int) -> Tensor | None:
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Scalar:
-    """sum w v / sum w, or the plain mean."""
+    """The weighted mean, sum w v / sum w, or the plain mean."""
     return values.mean() if weights is None else (weights * values).sum() / weights.sum()
 
 

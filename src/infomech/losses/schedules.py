@@ -20,7 +20,7 @@ class WeightSchedule(nn.Module, ABC):
 
     @abstractmethod
     def weight(self) -> float:
-        """lambda for the step to come."""
+        """The lambda of the step to come."""
 
     def advance(self, divergence: float | None) -> None:
         """One training step is done, on a batch of this Dsym (None if it was not computed)."""

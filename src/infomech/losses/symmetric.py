@@ -79,14 +79,12 @@ def symmetric_infonce(
     1.862
     """
     plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
-    terms = symmetric_terms(
-        x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups
-    )
+    terms = symmetric_terms(x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups)
     return combine(terms, divergence_weight)
 
 
 def combine(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
-    """infonce + lambda divergence, for a finite lambda."""
+    """The sum infonce + lambda divergence, for a finite lambda."""
     if not isinstance(divergence_weight, Tensor) and not math.isfinite(divergence_weight):
         raise InputError(f"divergence_weight is {divergence_weight}; it must be finite (0 is CLIP, 0.75 is critical)")
     if terms.divergence is None:
@@ -195,7 +193,7 @@ class SymmetricInfoNCE(nn.Module):
 
     @property
     def temperature(self) -> float | Tensor:
-        """tau as it is used now: a number, or a tensor with a gradient if it is learned."""
+        """The tau as it is used now: a number, or a tensor with a gradient if it is learned."""
         if self.log_scale is None:
             return self.initial_temperature
         with torch.no_grad():
@@ -224,7 +222,9 @@ class SymmetricInfoNCE(nn.Module):
     def extra_repr(self) -> str:
         """The settings that are not submodules."""
         learned = ", learned" if self.log_scale is not None else ""
-        weight = "" if isinstance(self.divergence_weight, nn.Module) else f", divergence_weight={self.divergence_weight}"
+        weight = (
+            "" if isinstance(self.divergence_weight, nn.Module) else f", divergence_weight={self.divergence_weight}"
+        )
         return f"temperature={float(self.temperature):.4g}{learned}{weight}"
 
 

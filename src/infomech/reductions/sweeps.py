@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._typing import OtherRows, Rows
-from .tiles import Exclusion, LogSums, Workspace, blocks, diagonal_of, tile_shape
+from .tiles import NEGLIGIBLE, Exclusion, KeptTiles, LogSums, Workspace, blocks, diagonal_of, tile_shape
 
 Vector = Float[Tensor, "k"]
 
@@ -30,7 +30,7 @@ class Side:
     gradient: Float[Tensor, "k d"] | None  # None: not wanted
 
     def weights(self, shift: float, dtype: torch.dtype) -> Vector | None:
-        """g exp(shift - r): the factor that turns exp(s - shift) into g exp(s - r)."""
+        """The factors g exp(shift - r), which turn exp(s - shift) into g exp(s - r)."""
         if self.log_sums is None or self.cotangent is None:
             return None
         return (self.cotangent * torch.exp(shift - self.log_sums)).to(dtype)
@@ -45,10 +45,12 @@ def gather(
     rows: LogSums,
     cols: LogSums | None,
     own: Vector | None = None,
+    kept: KeptTiles | None = None,
 ) -> None:
     """Add the exponentials of every score of x against y to the log-sums of the rows and, if given, of the columns.
 
-    `own` receives the scores s_ii, with the very rounding that duplicates of a pair meet in its sums.
+    `own` receives the scores s_ii, with the very rounding that duplicates of a pair meet in its sums; `kept`, with a
+    fixed shift, the first tiles of exponentials.
     """
     height, width = tile_shape(x.device)
     dtype = scale.dtype
@@ -57,14 +59,17 @@ def gather(
         left = x[i].to(dtype) * scale
         for j in blocks(len(y), width):
             right = y[j].to(dtype)
-            tile = torch.mm(left, right.mT, out=space.tile(len(left), len(right)))
+            room = kept.place(i, j) if kept is not None else None
+            tile = torch.mm(left, right.mT, out=room if room is not None else space.tile(len(left), len(right)))
             if own is not None:
                 low, high, diagonal = diagonal_of(tile, i, j)
                 own[low:high] = diagonal
             _absorb(tile, space, (i, j), exclusion, (rows, cols))
 
 
-def gather_within(x: Rows, *, scale: Tensor, exclusion: Exclusion, rows: LogSums) -> None:
+def gather_within(
+    x: Rows, *, scale: Tensor, exclusion: Exclusion, rows: LogSums, kept: KeptTiles | None = None
+) -> None:
     """Add the exponentials of every score of x against itself, each tile above the diagonal serving both its sides."""
     size = tile_shape(x.device)[0]
     dtype = scale.dtype
@@ -74,7 +79,8 @@ def gather_within(x: Rows, *, scale: Tensor, exclusion: Exclusion, rows: LogSums
         left = x[i].to(dtype) * scale
         for j in cuts[a:]:
             right = x[j].to(dtype)
-            tile = torch.mm(left, right.mT, out=space.tile(len(left), len(right)))
+            room = kept.place(i, j) if kept is not None else None
+            tile = torch.mm(left, right.mT, out=room if room is not None else space.tile(len(left), len(right)))
             _absorb(tile, space, (i, j), exclusion, (rows, None if i == j else rows))
 
 
@@ -94,19 +100,27 @@ def _absorb(
             if part is not None:
                 part.absorb_scores(tile, scratch, where[side], 1 - side)
         return
-    if shift != 0.0:
-        tile.sub_(shift)
-    tile.exp_()
-    exclusion.clear(tile, *where, 0.0)
+    _exponentials(tile, shift, where, exclusion)
     for side, part in enumerate(sums):
         if part is not None:
             part.absorb_exponentials(tile, where[side], 1 - side)
 
 
 def scatter(
-    x: Rows, y: OtherRows, *, scale: Tensor, shift: float | None, exclusion: Exclusion, row: Side, col: Side
+    x: Rows,
+    y: OtherRows,
+    *,
+    scale: Tensor,
+    shift: float | None,
+    exclusion: Exclusion,
+    row: Side,
+    col: Side,
+    kept: tuple[KeptTiles, Tensor] | None = None,
 ) -> None:
-    """Add G y to the rows' gradients and G^T x to the columns', both still to be multiplied by `scale`."""
+    """Add G y to the rows' gradients and G^T x to the columns', both still to be multiplied by `scale`.
+
+    `kept` holds tiles that the forward sweep left, with the buffer that they are in.
+    """
     height, width = tile_shape(x.device)
     dtype = scale.dtype
     space = Workspace(min(height, len(x)), min(width, len(y)), dtype=dtype, device=x.device)
@@ -116,15 +130,27 @@ def scatter(
         scaled = left * scale
         for j in blocks(len(y), width):
             right = y[j].to(dtype)
-            tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
-            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, col), shift, factors)
+            tile = kept[0].find(i, j, kept[1]) if kept is not None and factors is not None else None
+            if tile is None:
+                tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
+                if shift is not None:
+                    _exponentials(tile, shift, (i, j), exclusion)
+            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
             if row.gradient is not None:
                 row.gradient[i].addmm_(weights, right)
             if col.gradient is not None:
                 col.gradient[j].addmm_(weights.mT, left)
 
 
-def scatter_within(x: Rows, *, scale: Tensor, shift: float | None, exclusion: Exclusion, row: Side) -> None:
+def scatter_within(
+    x: Rows,
+    *,
+    scale: Tensor,
+    shift: float | None,
+    exclusion: Exclusion,
+    row: Side,
+    kept: tuple[KeptTiles, Tensor] | None = None,
+) -> None:
     """Add (G + G^T) x to the gradients, with G_ij = g_i exp(s_ij - r_i); still to be multiplied by `scale`."""
     size = tile_shape(x.device)[0]
     dtype = scale.dtype
@@ -137,11 +163,24 @@ def scatter_within(x: Rows, *, scale: Tensor, shift: float | None, exclusion: Ex
         scaled = left * scale
         for j in cuts[a:]:
             right = x[j].to(dtype)
-            tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
-            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, row), shift, (factor, factor))
+            tile = kept[0].find(i, j, kept[1]) if kept is not None and shift is not None else None
+            if tile is None:
+                tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
+                if shift is not None:
+                    _exponentials(tile, shift, (i, j), exclusion)
+            factors = None if shift is None else (factor, factor)
+            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, row), factors)
             row.gradient[i].addmm_(weights, right)
             if i != j:
                 row.gradient[j].addmm_(weights.mT, left)
+
+
+def _exponentials(tile: Tensor, shift: float, where: tuple[slice, slice], exclusion: Exclusion) -> None:
+    """exp(score - shift) in place of the scores, and 0 for what is excluded."""
+    if shift != 0.0:
+        tile.sub_(shift)
+    tile.exp_()
+    exclusion.clear(tile, *where, 0.0)  # before any factor, which could overflow at an excluded entry
 
 
 def _softmax_weights(
@@ -150,22 +189,17 @@ def _softmax_weights(
     where: tuple[slice, slice],
     exclusion: Exclusion,
     sides: tuple[Side, Side],
-    shift: float | None,
     factors: tuple[Vector | None, Vector | None] | None,
 ) -> Tensor:
-    """The tile of G from the tile of scores; both buffers of the workspace are used up."""
+    """The tile of G: from the tile of exponentials where factors are given for a fixed shift, else from the scores."""
     scratch = space.scratch(*tile.shape)
-    if shift is None or factors is None:
+    if factors is None:
         return _softmax_weights_any_scores(tile, scratch, where, exclusion, sides)
-    if shift != 0.0:
-        tile.sub_(shift)
-    tile.exp_()
-    exclusion.clear(tile, *where, 0.0)  # first: an excluded entry's factor could overflow
     u, v = (None if f is None else f[part] for f, part in zip(factors, where, strict=True))
     if u is None or v is None:
         only = u[:, None] if u is not None else v
         assert only is not None
-        return tile.mul_(only)
+        return torch.mul(tile, only, out=scratch)
     return torch.add(u[:, None], v[None, :], out=scratch).mul_(tile)
 
 
@@ -178,7 +212,7 @@ def _softmax_weights_any_scores(
         sums, cotangent = sides[side].log_sums, sides[side].cotangent
         if sums is not None and cotangent is not None:
             level, factor = (v[where[side]].to(tile.dtype).unsqueeze(1 - side) for v in (sums, cotangent))
-            torch.sub(tile, level, out=buffer).exp_().mul_(factor)
+            torch.sub(tile, level, out=buffer).clamp_(min=NEGLIGIBLE).exp_().mul_(factor)
             parts.append(buffer)
     weights = parts[0] if len(parts) == 1 else tile.add_(scratch)
     exclusion.clear(weights, *where, 0.0)  # last: an excluded entry may exceed every log-sum

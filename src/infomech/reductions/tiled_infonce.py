@@ -19,7 +19,17 @@ from .sweeps import (
     scatter,
     scatter_within,
 )
-from .tiles import Exclusion, LogSums, Nothing, OwnRow, compute_dtype, fixed_shift, underflowed, without_autocast
+from .tiles import (
+    Exclusion,
+    KeptTiles,
+    LogSums,
+    Nothing,
+    OwnRow,
+    compute_dtype,
+    fixed_shift,
+    underflowed,
+    without_autocast,
+)
 
 Vector = Float[Tensor, "k"]
 
@@ -69,7 +79,7 @@ def row_log_sums(
     score_bound: float,
     exclusion: Exclusion | None = None,
 ) -> Float[Tensor, "n"]:
-    """log sum_j exp(x_i.y_j / tau) for every row of x, over the entries that are not excluded; float64."""
+    """The sums log sum_j exp(x_i.y_j / tau) for every row of x, over the entries that are not excluded; float64."""
     out: Tensor = _apply_rows(
         x, y, inverse_temperature.to(torch.float64), exclusion if exclusion is not None else Nothing(), score_bound
     )
@@ -90,30 +100,37 @@ class _PairedLogSums(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool
+        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool, keep: bool
     ) -> tuple[Tensor, ...]:
         work = scale.to(compute_dtype(x, y))
+        n = len(x)
+        kept = [
+            KeptTiles(entries if keep else 0, like=work) for entries in ([n * n, n * n, n * n] if within else [n * n])
+        ]
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
 
         def sweep(shift: float | None) -> list[LogSums]:
             sums = [LogSums(len(x), shift=shift, device=x.device) for _ in range(4 if within else 2)]
-            gather(x, y, scale=work, exclusion=exclusion, rows=sums[0], cols=sums[1], own=own)
-            for z, part in zip((x, y), sums[2:], strict=False):
-                gather_within(z, scale=work, exclusion=exclusion, rows=part)
+            gather(x, y, scale=work, exclusion=exclusion, rows=sums[0], cols=sums[1], own=own, kept=kept[0])
+            if within:
+                for z, part, store in zip((x, y), sums[2:], kept[1:], strict=True):
+                    gather_within(z, scale=work, exclusion=exclusion, rows=part, kept=store)
             return sums
 
         shift, sums = _with_safe_shift(sweep, bound, work.dtype, len(x))
         values = [part.value() for part in sums]
-        ctx.save_for_backward(x, y, scale, *values)
+        ctx.save_for_backward(x, y, scale, *values, *(store.buffer for store in kept))
         ctx.exclusion, ctx.shift, ctx.within = exclusion, shift, within
+        ctx.kept = [store.without_buffer() for store in kept]
         return positive_scores(own, paired_scores(x, y, scale), torch.maximum(values[0], values[1])), *values
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, scale, *values = ctx.saved_tensors
         positive, *rest = cotangents
+        x, y, scale, *saved = ctx.saved_tensors
+        values, kept = saved[: len(rest)], list(zip(ctx.kept, saved[len(rest) :], strict=True))
         # Both gradients are needed for the temperature's, and then they are there anyway.
         want_x = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
         want_y = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
@@ -126,11 +143,11 @@ class _PairedLogSums(Function):
         rest = [c / unit for c in rest]
         options = {"scale": work, "shift": ctx.shift, "exclusion": ctx.exclusion}
         row, col = Side(values[0], rest[0], grad_x), Side(values[1], rest[1], grad_y)
-        scatter(x, y, row=row, col=col, **options)
+        scatter(x, y, row=row, col=col, kept=kept[0], **options)
         if ctx.within:
-            for z, value, cotangent, gradient in ((x, values[2], rest[2], grad_x), (y, values[3], rest[3], grad_y)):
+            for k, (z, gradient) in enumerate(((x, grad_x), (y, grad_y)), start=2):
                 if gradient is not None:
-                    scatter_within(z, row=Side(value, cotangent, gradient), **options)
+                    scatter_within(z, row=Side(values[k], rest[k], gradient), kept=kept[k - 1], **options)
         for gradient, other in ((grad_x, y), (grad_y, x)):
             if gradient is not None:
                 add_scaled_rows(gradient, other, positive / unit)
@@ -143,34 +160,35 @@ class _PairedLogSums(Function):
             grad_x.mul_(factor).to(x.dtype) if grad_x is not None and ctx.needs_input_grad[0] else None,
             grad_y.mul_(factor).to(y.dtype) if grad_y is not None and ctx.needs_input_grad[1] else None,
             grad_scale,
-            None,
-            None,
-            None,
+            *(None,) * 4,
         )
 
 
 class _RowLogSums(Function):
     @staticmethod
     @without_autocast
-    def forward(ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, keep: bool
+    ) -> Tensor:
         work = scale.to(compute_dtype(x, y))
+        kept = KeptTiles(len(x) * len(y) if keep else 0, like=work)
 
         def sweep(shift: float | None) -> list[LogSums]:
             rows = LogSums(len(x), shift=shift, device=x.device)
-            gather(x, y, scale=work, exclusion=exclusion, rows=rows, cols=None)
+            gather(x, y, scale=work, exclusion=exclusion, rows=rows, cols=None, kept=kept)
             return [rows]
 
         ctx.shift, sums = _with_safe_shift(sweep, bound, work.dtype, len(y))
         value = sums[0].value()
-        ctx.save_for_backward(x, y, scale, value)
-        ctx.exclusion = exclusion
+        ctx.save_for_backward(x, y, scale, kept.buffer, value)
+        ctx.exclusion, ctx.kept = exclusion, kept.without_buffer()
         return value
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, scale, value = ctx.saved_tensors
+        x, y, scale, buffer, value = ctx.saved_tensors
         (cotangent,) = cotangents
         work = scale.to(compute_dtype(x, y))
         size = cotangent.abs().max()
@@ -186,6 +204,7 @@ class _RowLogSums(Function):
             exclusion=ctx.exclusion,
             row=Side(value, cotangent / unit, grad_x),
             col=Side(None, None, grad_y),
+            kept=(ctx.kept, buffer),
         )
         grad_scale = None
         if ctx.needs_input_grad[2] and grad_x is not None:
@@ -195,8 +214,7 @@ class _RowLogSums(Function):
             grad_x.mul_(factor).to(x.dtype) if grad_x is not None and ctx.needs_input_grad[0] else None,
             grad_y.mul_(factor).to(y.dtype) if grad_y is not None else None,
             grad_scale,
-            None,
-            None,
+            *(None,) * 3,
         )
 
 
@@ -210,9 +228,7 @@ def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector
     return torch.where(negatives > rounded - 1.0, rounded, exact)
 
 
-def _with_safe_shift(
-    sweep: Any, bound: float, dtype: torch.dtype, entries: int
-) -> tuple[float | None, list[LogSums]]:
+def _with_safe_shift(sweep: Any, bound: float, dtype: torch.dtype, entries: int) -> tuple[float | None, list[LogSums]]:
     """Sweep with a fixed shift, and again with running maxima in the rare case that the shift lost digits."""
     shift = fixed_shift(bound, dtype)
     if shift is not None:
@@ -228,13 +244,15 @@ def _with_safe_shift(
 def _apply_paired(
     x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool
 ) -> tuple[Tensor, ...]:
-    out: tuple[Tensor, ...] = _PairedLogSums.apply(x, y, scale, exclusion, bound, within)
+    keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
+    out: tuple[Tensor, ...] = _PairedLogSums.apply(x, y, scale, exclusion, bound, within, keep)
     return out
 
 
 @torch.compiler.disable
 def _apply_rows(x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float) -> Tensor:
-    out: Tensor = _RowLogSums.apply(x, y, scale, exclusion, bound)
+    keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
+    out: Tensor = _RowLogSums.apply(x, y, scale, exclusion, bound, keep)
     return out
 
 

@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 FIXED_SHIFT_LIMIT = 70.0  # exponentials up to exp(70) = 2.5e30 leave room in float32 for sums of 1e8 of them
 FIXED_SHIFT_LIMIT_DOUBLE = 600.0
+FIXED_SHIFT_BOUND = 150.0  # scores that can differ by more will hardly do with one shift: do not try
+KEPT_BYTES = 2**26
+NEGLIGIBLE = -80.0  # exponents below are raised to it: 2e-35 of the largest term, and no slow subnormal numbers
 SMALLEST_SAFE_MEAN = 1e-30  # below this mean, what underflowed (< 1.2e-38 each) could matter at 1e-8
 SMALLEST_SAFE_MEAN_DOUBLE = 1e-290
 
@@ -76,6 +79,41 @@ def diagonal_of(tile: Tensor, rows: slice, cols: slice) -> tuple[int, int, Tenso
     high = max(low, high)
     part = tile[max(low - rows.start, 0) : high - rows.start, max(low - cols.start, 0) : high - cols.start]
     return low, high, part.diagonal()
+
+
+class KeptTiles:
+    """The first tiles of exponentials of a forward sweep, up to a fixed number of bytes, to spare their recomputation.
+
+    A constant budget, so that memory stays O(n d): at n = 4,096 it holds every tile, at 131,072 one in a thousand.
+    """
+
+    def __init__(self, entries: int, *, like: Tensor) -> None:
+        self.buffer = like.new_empty(min(entries, KEPT_BYTES // like.dtype.itemsize))
+        self._where: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._used = 0
+
+    def place(self, i: slice, j: slice) -> Tensor | None:
+        """Room for the tile of these rows and columns, or None when the budget is spent."""
+        key, shape = (i.start, j.start), (i.stop - i.start, j.stop - j.start)
+        if key not in self._where:
+            if self._used + shape[0] * shape[1] > len(self.buffer):
+                return None
+            self._where[key] = (self._used, *shape)
+            self._used += shape[0] * shape[1]
+        return self.find(i, j, self.buffer)
+
+    def without_buffer(self) -> "KeptTiles":
+        """The directory alone: autograd keeps the buffer, and frees it after the backward sweep."""
+        directory = KeptTiles(0, like=self.buffer)
+        directory._where = self._where
+        return directory
+
+    def find(self, i: slice, j: slice, buffer: Tensor) -> Tensor | None:
+        """The kept tile of these rows and columns, in a buffer that autograd may have handed back."""
+        if (i.start, j.start) not in self._where:
+            return None
+        start, rows, cols = self._where[i.start, j.start]
+        return buffer[start : start + rows * cols].view(rows, cols)
 
 
 class Exclusion(ABC):
@@ -149,7 +187,7 @@ class LogSums:
         peak = self.peak[where]
         top = torch.maximum(peak, tile.amax(dim).to(torch.float64))
         level = torch.where(top == -math.inf, 0.0, top)  # nothing but excluded entries so far
-        torch.sub(tile, level.to(tile.dtype).unsqueeze(dim), out=scratch).exp_()
+        torch.sub(tile, level.to(tile.dtype).unsqueeze(dim), out=scratch).clamp_(min=NEGLIGIBLE).exp_()
         self.total[where] = self.total[where] * torch.exp(peak - level) + scratch.sum(dim)
         self.peak[where] = top
 
@@ -176,7 +214,7 @@ def fixed_shift(bound: float, dtype: torch.dtype) -> float | None:
     running maxima.
     """
     limit = FIXED_SHIFT_LIMIT if dtype == torch.float32 else FIXED_SHIFT_LIMIT_DOUBLE
-    if not math.isfinite(bound):
+    if not bound <= limit + FIXED_SHIFT_BOUND - FIXED_SHIFT_LIMIT:
         return None
     return max(0.0, bound - limit)
 
@@ -187,7 +225,9 @@ def underflowed(sums: LogSums, entries: int, dtype: torch.dtype) -> Tensor:
 
 
 __all__ = [
+    "NEGLIGIBLE",
     "Exclusion",
+    "KeptTiles",
     "Listed",
     "LogSums",
     "Nothing",
