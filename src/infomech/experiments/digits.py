@@ -133,7 +133,7 @@ def train_two_tower(
         x, y = model.embed_x(data.train_x[batch]), model.embed_y(partners[batch])
         loss = symmetric_infonce(x, y, temperature=temperature, divergence_weight=divergence_weight)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         if progress is not None:
             progress(step + 1)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..reductions.tiled_infonce import PairedLogSums, paired_log_sums
 from ..reductions.tiles import SameGroup
@@ -21,8 +21,7 @@ from ._inputs import (
     weighted_mean,
 )
 from .schedules import DivergenceController, WeightSchedule
-
-CLIP_MAX_LOG_SCALE = math.log(100.0)
+from .temperature import TemperedLoss
 
 
 class SymmetricTerms(NamedTuple):
@@ -156,7 +155,7 @@ def check_negatives(log_sums: Tensor) -> None:
         )
 
 
-class SymmetricInfoNCE(nn.Module):
+class SymmetricInfoNCE(TemperedLoss):
     """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature and weight.
 
     Args:
@@ -183,22 +182,8 @@ class SymmetricInfoNCE(nn.Module):
         divergence_weight: float | WeightSchedule = 0.0,
         learn_temperature: bool = False,
     ) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        if learn_temperature and not 0.01 <= temperature <= 1.0:
-            raise InputError(f"temperature is {temperature}; a learned one is kept within [0.01, 1]: start it there")
+        super().__init__(temperature, learn_temperature=learn_temperature)
         self.divergence_weight = divergence_weight
-        self.initial_temperature = float(temperature)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
-
-    @property
-    def temperature(self) -> float | Tensor:
-        """The tau as it is used now: a number, or a tensor with a gradient if it is learned."""
-        if self.log_scale is None:
-            return self.initial_temperature
-        with torch.no_grad():
-            self.log_scale.clamp_(0.0, CLIP_MAX_LOG_SCALE)
-        return torch.exp(-self.log_scale)
 
     def forward(
         self, x: Rows, y: Rows, *, weights: Float[Tensor, "n"] | None = None, groups: Int[Tensor, "n"] | None = None
@@ -218,14 +203,6 @@ class SymmetricInfoNCE(nn.Module):
         if schedule is not None and self.training:
             schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))
         return combine(terms, weight)
-
-    def extra_repr(self) -> str:
-        """The settings that are not submodules."""
-        learned = ", learned" if self.log_scale is not None else ""
-        weight = (
-            "" if isinstance(self.divergence_weight, nn.Module) else f", divergence_weight={self.divergence_weight}"
-        )
-        return f"temperature={float(self.temperature):.4g}{learned}{weight}"
 
 
 __all__ = ["SymmetricInfoNCE", "SymmetricTerms", "symmetric_infonce", "symmetric_terms"]

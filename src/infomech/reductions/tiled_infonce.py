@@ -27,6 +27,7 @@ from .tiles import (
     OwnRow,
     compute_dtype,
     fixed_shift,
+    outside_graphs,
     underflowed,
     without_autocast,
 )
@@ -83,6 +84,12 @@ def row_log_sums(
     out: Tensor = _apply_rows(
         x, y, inverse_temperature.to(torch.float64), exclusion if exclusion is not None else Nothing(), score_bound
     )
+    return out
+
+
+def row_scores(x: Rows, y: Rows, inverse_temperature: Tensor) -> Float[Tensor, "n"]:
+    """The scores x_i.y_i / tau of matching rows, float64; differentiable once, and no n x d temporary is kept."""
+    out: Tensor = _RowScores.apply(x, y, inverse_temperature.to(torch.float64))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -218,6 +225,26 @@ class _RowLogSums(Function):
         )
 
 
+class _RowScores(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        products = paired_scores(x, y, torch.ones_like(scale))
+        ctx.save_for_backward(x, y, scale, products)
+        return products * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, scale, products = ctx.saved_tensors
+        grads = []
+        for rows, other, wanted in ((x, y, ctx.needs_input_grad[0]), (y, x, ctx.needs_input_grad[1])):
+            if wanted:
+                gradient = torch.zeros_like(rows, dtype=compute_dtype(x, y))
+                add_scaled_rows(gradient, other, cotangents[0] * scale)
+            grads.append(gradient.to(rows.dtype) if wanted else None)
+        return *grads, (cotangents[0] * products).sum()
+
+
 def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector:
     """The pairs' scores with the rounding that serves the loss best.
 
@@ -239,21 +266,20 @@ def _with_safe_shift(sweep: Any, bound: float, dtype: torch.dtype, entries: int)
     return None, sweep(None)
 
 
-# The tiles are a Python loop over views: a compiler would unroll it. A graph break here keeps compiled code correct.
-@torch.compiler.disable
+@outside_graphs
 def _apply_paired(
     x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool
 ) -> tuple[Tensor, ...]:
     keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
-    out: tuple[Tensor, ...] = _PairedLogSums.apply(x, y, scale, exclusion, bound, within, keep)
+    out: tuple[Tensor, ...] = _PairedLogSums.apply(x, y, scale, exclusion, bound, within, keep)  # type: ignore[no-untyped-call]
     return out
 
 
-@torch.compiler.disable
+@outside_graphs
 def _apply_rows(x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float) -> Tensor:
     keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
-    out: Tensor = _RowLogSums.apply(x, y, scale, exclusion, bound, keep)
+    out: Tensor = _RowLogSums.apply(x, y, scale, exclusion, bound, keep)  # type: ignore[no-untyped-call]
     return out
 
 
-__all__ = ["PairedLogSums", "paired_log_sums", "row_log_sums", "score_bound"]
+__all__ = ["PairedLogSums", "paired_log_sums", "row_log_sums", "row_scores", "score_bound"]

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 FIXED_SHIFT_LIMIT = 70.0  # exponentials up to exp(70) = 2.5e30 leave room in float32 for sums of 1e8 of them
@@ -47,15 +48,23 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def without_autocast(method: Callable[..., T]) -> Callable[..., T]:
-    """Run a forward or backward with autocast off: the rows' own dtype decides, and buffers keep theirs."""
+def without_autocast(method: Callable[P, T]) -> Callable[P, T]:
+    """Run a forward(ctx, x, ...) or backward(ctx, g, ...) with autocast off: the rows' own dtype decides."""
 
     @wraps(method)
-    def run(ctx: Any, first: Tensor, *rest: Any) -> T:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        first = args[1]
+        assert isinstance(first, Tensor)
         with torch.autocast(first.device.type, enabled=False):
-            return method(ctx, first, *rest)
+            return method(*args, **kwargs)
 
     return run
+
+
+def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """A graph break for `torch.compile`: it would unroll the Python loop over tiles. Compiled code stays correct."""
+    disable: Callable[[Callable[P, T]], Callable[P, T]] = torch.compiler.disable
+    return disable(function)
 
 
 class Workspace:
@@ -149,6 +158,18 @@ class SameGroup(Exclusion):
         tile.masked_fill_(self.rows[rows, None] == self.cols[None, cols], value)
 
 
+@dataclass(frozen=True)
+class Both(Exclusion):
+    """What either of two exclusions leaves out."""
+
+    first: Exclusion
+    second: Exclusion
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        self.first.clear(tile, rows, cols, value)
+        self.second.clear(tile, rows, cols, value)
+
+
 class Listed(Exclusion):
     """The listed (row, column) entries are left out."""
 
@@ -226,6 +247,7 @@ def underflowed(sums: LogSums, entries: int, dtype: torch.dtype) -> Tensor:
 
 __all__ = [
     "NEGLIGIBLE",
+    "Both",
     "Exclusion",
     "KeptTiles",
     "Listed",
@@ -238,6 +260,7 @@ __all__ = [
     "compute_dtype",
     "diagonal_of",
     "fixed_shift",
+    "outside_graphs",
     "tile_shape",
     "underflowed",
     "without_autocast",

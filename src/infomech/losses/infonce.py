@@ -1,0 +1,251 @@
+"""InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError, check_rows
+from .._typing import OtherRows, Rows, Scalar
+from ..reductions.tiled_infonce import row_log_sums, row_scores
+from ..reductions.tiles import Both, Exclusion, Listed, Nothing, OwnRow
+from ._inputs import (
+    check_shapes,
+    checked_bound,
+    checked_inverse_temperature,
+    checked_weights,
+    result_dtype,
+    weighted_mean,
+)
+from .temperature import TemperedLoss
+
+
+def infonce(
+    anchors: Rows,
+    candidates: OtherRows,
+    *,
+    temperature: float | Tensor,
+    positives: Int[Tensor, "..."] | None = None,
+    negatives: Float[Tensor, "... d"] | None = None,
+    in_batch: bool = True,
+    exclude_own: bool = False,
+    weights: Float[Tensor, "n"] | None = None,
+) -> Scalar:
+    """InfoNCE of every anchor against its candidates.
+
+        L = mean_i -log [exp(x_i.y_p / tau) / (exp(x_i.y_p / tau) + sum_{j != p} exp(x_i.y_j / tau))]
+
+    With several positives P_i of an anchor (supervised contrastive, Khosla et al. 2020), the mean over p in P_i of
+    -log [exp(x_i.y_p / tau) / sum_j exp(x_i.y_j / tau)], whose sum runs over all candidates, positives too.
+
+    Rows are used as they are: pass unit rows for the cosine critic. Memory is O((n + m) d). Logits and sums are
+    float32 (float64 for float64 rows); one derivative, as in `symmetric_infonce`.
+
+    Args:
+        anchors: (n, d) rows.
+        candidates: (m, d) rows that hold the positives; the others are in-batch negatives.
+        temperature: tau > 0, a number or a tensor that may need a gradient.
+        positives: (n,) index of each anchor's positive among the candidates; or (p, 2) pairs (anchor, candidate),
+            one or more for each anchor; by default candidate i belongs to anchor i.
+        negatives: (k, d) further negatives for every anchor (a queue), or (n, k, d), k of its own for each.
+        in_batch: use the other candidates as negatives; with False, only `negatives`.
+        exclude_own: candidate i is anchor i itself (one set against itself): it is left out.
+        weights: (n,) non-negative weights of the anchors; they may need a gradient.
+
+    Returns:
+        The loss in nats, a scalar.
+
+    Raises:
+        InputError: for inputs that cannot be used, an anchor without a positive, or no negatives at all.
+
+    Source: D7.
+
+    >>> x = torch.eye(3)
+    >>> round(infonce(x, x, temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
+    0.5514
+    >>> views = torch.cat([x, x])  # SimCLR: the other view of a row is its positive
+    >>> round(infonce(views, views, temperature=1.0, positives=torch.arange(6).roll(3), exclude_own=True).item(), 4)
+    0.9048
+    """
+    check_shapes(anchors, candidates, ("anchors", "candidates"))
+    scale = checked_inverse_temperature(temperature, anchors.device)
+    checked_bound(anchors, candidates, scale, ("anchors", "candidates"))
+    anchor_weights = checked_weights(weights, len(anchors))
+    if exclude_own and len(anchors) != len(candidates):
+        raise InputError(
+            f"exclude_own needs one set against itself; got {len(anchors)} anchors, {len(candidates)} candidates"
+        )
+    pairs = _pairs(positives, len(anchors), len(candidates), anchors.device)
+    if exclude_own and bool((pairs[:, 0] == pairs[:, 1]).any()):
+        raise InputError(
+            "exclude_own leaves row i out of anchor i's candidates, but positives names it; mend positives"
+        )
+    counts = torch.bincount(pairs[:, 0], minlength=len(anchors))
+    if bool((counts == 0).any()):
+        raise InputError(f"anchor {int(torch.nonzero(counts == 0)[0])} has no positive; drop it or name one")
+    single = len(pairs) == len(anchors)
+    own: Exclusion = OwnRow() if exclude_own else Nothing()
+    sums = []
+    if in_batch:
+        exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
+        sums.append(_log_sums(anchors, candidates, scale, exclusion))
+    elif not single:
+        raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
+    if negatives is not None:
+        sums.append(_against(anchors, negatives, scale))
+    if not sums or bool((torch.stack(sums).detach().amax(0) == -math.inf).any()):
+        raise InputError("an anchor has no negatives: pass more candidates, or negatives")
+    total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
+    if single:
+        partner = candidates if positives is None else candidates[pairs[torch.argsort(pairs[:, 0]), 1]]
+        # log(1 + negatives / positive) keeps its digits when the loss is small.
+        score = row_scores(anchors, partner, scale)
+        losses = torch.logaddexp(total - score, torch.zeros_like(score))
+    else:
+        losses = total - row_scores(anchors, _mean_positives(candidates, pairs, counts), scale)
+    return weighted_mean(losses, anchor_weights).to(result_dtype(anchors, candidates))
+
+
+def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device) -> Int[Tensor, "p 2"]:
+    """The positives as distinct (anchor, candidate) pairs."""
+    if positives is None:
+        if anchors != candidates:
+            raise InputError(
+                f"there are {anchors} anchors and {candidates} candidates; name each anchor's positive with positives="
+            )
+        positives = torch.arange(anchors, device=device)
+    positives = positives.to(device)
+    if positives.ndim == 1 and len(positives) == anchors:
+        positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
+    if positives.ndim != 2 or positives.shape[1] != 2:
+        raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
+    limits = torch.tensor([anchors, candidates], device=device)
+    if bool(((positives < 0) | (positives >= limits)).any()):
+        raise InputError(f"positives points outside the {anchors} anchors and {candidates} candidates")
+    distinct: Tensor = torch.unique(positives, dim=0)
+    return distinct
+
+
+def _log_sums(anchors: Tensor, others: Tensor, scale: Tensor, exclusion: Exclusion) -> Tensor:
+    bound = checked_bound(anchors, others, scale)
+    return row_log_sums(anchors, others, inverse_temperature=scale, score_bound=bound, exclusion=exclusion)
+
+
+def _against(anchors: Rows, negatives: Tensor, scale: Tensor) -> Float[Tensor, "n"]:
+    """Log-sums over further negatives: shared rows, or k rows for each anchor."""
+    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
+        raise InputError(
+            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
+            f"(k, {anchors.shape[1]}) or ({len(anchors)}, k, {anchors.shape[1]})"
+        )
+    if negatives.device != anchors.device:
+        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
+    check_rows(negatives.detach().flatten(0, -2), "negatives")
+    if negatives.ndim == 2:
+        return _log_sums(anchors, negatives, scale, Nothing())
+    if len(negatives) != len(anchors):
+        raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
+    dtype = result_dtype(anchors, negatives)
+    with torch.autocast(anchors.device.type, enabled=False):
+        scores = torch.einsum("nd,nkd->nk", anchors.to(dtype), negatives.to(dtype)).to(torch.float64) * scale
+    return scores.logsumexp(1)
+
+
+def _mean_positives(candidates: Tensor, pairs: Tensor, counts: Tensor) -> Float[Tensor, "n d"]:
+    """The mean of every anchor's positives, without holding a row for each pair."""
+    dtype = result_dtype(candidates)
+    share = counts.to(dtype).reciprocal()[pairs[:, 0]]
+    average = torch.sparse_coo_tensor(
+        pairs.T, share, (len(counts), len(candidates)), check_invariants=False, is_coalesced=True
+    )
+    with torch.autocast(candidates.device.type, enabled=False):
+        mean: Tensor = torch.sparse.mm(average, candidates.to(dtype))
+    return mean
+
+
+class InfoNCE(TemperedLoss):
+    """One-directional InfoNCE with its temperature, and a queue of past candidates as negatives if wanted (MoCo).
+
+    Args:
+        temperature: tau, or where it starts when learned.
+        learn_temperature: learn log(1/tau), clamped so that tau stays within [0.01, 1].
+        in_batch: use the other candidates of the batch as negatives.
+        queue_size: rows that the queue holds; 0 for none. In training mode every call puts its candidates, detached,
+            into the queue after use; the oldest leave. Until it has been filled, only what is there is used.
+        dim: number of features d; needed for a queue.
+
+    Source: D7; He et al. 2020 for the queue.
+
+    >>> loss = InfoNCE(temperature=0.5, queue_size=4, dim=3)
+    >>> value = loss(torch.eye(3), torch.eye(3))
+    >>> loss.queued().shape
+    torch.Size([3, 3])
+    """
+
+    queue: Tensor
+    queue_count: Tensor
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learn_temperature: bool = False,
+        in_batch: bool = True,
+        queue_size: int = 0,
+        dim: int | None = None,
+    ) -> None:
+        super().__init__(temperature, learn_temperature=learn_temperature)
+        if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
+            raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
+        self.in_batch = in_batch
+        self.register_buffer("queue", torch.zeros(queue_size, dim or 0))
+        self.register_buffer("queue_count", torch.zeros((), dtype=torch.int64))
+
+    def queued(self) -> Float[Tensor, "k d"]:
+        """The rows in the queue, in no particular order."""
+        return self.queue[: min(int(self.queue_count), len(self.queue))]
+
+    @torch.no_grad()
+    def enqueue(self, rows: Rows) -> None:
+        """Put rows into the queue, over the oldest ones."""
+        size = len(self.queue)
+        if rows.shape[1] != self.queue.shape[1]:
+            raise InputError(f"the queue holds rows of {self.queue.shape[1]} features; got {rows.shape[1]}")
+        rows = rows[-size:]
+        places = (int(self.queue_count) + torch.arange(len(rows), device=self.queue.device)) % size
+        self.queue[places] = rows.detach().to(self.queue)
+        self.queue_count += len(rows)
+
+    def forward(
+        self,
+        anchors: Rows,
+        candidates: OtherRows,
+        *,
+        positives: Int[Tensor, "..."] | None = None,
+        negatives: Float[Tensor, "... d"] | None = None,
+        exclude_own: bool = False,
+        weights: Float[Tensor, "n"] | None = None,
+    ) -> Scalar:
+        """The loss of one batch; the arguments are those of `infonce`."""
+        queued = self.queued().clone() if len(self.queue) else None  # a copy: the queue moves on before the backward
+        if queued is not None and len(queued):
+            if negatives is not None:
+                raise InputError("pass explicit negatives or use a queue, not both")
+            negatives = queued.to(anchors.dtype)
+        loss = infonce(
+            anchors,
+            candidates,
+            temperature=self.temperature,
+            positives=positives,
+            negatives=negatives,
+            in_batch=self.in_batch,
+            exclude_own=exclude_own,
+            weights=weights,
+        )
+        if self.training and len(self.queue):
+            self.enqueue(candidates)
+        return loss
+
+
+__all__ = ["InfoNCE", "infonce"]
