@@ -49,6 +49,15 @@ def sigmoid(x, y, temperature, bias):
     return -torch.nn.functional.logsigmoid(signs * (x @ y.mT / temperature + bias)).sum() / len(x)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small matrices: a second thread costs more than it gives, and much more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def no_shape_checks():
     """Bad shapes must meet the library's own checks here, not those of the test run."""

@@ -129,7 +129,9 @@ def test_queue_holds_the_latest_rows(naive) -> None:
         queries = naive.rows(4, 3, 9).float().requires_grad_()
         value = loss(queries, keys)
         value.backward()
-        expected = definition(queries, keys, 0.2, positives=[[i] for i in range(4)], negatives=seen[-7:], in_batch=False)
+        expected = definition(
+            queries, keys, 0.2, positives=[[i] for i in range(4)], negatives=seen[-7:], in_batch=False
+        )
         assert abs(value - expected) < 1e-5
         seen = torch.cat([seen, batch])
         held = {tuple(row.tolist()) for row in loss.queued()}

@@ -1,6 +1,8 @@
 """The symmetric loss against naive double precision, closed forms, and its own invariances."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -89,8 +91,8 @@ NAMES = [
 def test_float32_accuracy(naive, name: str, tau: float, weight: float) -> None:
     """1e-6 in the loss and 1e-5 in the gradients, of the size of the parts that they are the difference of.
 
-    A score of size S = max|s|/tau cannot be known in float32 to better than about S 2^-24, and an exponential's relative
-    error is its score's absolute one. A loss far below 1 nat is a sum of exponentials, and inherits that error.
+    A score of size S = max|s|/tau cannot be known in float32 to better than about S 2^-24, and an exponential's
+    relative error is its score's absolute one. A loss far below 1 nat is a sum of exponentials, and inherits that error.
     """
     x, y = (t.float() for t in hard_inputs(naive, name))
     temperature = torch.tensor(tau, dtype=torch.float64)
@@ -121,9 +123,7 @@ def test_kept_and_recomputed_tiles_agree(naive, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(tiles, "KEPT_BYTES", budget)
         leaves = fresh(x, y)
         results.append(
-            value_and_gradients(
-                lambda v=leaves: symmetric_infonce(*v, temperature=0.05, divergence_weight=0.5), leaves
-            )
+            value_and_gradients(lambda v=leaves: symmetric_infonce(*v, temperature=0.05, divergence_weight=0.5), leaves)
         )
     for value, gradients in results[1:]:
         assert value == results[0][0]
@@ -264,23 +264,28 @@ def test_autocast_changes_nothing(naive) -> None:
     assert torch.equal(found[1][0], expected[1][0])
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler itself looks at one
-def test_compiled_code_breaks_the_graph_and_stays_correct(naive) -> None:
-    x, y = fresh(naive.rows(90, 8, 1), naive.rows(90, 8, 2))
-    tau = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-    encoder = torch.nn.Linear(8, 8).double()
-
-    def step(a, b):
-        z = torch.nn.functional.normalize(encoder(a), dim=1)
-        return symmetric_infonce(z, b, temperature=tau, divergence_weight=0.5) * 2.0
-
-    leaves = [x, y, tau, encoder.weight]
-    expected = value_and_gradients(lambda: step(x, y), leaves)
-    compiled = torch.compile(step, backend="aot_eager")
-    found = value_and_gradients(lambda: compiled(x, y), leaves)
-    assert abs(found[0] - expected[0]) < 1e-12
-    for a, b in zip(found[1], expected[1], strict=True):
-        assert norm_error(a, b) < 1e-12
+def test_compiled_code_breaks_the_graph_and_stays_correct() -> None:
+    """In a process of its own, without the shape checks of this test run, which no compiler can trace."""
+    code = """
+import torch
+from infomech.losses import SymmetricInfoNCE
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+encoder, loss = torch.nn.Linear(8, 8), SymmetricInfoNCE(0.1, 0.5, learn_temperature=True)
+x, y = torch.randn(90, 8), torch.nn.functional.normalize(torch.randn(90, 8), dim=1)
+def step(a, b):
+    return loss(torch.nn.functional.normalize(encoder(a), dim=1), b) * 2.0
+def run(function):
+    encoder.zero_grad(), loss.zero_grad()
+    value = function(x, y)
+    value.backward()
+    return [value.detach(), encoder.weight.grad.clone(), loss.log_scale.grad.clone()]
+for a, b in zip(run(step), run(torch.compile(step, backend="aot_eager"))):
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+print("same")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "same\n"
 
 
 @settings(max_examples=20, deadline=None)
@@ -314,9 +319,6 @@ def test_splitting_a_weight_changes_nothing(naive) -> None:
 
 def test_memory_grows_with_n_and_not_with_its_square() -> None:
     """Peak of the process over the inputs, measured in a process of its own."""
-    import subprocess
-    import sys
-
     code = """
 import resource, torch
 from infomech.losses import symmetric_infonce
@@ -328,8 +330,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 symmetric_infonce(x, y, temperature=0.1, divergence_weight=1.0).backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run([sys.executable, "-c", code.format(n=20000)], capture_output=True, text=True, check=True)
-    # One 20,000 x 20,000 matrix is 1.6 GB; three budgets of kept tiles (201 MB) and the gradients are all there is.
+    done = subprocess.run([sys.executable, "-c", code.format(n=12000)], capture_output=True, text=True, check=True)
+    # One 12,000 x 12,000 matrix is 576 MB, and there are three; their budgets of kept tiles (201 MB) and the gradients are all there is.
     assert int(done.stdout) / 1e3 < 240
 
 

@@ -1,5 +1,6 @@
 """The InfoNCE family: function and module side by side."""
 
+from .distributed import Ranks
 from .infonce import InfoNCE, infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
@@ -10,6 +11,7 @@ __all__ = [
     "DivergenceController",
     "InfoNCE",
     "LinearWarmup",
+    "Ranks",
     "SigmoidLoss",
     "SymmetricInfoNCE",
     "SymmetricTerms",

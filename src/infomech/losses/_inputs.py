@@ -41,10 +41,14 @@ def checked_bound(x: Rows, y: OtherRows, inverse_temperature: Scalar, names: tup
 
 
 def check_paired(x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless row i of x can be paired with row i of y, in a batch that has negatives."""
+    """Raise InputError unless row i of x can be paired with row i of y."""
     if x.shape[0] != y.shape[0]:
         raise InputError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; row i of x is paired with row i of y")
-    if x.shape[0] < 2:
+
+
+def check_has_negatives(pairs: int) -> None:
+    """Raise InputError if a batch is a single pair."""
+    if pairs < 2:
         raise InputError("the batch holds one pair only; a contrastive loss needs negatives: two pairs or more")
 
 
@@ -71,6 +75,7 @@ def result_dtype(*rows: Tensor) -> torch.dtype:
 
 
 __all__ = [
+    "check_has_negatives",
     "check_paired",
     "check_shapes",
     "checked_bound",

@@ -1,6 +1,7 @@
 """The sigmoid loss (SigLIP): every pair of the batch is a yes-or-no question of its own."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,22 @@ from .._typing import Rows, Scalar
 from ..reductions.tiled_infonce import row_scores
 from ..reductions.tiled_sigmoid import softplus_sum
 from ..reductions.tiles import OwnRow
-from ._inputs import check_paired, check_shapes, checked_bound, checked_inverse_temperature, result_dtype
+from ._inputs import (
+    check_has_negatives,
+    check_paired,
+    check_shapes,
+    checked_bound,
+    checked_inverse_temperature,
+    result_dtype,
+)
+from .distributed import Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .sharded import sharded_softplus_sum
 from .temperature import TemperedLoss
 
 
-def sigmoid_loss(x: Rows, y: Rows, *, temperature: float | Tensor, bias: float | Tensor) -> Scalar:
+def sigmoid_loss(
+    x: Rows, y: Rows, *, temperature: float | Tensor, bias: float | Tensor, ranks: Ranks | None = None
+) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
         L = -(1/n) sum_ij log sigmoid(z_ij (x_i.y_j / tau + b)),   z_ij = 1 if i = j, and -1 otherwise
@@ -28,6 +40,7 @@ def sigmoid_loss(x: Rows, y: Rows, *, temperature: float | Tensor, bias: float |
         y: (n, d) embeddings of the other; row i belongs to row i of x.
         temperature: tau > 0, a number or a tensor that may need a gradient (SigLIP starts at 0.1).
         bias: b, a number or a tensor that may need a gradient (SigLIP starts at -10).
+        ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all n^2 questions, divided by n.
@@ -39,14 +52,44 @@ def sigmoid_loss(x: Rows, y: Rows, *, temperature: float | Tensor, bias: float |
     >>> round(sigmoid_loss(x, x, temperature=1.0, bias=0.0).item(), 4)  # log(1 + exp(-1)) + log 2
     1.0064
     """
+    if ranks is not None:
+        return _sharded_loss(x, y, temperature, bias, ranks)
+    scale, offset, _ = _checked(x, y, temperature, bias)
+    check_has_negatives(len(x))
+    rest = softplus_sum(x, y, inverse_temperature=scale, bias=offset, exclusion=OwnRow())
+    return ((_own_pairs(x, y, scale, offset) + rest) / len(x)).to(result_dtype(x, y))
+
+
+def _checked(x: Tensor, y: Tensor, temperature: float | Tensor, bias: float | Tensor) -> tuple[Tensor, Tensor, float]:
     check_shapes(x, y)
     check_paired(x, y)
     scale = checked_inverse_temperature(temperature, x.device)
-    checked_bound(x, y, scale)
-    offset = checked_bias(bias, x.device)
-    pairs = softplus(-(row_scores(x, y, scale) + offset), threshold=40.0).sum()
-    rest = softplus_sum(x, y, inverse_temperature=scale, bias=offset, exclusion=OwnRow())
-    return ((pairs + rest) / len(x)).to(result_dtype(x, y))
+    return scale, checked_bias(bias, x.device), checked_bound(x, y, scale)
+
+
+def _own_pairs(x: Tensor, y: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """What the true pairs contribute: the sum of -log sigmoid(score)."""
+    return softplus(-(row_scores(x, y, scale) + offset), threshold=40.0).sum()
+
+
+def _sharded_loss(x: Tensor, y: Tensor, temperature: float | Tensor, bias: float | Tensor, ranks: Ranks) -> Tensor:
+    """The loss of the whole batch, of which this rank holds a shard: the same value on every rank."""
+    ready: list[tuple[Tensor, Tensor, float]] = []
+
+    def check() -> tuple[Any, ...]:
+        ready.append(_checked(x, y, temperature, bias))
+        scale, offset, bound = ready[0]
+        needs = (torch.is_grad_enabled(), *(t.requires_grad for t in (x, y, scale, offset)))
+        settings = {"temperature": 1 / scale.item(), "bias": offset.item(), "exchange": ranks.exchange}
+        return bound, *check_ranks_alike(x, **settings, gradients=needs)
+
+    bounds, sizes = agree(ranks, check, lambda: len(x))
+    check_has_negatives(sum(sizes))
+    scale, offset = (replicated(t, ranks) for t in ready[0][:2])
+    shards = Shards(ranks, sizes, max(bounds))
+    rest = sharded_softplus_sum(x, y, inverse_temperature=scale, bias=offset, shards=shards)
+    total = sum_over_ranks(_own_pairs(x, y, scale, offset) + rest, ranks)
+    return (total / shards.total).to(result_dtype(x, y))
 
 
 def checked_bias(bias: float | Tensor, device: torch.device) -> Scalar:
@@ -65,6 +108,7 @@ class SigmoidLoss(TemperedLoss):
         bias: b, or where it starts.
         learn_temperature: learn log(1/tau).
         learn_bias: learn b.
+        ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -78,8 +122,10 @@ class SigmoidLoss(TemperedLoss):
         *,
         learn_temperature: bool = True,
         learn_bias: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(temperature, learn_temperature=learn_temperature, limits=None)
+        self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
         self.bias: Tensor
         if learn_bias:
@@ -89,7 +135,7 @@ class SigmoidLoss(TemperedLoss):
 
     def forward(self, x: Rows, y: Rows) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
-        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias)
+        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, ranks=self.ranks)
 
 
 __all__ = ["SigmoidLoss", "sigmoid_loss"]

@@ -1,7 +1,7 @@
 """The symmetric InfoNCE loss (CLIP's), with a weight on the batch's cross-modal divergence."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from .._typing import Rows, Scalar
 from ..reductions.tiled_infonce import PairedLogSums, paired_log_sums
 from ..reductions.tiles import SameGroup
 from ._inputs import (
+    check_has_negatives,
     check_paired,
     check_shapes,
     checked_bound,
@@ -20,7 +21,9 @@ from ._inputs import (
     result_dtype,
     weighted_mean,
 )
+from .distributed import Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .schedules import DivergenceController, WeightSchedule
+from .sharded import sharded_log_sums
 from .temperature import TemperedLoss
 
 
@@ -39,6 +42,7 @@ def symmetric_infonce(
     divergence_weight: float | Tensor = 0.0,
     weights: Float[Tensor, "n"] | None = None,
     groups: Int[Tensor, "n"] | None = None,
+    ranks: Ranks | None = None,
 ) -> Scalar:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
@@ -61,6 +65,10 @@ def symmetric_infonce(
         weights: (n,) non-negative weights of the pairs as anchors; they may need a gradient. Negatives are unweighted.
         groups: (n,) integers; pairs of equal number (captions of one image, say) are not each other's negatives, in
             all four sums.
+        ranks: the processes over which the batch is sharded, `Ranks()` say: x and y are then this rank's rows, as many
+            as it has. Every rank must make the call. The loss is that of the whole batch, on every rank, and so are
+            the parameters' gradients once they are averaged over ranks, as DistributedDataParallel does; those of the
+            temperature and of lambda are whole on every rank.
 
     Returns:
         The loss in nats, a scalar.
@@ -78,7 +86,9 @@ def symmetric_infonce(
     1.862
     """
     plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
-    terms = symmetric_terms(x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups)
+    terms = symmetric_terms(
+        x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups, ranks=ranks
+    )
     return combine(terms, divergence_weight)
 
 
@@ -101,6 +111,7 @@ def symmetric_terms(
     divergence: bool = True,
     weights: Float[Tensor, "n"] | None = None,
     groups: Int[Tensor, "n"] | None = None,
+    ranks: Ranks | None = None,
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
 
@@ -108,22 +119,17 @@ def symmetric_terms(
     >>> round(terms.infonce.item(), 4), terms.divergence.item()
     (1.862, 0.0)
     """
-    check_shapes(x, y)
-    check_paired(x, y)
-    inverse_temperature = checked_inverse_temperature(temperature, x.device)
-    pair_weights = checked_weights(weights, len(x))
-    exclusion = None
-    if groups is not None:
-        if tuple(groups.shape) != (len(x),):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
-        exclusion = SameGroup(groups.to(x.device), groups.to(x.device))
+    if ranks is not None:
+        return _sharded_terms(x, y, temperature, divergence, weights, groups, ranks)
+    inverse_temperature, bound, pair_weights, groups = _checked(x, y, temperature, weights, groups)
+    check_has_negatives(len(x))
     sums = paired_log_sums(
         x,
         y,
         inverse_temperature=inverse_temperature,
-        score_bound=checked_bound(x, y, inverse_temperature),
+        score_bound=bound,
         within=divergence,
-        exclusion=exclusion,
+        exclusion=None if groups is None else SameGroup(groups, groups),
     )
     if groups is not None:
         check_negatives(sums.x_to_y)
@@ -133,6 +139,72 @@ def symmetric_terms(
         weighted_mean(infonce, pair_weights).to(dtype),
         None if gap is None else weighted_mean(gap, pair_weights).to(dtype),
     )
+
+
+def _checked(
+    x: Tensor, y: Tensor, temperature: float | Tensor, weights: Tensor | None, groups: Tensor | None
+) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
+    """1/tau, a bound on the scores, and the weights and groups in usable form; raises InputError."""
+    check_shapes(x, y)
+    check_paired(x, y)
+    inverse_temperature = checked_inverse_temperature(temperature, x.device)
+    pair_weights = checked_weights(weights, len(x))
+    if groups is not None:
+        if tuple(groups.shape) != (len(x),):
+            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
+        groups = groups.to(x.device)
+    return inverse_temperature, checked_bound(x, y, inverse_temperature), pair_weights, groups
+
+
+def _sharded_terms(
+    x: Tensor,
+    y: Tensor,
+    temperature: float | Tensor,
+    divergence: bool,
+    weights: Tensor | None,
+    groups: Tensor | None,
+    ranks: Ranks,
+) -> SymmetricTerms:
+    """The terms of the whole batch, of which this rank holds a shard: the same value on every rank."""
+    ready: list[tuple[Tensor, float, Tensor | None, Tensor | None]] = []
+
+    def check() -> tuple[Any, ...]:
+        ready.append(_checked(x, y, temperature, weights, groups))
+        scale = ready[0][0]
+        return ready[0][1], *check_ranks_alike(
+            x,
+            temperature=1 / scale.item(),
+            divergence=divergence,
+            weights=weights is not None,
+            groups=None if groups is None else str(groups.dtype),
+            exchange=ranks.exchange,
+            gradients=(torch.is_grad_enabled(), x.requires_grad, y.requires_grad, scale.requires_grad),
+        )
+
+    bounds, sizes = agree(ranks, check, lambda: len(x))
+    check_has_negatives(sum(sizes))
+    inverse_temperature, _, pair_weights, groups = ready[0]
+    sums = sharded_log_sums(
+        x,
+        y,
+        inverse_temperature=replicated(inverse_temperature, ranks),
+        shards=Shards(ranks, sizes, max(bounds)),
+        within=divergence,
+        groups=groups,
+    )
+    if groups is not None:
+
+        def check_groups() -> tuple[Any, ...]:
+            check_negatives(sums.x_to_y)
+            return (0.0,)
+
+        agree(ranks, check_groups, lambda: len(x))
+    infonce, gap = pair_terms(sums)
+    anchors = torch.ones_like(infonce) if pair_weights is None else pair_weights
+    totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
+    *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
+    means = [(part / weight).to(result_dtype(x, y)) for part in numerators]
+    return SymmetricTerms(means[0], means[1] if divergence else None)
 
 
 def pair_terms(sums: PairedLogSums) -> tuple[Tensor, Tensor | None]:
@@ -164,6 +236,7 @@ class SymmetricInfoNCE(TemperedLoss):
             `DivergenceController`): a schedule moves by one step with every call in training mode.
         learn_temperature: learn log(1/tau), starting at `temperature`. Before every use it is clamped in place to
             [0, log 100], as CLIP does: tau stays within [0.01, 1] and keeps its gradient at either end.
+        ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
 
     Raises:
         InputError: if the temperature cannot be used, or cannot be learned from where it starts.
@@ -181,8 +254,11 @@ class SymmetricInfoNCE(TemperedLoss):
         temperature: float = 0.07,
         divergence_weight: float | WeightSchedule = 0.0,
         learn_temperature: bool = False,
+        *,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(temperature, learn_temperature=learn_temperature)
+        self.ranks = ranks
         self.divergence_weight = divergence_weight
 
     def forward(
@@ -199,6 +275,7 @@ class SymmetricInfoNCE(TemperedLoss):
             divergence=weight != 0 or isinstance(schedule, DivergenceController),
             weights=weights,
             groups=groups,
+            ranks=self.ranks,
         )
         if schedule is not None and self.training:
             schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))

@@ -1,0 +1,161 @@
+"""One rank of the distributed tests: rank_worker.py RANK WORLD INIT_FILE OUTPUT. Not a test by itself."""
+
+import datetime
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from infomech import InputError
+from infomech.losses import Ranks, SigmoidLoss, SymmetricInfoNCE, symmetric_infonce
+
+WIDTH = 5
+UNEVEN = {1: [13], 2: [4, 9], 3: [6, 1, 6]}
+EVEN = {1: [12], 2: [6, 6], 3: [4, 4, 4]}
+
+# name: (sizes by world, exchange, temperature, lambda, with groups, with weights)
+CASES = {
+    "plain ring": (EVEN, "ring", 0.1, 0.0, False, False),
+    "plain gather": (EVEN, "gather", 0.1, 0.0, False, False),
+    "uneven ring": (UNEVEN, "ring", 0.1, 0.75, False, False),
+    "uneven gather": (UNEVEN, "gather", 0.1, 0.75, False, False),
+    "groups and weights, ring": (UNEVEN, "ring", 0.2, 0.5, True, True),
+    "groups and weights, gather": (UNEVEN, "gather", 0.2, 0.5, True, True),
+    "running maxima, ring": (UNEVEN, "ring", 0.001, 0.5, False, False),
+    "running maxima, gather": (UNEVEN, "gather", 0.001, 0.5, False, False),
+}
+
+
+class Towers(torch.nn.Module):
+    """Two linear encoders and a loss: what DistributedDataParallel wraps."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.left, self.right = torch.nn.Linear(WIDTH, 3).double(), torch.nn.Linear(WIDTH, 3).double()
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        self.loss = loss.double()
+
+    def forward(self, x, y, **kwargs):
+        unit = torch.nn.functional.normalize
+        return self.loss(unit(self.left(x), dim=1), unit(self.right(y), dim=1), **kwargs)
+
+
+def batch(rows: int):
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights = torch.rand(rows, generator=generator, dtype=torch.float64)
+    groups = torch.arange(rows) % 5
+    return x, y, weights, groups
+
+
+def make_loss(temperature, divergence_weight, ranks):
+    loss = SymmetricInfoNCE(1.0, divergence_weight, learn_temperature=True, ranks=ranks).double()
+    loss.limits = None  # also temperatures that no clamp would allow
+    with torch.no_grad():
+        loss.log_scale.fill_(-torch.tensor(temperature, dtype=torch.float64).log())
+    return loss
+
+
+def outcome(model, value):
+    gradients = {name.removeprefix("module."): p.grad.clone() for name, p in model.named_parameters()}
+    return {"value": value.detach(), "gradients": gradients}
+
+
+def run_case(name: str, rank: int, world: int, *, whole: bool = False, wrap_loss: bool = True):
+    sizes, exchange, temperature, weight, with_groups, with_weights = CASES[name]
+    x, y, weights, groups = batch(sum(sizes[world]))
+    start = sum(sizes[world][:rank])
+    mine = slice(None) if whole else slice(start, start + sizes[world][rank])
+    loss = make_loss(temperature, weight, None if whole else Ranks(exchange=exchange))
+    kwargs = {}
+    if with_groups:
+        kwargs["groups"] = groups[mine]
+    if with_weights:
+        kwargs["weights"] = weights[mine]
+    model = Towers(loss)
+    if not whole and wrap_loss:
+        model = DistributedDataParallel(model)
+    elif not whole:  # encoders are averaged by DDP, the loss module stays outside of it
+        model.left, model.right = DistributedDataParallel(model.left), DistributedDataParallel(model.right)
+    value = model(x[mine], y[mine], **kwargs)
+    value.backward()
+    return outcome(model, value)
+
+
+def run_sigmoid(rank: int, world: int, *, exchange: str = "ring", whole: bool = False):
+    x, y, _, _ = batch(sum(UNEVEN[world]))
+    start = sum(UNEVEN[world][:rank])
+    mine = slice(None) if whole else slice(start, start + UNEVEN[world][rank])
+    model = Towers(SigmoidLoss(temperature=0.3, bias=-2.0, ranks=None if whole else Ranks(exchange=exchange)))
+    if not whole:
+        model = DistributedDataParallel(model)
+    value = model(x[mine], y[mine])
+    value.backward()
+    return outcome(model, value)
+
+
+def failures(rank: int, world: int) -> dict[str, str]:
+    """Bad input on the last rank only: what every rank says."""
+    last = rank == world - 1
+    x = torch.nn.functional.normalize(torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(rank)), dim=1)
+    broken = torch.full_like(x, float("nan"))
+    attempts = {
+        "non-finite": lambda: (broken if last else x, x, 0.1),
+        "width": lambda: (x[:, :3], x[:, :3], 0.1) if last else (x, x, 0.1),
+        "temperature": lambda: (x, x, 0.2 if last else 0.1),
+        "batch sizes": lambda: (x, x[:2] if last else x, 0.1),
+        "integers": lambda: (x.long() if last else x, x, 0.1),
+        "gradients": lambda: (x.clone().requires_grad_(last), x, 0.1),
+    }
+    said = {}
+    for name, make in attempts.items():
+        a, b, temperature = make()
+        try:
+            symmetric_infonce(a, b, temperature=temperature, ranks=Ranks())
+            said[name] = "no error"
+        except InputError as error:
+            said[name] = str(error)
+    same_group = torch.zeros(4, dtype=torch.int64)
+    try:
+        symmetric_infonce(x, x, temperature=0.1, groups=same_group, ranks=Ranks())
+        said["lonely"] = "no error"
+    except InputError as error:
+        said["lonely"] = str(error)
+    return said
+
+
+def subgroup(rank: int, world: int):
+    """A group that is not the whole world: its ranks are not the global ones."""
+    members = list(range(1, world))
+    group = dist.new_group(members)
+    if rank not in members:
+        return None
+    x, y, _, _ = batch(4 * len(members))
+    mine = slice(4 * (rank - 1), 4 * rank)
+    values = [
+        symmetric_infonce(x[mine], y[mine], temperature=1.0, divergence_weight=1.0, ranks=Ranks(group, exchange))
+        for exchange in ("ring", "gather")
+    ]
+    return [float(v) for v in values] + [float(symmetric_infonce(x, y, temperature=1.0, divergence_weight=1.0))]
+
+
+def main(rank: int, world: int, init: str, output: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{init}", rank=rank, world_size=world, timeout=datetime.timedelta(seconds=60)
+    )
+    found = {name: run_case(name, rank, world) for name in CASES}
+    found["loss outside DDP"] = run_case("uneven ring", rank, world, wrap_loss=False)
+    for exchange in ("ring", "gather"):
+        found[f"sigmoid, {exchange}"] = run_sigmoid(rank, world, exchange=exchange)
+    extra = {"failures": failures(rank, world), "subgroup": subgroup(rank, world) if world > 1 else None}
+    torch.save({"found": found, **extra}, f"{output}.{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -1,0 +1,115 @@
+"""Across ranks: values and gradients under DistributedDataParallel are those of one process on the whole batch."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import infomech as im
+from infomech.losses import Ranks
+
+WORKER = Path(__file__).with_name("rank_worker.py")
+
+
+def load_worker():
+    spec = importlib.util.spec_from_file_location("rank_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda w: f"world{w}")
+def world(request, tmp_path_factory: pytest.TempPathFactory):
+    """Run all cases on that many processes, once; the ranks' findings."""
+    size, folder = request.param, tmp_path_factory.mktemp("ranks")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(rank), str(size), str(folder / "init"), str(folder / "out")],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=150)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, text in zip(processes, said, strict=True):
+        assert process.returncode == 0, text[-3000:]
+    return size, [torch.load(folder / f"out.{rank}", weights_only=True) for rank in range(size)]
+
+
+def same(found, truth) -> None:
+    assert abs(found["value"] - truth["value"]) <= 1e-12 * max(1.0, abs(truth["value"]))
+    for name, gradient in truth["gradients"].items():
+        other = {key.replace(".module", ""): value for key, value in found["gradients"].items()}[name]
+        assert (other - gradient).norm() <= 1e-10 * max(gradient.norm(), 1e-3), name
+
+
+def test_every_case_equals_one_process(world) -> None:
+    size, ranks = world
+    worker = load_worker()
+    for name in worker.CASES:
+        truth = worker.run_case(name, 0, size, whole=True)
+        assert all(g.norm() > 0 for g in truth["gradients"].values()), name
+        for said in ranks:
+            same(said["found"][name], truth)
+
+
+def test_a_loss_outside_of_ddp_has_the_whole_temperature_gradient(world) -> None:
+    size, ranks = world
+    truth = load_worker().run_case("uneven ring", 0, size, whole=True)
+    for said in ranks:
+        same(said["found"]["loss outside DDP"], truth)
+
+
+@pytest.mark.parametrize("exchange", ["ring", "gather"])
+def test_sigmoid(world, exchange: str) -> None:
+    size, ranks = world
+    truth = load_worker().run_sigmoid(0, size, whole=True)
+    for said in ranks:
+        same(said["found"][f"sigmoid, {exchange}"], truth)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("non-finite", "NaN or infinity"),
+        ("width", "disagree on the number of features"),
+        ("temperature", "disagree on temperature"),
+        ("batch sizes", "4 rows and y has 2"),
+        ("integers", "holds torch.int64"),
+        ("gradients", "disagree on gradients"),
+        ("lonely", "has no negative"),
+    ],
+)
+def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
+    size, ranks = world
+    said = [rank["failures"][name] for rank in ranks]
+    if size == 1 and name in ("width", "temperature", "gradients"):
+        assert said == ["no error"]  # nobody to disagree with
+        return
+    assert len(set(said)) == 1
+    assert words in said[0]
+    assert "\n" not in said[0]
+    if name not in ("lonely",):
+        assert f"rank {size - 1}" in said[0]
+
+
+def test_a_subgroup_of_the_ranks(world) -> None:
+    size, ranks = world
+    if size == 1:
+        assert ranks[0]["subgroup"] is None
+        return
+    for said in ranks[1:]:
+        ring, gather, truth = said["subgroup"]
+        assert abs(ring - truth) < 1e-12
+        assert abs(gather - truth) < 1e-12
+
+
+def test_without_a_process_group() -> None:
+    with pytest.raises(im.InputError, match="init_process_group"):
+        Ranks()
