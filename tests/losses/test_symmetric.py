@@ -92,7 +92,7 @@ def test_float32_accuracy(naive, name: str, tau: float, weight: float) -> None:
     """1e-6 in the loss and 1e-5 in the gradients, of the size of the parts that they are the difference of.
 
     A score of size S = max|s|/tau cannot be known in float32 to better than about S 2^-24, and an exponential's
-    relative error is its score's absolute one. A loss far below 1 nat is a sum of exponentials, and inherits that error.
+    relative error is its score's absolute one. A loss far below 1 nat is a sum of exponentials: it inherits that.
     """
     x, y = (t.float() for t in hard_inputs(naive, name))
     temperature = torch.tensor(tau, dtype=torch.float64)
@@ -331,7 +331,7 @@ symmetric_infonce(x, y, temperature=0.1, divergence_weight=1.0).backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", code.format(n=12000)], capture_output=True, text=True, check=True)
-    # One 12,000 x 12,000 matrix is 576 MB, and there are three; their budgets of kept tiles (201 MB) and the gradients are all there is.
+    # One 12,000 x 12,000 matrix is 576 MB, and there are three; their kept tiles (201 MB) are nearly all there is.
     assert int(done.stdout) / 1e3 < 240
 
 

@@ -186,6 +186,18 @@ class Listed(Exclusion):
         tile[near[:, 0] - rows.start, near[:, 1] - cols.start] = value
 
 
+class Only(Exclusion):
+    """All entries but the listed (row, column) ones are left out."""
+
+    def __init__(self, pairs: Int[Tensor, "p 2"]) -> None:
+        self._listed = Listed(pairs)
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        left_out = torch.zeros_like(tile, dtype=torch.bool)
+        self._listed.clear(left_out, rows, cols, 1.0)
+        tile.masked_fill_(left_out.logical_not_(), value)
+
+
 class LogSums:
     """log sum exp of many rows at once, gathered tile by tile; the n totals are kept in double precision.
 
@@ -253,6 +265,7 @@ __all__ = [
     "Listed",
     "LogSums",
     "Nothing",
+    "Only",
     "OwnRow",
     "SameGroup",
     "Workspace",
