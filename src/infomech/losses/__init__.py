@@ -1,7 +1,7 @@
 """The InfoNCE family: function and module side by side."""
 
+from .directed import InfoNCE, infonce
 from .distributed import Ranks
-from .infonce import InfoNCE, infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
 from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symmetric_terms
