@@ -3,12 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -71,7 +71,41 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts ins
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
 
 
-def _version(wanted: bool) -> None:
+def _command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command of which every failure ends in one line on the error stream and an exit code."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def guarded(*args: Any, **options: Any) -> None:
+            try:
+                function(*args, **options)
+                sys.stdout.flush()
+            except KeyboardInterrupt:
+                raise _failure("interrupted; what was complete before is still there", 130) from None
+            except BrokenPipeError:  # the reader has seen enough: head, say
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except Exception as error:
+                from ._checks import InfomechError
+
+                if isinstance(error, InfomechError):
+                    raise _failure(str(error), 2) from None
+                if isinstance(error, OSError):
+                    reason = f"{error.filename or 'the output'}: {error.strerror or error}"
+                    raise _failure(f"{reason}; what was there before is untouched", 2) from None
+                raise
+
+        app.command(epilog=f"Example: {example}")(guarded)
+        return guarded
+
+    return register
+
+
+def _failure(message: str, code: int) -> typer.Exit:
+    sys.stderr.write(f"infomech: {message}\n")
+    return typer.Exit(code)
+
+
+def _version(wanted: bool | None) -> None:
     if wanted:
         from . import __version__
 
@@ -82,15 +116,13 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = None,
 ) -> None:
     pass
 
 
-@app.command(
-    epilog="Example: infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096"
-)
+@_command("infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096")
 def report(
     x: First,
     y: Second,
@@ -124,7 +156,7 @@ def report(
     typer.echo(f"\nReport: {page}")
 
 
-@app.command(epilog="Example: infomech doctor image.npy text.npy -t 0.01 --strict")
+@_command("infomech doctor image.npy text.npy -t 0.01 --strict")
 def doctor(
     x: First,
     y: Second,
@@ -150,7 +182,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: infomech compare before/ after/ -o comparison")
+@_command("infomech compare before/ after/ -o comparison")
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that 'infomech report' wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the comparison is written to.")],
@@ -177,7 +209,7 @@ def compare(
         typer.echo(f"Comparison: {page}")
 
 
-@app.command(epilog="Example: infomech demo -o demo")
+@_command("infomech demo -o demo")
 def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")
@@ -343,33 +375,10 @@ def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, indent=2, allow_nan=False))
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"infomech: {message}\n")
-    sys.exit(code)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; every failure ends in one line on the error stream and an exit code."""
-    try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        sys.stdout.flush()
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        _fail("interrupted; what was complete before is still there", 130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader has seen enough: head, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        from ._checks import InfomechError
-
-        if isinstance(error, InfomechError):
-            _fail(str(error), 2)
-        if isinstance(error, OSError):
-            _fail(f"{error.filename or 'the output'}: {error.strerror or error}; what was there before is untouched", 2)
-        raise
-    sys.exit(code if isinstance(code, int) else 0)
+    """Run the command line and exit; see `_command` for how failures end."""
+    app(args=None if arguments is None else list(arguments))
+    raise SystemExit(0)  # typer exits by itself; this line tells type checkers so
 
 
 __all__ = ["app", "main"]

@@ -292,7 +292,7 @@ def _to_tensor(array: AnyArray, path: Path) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    return torch.from_numpy(np.ascontiguousarray(array) if not array.flags.writeable else array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -14,7 +14,9 @@ from infomech.diagnosis.budget import energy_budget
 from infomech.diagnosis.gaps import gap_measures
 from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.sweeps import run_sweeps
+from infomech.diagnosis.uncertainty import proportion_estimate
 from infomech.measures import PairedSample
+from infomech.reductions import expected_hits
 
 TAU, BANDWIDTH, GROUPS, DRAWS = 0.3, 1.2, 400, 500
 POPULATION = 60_000
@@ -37,6 +39,7 @@ def estimates(x: Tensor, y: Tensor, pairs: Tensor | None, seed: int) -> dict[str
     return out | {name: recalls[name] for name in RECALLS}
 
 
+@cache
 def truth() -> dict[str, float]:
     """From 60,000 groups in three parts: a tenth of the standard error of one draw, or less."""
     generator = torch.Generator().manual_seed(99)
@@ -83,8 +86,23 @@ def test_intervals_by_row_fail_with_five_rows_to_a_group() -> None:
     found = draw_many(5, 60, by_row=True)
     for name in ("centroid_gap", "energy_distance", "mmd2_median", "dispersion_x", "divergence_sym"):
         assert coverage(found[name], known[name]) < 0.85, name
-    value = sum(e.value for e in found["x_to_y_recall_at_5"]) / 60
-    assert coverage(found["x_to_y_recall_at_5"], value) < 0.85
+
+
+def test_recall_by_row_fails_with_five_rows_to_a_group() -> None:
+    """The captions of one image are found, or missed, together: rows are no independent units."""
+    generator = torch.Generator().manual_seed(11)
+    found: dict[str, list[Estimate]] = {"by row": [], "by group": []}
+    for seed in range(200):
+        x, y, pairs = image_text(GROUPS, 5, generator=generator)
+        sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
+        ranks = run_sweeps(sample, ranks=True).ranks
+        assert ranks is not None
+        hits = expected_hits(ranks.true.columns_above, ranks.true.columns_tied, ranks.tied_positives[1], 5)
+        found["by row"].append(proportion_estimate(hits, torch.arange(len(hits)), len(hits)))
+        found["by group"].append(proportion_estimate(hits, sample.y.groups, sample.groups))
+    value = sum(e.value for e in found["by row"]) / 200
+    assert coverage(found["by row"], value) < 0.87
+    assert coverage(found["by group"], value) > 0.9
 
 
 def test_no_gap_is_covered() -> None:

@@ -150,9 +150,9 @@ def _negatives(e: Evidence) -> Iterator[Finding]:
             "density-not-resolved",
             "warning",
             "The densities are not resolved at this temperature",
-            f"The smoothed densities rest on {budget.support:.3g} effective neighbours at the median anchor, fewer than "
-            f"{RESOLVED_FROM:.0f}: no correction makes dispersion and divergence sure. Read them at a higher temperature, "
-            "or with more data.",
+            f"The smoothed densities rest on {budget.support:.3g} effective neighbours at the median anchor, fewer "
+            f"than {RESOLVED_FROM:.0f}: no correction makes dispersion and divergence sure. Read them at a higher "
+            "temperature, or with more data.",
             budget.support,
         )
     needed = FEW_EFFECTIVE / share
