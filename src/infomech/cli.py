@@ -281,14 +281,15 @@ def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) 
 
 
 def _print_demo_table(out: Path, weights: dict[str, float]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Held-out digits: 497 left and right halves")
-    table.add_column("divergence weight", justify="right")
+    table = Table(title="Held-out digits: 497 left and right halves", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("weight", justify="right")
     shown = {
         "energy distance": ("gap", "energy_distance"),
         "centroid gap": ("gap", "centroid_gap"),
-        "divergence (nats)": ("budget", "divergence_sym"),
+        "divergence": ("budget", "divergence_sym"),
         "recall at 10": ("retrieval", "x_to_y_recall_at_10"),
     }
     for title in shown:
