@@ -240,7 +240,7 @@ def demo(
 
     comparison = compare_reports(
         [out / f"report-{name}" for name in weights],
-        names=[f"divergence weight {weight:g}" for weight in weights.values()],
+        names=[f"λ = {weight:g}" for weight in weights.values()],
     )
     page = comparison.save(out / "comparison", overwrite=overwrite)
     _print_demo_table(out, weights)
@@ -284,8 +284,10 @@ def _print_demo_table(out: Path, weights: dict[str, float]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Held-out digits: 497 left and right halves", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("weight", justify="right")
+    table = Table(
+        title="Held-out digits: 497 left and right halves; λ is the divergence weight", box=SIMPLE_HEAD, padding=(0, 1)
+    )
+    table.add_column("λ", justify="right")
     shown = {
         "energy distance": ("gap", "energy_distance"),
         "centroid gap": ("gap", "centroid_gap"),
@@ -293,11 +295,11 @@ def _print_demo_table(out: Path, weights: dict[str, float]) -> None:
         "recall at 10": ("retrieval", "x_to_y_recall_at_10"),
     }
     for title in shown:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for name, weight in weights.items():
         numbers = json.loads((out / f"report-{name}" / "report.json").read_text(encoding="utf-8"))
         cells = [numbers[section][key] for section, key in shown.values()]
-        table.add_row(f"{weight:g}", *(f"{c['value']:.4f} ± {c['stderr']:.4f}" for c in cells))
+        table.add_row(f"{weight:g}", *(f"{c['value']:.3g} ± {c['stderr']:.1g}" for c in cells))
     _console().print(table)
 
 
