@@ -1,12 +1,15 @@
-"""Contract checks for new manifolds and critics: adding one costs one line of test.
+"""Contract checks for new manifolds, critics and losses: adding one costs one line of test.
 
 Each check raises AssertionError with what does not hold. For tests only; nothing in the package imports this.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from ._checks import InputError
 from .geometry import Critic, Manifold, log_kernel_volume
 
 _DRAWS = 200_000
@@ -63,4 +66,40 @@ def check_critic(critic: Critic, manifold: Manifold, *, seed: int = 0) -> None:
     assert math.isfinite(log_kernel_volume(manifold, critic, 0.01)), "the kernel volume is not finite at tau = 0.01"
 
 
-__all__ = ["check_critic", "check_manifold"]
+def check_loss(loss: Callable[[Tensor, Tensor], Tensor], *, seed: int = 0) -> None:
+    """Check what a loss of paired rows promises, whatever its formula.
+
+    One scalar in the rows' dtype; gradients that finite differences confirm; no change when the pairs are reordered or
+    everything is rotated; float32 near float64; and a refusal of rows that are not finite.
+
+    >>> from infomech.losses import SymmetricInfoNCE
+    >>> check_loss(SymmetricInfoNCE(temperature=0.2, divergence_weight=0.75))
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.nn.functional.normalize(_normal(9, 4, generator), dim=1) for _ in range(2))
+    value = loss(x, y).detach()
+    assert value.shape == (), f"the loss has shape {tuple(value.shape)}"
+    assert value.dtype == torch.float64, f"the loss of float64 rows is {value.dtype}"
+    leaves = tuple(rows.clone().requires_grad_() for rows in (x, y))
+    assert torch.autograd.gradcheck(loss, leaves, raise_exception=False), "finite differences contradict the gradients"
+    order = torch.randperm(9, generator=generator)
+    assert torch.allclose(loss(x[order], y[order]), value, rtol=1e-12), "the order of the pairs matters"
+    rotation = torch.linalg.qr(_normal(4, 4, generator)).Q
+    assert torch.allclose(loss(x @ rotation, y @ rotation), value, rtol=1e-12), "a rotation changes the loss"
+    single = loss(x.float(), y.float()).detach()
+    assert single.dtype == torch.float32, f"the loss of float32 rows is {single.dtype}"
+    assert torch.allclose(single.double(), value, rtol=1e-5), "float32 is far from float64"
+    broken = x.clone()
+    broken[2, 1] = math.nan
+    try:
+        loss(broken, y)
+    except InputError:
+        return
+    raise AssertionError("rows with NaN are not refused")
+
+
+def _normal(n: int, d: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+__all__ = ["check_critic", "check_loss", "check_manifold"]

@@ -3,7 +3,6 @@
 import math
 from types import SimpleNamespace
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -56,14 +55,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_shape_checks():
-    """Bad shapes must meet the library's own checks here, not those of the test run."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ def test_queue_holds_the_latest_rows(naive) -> None:
         ({"positives": torch.tensor([0, 1, 2]), "exclude_own": True}, "one set against itself"),
     ],
 )
-@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input(kwargs, words: str) -> None:
     with pytest.raises(im.InputError, match=words):
         infonce(torch.ones(3, 2), torch.ones(4, 2), temperature=0.1, **kwargs)

@@ -387,7 +387,7 @@ def test_learned_temperature_is_clamped_as_clip_clamps_it(naive) -> None:
         (torch.ones(3, 2), torch.ones(3, 2, device="meta"), {}, "move them to one device"),
     ],
 )
-@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_refused_in_one_line(x, y, kwargs, words: str) -> None:
     with pytest.raises(im.InputError, match=words) as caught:
         symmetric_infonce(x, y, **{"temperature": 0.1, **kwargs})

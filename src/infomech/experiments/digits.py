@@ -49,7 +49,7 @@ def load_halves(seed: int = 0) -> DigitsHalves:
 class TwoTower(nn.Module):
     """Two multilayer perceptrons onto one sphere: 32 pixels, one hidden layer, `dim` coordinates of unit length."""
 
-    def __init__(self, dim: int = 32, *, hidden: int = 64, generator: torch.Generator | None = None) -> None:
+    def __init__(self, dim: int = 32, *, hidden: int = 128, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.tower_x = _tower(dim, hidden, generator)
         self.tower_y = _tower(dim, hidden, generator)
@@ -126,7 +126,7 @@ def train_two_tower(
         raise InputError(f"batch_size is {batch_size}; with {rows} training pairs it must lie between 2 and {rows}")
     generator = torch.Generator().manual_seed(seed)
     model = TwoTower(dim, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     partners = data.train_y[swap_within_class(data.train_labels, swap, generator)]
     for step in range(steps):
         batch = torch.randperm(rows, generator=generator)[:batch_size]
