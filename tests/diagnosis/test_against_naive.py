@@ -103,6 +103,9 @@ def test_distances(statistic: str) -> None:
     own = statistic == "V"
     measured = gap(x, y, pairs=pairs, bandwidth=0.8, statistic=statistic)  # type: ignore[arg-type]
     assert measured["energy_distance"].value == pytest.approx(naive.energy_distance(e, own=own), rel=1e-9)
+    assert measured["alignment"].value == pytest.approx(float((e.x - e.y).square().sum(1).mean()), rel=1e-9)
+    across = naive.pair_means(e, lambda q: torch.exp(-2 * q), own=own)[2]
+    assert measured["cross_uniformity"].value == pytest.approx(math.log(across), rel=1e-9)
     for name, factor in (("half", 0.5), ("median", 1.0), ("double", 2.0)):
         truth = naive.mmd2(e, 0.8 * factor, own=own)
         assert measured[f"mmd2_{name}"].value == pytest.approx(truth, rel=1e-9)

@@ -43,6 +43,8 @@ def gap(
     centroid_cosine           cosine of the two means, from unbiased inner products               block jackknife
     centroid_norm_x, _y       |mean x|, |mean y|                                             block jackknife
     pair_distance             mean |x_i - y_i| over true pairs                                  influence
+    alignment                 mean |x_i - y_i|^2 over true pairs (Wang and Isola, a = 2)          influence
+    cross_uniformity          log E exp(-2 |X - Y|^2), X and Y of different groups                block jackknife
     relative_modality_gap     m / (m + (d_xx + d_yy) / 2), d = (1 - cos) / 2, m over true pairs   block jackknife
     energy_distance           2 E|X-Y| - E|X-X'| - E|Y-Y'|                                  block jackknife
     mmd2_half, _median, ...   E k(X,X') + E k(Y,Y') - 2 E k(X,Y), k = exp(-|.|^2 / (2 s^2))     block jackknife
@@ -110,11 +112,13 @@ def gap_measures(
 ) -> dict[str, Estimate]:
     """The measures from sums that have been swept; see `gap`."""
     out = _centroid_measures(sample)
-    out["pair_distance"] = mean_estimate(
-        (2 - 2 * sample.pair_similarity).clamp_min(0).sqrt(), sample.pair_groups, sample.groups
-    )
+    squared = (2 - 2 * sample.pair_similarity).clamp_min(0)
+    out["pair_distance"] = mean_estimate(squared.sqrt(), sample.pair_groups, sample.groups)
+    out["alignment"] = mean_estimate(squared, sample.pair_groups, sample.groups)
     out["relative_modality_gap"] = _relative_modality_gap(sample)
     means = _PairMeans(sample, sweeps, statistic)
+    full, replicates = means.mean("xy", "uniformity")
+    out["cross_uniformity"] = means.estimate((full.log(), replicates.log()))
     energy = means.combine("distance", -1.0)
     out["energy_distance"] = means.estimate(energy)
     for name in BANDWIDTHS:
@@ -186,7 +190,7 @@ class _PairMeans:
 
     def combine(self, name: str, sign: float) -> Replicated:
         """Sign (E f(X,X') + E f(Y,Y') - 2 E f(X,Y)) and its replicates."""
-        xx, yy, xy = (self._mean(part, name) for part in ("xx", "yy", "xy"))
+        xx, yy, xy = (self.mean(part, name) for part in ("xx", "yy", "xy"))
         return sign * (xx[0] + yy[0] - 2 * xy[0]), sign * (xx[1] + yy[1] - 2 * xy[1])
 
     def estimate(self, value: Replicated) -> Estimate:
@@ -207,10 +211,11 @@ class _PairMeans:
         pairs = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
         moved = (by_block.sum(0) - by_block) / (pairs.sum() - pairs)[:, None] - shifted.shift
         replicates = replicates + moved @ gradient - bias
-        xx, yy = self._mean("xx", "distance"), self._mean("yy", "distance")
+        xx, yy = self.mean("xx", "distance"), self.mean("yy", "distance")
         return 2 * (full - bias) - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
 
-    def _mean(self, part: str, name: str) -> Replicated:
+    def mean(self, part: str, name: str) -> Replicated:
+        """Mean over pairs of rows within x, within y or across, and its replicates."""
         reduction: PairSums = getattr(self._sweeps, part)
         sums = reduction.sums[name]
         if self._statistic == "V":

@@ -1,5 +1,6 @@
 """Fields on the manifold: the partition field and the smoothed density (D3), the potentials (D4, D10)."""
 
+import math
 from typing import cast
 
 import torch
@@ -56,12 +57,11 @@ def log_partition_field(
     def chunk(rows: Tensor, columns: Tensor, first: int) -> Tensor:
         logits = critic.pairwise(rows, columns) / temperature
         if not leave_own_out:
-            return logits.logsumexp(1) - torch.log(torch.tensor(float(len(columns)), dtype=logits.dtype))
+            return logits.logsumexp(1) - math.log(len(columns))
         at = torch.arange(len(rows), device=rows.device)
         own = torch.zeros_like(logits, dtype=torch.bool)
         own[at, at + first] = True
-        count = torch.tensor(float(len(columns) - 1), dtype=logits.dtype)
-        return logits.masked_fill(own, -torch.inf).logsumexp(1) - torch.log(count)
+        return logits.masked_fill(own, -torch.inf).logsumexp(1) - math.log(len(columns) - 1)
 
     tracked = torch.is_grad_enabled()
     parts = []
