@@ -4,6 +4,8 @@ The nominal level is 95%. With 500 draws the share of intervals that cover has a
 is three of them to each side. Seeds are fixed; nothing is tried again.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 

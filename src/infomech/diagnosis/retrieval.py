@@ -53,6 +53,7 @@ def expected_rank(
 ) -> Float[Tensor, " n"]:
     """Expected rank of the best positive, 1 for the first: 1 + a + e / (t + 1), ties broken at random.
 
+    >>> import torch
     >>> one = torch.ones(1, dtype=torch.float64)
     >>> expected_rank(2 * one, 4 * one, one)
     tensor([5.], dtype=torch.float64)

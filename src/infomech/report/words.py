@@ -38,11 +38,9 @@ GAP = {
         "Centroid norm, {y}", "Length of the mean vector; near 1 all {y} vectors point the same way.", (0.0, 1.0), None
     ),
     "pair_distance": Measure("Pair distance", "Mean distance of true pairs; 0 if partners coincide.", (0.0, 2.0), 0.0),
-    "alignment": Measure(
-        "Alignment of pairs", "Mean squared distance of true pairs.", (0, 4), 0
-    ),
+    "alignment": Measure("Alignment of pairs", "Mean squared distance of true pairs.", (0.0, 4.0), 0.0),
     "cross_uniformity": Measure(
-        "Cross-modal uniformity", "log E exp(−2|x−y|²) of random pairs across; lower is further apart.", (-8.0, 0.0), None
+        "Cross-modal uniformity", "log E exp(−2|x−y|²) of random pairs; lower is further apart.", (-8.0, 0.0), None
     ),
     "relative_modality_gap": Measure(
         "Relative modality gap",
