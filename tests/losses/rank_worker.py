@@ -119,6 +119,12 @@ def failures(rank: int, world: int) -> dict[str, str]:
             said[name] = "no error"
         except InputError as error:
             said[name] = str(error)
+    for name, weight in {"lambda": float("nan") if last else 0.5, "different lambda": 1.0 if last else 0.5}.items():
+        try:
+            symmetric_infonce(x, x, temperature=0.1, divergence_weight=weight, ranks=Ranks())
+            said[name] = "no error"
+        except InputError as error:
+            said[name] = str(error)
     same_group = torch.zeros(4, dtype=torch.int64)
     try:
         symmetric_infonce(x, x, temperature=0.1, groups=same_group, ranks=Ranks())

@@ -83,13 +83,15 @@ def test_sigmoid(world, exchange: str) -> None:
         ("batch sizes", "4 rows and y has 2"),
         ("integers", "holds torch.int64"),
         ("gradients", "disagree on gradients"),
+        ("lambda", "divergence_weight is nan"),
+        ("different lambda", "disagree on divergence_weight"),
         ("lonely", "has no negative"),
     ],
 )
 def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
     size, ranks = world
     said = [rank["failures"][name] for rank in ranks]
-    if size == 1 and name in ("width", "temperature", "gradients"):
+    if size == 1 and name in ("width", "temperature", "gradients", "different lambda"):
         assert said == ["no error"]  # nobody to disagree with
         return
     assert len(set(said)) == 1

@@ -1,6 +1,7 @@
 """The symmetric InfoNCE loss (CLIP's), with a weight on the batch's cross-modal divergence."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -86,16 +87,34 @@ def symmetric_infonce(
     1.862
     """
     plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
-    terms = symmetric_terms(
-        x, y, temperature=temperature, divergence=not plain, weights=weights, groups=groups, ranks=ranks
-    )
-    return combine(terms, divergence_weight)
+    request = _Request(temperature, not plain, divergence_weight, weights, groups)
+    return _combine(_terms(x, y, request, ranks), divergence_weight)
 
 
-def combine(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
-    """The sum infonce + lambda divergence, for a finite lambda."""
-    if not isinstance(divergence_weight, Tensor) and not math.isfinite(divergence_weight):
-        raise InputError(f"divergence_weight is {divergence_weight}; it must be finite (0 is CLIP, 0.75 is critical)")
+@dataclass(frozen=True)
+class _Request:
+    """What is wanted of a batch besides its rows."""
+
+    temperature: float | Tensor
+    divergence: bool
+    divergence_weight: float | Tensor
+    weights: Tensor | None
+    groups: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The same, checked and converted, and a bound on every score."""
+
+    inverse_temperature: Tensor
+    divergence_weight: float
+    bound: float
+    weights: Tensor | None
+    groups: Tensor | None
+
+
+def _combine(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
+    """The sum infonce + lambda divergence."""
     if terms.divergence is None:
         return terms.infonce
     if isinstance(divergence_weight, Tensor):
@@ -119,80 +138,80 @@ def symmetric_terms(
     >>> round(terms.infonce.item(), 4), terms.divergence.item()
     (1.862, 0.0)
     """
+    return _terms(x, y, _Request(temperature, divergence, 0.0, weights, groups), ranks)
+
+
+def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> SymmetricTerms:
     if ranks is not None:
-        return _sharded_terms(x, y, temperature, divergence, weights, groups, ranks)
-    inverse_temperature, bound, pair_weights, groups = _checked(x, y, temperature, weights, groups)
+        return _sharded_terms(x, y, request, ranks)
+    ready = _check(x, y, request)
     check_has_negatives(len(x))
     sums = paired_log_sums(
         x,
         y,
-        inverse_temperature=inverse_temperature,
-        score_bound=bound,
-        within=divergence,
-        exclusion=None if groups is None else SameGroup(groups, groups),
+        inverse_temperature=ready.inverse_temperature,
+        score_bound=ready.bound,
+        within=request.divergence,
+        exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
     )
-    if groups is not None:
+    if ready.groups is not None:
         check_negatives(sums.x_to_y)
     infonce, gap = pair_terms(sums)
     dtype = result_dtype(x, y)
     return SymmetricTerms(
-        weighted_mean(infonce, pair_weights).to(dtype),
-        None if gap is None else weighted_mean(gap, pair_weights).to(dtype),
+        weighted_mean(infonce, ready.weights).to(dtype),
+        None if gap is None else weighted_mean(gap, ready.weights).to(dtype),
     )
 
 
-def _checked(
-    x: Tensor, y: Tensor, temperature: float | Tensor, weights: Tensor | None, groups: Tensor | None
-) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
-    """1/tau, a bound on the scores, and the weights and groups in usable form; raises InputError."""
+def _check(x: Tensor, y: Tensor, request: _Request) -> _Checked:
+    """Raise InputError unless everything can be used."""
     check_shapes(x, y)
     check_paired(x, y)
-    inverse_temperature = checked_inverse_temperature(temperature, x.device)
-    pair_weights = checked_weights(weights, len(x))
+    inverse_temperature = checked_inverse_temperature(request.temperature, x.device)
+    weight, groups = request.divergence_weight, request.groups
+    number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
+    if isinstance(number, Tensor) or not math.isfinite(number):
+        raise InputError(f"divergence_weight is {number}; it must be finite (0 is CLIP, 0.75 is critical)")
     if groups is not None:
         if tuple(groups.shape) != (len(x),):
             raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
         groups = groups.to(x.device)
-    return inverse_temperature, checked_bound(x, y, inverse_temperature), pair_weights, groups
+    weights = checked_weights(request.weights, len(x))
+    return _Checked(inverse_temperature, number, checked_bound(x, y, inverse_temperature), weights, groups)
 
 
-def _sharded_terms(
-    x: Tensor,
-    y: Tensor,
-    temperature: float | Tensor,
-    divergence: bool,
-    weights: Tensor | None,
-    groups: Tensor | None,
-    ranks: Ranks,
-) -> SymmetricTerms:
+def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
     """The terms of the whole batch, of which this rank holds a shard: the same value on every rank."""
-    ready: list[tuple[Tensor, float, Tensor | None, Tensor | None]] = []
+    checked: list[_Checked] = []
 
     def check() -> tuple[Any, ...]:
-        ready.append(_checked(x, y, temperature, weights, groups))
-        scale = ready[0][0]
-        return ready[0][1], *check_ranks_alike(
+        ready = _check(x, y, request)
+        checked.append(ready)
+        needs = (torch.is_grad_enabled(), *(t.requires_grad for t in (x, y, ready.inverse_temperature)))
+        return ready.bound, *check_ranks_alike(
             x,
-            temperature=1 / scale.item(),
-            divergence=divergence,
-            weights=weights is not None,
-            groups=None if groups is None else str(groups.dtype),
+            temperature=1 / ready.inverse_temperature.item(),
+            divergence_weight=ready.divergence_weight,
+            divergence=request.divergence,
+            weights=ready.weights is not None,
+            groups=None if ready.groups is None else str(ready.groups.dtype),
             exchange=ranks.exchange,
-            gradients=(torch.is_grad_enabled(), x.requires_grad, y.requires_grad, scale.requires_grad),
+            gradients=needs,
         )
 
     bounds, sizes = agree(ranks, check, lambda: len(x))
     check_has_negatives(sum(sizes))
-    inverse_temperature, _, pair_weights, groups = ready[0]
+    (ready,) = checked
     sums = sharded_log_sums(
         x,
         y,
-        inverse_temperature=replicated(inverse_temperature, ranks),
+        inverse_temperature=replicated(ready.inverse_temperature, ranks),
         shards=Shards(ranks, sizes, max(bounds)),
-        within=divergence,
-        groups=groups,
+        within=request.divergence,
+        groups=ready.groups,
     )
-    if groups is not None:
+    if ready.groups is not None:
 
         def check_groups() -> tuple[Any, ...]:
             check_negatives(sums.x_to_y)
@@ -200,11 +219,11 @@ def _sharded_terms(
 
         agree(ranks, check_groups, lambda: len(x))
     infonce, gap = pair_terms(sums)
-    anchors = torch.ones_like(infonce) if pair_weights is None else pair_weights
+    anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights
     totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
     *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
     means = [(part / weight).to(result_dtype(x, y)) for part in numerators]
-    return SymmetricTerms(means[0], means[1] if divergence else None)
+    return SymmetricTerms(means[0], means[1] if request.divergence else None)
 
 
 def pair_terms(sums: PairedLogSums) -> tuple[Tensor, Tensor | None]:
@@ -268,18 +287,11 @@ class SymmetricInfoNCE(TemperedLoss):
         schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None
         weight = schedule.weight() if schedule is not None else self.divergence_weight
         assert not isinstance(weight, WeightSchedule)
-        terms = symmetric_terms(
-            x,
-            y,
-            temperature=self.temperature,
-            divergence=weight != 0 or isinstance(schedule, DivergenceController),
-            weights=weights,
-            groups=groups,
-            ranks=self.ranks,
-        )
+        divergence = weight != 0 or isinstance(schedule, DivergenceController)
+        terms = _terms(x, y, _Request(self.temperature, divergence, weight, weights, groups), self.ranks)
         if schedule is not None and self.training:
             schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))
-        return combine(terms, weight)
+        return _combine(terms, weight)
 
 
 __all__ = ["SymmetricInfoNCE", "SymmetricTerms", "symmetric_infonce", "symmetric_terms"]
