@@ -300,8 +300,8 @@ def _draw(summary: Sequence[dict[str, Any]], swaps: Sequence[float], output: Pat
             axes.errorbar(x, y, yerr=bars, marker=marker, ms=4, capsize=2, lw=1.4, color=color, label=f"p = {p:g}")
         axes.axvline(CRITICAL_WEIGHT, ls="--", lw=1, color="0.4")
         axes.annotate(
-            r"$\lambda_c = 3/4$", (CRITICAL_WEIGHT, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
-            textcoords="offset points", va="top", fontsize=8, color="0.3",
+            r"$\lambda_c = 3/4$", (CRITICAL_WEIGHT, 0.03), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            textcoords="offset points", va="bottom", fontsize=8, color="0.3",
         )  # fmt: skip
         axes.set_xlabel(r"divergence weight $\lambda$")
         axes.set_ylabel(label)
