@@ -4,9 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..measures import PairedSample
-from .replicates import group_sums
 
-_MOST_ROWS = 2000
+_MOST_ROWS = 1000
 
 
 def centering_bias(sample: PairedSample, shift: Float[Tensor, " d"]) -> float:
@@ -17,18 +16,18 @@ def centering_bias(sample: PairedSample, shift: Float[Tensor, " d"]) -> float:
 
         bias = - E[grad f(u_ij).(e_g(i) + e_g(j))] / P + tr(E[H] S) / 2,  S = sum_g e_g e_g^T / P^2,
 
-    grad f = u / |u|, H = (I - u u^T / |u|^2) / |u|. The means over i, j are taken over at most 2,000 rows of each side:
+    grad f = u / |u|, H = (I - u u^T / |u|^2) / |u|. The means over i, j are taken over at most 1,000 rows of each side:
     the bias is small, so that a few per cent of it do not matter.
 
     Source: E3, the gap left after aligning centroids.
     """
     pairs = len(sample.pairs)
-    errors = group_sums(sample, 0) - group_sums(sample, 1) - sample.group_pairs[:, None] * shift
+    errors = sample.group_sums[0] - sample.group_sums[1] - sample.group_pairs[:, None] * shift
     scatter = errors.T @ errors / pairs**2
     sides = []
     for column, rows in ((0, sample.x), (1, sample.y)):
         step = max(1, -(-len(rows) // _MOST_ROWS))  # groups stand in random order: a random subset
-        center = group_sums(sample, column).sum(0) / pairs
+        center = sample.group_sums[column].sum(0) / pairs
         sides.append((rows.values[::step].double() - center, rows.groups[::step], rows.weights[::step]))
     (a, groups_a, weights_a), (b, groups_b, weights_b) = sides
     weights = weights_a[:, None] * weights_b[None, :] * (groups_a[:, None] != groups_b[None, :])

@@ -22,14 +22,13 @@ from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures
-from .replicates import group_sums
 from .retrieval import retrieval_scores
 from .spectrum import side_geometry
 from .sweeps import GapSweeps, KernelSweeps, run_sweeps
 
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
 _SHOWN = 2000  # points of a map, values of a distribution
-_RANDOM_PAIRS = 200_000
+_RANDOM_PAIRS = 50_000
 _BINS = 80
 
 
@@ -192,7 +191,7 @@ def _map(
     sample: PairedSample, shown_x: Tensor, shown_y: Tensor, *, on_gap: bool
 ) -> tuple[FloatArray, FloatArray, float]:
     """A linear projection: the direction of the gap (if there is one) and the main direction within the modalities."""
-    mean_x, mean_y = (group_sums(sample, column).sum(0) / len(sample.pairs) for column in (0, 1))
+    mean_x, mean_y = (sample.group_sums[column].sum(0) / len(sample.pairs) for column in (0, 1))
     middle = (mean_x + mean_y) / 2
     x, y = sample.x.values[shown_x].double(), sample.y.values[shown_y].double()
     within = torch.cat([x - mean_x, y - mean_y])

@@ -35,13 +35,14 @@ def frechet_distance(sample: PairedSample) -> Estimate:
     pairs = len(sample.pairs)
     sides = ((sample.x, forward_map, 1.0), (sample.y, inverse_map, -1.0))
     drift = whole[0][1] - whole[1][1]
+    dtype = sample.x.values.dtype  # is precise enough for a standard error
     for (rows, transport, sign), (_, mean, cov) in zip(sides, whole, strict=True):
         shape = torch.eye(len(mean), dtype=torch.float64, device=mean.device) - transport
         center = (shape * cov).sum()
         for at in torch.arange(len(rows), device=mean.device).split(_CHUNK):
-            z = rows.values[at].double() - mean
-            psi = 2 * sign * (z @ drift) + ((z @ shape) * z).sum(1) - center
-            influence += group_totals(rows.weights[at] * psi / pairs, rows.groups[at], sample.groups)
+            z = rows.values[at] - mean.to(dtype)
+            psi = 2 * sign * (z @ drift.to(dtype)) + ((z @ shape.to(dtype)) * z).sum(1) - center.to(dtype)
+            influence += group_totals(rows.weights[at] * psi.double() / pairs, rows.groups[at], sample.groups)
     corrected = 2 * value - (halves[0] + halves[1]) / 2
     return symmetric_interval(float(corrected), influence_stderr(influence), sample.groups - 1)
 
@@ -58,9 +59,9 @@ def _moments(rows: GroupedRows, keep: Tensor) -> Moments:
     for at in torch.nonzero(keep).flatten().split(_CHUNK):
         w = rows.tile_weights[at]
         z = rows.values[at] - origin
-        weighted = z * w[:, None]
+        weighted = z if rows.uniform else z * w[:, None]
         weight += w.double().sum()
-        first += weighted.double().sum(0)
+        first += weighted.sum(0, dtype=torch.float64)
         second += (weighted.T @ z).double()
     mean = first / weight
     return weight, mean + origin.double(), second / weight - torch.outer(mean, mean)

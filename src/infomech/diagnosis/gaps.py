@@ -15,7 +15,7 @@ from .budget import energy_budget
 from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
-from .replicates import Replicated, cross_group_mean, group_sums, leave_blocks_out, own_group_sums, pair_weights
+from .replicates import Replicated, cross_group_mean, leave_blocks_out, own_group_sums, pair_weights
 from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
 
@@ -137,8 +137,8 @@ def gap_measures(
 
 def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
     """Unbiased inner products of the centroids over pairs of different groups, jackknifed by block."""
-    side_x = group_sums(sample, 0)
-    side_y = group_sums(sample, 1)
+    side_x = sample.group_sums[0]
+    side_y = sample.group_sums[1]
     names = {"gap": (side_x - side_y, side_x - side_y), "x": (side_x, side_x), "y": (side_y, side_y)}
     inner = {key: cross_group_mean(sample, a, b) for key, (a, b) in names.items()}
     inner["xy"] = cross_group_mean(sample, side_x, side_y)
@@ -171,7 +171,7 @@ def _relative_modality_gap(sample: PairedSample) -> Estimate:
     paired = (sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts))
     within = []
     for column in (0, 1):
-        means = group_sums(sample, column)
+        means = sample.group_sums[column]
         within.append(cross_group_mean(sample, means, means))
 
     def ratio(k: int) -> Tensor:
@@ -206,7 +206,7 @@ class _PairMeans:
         full, replicates = leave_blocks_out(shifted.sums, self._weights)
         bias = centering_bias(sample, shifted.shift)
         gradient = shifted.gradient() / self._weights.sum()
-        sums = group_sums(sample, 0) - group_sums(sample, 1)
+        sums = sample.group_sums[0] - sample.group_sums[1]
         by_block = sums.new_zeros(sample.blocks, sample.dim).index_add_(0, sample.group_blocks, sums)
         pairs = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
         moved = (by_block.sum(0) - by_block) / (pairs.sum() - pairs)[:, None] - shifted.shift

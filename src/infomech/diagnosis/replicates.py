@@ -13,15 +13,6 @@ _CHUNK = 8192
 Replicated = tuple[Float[Tensor, ""], Float[Tensor, " b"]]
 
 
-def group_sums(sample: PairedSample, column: int) -> Float[Tensor, "g d"]:
-    """Sum over each group's pairs of the rows of one side, float64."""
-    rows = sample.x if column == 0 else sample.y
-    out = torch.zeros(sample.groups, sample.dim, dtype=torch.float64, device=rows.values.device)
-    for at in torch.arange(len(rows), device=rows.values.device).split(_CHUNK):
-        out.index_add_(0, rows.groups[at], rows.values[at].double() * rows.weights[at, None])
-    return out
-
-
 def cross_group_mean(
     sample: PairedSample, a: Float[Tensor, "g d"], b: Float[Tensor, "g d"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
@@ -54,7 +45,10 @@ def leave_blocks_out(sums: Float[Tensor, "b c"], weights: Float[Tensor, "b c"]) 
 def own_group_sums(
     sample: PairedSample, part: str, function: Callable[[Tensor, Tensor], Tensor]
 ) -> Float[Tensor, " b"]:
-    """Sums of w_i w_j f(u_i, v_j) over pairs of one group, a row with itself included, by block; float64."""
+    """Sums of w_i w_j f(u_i, v_j) over pairs of one group, a row with itself included, by block.
+
+    f is taken in the dtype of the rows, the sums in float64.
+    """
     u = sample.x if part[0] == "x" else sample.y
     v = sample.x if part[1] == "x" else sample.y
     sizes = torch.bincount(v.groups, minlength=sample.groups)
@@ -67,7 +61,7 @@ def own_group_sums(
         offset = torch.arange(len(left), device=left.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         right = torch.repeat_interleave(firsts[u.groups[at]], count) + offset
         for i, j in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
-            values = function(u.values[i].double(), v.values[j].double())
+            values = function(u.values[i], v.values[j]).double()
             out.index_add_(0, u.block_of[i], u.weights[i] * v.weights[j] * values)
     return out
 
@@ -81,4 +75,4 @@ def pair_weights(sample: PairedSample, *, own: bool = False) -> Float[Tensor, "b
     return every if own else every - torch.diag(inside)
 
 
-__all__ = ["Replicated", "cross_group_mean", "group_sums", "leave_blocks_out", "own_group_sums", "pair_weights"]
+__all__ = ["Replicated", "cross_group_mean", "leave_blocks_out", "own_group_sums", "pair_weights"]

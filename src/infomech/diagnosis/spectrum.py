@@ -11,7 +11,7 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, NearestNeighbours, PairSums
 from .diagnosis import FloatArray
 from .estimate import Estimate
-from .replicates import cross_group_mean, group_sums, leave_blocks_out, own_group_sums, pair_weights
+from .replicates import cross_group_mean, leave_blocks_out, pair_weights
 from .uncertainty import (
     group_totals,
     influence_stderr,
@@ -57,14 +57,14 @@ def side_geometry(sample: PairedSample, column: int, *, pair_sums: PairSums, nei
     Source: E4; Wang and Isola 2020; RankMe, arXiv:2210.02885; Radovanovic et al. 2010.
     """
     rows = sample.x if column == 0 else sample.y
-    means = group_sums(sample, column)
+    means = sample.group_sums[column]
     out = {
         "mean_cosine": mapped(
             jackknife_estimate(*cross_group_mean(sample, means, means), sample.block_groups), -1.0, 1.0
         )
     }
     out["uniformity"] = _uniformity(sample, pair_sums)
-    spectral, spectrum = _spectral(sample, rows, "xy"[column])
+    spectral, spectrum = _spectral(sample, rows)
     out |= spectral
     out["hubness"] = _hubness(sample, rows, neighbours)
     nearest = (neighbours.of_rows.values[:, 0] > DUPLICATE_FROM).double()
@@ -77,7 +77,7 @@ def _uniformity(sample: PairedSample, pair_sums: PairSums) -> Estimate:
     return jackknife_estimate(full.log(), replicates.log(), sample.block_groups)
 
 
-def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[str, Estimate], FloatArray]:
+def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estimate], FloatArray]:
     """Functions of the second moments, with the influence of each group through the eigenvalues.
 
     An eigenvalue l_k with eigenvector v_k has influence (v_k.z)^2 - l_k at a point z.
@@ -89,8 +89,9 @@ def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[
     chunks = torch.arange(len(rows), device=rows.values.device).split(_CHUNK)
     for at in chunks:
         z, w = rows.values[at], rows.tile_weights[at]
-        mean += (z * w[:, None]).double().sum(0)
-        second += ((z * w[:, None]).T @ z).double()
+        weighted = z if rows.uniform else z * w[:, None]
+        mean += weighted.sum(0, dtype=torch.float64)
+        second += (weighted.T @ z).double()
     mean, second = mean / weight, second / weight
     raw_values, raw_vectors = _eigen(second)
     cov = second - torch.outer(mean, mean)
@@ -103,7 +104,7 @@ def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[
     safe = torch.where(sigma > 1e-9 * sigma.max(), sigma, torch.inf)
     rank_slope = rank * (-share.clamp_min(1e-300).log() - entropy) / (2 * safe * sigma.sum())
     # tr S^2 is the mean of (z.z')^2 over all pairs of rows: over pairs of different groups it is unbiased
-    own = own_group_sums(sample, name + name, lambda u, v: ((u - mean) * (v - mean)).sum(1).square()).sum()
+    own = _own_products(rows, mean.to(rows.values.dtype), sample.groups)
     own_weights = sample.group_pairs.square().sum()
     squares = (values.square().sum() * weight.square() - own) / (weight.square() - own_weights)
     ratio = values.sum().square() / squares
@@ -112,14 +113,16 @@ def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[
     collapse = d**0.5 * deviations.mean()
     collapse_slope = d**-0.5 / (2 * deviations)
     influence = torch.zeros(sample.groups, 3, dtype=torch.float64, device=mean.device)
+    dtype = rows.values.dtype  # is precise enough for a standard error
+    raw_vectors, vectors = raw_vectors.to(dtype), vectors.to(dtype)
     for at in chunks:
-        z = rows.values[at].double()
-        centred = z - mean
+        z = rows.values[at]
+        centred = z - mean.to(dtype)
         psi = torch.stack(
             [
-                (z @ raw_vectors).square() @ rank_slope - raw_values @ rank_slope,
-                (centred @ vectors).square() @ ratio_slope - values @ ratio_slope,
-                centred.square() @ collapse_slope - cov.diagonal() @ collapse_slope,
+                (z @ raw_vectors).square().double() @ rank_slope - raw_values @ rank_slope,
+                (centred @ vectors).square().double() @ ratio_slope - values @ ratio_slope,
+                centred.square().double() @ collapse_slope - cov.diagonal() @ collapse_slope,
             ],
             dim=1,
         )
@@ -130,6 +133,22 @@ def _spectral(sample: PairedSample, rows: GroupedRows, name: str) -> tuple[dict[
         plain = symmetric_interval(float(value), influence_stderr(influence[:, k]), sample.groups - 1)
         out[key] = mapped(plain, 0.0, float(most))
     return out, np.asarray(values.flip(0).cpu().numpy(), dtype=np.float64)
+
+
+def _own_products(rows: GroupedRows, mean: Float[Tensor, " d"], count: int) -> Float[Tensor, ""]:
+    """Sum of w_i w_j (z_i.z_j)^2 over pairs of rows of one group, i = j included; z centred."""
+    sizes = torch.bincount(rows.groups, minlength=count)
+    firsts = sizes.cumsum(0) - sizes
+    total = rows.weights.new_zeros(())
+    for size in sizes.unique().tolist():
+        at_once = max(1, _CHUNK // size)
+        for starts in firsts[sizes == size].split(at_once):
+            at = starts[:, None] + torch.arange(size, device=starts.device)
+            z = rows.values[at] - mean
+            products = torch.bmm(z, z.mT).square().double()
+            weights = rows.weights[at]
+            total += (weights[:, :, None] * weights[:, None, :] * products).sum()
+    return total
 
 
 def _eigen(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:

@@ -37,10 +37,10 @@ class LabelledInfoNCE(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "n d"],
-        labels: Int[Tensor, "n"] | None = None,
+        labels: Int[Tensor, " n"] | None = None,
         indices_tuple: Mined | None = None,
         ref_emb: Float[Tensor, "m d"] | None = None,
-        ref_labels: Int[Tensor, "m"] | None = None,
+        ref_labels: Int[Tensor, " m"] | None = None,
     ) -> Scalar:
         """The loss of a batch.
 

@@ -30,7 +30,7 @@ def infonce(
     negatives: Float[Tensor, "... d"] | None = None,
     in_batch: bool = True,
     exclude_own: bool = False,
-    weights: Float[Tensor, "n"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Scalar:
     """InfoNCE of every anchor against its candidates.
 
@@ -132,7 +132,7 @@ def _log_sums(anchors: Tensor, others: Tensor, scale: Tensor, exclusion: Exclusi
     return row_log_sums(anchors, others, inverse_temperature=scale, score_bound=bound, exclusion=exclusion)
 
 
-def _against(anchors: Rows, negatives: Tensor, scale: Tensor) -> Float[Tensor, "n"]:
+def _against(anchors: Rows, negatives: Tensor, scale: Tensor) -> Float[Tensor, " n"]:
     """Log-sums over further negatives: shared rows, or k rows for each anchor."""
     if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
         raise InputError(
@@ -225,7 +225,7 @@ class InfoNCE(TemperedLoss):
         positives: Int[Tensor, "..."] | None = None,
         negatives: Float[Tensor, "... d"] | None = None,
         exclude_own: bool = False,
-        weights: Float[Tensor, "n"] | None = None,
+        weights: Float[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch; the arguments are those of `infonce`."""
         queued = self.queued().clone() if len(self.queue) else None  # a copy: the queue moves on before the backward

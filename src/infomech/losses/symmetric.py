@@ -41,8 +41,8 @@ def symmetric_infonce(
     *,
     temperature: float | Tensor,
     divergence_weight: float | Tensor = 0.0,
-    weights: Float[Tensor, "n"] | None = None,
-    groups: Int[Tensor, "n"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
+    groups: Int[Tensor, " n"] | None = None,
     ranks: Ranks | None = None,
 ) -> Scalar:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
@@ -128,8 +128,8 @@ def symmetric_terms(
     *,
     temperature: float | Tensor,
     divergence: bool = True,
-    weights: Float[Tensor, "n"] | None = None,
-    groups: Int[Tensor, "n"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
+    groups: Int[Tensor, " n"] | None = None,
     ranks: Ranks | None = None,
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
@@ -281,7 +281,7 @@ class SymmetricInfoNCE(TemperedLoss):
         self.divergence_weight = divergence_weight
 
     def forward(
-        self, x: Rows, y: Rows, *, weights: Float[Tensor, "n"] | None = None, groups: Int[Tensor, "n"] | None = None
+        self, x: Rows, y: Rows, *, weights: Float[Tensor, " n"] | None = None, groups: Int[Tensor, " n"] | None = None
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
         schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None

@@ -140,6 +140,18 @@ class PairedSample:
         return torch.bincount(self.group_blocks, minlength=self.blocks).double()
 
     @cached_property
+    def group_sums(self) -> tuple[Float[Tensor, "g d"], Float[Tensor, "g d"]]:
+        """Sum over each group's pairs of the rows of x, and of y; float64."""
+        return self._group_sums(self.x), self._group_sums(self.y)
+
+    def _group_sums(self, rows: GroupedRows) -> Float[Tensor, "g d"]:
+        out = torch.zeros(self.groups, self.dim, dtype=torch.float64, device=rows.values.device)
+        for at in torch.arange(len(rows), device=rows.values.device).split(_CHUNK):
+            values = rows.values[at] if rows.uniform else rows.values[at] * rows.tile_weights[at, None]
+            out.index_add_(0, rows.groups[at], values.double())
+        return out
+
+    @cached_property
     def pair_similarity(self) -> Float[Tensor, " p"]:
         """float64 similarity of each pair."""
         return self.similarity(self.pairs[:, 0], self.pairs[:, 1])
@@ -184,7 +196,7 @@ def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
 
 
 def _norms(rows: Tensor, name: str) -> Tensor:
-    norms = torch.cat([torch.linalg.vector_norm(c.double(), dim=1) for c in rows.split(_CHUNK)])
+    norms = torch.cat([torch.linalg.vector_norm(c, dim=1, dtype=torch.float64) for c in rows.split(_CHUNK)])
     zero = torch.nonzero(norms == 0).flatten()
     if len(zero):
         raise InputError(
@@ -212,7 +224,8 @@ def _connected_groups(pairs: Tensor, n: int, m: int) -> tuple[Tensor, Tensor, in
 def _collapsed(rows: Tensor, norms: Tensor) -> bool:
     total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
     for chunk, length in zip(rows.split(_CHUNK), norms.split(_CHUNK), strict=True):
-        total += (chunk.double() / length[:, None]).sum(0)
+        lifted = chunk.to(torch.promote_types(chunk.dtype, torch.float32))
+        total += ((1 / length).to(lifted.dtype) @ lifted).double()
     return 1 - float((total / len(rows)).square().sum()) < _COLLAPSED
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._typing import OtherRows, Rows
 from .tiles import NEGLIGIBLE, Exclusion, KeptTiles, LogSums, Workspace, blocks, diagonal_of, tile_shape
 
-Vector = Float[Tensor, "k"]
+Vector = Float[Tensor, " k"]
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _softmax_weights_any_scores(
     return weights
 
 
-def paired_scores(x: Rows, y: OtherRows, scale: Tensor) -> Float[Tensor, "n"]:
+def paired_scores(x: Rows, y: OtherRows, scale: Tensor) -> Float[Tensor, " n"]:
     """s_ii = scale x_i.y_i in double precision, a block of rows at a time."""
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)
     for i in blocks(len(x), tile_shape(x.device)[0]):

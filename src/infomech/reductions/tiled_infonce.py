@@ -32,7 +32,7 @@ from .tiles import (
     without_autocast,
 )
 
-Vector = Float[Tensor, "k"]
+Vector = Float[Tensor, " k"]
 
 
 class PairedLogSums(NamedTuple):
@@ -79,7 +79,7 @@ def row_log_sums(
     inverse_temperature: Tensor,
     score_bound: float,
     exclusion: Exclusion | None = None,
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """The sums log sum_j exp(x_i.y_j / tau) for every row of x, over the entries that are not excluded; float64."""
     out: Tensor = _apply_rows(
         x, y, inverse_temperature.to(torch.float64), exclusion if exclusion is not None else Nothing(), score_bound
@@ -87,7 +87,7 @@ def row_log_sums(
     return out
 
 
-def row_scores(x: Rows, y: Rows, inverse_temperature: Tensor) -> Float[Tensor, "n"]:
+def row_scores(x: Rows, y: Rows, inverse_temperature: Tensor) -> Float[Tensor, " n"]:
     """The scores x_i.y_i / tau of matching rows, float64; differentiable once, and no n x d temporary is kept."""
     out: Tensor = _RowScores.apply(x, y, inverse_temperature.to(torch.float64))  # type: ignore[no-untyped-call]
     return out

@@ -151,8 +151,8 @@ class OwnRow(Exclusion):
 class SameGroup(Exclusion):
     """Entries whose row and column carry the same group number are left out (E1)."""
 
-    rows: Int[Tensor, "n"]
-    cols: Int[Tensor, "m"]
+    rows: Int[Tensor, " n"]
+    cols: Int[Tensor, " m"]
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
         tile.masked_fill_(self.rows[rows, None] == self.cols[None, cols], value)
@@ -234,7 +234,7 @@ class LogSums:
         self.total = self.total * torch.exp(self.peak - level) + other.total * torch.exp(other.peak - level)
         self.peak = top
 
-    def value(self) -> Float[Tensor, "n"]:
+    def value(self) -> Float[Tensor, " n"]:
         """The log-sums, in double precision; -inf for a row without entries."""
         return self.total.log() + self.peak
 
