@@ -145,7 +145,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("report", "doctor", "compare", "demo"):
+    for command in ("report", "doctor", "compare", "demo", "reproduce"):
         assert command in done.stdout
 
 
@@ -160,3 +160,13 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (tmp_path / "demo" / f"report-{name}" / "report.html").exists()
     assert (tmp_path / "demo" / "comparison" / "compare.html").exists()
     assert run("demo", "-o", str(tmp_path / "demo"), "--steps", "30") == 2  # refused before any work
+
+
+def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("reproduce", "--list") == 0
+    assert "control" in capsys.readouterr().out
+    assert run("reproduce", "nothing") == 2
+    assert "there are: control" in capsys.readouterr().err
+    (tmp_path / "mine").write_text("x")
+    assert run("reproduce", "control", "-o", str(tmp_path)) == 2
+    assert "is not empty" in capsys.readouterr().err

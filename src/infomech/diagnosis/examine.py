@@ -28,7 +28,7 @@ from .sweeps import GapSweeps, KernelSweeps, run_sweeps
 
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
 _SHOWN = 2000  # points of a map, values of a distribution
-_RANDOM_PAIRS = 50_000
+_RANDOM_PAIRS = 20_000
 _BINS = 80
 
 

@@ -260,7 +260,7 @@ def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
     return mapped(jackknife_estimate(value, without, sample.block_groups), 0.0, math.inf)
 
 
-def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 20_000) -> Estimate:
+def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000) -> Estimate:
     """Held-out accuracy of a linear classifier of the modality; 0.5 is chance, both sides weigh the same.
 
     Ridge regression of the modality's sign on the embedding (scikit-learn's `RidgeClassifier`, balanced), fitted on

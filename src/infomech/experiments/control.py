@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from .. import __version__
-from ..losses import symmetric_terms
+from ..diagnosis import examine
 from .digits import TwoTower, load_halves, train_two_tower
 
 NAME = "control"
@@ -152,35 +152,23 @@ def _train_and_score(setting: Setting) -> dict[str, float]:
 
 
 def score(model: TwoTower, test_x: Tensor, test_y: Tensor) -> dict[str, float]:
-    """Gap, alignment and retrieval of a model on pairs, in double precision; U statistics throughout."""
-    x, y = model.embed_x(test_x).double(), model.embed_y(test_y).double()
-    distances = {"xy": torch.cdist(x, y), "xx": torch.cdist(x, x), "yy": torch.cdist(y, y)}
-    bandwidth = distances["xy"].median()
-    kernels = {key: torch.exp(-d.square() / (2 * bandwidth**2)) for key, d in distances.items()}
-    terms = symmetric_terms(x, y, temperature=TEMPERATURE)
-    assert terms.divergence is not None
-    scores = x @ y.mT
-    own = scores.diagonal()
-    ranks = torch.cat([(scores > own[:, None]).sum(1), (scores > own[None, :]).sum(0)])
-    return {
-        "energy_distance": -_contrast(distances),
-        "mmd2": _contrast(kernels),
-        "centroid_gap": float((x.mean(0) - y.mean(0)).norm()),
-        "divergence_sym": float(terms.divergence),
-        "alignment": float(-own.mean() / TEMPERATURE),
-        **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in (1, 5, 10)},
+    """Gap, alignment and retrieval of a model on pairs, as `infomech report` has them, in double precision.
+
+    The divergence is the plain one, that the loss weighs; recall is the mean of both directions.
+    """
+    found = examine(model.embed_x(test_x).double(), model.embed_y(test_y).double(), temperature=TEMPERATURE)
+    recall = {
+        k: sum(found.retrieval[f"{direction}_recall_at_{k}"].value for direction in ("x_to_y", "y_to_x")) / 2
+        for k in (1, 5, 10)
     }
-
-
-def _contrast(tables: dict[str, Tensor]) -> float:
-    """Mean within x plus mean within y less twice the mean across; no row meets itself, nor its partner."""
-    off = {key: _off_diagonal_mean(table) for key, table in tables.items()}
-    return off["xx"] + off["yy"] - 2 * off["xy"]
-
-
-def _off_diagonal_mean(table: Tensor) -> float:
-    n = len(table)
-    return float((table.sum() - table.diagonal().sum()) / (n * (n - 1)))
+    return {
+        "energy_distance": found.gap["energy_distance"].value,
+        "mmd2": found.gap["mmd2_median"].value,
+        "centroid_gap": found.gap["centroid_gap"].value,
+        "divergence_sym": found.budget.plain["divergence_sym"].value,
+        "alignment": found.budget.alignment.value,
+        **{f"recall_at_{k}": value for k, value in recall.items()},
+    }
 
 
 def summarise(runs: Iterable[dict[str, float]]) -> list[dict[str, Any]]:
@@ -253,7 +241,7 @@ def _against_theory(divergence: dict[float, dict[str, float]]) -> str:
 def _provenance(seconds: float) -> dict[str, Any]:
     return {
         "experiment": NAME,
-        "infomech": __version__,
+        "infomech": metadata.version("infomech"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
