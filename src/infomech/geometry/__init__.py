@@ -1,7 +1,9 @@
-"""Manifolds, critics, and the volume of a kernel."""
+"""Manifolds, critics, the volume of a kernel, and quadrature where the manifold is small enough."""
 
 from .critics import RBF, Cosine, Critic
 from .manifolds import FlatTorus, Manifold, Sphere
+from .operators import Faces, Harmonics, faces, harmonics
+from .quadrature import Quadrature, quadrature_rule
 from .special import log_sphere_area, log_sphere_mgf, mean_resultant
 from .volume import log_kernel_volume
 
@@ -9,11 +11,17 @@ __all__ = [
     "RBF",
     "Cosine",
     "Critic",
+    "Faces",
     "FlatTorus",
+    "Harmonics",
     "Manifold",
+    "Quadrature",
     "Sphere",
+    "faces",
+    "harmonics",
     "log_kernel_volume",
     "log_sphere_area",
     "log_sphere_mgf",
     "mean_resultant",
+    "quadrature_rule",
 ]
