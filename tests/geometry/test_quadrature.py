@@ -120,3 +120,15 @@ def test_bad_input() -> None:
         quadrature_rule(Sphere(2), 1)
     with pytest.raises(InputError, match="degree is 9"):
         harmonics(quadrature_rule(Sphere(2), 8), 9)
+
+
+@pytest.mark.parametrize(("manifold", "n"), [(Sphere(2), 48), (Sphere(3), 24), (FlatTorus(2), 32)])
+def test_spectral_interpolation_of_a_smooth_function(manifold: Manifold, n: int) -> None:
+    basis = harmonics(quadrature_rule(manifold, n))
+    points = manifold.uniform(50, generator=torch.Generator().manual_seed(1))
+
+    def smooth(z: torch.Tensor) -> torch.Tensor:
+        return (z[:, 0] - 0.7 * z[:, -1]).exp()
+
+    values = basis.evaluate(basis.analyse(smooth(basis.quadrature.nodes)), points)
+    torch.testing.assert_close(values, smooth(points), rtol=0, atol=1e-11)

@@ -3,7 +3,7 @@
 from .critics import RBF, Cosine, Critic
 from .manifolds import FlatTorus, Manifold, Sphere
 from .operators import Faces, Harmonics, faces, harmonics
-from .quadrature import Quadrature, quadrature_rule
+from .quadrature import Quadrature, manifold_angles, quadrature_rule
 from .special import log_sphere_area, log_sphere_mgf, mean_resultant
 from .volume import log_kernel_volume
 
@@ -22,6 +22,7 @@ __all__ = [
     "log_kernel_volume",
     "log_sphere_area",
     "log_sphere_mgf",
+    "manifold_angles",
     "mean_resultant",
     "quadrature_rule",
 ]

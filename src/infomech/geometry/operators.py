@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .manifolds import Sphere
-from .quadrature import Quadrature
+from .._typing import Rows
+from .manifolds import Manifold, Sphere
+from .quadrature import Quadrature, manifold_angles
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,11 @@ class Harmonics:
         """The Laplacian of f at the nodes, exact for f in the span of the basis."""
         return self.synthesise(-self.eigenvalues * self.analyse(values))
 
+    def evaluate(self, coefficients: Float[Tensor, " k"], points: Rows) -> Float[Tensor, " n"]:
+        """Values of sum_j c_j e_j at any points of the manifold: spectral interpolation."""
+        highest = int(self.degrees.max())
+        return _eigenfunctions(self.quadrature.manifold, points, highest)[0] @ coefficients
+
     def dirichlet(self, values: Float[Tensor, "... q"]) -> Float[Tensor, "..."]:
         """Int |grad f|^2 dmu, exact for f in the span of the basis."""
         return (self.eigenvalues * self.analyse(values).square()).sum(-1)
@@ -66,20 +72,23 @@ def harmonics(quadrature: Quadrature, degree: int | None = None) -> Harmonics:
     degree = highest if degree is None else degree
     if not 0 <= degree <= highest:
         raise InputError(f"degree is {degree}; these {len(quadrature)} nodes carry harmonics of degree 0 to {highest}")
-    angles = quadrature.angles
-    if isinstance(quadrature.manifold, Sphere) and quadrature.manifold.ambient_dim == 3:
-        values, degrees = _spherical_harmonics(angles, degree)
-        eigenvalues = degrees * (degrees + 1)
-    elif angles.shape[1] == 1:
-        values, degrees = _fourier(angles[:, 0], degree)
-        eigenvalues = degrees.square()
-    else:
-        first, n1 = _fourier(angles[:, 0], degree)
-        second, n2 = _fourier(angles[:, 1], degree)
-        values = (first[:, :, None] * second[:, None, :]).flatten(1)
-        degrees = torch.maximum(n1[:, None], n2[None, :]).flatten()
-        eigenvalues = (n1.square()[:, None] + n2.square()[None, :]).flatten()
+    values, degrees, eigenvalues = _eigenfunctions(quadrature.manifold, quadrature.nodes, degree)
     return Harmonics(quadrature, values, eigenvalues.to(values.dtype), degrees)
+
+
+def _eigenfunctions(manifold: Manifold, points: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values at the points, degrees, and eigenvalues of -Laplace."""
+    angles = manifold_angles(manifold, points)
+    if isinstance(manifold, Sphere) and manifold.ambient_dim == 3:
+        values, degrees = _spherical_harmonics(angles, degree)
+        return values, degrees, degrees * (degrees + 1)
+    values, degrees = _fourier(angles[:, 0], degree)
+    if angles.shape[1] == 1:
+        return values, degrees, degrees.square()
+    second, n2 = _fourier(angles[:, 1], degree)
+    values = (values[:, :, None] * second[:, None, :]).flatten(1)
+    eigenvalues = (degrees.square()[:, None] + n2.square()[None, :]).flatten()
+    return values, torch.maximum(degrees[:, None], n2[None, :]).flatten(), eigenvalues
 
 
 def _fourier(angle: Tensor, degree: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Scalars
+from .._typing import Points, Scalars
 from .manifolds import FlatTorus, Manifold, Sphere
 
 
@@ -61,13 +61,17 @@ class Quadrature:
     @cached_property
     def angles(self) -> Float[Tensor, "q k"]:
         """Angles of the nodes, radians: (t,) on circles, (colatitude, longitude) on S^2, (t_1, t_2) on T^2."""
-        if isinstance(self.manifold, FlatTorus):
-            return self.manifold.angles(self.nodes)
-        if self.manifold.ambient_dim == 2:
-            return torch.atan2(self.nodes[:, 1], self.nodes[:, 0])[:, None]
-        horizontal = self.nodes[:, :2].norm(dim=1)
-        longitude = torch.atan2(self.nodes[:, 1], self.nodes[:, 0])
-        return torch.stack([torch.atan2(horizontal, self.nodes[:, 2]), longitude], dim=1)
+        return manifold_angles(self.manifold, self.nodes)
+
+
+def manifold_angles(manifold: Manifold, points: Points) -> Float[Tensor, "... k"]:
+    """Angles (t_1, ...) of points of S^1 or T^k, or (colatitude, longitude) on S^2, radians: (..., d) -> (..., k)."""
+    if isinstance(manifold, FlatTorus):
+        return manifold.angles(points)
+    longitude = torch.atan2(points[..., 1], points[..., 0])
+    if manifold.ambient_dim == 2:
+        return longitude[..., None]
+    return torch.stack([torch.atan2(points[..., :2].norm(dim=-1), points[..., 2]), longitude], dim=-1)
 
 
 def quadrature_rule(
@@ -134,4 +138,4 @@ def _two_sphere(n: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     return nodes, weights, (n, 2 * n)
 
 
-__all__ = ["Quadrature", "quadrature_rule"]
+__all__ = ["Quadrature", "manifold_angles", "quadrature_rule"]
