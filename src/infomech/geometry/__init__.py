@@ -1,6 +1,7 @@
 """Manifolds, critics, the volume of a kernel, and quadrature where the manifold is small enough."""
 
 from .critics import RBF, Cosine, Critic
+from .geodesics import geodesic_step, to_tangent
 from .manifolds import FlatTorus, Manifold, Sphere
 from .operators import Faces, Harmonics, faces, harmonics
 from .quadrature import Quadrature, manifold_angles, quadrature_rule
@@ -18,6 +19,7 @@ __all__ = [
     "Quadrature",
     "Sphere",
     "faces",
+    "geodesic_step",
     "harmonics",
     "log_kernel_volume",
     "log_sphere_area",
@@ -25,4 +27,5 @@ __all__ = [
     "manifold_angles",
     "mean_resultant",
     "quadrature_rule",
+    "to_tangent",
 ]
