@@ -228,7 +228,8 @@ def _orthonormal_directions(rho: Density, basis: Harmonics) -> Tensor:
     weight = (rho.values * rho.quadrature.weights).sqrt()
     centred = basis.values[:, 1:] - rho.mean(basis.values[:, 1:].mT)
     orthonormal, _ = torch.linalg.qr(weight[:, None] * centred)
-    return orthonormal * (rho.values / rho.quadrature.weights).sqrt()[:, None]
+    scale = (rho.values / rho.quadrature.weights).sqrt()
+    return torch.mul(orthonormal, scale[:, None])
 
 
 def _smoothing(rho: Density, temperature: float, critic: Critic | None) -> Tensor:
