@@ -1,6 +1,7 @@
 """Energies of representation measures: fields, parametric and intrinsic energies, divergences."""
 
 from .divergences import fisher_information, kl_divergence, symmetric_divergence, symmetric_divergence_variation
+from .fields import log_smoothing_kernel, smoothed_log_density
 from .intrinsic import (
     check_potential,
     effective_potential,
@@ -23,6 +24,8 @@ __all__ = [
     "intrinsic_variation",
     "intrinsic_variation_sym",
     "kl_divergence",
+    "log_smoothing_kernel",
+    "smoothed_log_density",
     "symmetric_divergence",
     "symmetric_divergence_variation",
 ]

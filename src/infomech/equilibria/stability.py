@@ -30,8 +30,8 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from .._typing import Scalar
-from ..energies import intrinsic_variation_sym
-from ..geometry import Cosine, Critic, Harmonics, harmonics, log_kernel_volume, mean_resultant
+from ..energies import intrinsic_variation_sym, log_smoothing_kernel
+from ..geometry import Cosine, Critic, Harmonics, harmonics, mean_resultant
 from ..measures import Density, check_same_nodes
 
 CRITICAL_WEIGHT = 0.75  # lambda_c in the sharp limit (T11)
@@ -160,7 +160,7 @@ def matched_potential(rho: Density, *, temperature: float, critic: Critic | None
 
     U = -tau (log S rho + S(rho / S rho)), up to a constant; -tau log rho in the sharp limit.
     """
-    kernel = _smoothing(rho, temperature, critic)
+    kernel = log_smoothing_kernel(rho.quadrature, temperature=temperature, critic=critic).exp()
     smooth = kernel @ (rho.values * rho.quadrature.weights)
     return -temperature * (smooth.log() + kernel @ (rho.values / smooth * rho.quadrature.weights))
 
@@ -206,7 +206,8 @@ def matched_stability(
         a_form = torch.eye(directions.shape[1], dtype=directions.dtype, device=directions.device)
         b_form = a_form
     else:
-        a_form, b_form = _finite_temperature_forms(rho, directions, _smoothing(rho, temperature, critic))
+        log_kernel = log_smoothing_kernel(grid, temperature=temperature, critic=critic)
+        a_form, b_form = _finite_temperature_forms(rho, directions, log_kernel.exp())
     lam = divergence_weight
     common = torch.linalg.eigvalsh((2 * a_form - b_form) / 8)
     difference = torch.linalg.eigvalsh(((4 * lam - 2) * a_form - b_form) / 8)
@@ -230,16 +231,6 @@ def _orthonormal_directions(rho: Density, basis: Harmonics) -> Tensor:
     orthonormal, _ = torch.linalg.qr(weight[:, None] * centred)
     scale = (rho.values / rho.quadrature.weights).sqrt()
     return torch.mul(orthonormal, scale[:, None])
-
-
-def _smoothing(rho: Density, temperature: float, critic: Critic | None) -> Tensor:
-    """The kernel over its volume at the nodes, (q, q)."""
-    check_temperature(temperature)
-    critic = Cosine() if critic is None else critic
-    grid = rho.quadrature
-    log_volume = log_kernel_volume(grid.manifold, critic, temperature)
-    log_kernel = critic.pairwise(grid.nodes, grid.nodes) / temperature - log_volume
-    return torch.exp(log_kernel)
 
 
 def _finite_temperature_forms(rho: Density, directions: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
