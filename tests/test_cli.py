@@ -145,7 +145,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("report", "doctor", "compare", "demo", "reproduce"):
+    for command in ("report", "doctor", "compare", "demo", "reproduce", "verify"):
         assert command in done.stdout
 
 
@@ -170,3 +170,12 @@ def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").write_text("x")
     assert run("reproduce", "control", "-o", str(tmp_path)) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", "--only", "T3", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["holds"] is True
+    assert [claim["tag"] for claim in printed["claims"]] == ["T3"]
+    assert run("verify", "--only", "T99") == 2
+    assert "T99" in capsys.readouterr().err

@@ -248,6 +248,32 @@ def demo(
     typer.echo(f"Both models side by side: {page}")
 
 
+@_command("infomech verify --only T3,T11 --plots claims")
+def verify(
+    only: Annotated[str | None, typer.Option(help="Claims to check, with commas between; all by default.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw a figure for each claim, here.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    details: Annotated[bool, typer.Option("--details", help="A row for each measurement, not for each claim.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the claims of the theory, one row each: what is predicted, what was measured, and the verdict.
+
+    Exit code 1 if a claim fails. This version checks T3, T4, T5 and T7 to T11.
+    """
+    from .experiments.verify import plot_claims, render_table, run_claims, to_json
+
+    with _progress("Checking the claims") as step:
+        results = run_claims(only, seed, progress=lambda tag, done, total: step(1 / total if done else 0.0))
+    if plots is not None:
+        plot_claims(results, plots)
+    if as_json:
+        _print_json(to_json(results))
+    else:
+        _console().print(render_table(results, details=details))
+    if not all(result.holds for result in results):
+        raise typer.Exit(1)
+
+
 @_command("infomech reproduce control --fast -o control")
 def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which experiment; see --list.")] = None,

@@ -94,8 +94,6 @@ def test_potentials() -> None:
     positives = torch.stack([sample(5, 3, s) for s in (1, 2, 3)], 1)
     truth = -torch.stack([(z * positives[:, k]).sum(1) for k in range(3)]).mean(0)
     torch.testing.assert_close(energies.alignment_potential(z, positives), truth)
-    barrier = energies.effective_potential(truth, torch.zeros_like(truth), temperature=0.5)
-    torch.testing.assert_close(barrier, truth / 0.5)
 
 
 def test_refusals() -> None:

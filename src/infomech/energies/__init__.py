@@ -1,16 +1,41 @@
-"""Energies of representation measures: fields, and the parametric energies that InfoNCE tends to."""
+"""Energies of representation measures: fields, parametric and intrinsic energies, divergences."""
 
-from .fields import alignment_potential, effective_potential, log_partition_field, log_smoothed_density
+from .divergences import fisher_information, kl_divergence, symmetric_divergence, symmetric_divergence_variation
+from .fields import alignment_potential, log_partition_field, log_smoothed_density
+from .intrinsic import (
+    check_potential,
+    effective_potential,
+    intrinsic_energy,
+    intrinsic_energy_sym,
+    intrinsic_second_variation,
+    intrinsic_second_variation_sym,
+    intrinsic_variation,
+    intrinsic_variation_sym,
+)
+from .node_fields import log_smoothing_kernel, smoothed_log_density
 from .parametric import SymmetricEnergy, cross_entropy, energy, independent_energy, symmetric_energy
 
 __all__ = [
     "SymmetricEnergy",
     "alignment_potential",
+    "check_potential",
     "cross_entropy",
     "effective_potential",
     "energy",
+    "fisher_information",
     "independent_energy",
+    "intrinsic_energy",
+    "intrinsic_energy_sym",
+    "intrinsic_second_variation",
+    "intrinsic_second_variation_sym",
+    "intrinsic_variation",
+    "intrinsic_variation_sym",
+    "kl_divergence",
     "log_partition_field",
     "log_smoothed_density",
+    "log_smoothing_kernel",
+    "smoothed_log_density",
+    "symmetric_divergence",
+    "symmetric_divergence_variation",
     "symmetric_energy",
 ]

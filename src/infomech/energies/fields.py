@@ -1,4 +1,4 @@
-"""Fields on the manifold: the partition field and the smoothed density (D3), the potentials (D4, D10)."""
+"""Fields from draws of a law: the partition field and the smoothed density (D3), the alignment potential (D4)."""
 
 import math
 from typing import cast
@@ -120,22 +120,4 @@ def alignment_potential(
     return -critic.pointwise(z[:, None, :].expand_as(positives), positives).mean(1)
 
 
-def effective_potential(
-    potential: Float[Tensor, " n"], log_density: Float[Tensor, " n"], *, temperature: float
-) -> Float[Tensor, " n"]:
-    """What modality 1 moves in while modality 2 stands still: V_{1|2}(z) = U12(z) / tau + log rho2(z).
-
-    Where modality 2 is dense, modality 1 meets a barrier.
-
-    Args:
-        potential: U12 at n points.
-        log_density: log rho2 there, smoothed or not.
-        temperature: tau > 0.
-
-    Source: D10 (Proposition 4.1 of the paper).
-    """
-    check_temperature(temperature)
-    return potential / temperature + log_density
-
-
-__all__ = ["alignment_potential", "effective_potential", "log_partition_field", "log_smoothed_density"]
+__all__ = ["alignment_potential", "log_partition_field", "log_smoothed_density"]

@@ -1,1 +1,61 @@
 """Gibbs equilibria, gradient flows, best responses, and their stability."""
+
+from .flows import Flow, check_floor, fokker_planck, particle_flow, project_on_floor, replicator_flow
+from .gibbs import GibbsLaw, sample_gibbs_exact
+from .langevin import LangevinSamples, effective_sample_size, langevin_step, sample_mala, split_rhat
+from .potentials import EmpiricalPotential, LinearPotential, Potential, TwoWellPotential, potential_at_nodes
+from .responses import (
+    Alternation,
+    BestResponse,
+    alternate_best_responses,
+    best_response,
+    vertex_density,
+    vertex_energies,
+)
+from .stability import (
+    CRITICAL_WEIGHT,
+    MatchedStability,
+    critical_divergence_weight,
+    kernel_eigenvalues,
+    matched_potential,
+    matched_stability,
+    mode_coefficients,
+    sharp_coefficients,
+    stationarity_residual,
+)
+
+__all__ = [
+    "CRITICAL_WEIGHT",
+    "Alternation",
+    "BestResponse",
+    "EmpiricalPotential",
+    "Flow",
+    "GibbsLaw",
+    "LangevinSamples",
+    "LinearPotential",
+    "MatchedStability",
+    "Potential",
+    "TwoWellPotential",
+    "alternate_best_responses",
+    "best_response",
+    "check_floor",
+    "critical_divergence_weight",
+    "effective_sample_size",
+    "fokker_planck",
+    "kernel_eigenvalues",
+    "langevin_step",
+    "matched_potential",
+    "matched_stability",
+    "mode_coefficients",
+    "particle_flow",
+    "potential_at_nodes",
+    "project_on_floor",
+    "replicator_flow",
+    "sample_gibbs_exact",
+    "sample_mala",
+    "sharp_coefficients",
+    "split_rhat",
+    "stationarity_residual",
+    "vertex_density",
+    "vertex_energies",
+]

@@ -1,7 +1,10 @@
-"""Manifolds, critics, and the volume of a kernel."""
+"""Manifolds, critics, the volume of a kernel, and quadrature where the manifold is small enough."""
 
 from .critics import RBF, Cosine, Critic
+from .geodesics import geodesic_step, to_tangent
 from .manifolds import FlatTorus, Manifold, Sphere
+from .operators import Faces, Harmonics, faces, harmonics
+from .quadrature import Quadrature, manifold_angles, quadrature_rule
 from .special import log_sphere_area, log_sphere_mgf, mean_resultant
 from .volume import log_kernel_volume
 
@@ -9,11 +12,20 @@ __all__ = [
     "RBF",
     "Cosine",
     "Critic",
+    "Faces",
     "FlatTorus",
+    "Harmonics",
     "Manifold",
+    "Quadrature",
     "Sphere",
+    "faces",
+    "geodesic_step",
+    "harmonics",
     "log_kernel_volume",
     "log_sphere_area",
     "log_sphere_mgf",
+    "manifold_angles",
     "mean_resultant",
+    "quadrature_rule",
+    "to_tangent",
 ]

@@ -1,0 +1,162 @@
+"""Intrinsic energies of one and two modalities (D8, D9) with their first and second variations in closed form.
+
+Potentials enter as values at the nodes. Variations in rho are functions at the nodes, defined up to a constant: only
+differences matter, since perturbations d have int d dmu = 0.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import InputError, check_temperature
+from .._typing import Scalar
+from ..geometry import Quadrature
+from ..measures import Density, check_same_nodes
+from .divergences import fisher_information, symmetric_divergence, symmetric_divergence_variation
+
+NodeValues = Float[Tensor, " q"]
+
+
+def check_potential(potential: NodeValues, quadrature: Quadrature, name: str = "potential") -> None:
+    """Raise InputError unless the potential has one finite value at each node."""
+    if potential.shape != quadrature.weights.shape:
+        raise InputError(f"{name} has {tuple(potential.shape)} values for {len(quadrature)} nodes; give one per node")
+    bad = ~torch.isfinite(potential)
+    if bool(bad.any()):
+        raise InputError(
+            f"{name} is not finite at {int(bad.sum())} of {len(quadrature)} nodes, the first at node "
+            f"{int(torch.nonzero(bad)[0])}; a potential must be finite everywhere on the manifold"
+        )
+
+
+def intrinsic_energy(rho: Density, potential: NodeValues, *, temperature: float) -> Scalar:
+    """The intrinsic energy F(rho) = (1/tau) int U rho dmu - H(rho), in nats (D8).
+
+    Args:
+        rho: the law.
+        potential: (q,) U at the nodes, in units of the critic.
+        temperature: tau > 0.
+
+    Returns:
+        A scalar. Its minimum is -log Z, at the Gibbs law exp(-U / tau) / Z (T3).
+
+    Raises:
+        InputError: if the potential is not finite or the temperature not positive.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(3), 16)
+    >>> intrinsic_energy(Density.uniform(grid), -grid.nodes[:, 2], temperature=0.5)  # -log(4 pi)
+    tensor(-2.5310, dtype=torch.float64)
+    """
+    check_temperature(temperature)
+    check_potential(potential, rho.quadrature)
+    return rho.mean(potential) / temperature - rho.entropy()
+
+
+def intrinsic_variation(rho: Density, potential: NodeValues, *, temperature: float) -> NodeValues:
+    """First variation of D8 at the nodes: U / tau + log rho + 1; constant exactly at the Gibbs law."""
+    return potential / temperature + rho.log_values + 1
+
+
+def intrinsic_second_variation(rho: Density, direction: NodeValues) -> Scalar:
+    """Second variation of D8: d^2/de^2 F(rho + e d) = int d^2 / rho dmu > 0, whatever the potential (T3)."""
+    return fisher_information(rho, direction)
+
+
+def intrinsic_energy_sym(
+    rho1: Density,
+    rho2: Density,
+    potentials: tuple[NodeValues, NodeValues],
+    *,
+    temperature: float,
+    divergence_weight: float = 0.0,
+) -> Scalar:
+    """The intrinsic energy of two modalities, with control: (F12 + F21)/2 - (1 - lambda) Dsym, in nats (D9, T11).
+
+    Args:
+        rho1: the law of modality 1.
+        rho2: the law of modality 2, on the same nodes.
+        potentials: (U12, U21) at the nodes, each (q,).
+        temperature: tau > 0.
+        divergence_weight: lambda; 0 is the symmetric loss, 3/4 critical, 1 no divergence at all.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> flat, u = Density.uniform(grid), grid.nodes[:, 0]
+    >>> intrinsic_energy_sym(flat, flat, (u, u), temperature=0.1)  # -log(2 pi)
+    tensor(-1.8379, dtype=torch.float64)
+    """
+    check_temperature(temperature)
+    check_same_nodes(rho1, rho2)
+    for name, u in zip(("U12", "U21"), potentials, strict=True):
+        check_potential(u, rho1.quadrature, f"potential {name}")
+    f12 = rho1.mean(potentials[0]) / temperature - rho1.entropy()
+    f21 = rho2.mean(potentials[1]) / temperature - rho2.entropy()
+    if divergence_weight == 1:  # so that an infinite divergence of weight zero counts as nothing
+        return (f12 + f21) / 2
+    return (f12 + f21) / 2 - (1 - divergence_weight) * symmetric_divergence(rho1, rho2)
+
+
+def intrinsic_variation_sym(
+    rho1: Density,
+    rho2: Density,
+    potentials: tuple[NodeValues, NodeValues],
+    *,
+    temperature: float,
+    divergence_weight: float = 0.0,
+) -> tuple[NodeValues, NodeValues]:
+    """First variations of D9 in rho1 and rho2, at the nodes.
+
+    In rho1: (U12 / tau + log rho1 + 1)/2 - (1 - lambda)/2 (log(rho1 / rho2) + 1 - rho2 / rho1); in rho2 likewise.
+    At lambda = 0 the entropy cancels: (V_{1|2} + rho2 / rho1)/2, with the effective potential of D10.
+    """
+    weight = 1 - divergence_weight
+    first = intrinsic_variation(rho1, potentials[0], temperature=temperature) / 2
+    second = intrinsic_variation(rho2, potentials[1], temperature=temperature) / 2
+    return (
+        first - weight * symmetric_divergence_variation(rho1, rho2),
+        second - weight * symmetric_divergence_variation(rho2, rho1),
+    )
+
+
+def intrinsic_second_variation_sym(
+    rho1: Density, rho2: Density, directions: tuple[NodeValues, NodeValues], *, divergence_weight: float = 0.0
+) -> Scalar:
+    """Second variation of D9, d^2/de^2 Fsym(rho1 + e d1, rho2 + e d2); potentials drop out of it.
+
+    It is (1/2) int d1^2/rho1 + d2^2/rho2 - (1 - lambda)/2 int [d1^2/rho1 - 2 d1 d2/rho2 + rho1 d2^2/rho2^2
+    + d2^2/rho2 - 2 d1 d2/rho1 + rho2 d1^2/rho1^2]. At rho1 = rho2 = rho, with sum = d1 + d2 and m = d1 - d2, it is
+    int sum^2/rho / 4 + (4 lambda - 3)/4 int m^2/rho: twice the second-order term of T10 and T11.
+    """
+    check_same_nodes(rho1, rho2)
+    d1, d2 = directions
+    r1, r2 = rho1.values, rho2.values
+    own = d1.square() / r1 + d2.square() / r2
+    cross = r1 * (d2 / r2).square() + r2 * (d1 / r1).square() - 2 * d1 * d2 * (1 / r1 + 1 / r2)
+    return rho1.quadrature.integrate(own / 2 - (1 - divergence_weight) / 2 * (own + cross))
+
+
+def effective_potential(other: Density, potential: NodeValues, *, temperature: float) -> NodeValues:
+    """The effective potential V_{1|2} = U12 / tau + log rho2 at the nodes: modality 2 is a barrier (D10).
+
+    Args:
+        other: the law rho2 of the other modality.
+        potential: (q,) U12 at the nodes.
+        temperature: tau > 0.
+    """
+    check_temperature(temperature)
+    check_potential(potential, other.quadrature)
+    return potential / temperature + other.log_values
+
+
+__all__ = [
+    "NodeValues",
+    "check_potential",
+    "effective_potential",
+    "intrinsic_energy",
+    "intrinsic_energy_sym",
+    "intrinsic_second_variation",
+    "intrinsic_second_variation_sym",
+    "intrinsic_variation",
+    "intrinsic_variation_sym",
+]

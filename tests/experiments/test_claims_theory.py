@@ -1,0 +1,70 @@
+"""Each claim of the landscape holds, at several seeds; and each check rejects what it must not accept."""
+
+from collections.abc import Callable
+
+import pytest
+
+from infomech.experiments.claims import Outcome
+from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
+from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
+
+CHECKS = [check_t3, check_t4, check_t5, check_t7, check_t8, check_t9, check_t10, check_t11]
+
+
+def holds(outcome: Outcome) -> bool:
+    return all(evidence.holds for evidence in outcome.evidence)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_claim_holds(check: Callable[..., Outcome], seed: int) -> None:
+    outcome = check(seed)
+    assert [e for e in outcome.evidence if not e.holds] == []
+    assert outcome.pictures
+
+
+WRONG = [
+    (check_t3, {"minimiser_exponent": 1.0}),  # another sign
+    (check_t3, {"minimiser_exponent": -1.01}),  # a minimiser a little too sharp
+    (check_t3, {"curvature": 0.5}),
+    (check_t4, {"rate": -1.0}),  # mass would leave the minimisers
+    (check_t4, {"rate": 1.01}),
+    (check_t5, {"bound_factor": 0.01}),
+    (check_t5, {"order": 1.0}),
+    (check_t5, {"leading": 1 / 8}),
+    (check_t5, {"leading": -1 / 4}),
+    (check_t7, {"divergence_coefficient": 1.0}),
+    (check_t7, {"divergence_coefficient": 0.0}),
+    (check_t7, {"order": 0.5}),
+    (check_t7, {"order": 2.0}),
+    (check_t8, {"curvature": 0.5}),  # convex
+    (check_t8, {"barrier_sign": -1.0}),  # the other modality attracts
+    (check_t8, {"barrier_sign": 0.0}),  # the other modality does not matter
+    (check_t9, {"exponent": -0.5}),
+    (check_t9, {"exponent": 1.0}),
+    (check_t9, {"bound_factor": 0.0}),  # some matched law is stationary all the same
+    (check_t10, {"difference": 3 / 8}),
+    (check_t10, {"difference": -1 / 8}),
+    (check_t10, {"common": -1 / 8}),
+    (check_t10, {"growth_per_coefficient": -2.0}),
+    (check_t11, {"critical": 0.5}),
+    (check_t11, {"critical": 1.0}),
+    (check_t11, {"critical": 0.7501}),
+    (check_t11, {"sharp_share": 0.0}),  # no dependence on temperature: 1/2 for ever
+    (check_t11, {"sharp_share": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("check", "statement"), WRONG, ids=lambda v: getattr(v, "__name__", str(v)))
+def test_a_wrong_statement_is_rejected(check: Callable[..., Outcome], statement: dict) -> None:
+    assert not holds(check(0, **statement))
+
+
+def test_every_check_is_shown_to_fail() -> None:
+    assert {check for check, _ in WRONG} == set(CHECKS)
+
+
+def test_order_at_zero_of_a_known_power() -> None:
+    x = [0.1, 0.2, 0.4, 0.8]
+    order, error = order_at_zero(x, [v**1.5 * (1 + 0.3 * v) for v in x])
+    assert abs(order - 1.5) < error < 0.1
