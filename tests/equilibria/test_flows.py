@@ -1,6 +1,7 @@
 """Gradient flows: monotone energies, conserved mass, the Gibbs law at the end, and the rates in between."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +22,14 @@ from infomech.geometry import Manifold, harmonics, quadrature_rule
 from infomech.measures import Density
 
 NORTH = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are small
+    yield
+    torch.set_num_threads(threads)
 
 
 def random_density(grid, seed: int, size: float = 1.0) -> Density:

@@ -1,6 +1,7 @@
 """Gibbs laws, their masses, exact samplers and Langevin chains against closed forms and quadrature."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,6 +25,14 @@ from infomech.geometry import quadrature_rule
 TEMPERATURES = (10.0, 5.0, 2.5, 1.0, 0.5, 0.2, 0.1)  # of the paper
 CAP = 0.5
 NORTH = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are small
+    yield
+    torch.set_num_threads(threads)
 
 
 def seeded(seed: int) -> torch.Generator:

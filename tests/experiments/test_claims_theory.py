@@ -1,14 +1,20 @@
 """Each claim of the landscape holds, at several seeds; and each check rejects what it must not accept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from infomech.experiments.claims import Outcome
+from infomech.experiments.claims import Outcome, one_thread
 from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
 from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
 
 CHECKS = [check_t3, check_t4, check_t5, check_t7, check_t8, check_t9, check_t10, check_t11]
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def holds(outcome: Outcome) -> bool:
@@ -29,6 +35,7 @@ WRONG = [
     (check_t3, {"curvature": 0.5}),
     (check_t4, {"rate": -1.0}),  # mass would leave the minimisers
     (check_t4, {"rate": 1.01}),
+    (check_t4, {"cap_exponent": -0.9}),
     (check_t5, {"bound_factor": 0.01}),
     (check_t5, {"order": 1.0}),
     (check_t5, {"leading": 1 / 8}),

@@ -6,9 +6,12 @@ that a test can pass a wrong statement into the very same check and see it rejec
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import torch
 
 from .._checks import InputError
 
@@ -98,6 +101,17 @@ class Outcome:
 Check = Callable[[int], Outcome]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread for a while: the tensors of the checks are small, and sharing them out takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Claim:
     """A tag of the theory, its statement in a line, and the check that measures it."""
@@ -153,4 +167,4 @@ class ClaimResult:
         }
 
 
-__all__ = ["Check", "Claim", "ClaimResult", "Evidence", "Outcome", "Picture", "Relation", "Series"]
+__all__ = ["Check", "Claim", "ClaimResult", "Evidence", "Outcome", "Picture", "Relation", "Series", "one_thread"]

@@ -11,7 +11,7 @@ import torch
 
 from .. import __version__
 from .._checks import InputError
-from .claims import Claim, ClaimResult, Evidence
+from .claims import Claim, ClaimResult, Evidence, one_thread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +64,8 @@ def run_claims(
         if progress is not None:
             progress(tag, done, len(chosen))
         started = time.perf_counter()
-        outcome = claims[tag].check(seed)
+        with one_thread():
+            outcome = claims[tag].check(seed)
         seconds = time.perf_counter() - started
         results.append(ClaimResult(tag, claims[tag].statement, outcome.evidence, outcome.pictures, seed, seconds))
     return results
@@ -89,7 +90,6 @@ def to_json(results: Sequence[ClaimResult]) -> dict[str, Any]:
             "infomech": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
             "seconds": round(sum(r.seconds for r in results), 3),
         },
     }
