@@ -205,7 +205,7 @@ def _cap_masses(
     for tau in PAPER_TEMPERATURES:
         law = GibbsLaw(lambda z: -exponent * wells(z), tau, grid)
         caps.append(float(law.cap_mass(wells.wells, radius)))
-        draws = sample_mala(wells, tau, Sphere(3), generator=generator, chains=512, steps=100, warmup=100)
+        draws = sample_mala(wells, tau, Sphere(3), generator=generator, chains=512, steps=100, warmup=150)
         particles.append(draws.mean(lambda z: ((z @ wells.wells.mT).amax(1) >= math.cos(radius)).double()))
     return caps, particles
 
