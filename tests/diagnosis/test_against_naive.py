@@ -12,8 +12,9 @@ import naive
 from cases import captions
 from infomech.diagnosis import examine
 from infomech.diagnosis.centering import centering_bias
-from infomech.diagnosis.frechet import _distance, _moments
+from infomech.diagnosis.frechet import _nuclear, _transports
 from infomech.diagnosis.gaps import gap
+from infomech.diagnosis.moments import halved_moments
 from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.sweeps import run_sweeps
 from infomech.measures import PairedSample
@@ -186,8 +187,8 @@ def test_centering_bias_is_the_mean_error() -> None:
 def test_frechet_against_scipy() -> None:
     x, y, pairs = captions(groups=60)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs)
-    moments = [_moments(rows, torch.ones(len(rows), dtype=torch.bool)) for rows in (sample.x, sample.y)]
-    value, to_x, to_y = _distance(*moments)
+    value, roots = _nuclear(*(m.whole for m in halved_moments(sample)))
+    to_x, to_y = _transports(roots)
     e = naive.expand(x, y, pairs)
     mean_x, mean_y = e.x.mean(0), e.y.mean(0)
     cov_x, cov_y = (np.cov(np.asarray(u).T, bias=True) for u in (e.x, e.y))

@@ -214,13 +214,15 @@ def _parts(
     sample: PairedSample, kernels: KernelSweeps, log_volume: float, scale: float
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "b k"]]:
     """The parts in the order of _NAMES, of the whole sample and without each block."""
+    xy, excess_xy = _log_means(sample, kernels.xy.by_row, column=0, scale=scale)
+    yx, excess_yx = _log_means(sample, kernels.xy.by_column, column=1, scale=scale)
     means = {
-        "xx": _log_mean(sample, kernels.xx.by_row, column=0),
-        "xy": _log_mean(sample, kernels.xy.by_row, column=0),
-        "yy": _log_mean(sample, kernels.yy.by_row, column=1),
-        "yx": _log_mean(sample, kernels.xy.by_column, column=1),
-        "excess_xy": _log_mean(sample, kernels.xy.by_row, column=0, excess=scale),
-        "excess_yx": _log_mean(sample, kernels.xy.by_column, column=1, excess=scale),
+        "xx": _log_means(sample, kernels.xx.by_row, column=0)[0],
+        "xy": xy,
+        "yy": _log_means(sample, kernels.yy.by_row, column=1)[0],
+        "yx": yx,
+        "excess_xy": excess_xy,
+        "excess_yx": excess_yx,
         "log_n": _log_negatives(sample),
         "a": _pair_mean(sample, -scale * sample.pair_similarity),
     }
@@ -282,30 +284,31 @@ def _log_negatives(sample: PairedSample) -> _Means:
     return _Means(others.log().mean(), total / (len(others) - by_block))
 
 
-def _log_mean(sample: PairedSample, sums: BlockedLogSums, *, column: int, excess: float | None = None) -> _Means:
-    """Mean over pairs of log mean_j kappa_ij, i the pair's row in `column`; or of log(1 + positive / negatives).
+def _log_means(
+    sample: PairedSample, sums: BlockedLogSums, *, column: int, scale: float | None = None
+) -> tuple[_Means, _Means]:
+    """Means over pairs of log mean_j kappa_ij, i the pair's row in `column`, and of log(1 + positive / negatives).
 
-    With `excess` = 1 / tau it is the mean of log(1 + exp(s / tau) / sum_j kappa_ij): what the positive adds to the
-    denominator.
+    The second, with `scale` = 1 / tau, is the mean of log(1 + exp(s / tau) / sum_j kappa_ij): what the positive adds to
+    the denominator. It is 0 without a scale.
     """
     others, by_block = _other_pairs(sample)
     log_total = sums.log_total()
-    full = others.new_zeros(())
-    replicates = others.new_zeros(sample.blocks)
+    full, replicates = others.new_zeros(2), others.new_zeros(2, sample.blocks)
     for at in torch.arange(len(others), device=others.device).split(_CHUNK):
         rows = sample.pairs[at, column]
         unique, back = torch.unique(rows, return_inverse=True)
         without = _rows_without_blocks(sums, unique)[back]
-        if excess is None:
-            full += (log_total[rows] - others[at].log()).sum()
-            without -= (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
-        else:
-            logit = excess * sample.pair_similarity[at]
-            full += torch.nn.functional.softplus(logit - log_total[rows]).sum()
-            without = torch.nn.functional.softplus(logit[:, None] - without)
-        without.scatter_(1, sample.pair_blocks[at, None], 0.0)
-        replicates += without.sum(0)
-    return _Means(full / len(others), replicates / (len(others) - by_block))
+        own = sample.pair_blocks[at, None]
+        if scale is not None:
+            logit = scale * sample.pair_similarity[at]
+            full[1] += torch.nn.functional.softplus(logit - log_total[rows]).sum()
+            replicates[1] += torch.nn.functional.softplus(logit[:, None] - without).scatter_(1, own, 0.0).sum(0)
+        full[0] += (log_total[rows] - others[at].log()).sum()
+        without -= (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
+        replicates[0] += without.scatter_(1, own, 0.0).sum(0)
+    counts = len(others) - by_block
+    return _Means(full[0] / len(others), replicates[0] / counts), _Means(full[1] / len(others), replicates[1] / counts)
 
 
 def _rows_without_blocks(sums: BlockedLogSums, rows: Int[Tensor, " k"]) -> Float[Tensor, "k b"]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..measures import PairedSample
 
-_MOST_ROWS = 1000
+_MOST_ROWS = 600
 
 
 def centering_bias(sample: PairedSample, shift: Float[Tensor, " d"]) -> float:
@@ -16,7 +16,7 @@ def centering_bias(sample: PairedSample, shift: Float[Tensor, " d"]) -> float:
 
         bias = - E[grad f(u_ij).(e_g(i) + e_g(j))] / P + tr(E[H] S) / 2,  S = sum_g e_g e_g^T / P^2,
 
-    grad f = u / |u|, H = (I - u u^T / |u|^2) / |u|. The means over i, j are taken over at most 1,000 rows of each side:
+    grad f = u / |u|, H = (I - u u^T / |u|^2) / |u|. The means over i, j are taken over at most 600 rows of each side:
     the bias is small, so that a few per cent of it do not matter.
 
     Source: E3, the gap left after aligning centroids.

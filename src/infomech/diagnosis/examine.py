@@ -16,12 +16,13 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from ..measures import PairedSample
-from ..reductions import GroupedRows, Progress
+from ..reductions import GroupedRows, Progress, cpu_threads, side_by_side
 from .budget import energy_budget
 from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
-from .gaps import gap_measures
+from .gaps import gap_measures, with_divergence
+from .moments import halved_moments
 from .retrieval import retrieval_scores
 from .spectrum import side_geometry
 from .sweeps import GapSweeps, KernelSweeps, run_sweeps
@@ -76,25 +77,33 @@ def examine(
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
     shares = None if progress is None else _scaled(progress, _SHARE_OF_SWEEPS)
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, ranks=True, seed=seed, progress=shares)
-    assert sweeps.kernels is not None
-    assert sweeps.gap is not None
-    assert sweeps.ranks is not None
-    budget = energy_budget(sample, sweeps.kernels, temperature=temperature)
-    gap = gap_measures(sample, sweeps.gap, divergence=budget.divergence_sym, seed=seed)
-    sides = {
-        "x": side_geometry(sample, 0, pair_sums=sweeps.gap.xx, neighbours=sweeps.gap.neighbours_xx),
-        "y": side_geometry(sample, 1, pair_sums=sweeps.gap.yy, neighbours=sweeps.gap.neighbours_yy),
-    }
-    geometry = {key: side.measures for key, side in sides.items()}
-    retrieval = retrieval_scores(sample, sweeps.ranks)
+    kernels, swept, ranks = sweeps.kernels, sweeps.gap, sweeps.ranks
+    assert kernels is not None
+    assert swept is not None
+    assert ranks is not None
+    moments = halved_moments(sample)
+    x_whole, y_whole = (m.whole for m in moments)
+    gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
+        [
+            lambda: gap_measures(sample, swept, moments=moments, seed=seed),
+            lambda: energy_budget(sample, kernels, temperature=temperature),
+            lambda: side_geometry(sample, 0, moments=x_whole, pair_sums=swept.xx, neighbours=swept.neighbours_xx),
+            lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
+            lambda: _histograms(sample, torch.Generator().manual_seed(seed)),
+            lambda: retrieval_scores(sample, ranks),
+        ],
+        threads=cpu_threads(sample.x.values.device),
+    )
+    gap = with_divergence(gap, budget.divergence_sym)
+    geometry = {"x": side_x.measures, "y": side_y.measures}
     inputs = _inputs(sample, names=names, temperature=temperature, batch_size=batch_size)
     findings = find(Evidence(inputs, budget, gap, geometry, retrieval))
     pictures = _pictures(
-        sample, sweeps.kernels, sides["x"].spectrum, sides["y"].spectrum, gap=gap, labels=labels, seed=seed
+        sample, kernels, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
     )
     if progress is not None:
         progress(1 - _SHARE_OF_SWEEPS)
-    provenance = _provenance(sample, sweeps.gap, seed=seed, seconds=time.perf_counter() - started)
+    provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
     return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance)
 
 
@@ -129,12 +138,13 @@ def _pictures(
     spectrum_x: FloatArray,
     spectrum_y: FloatArray,
     *,
+    histograms: tuple[FloatArray, dict[str, FloatArray]],
     gap: dict[str, Estimate],
     labels: Sequence[object] | None,
     seed: int,
 ) -> Pictures:
-    generator = torch.Generator().manual_seed(seed)
-    edges, counts = _histograms(sample, generator)
+    generator = torch.Generator().manual_seed(seed + 1)  # the histograms' pairs are drawn from the seed itself
+    edges, counts = histograms
     shown_x, shown_y = (torch.randperm(len(rows), generator=generator)[:_SHOWN] for rows in (sample.x, sample.y))
     on_gap = gap["centroid_gap"].low > 0
     map_x, map_y, explained = _map(sample, shown_x, shown_y, on_gap=on_gap)

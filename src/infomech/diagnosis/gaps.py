@@ -15,6 +15,7 @@ from .budget import energy_budget
 from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
+from .moments import HalvedMoments, halved_moments
 from .replicates import Replicated, cross_group_mean, leave_blocks_out, own_group_sums, pair_weights
 from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
@@ -99,18 +100,19 @@ def gap(
     assert sweeps.kernels is not None
     assert sweeps.gap is not None
     divergence = energy_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
-    return gap_measures(sample, sweeps.gap, divergence=divergence, statistic=statistic, seed=seed)
+    measures = gap_measures(sample, sweeps.gap, moments=halved_moments(sample), statistic=statistic, seed=seed)
+    return with_divergence(measures, divergence)
 
 
 def gap_measures(
     sample: PairedSample,
     sweeps: GapSweeps,
     *,
-    divergence: Estimate,
+    moments: tuple[HalvedMoments, HalvedMoments],
     statistic: Statistic = "U",
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """The measures from sums that have been swept; see `gap`."""
+    """The measures from sums that have been swept, all but the smoothed divergence; see `gap`."""
     out = _centroid_measures(sample)
     squared = (2 - 2 * sample.pair_similarity).clamp_min(0)
     out["pair_distance"] = mean_estimate(squared.sqrt(), sample.pair_groups, sample.groups)
@@ -123,8 +125,7 @@ def gap_measures(
     out["energy_distance"] = means.estimate(energy)
     for name in BANDWIDTHS:
         out[f"mmd2_{name}"] = means.estimate(means.combine(f"mmd2_{name}", 1.0))
-    out["frechet"] = frechet_distance(sample)
-    out["smoothed_divergence"] = divergence
+    out["frechet"] = frechet_distance(sample, moments)
     out["separability"] = separability(sample, seed=seed)
     out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps)
     if statistic == "U":
@@ -132,6 +133,16 @@ def gap_measures(
         out["centered_energy_distance"] = means.estimate(centered)
         ratio = tuple(c / e for c, e in zip(centered, energy, strict=True))
         out["centered_share"] = means.estimate((ratio[0], ratio[1]))
+    return out
+
+
+def with_divergence(measures: dict[str, Estimate], divergence: Estimate) -> dict[str, Estimate]:
+    """The measures with the smoothed divergence of the energy budget in its place, behind the Frechet distance."""
+    out = {}
+    for name, estimate in measures.items():
+        out[name] = estimate
+        if name == "frechet":
+            out["smoothed_divergence"] = divergence
     return out
 
 
@@ -292,4 +303,4 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
     return proportion_estimate(right, group, sample.groups, weights=weights)
 
 
-__all__ = ["Statistic", "gap", "gap_measures", "separability"]
+__all__ = ["Statistic", "gap", "gap_measures", "separability", "with_divergence"]

@@ -11,6 +11,7 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, NearestNeighbours, PairSums
 from .diagnosis import FloatArray
 from .estimate import Estimate
+from .moments import Moments, row_chunks
 from .replicates import cross_group_mean, leave_blocks_out, pair_weights
 from .uncertainty import (
     group_totals,
@@ -34,7 +35,9 @@ class Side:
     spectrum: FloatArray  # (d,) eigenvalues of the centred covariance, descending
 
 
-def side_geometry(sample: PairedSample, column: int, *, pair_sums: PairSums, neighbours: NearestNeighbours) -> Side:
+def side_geometry(
+    sample: PairedSample, column: int, *, moments: Moments, pair_sums: PairSums, neighbours: NearestNeighbours
+) -> Side:
     """The measures of one modality, each weighing a pair once.
 
     ===================== ======================================================================= ===============
@@ -64,7 +67,7 @@ def side_geometry(sample: PairedSample, column: int, *, pair_sums: PairSums, nei
         )
     }
     out["uniformity"] = _uniformity(sample, pair_sums)
-    spectral, spectrum = _spectral(sample, rows)
+    spectral, spectrum = _spectral(sample, rows, moments)
     out |= spectral
     out["hubness"] = _hubness(sample, rows, neighbours)
     nearest = (neighbours.of_rows.values[:, 0] > DUPLICATE_FROM).double()
@@ -77,24 +80,14 @@ def _uniformity(sample: PairedSample, pair_sums: PairSums) -> Estimate:
     return jackknife_estimate(full.log(), replicates.log(), sample.block_groups)
 
 
-def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estimate], FloatArray]:
+def _spectral(sample: PairedSample, rows: GroupedRows, moments: Moments) -> tuple[dict[str, Estimate], FloatArray]:
     """Functions of the second moments, with the influence of each group through the eigenvalues.
 
     An eigenvalue l_k with eigenvector v_k has influence (v_k.z)^2 - l_k at a point z.
     """
-    weight = rows.weights.sum()
-    d = rows.values.shape[1]
-    mean = torch.zeros(d, dtype=torch.float64, device=rows.values.device)
-    second = torch.zeros(d, d, dtype=torch.float64, device=rows.values.device)
-    chunks = torch.arange(len(rows), device=rows.values.device).split(_CHUNK)
-    for at in chunks:
-        z, w = rows.values[at], rows.tile_weights[at]
-        weighted = z if rows.uniform else z * w[:, None]
-        mean += weighted.sum(0, dtype=torch.float64)
-        second += (weighted.T @ z).double()
-    mean, second = mean / weight, second / weight
-    raw_values, raw_vectors = _eigen(second)
-    cov = second - torch.outer(mean, mean)
+    weight, mean, cov = moments.weight, moments.mean, moments.cov
+    d = len(mean)
+    raw_values, raw_vectors = _eigen(cov + torch.outer(mean, mean))
     values, vectors = _eigen(cov)
     sigma = raw_values.sqrt()
     share = sigma / sigma.sum()
@@ -115,14 +108,14 @@ def _spectral(sample: PairedSample, rows: GroupedRows) -> tuple[dict[str, Estima
     influence = torch.zeros(sample.groups, 3, dtype=torch.float64, device=mean.device)
     dtype = rows.values.dtype  # is precise enough for a standard error
     raw_vectors, vectors = raw_vectors.to(dtype), vectors.to(dtype)
-    for at in chunks:
+    for at in row_chunks(rows):
         z = rows.values[at]
         centred = z - mean.to(dtype)
         psi = torch.stack(
             [
-                (z @ raw_vectors).square().double() @ rank_slope - raw_values @ rank_slope,
-                (centred @ vectors).square().double() @ ratio_slope - values @ ratio_slope,
-                centred.square().double() @ collapse_slope - cov.diagonal() @ collapse_slope,
+                (z @ raw_vectors).square() @ rank_slope.to(dtype) - raw_values @ rank_slope,
+                (centred @ vectors).square() @ ratio_slope.to(dtype) - values @ ratio_slope,
+                centred.square() @ collapse_slope.to(dtype) - cov.diagonal() @ collapse_slope,
             ],
             dim=1,
         )

@@ -21,6 +21,8 @@ from ..reductions import (
     RankCounts,
     Reduction,
     ShiftedDistances,
+    cpu_threads,
+    side_by_side,
     sweep,
 )
 
@@ -98,19 +100,26 @@ def run_sweeps(
     within_x: list[Reduction] = []
     within_y: list[Reduction] = []
     across: list[Reduction] = []
-    kernels = gap_sweeps = rank_sweeps = None
+    kernels: KernelSweeps | None = None
+    gap_sweeps: GapSweeps | None
+    rank_sweeps: RankSweeps | None
     if temperature is not None:
         kernels = KernelSweeps(*(KernelSums(a, b, temperature=temperature) for a, b in ((x, None), (y, None), (x, y))))
         within_x.append(kernels.xx)
         within_y.append(kernels.yy)
         across.append(kernels.xy)
-    if gap:
-        gap_sweeps = _gap_sweeps(sample, bandwidth, seed)
+    gap_sweeps, rank_sweeps = side_by_side(
+        [
+            lambda: _gap_sweeps(sample, bandwidth, seed) if gap else None,
+            lambda: _rank_sweeps(sample, seed) if ranks else None,
+        ],
+        threads=cpu_threads(x.values.device),
+    )
+    if gap_sweeps is not None:
         within_x += [gap_sweeps.xx, gap_sweeps.neighbours_xx]
         within_y += [gap_sweeps.yy, gap_sweeps.neighbours_yy]
         across += [gap_sweeps.xy, gap_sweeps.centered, gap_sweeps.neighbours_xy]
-    if ranks:
-        rank_sweeps = _rank_sweeps(sample, seed)
+    if rank_sweeps is not None:
         across += [rank_sweeps.true, rank_sweeps.shuffled]
     works = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
     total = sum(works.values())
@@ -158,7 +167,8 @@ def median_cross_distance(sample: PairedSample, *, seed: int = 0) -> float:
     at_x, at_y = some(sample.x), some(sample.y)
     cosine = sample.x.values[at_x] @ sample.y.values[at_y].T
     other = sample.x.groups[at_x][:, None] != sample.y.groups[at_y][None, :]
-    return float((2 - 2 * cosine[other].median().double()).clamp_min(1e-24).sqrt())
+    middle = cosine.masked_fill(~other, torch.nan).nanmedian().double()
+    return float((2 - 2 * middle).clamp_min(1e-24).sqrt())
 
 
 def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:

@@ -6,6 +6,7 @@ from .neighbours import NearestNeighbours
 from .pair_sums import Distance, Gaussian, PairFunction, PairSums, ShiftedDistances
 from .ranks import TIE, Queries, RankCounts, expected_hits
 from .rows import GroupedRows, Span
+from .threads import cpu_threads, side_by_side
 
 __all__ = [
     "TIE",
@@ -23,6 +24,8 @@ __all__ = [
     "Reduction",
     "ShiftedDistances",
     "Span",
+    "cpu_threads",
     "expected_hits",
+    "side_by_side",
     "sweep",
 ]

@@ -8,18 +8,28 @@ Precision. Tiles have the rows' dtype (float32 for float32 embeddings, float64 f
 most some thousand numbers in that dtype, by pairwise summation or a matrix-vector product, and then goes on in
 float64. The rounding of a tile's entries is independent from entry to entry, so that a sum of 10^9 float32 terms is
 good to about 1e-8 of its value (tests/reductions/test_precision.py).
+
+Threads. A tile's operations are many and small: shared out over cores one by one they would spend their time waiting
+for each other. On a CPU each thread therefore walks tiles of its own, with accumulators of its own that are merged at
+the end. Which thread takes a tile does not depend on timing: results repeat to the last bit on equal thread counts.
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .rows import GroupedRows, Span
+from .threads import cpu_threads, side_by_side
 
 TILE_ROWS = 1024  # a float32 tile of 4 MB: large enough for full matrix-product speed, small enough for the cache
+
+_TILES_A_THREAD = 4  # fewer are not worth a thread
 
 Progress = Callable[[float], None]
 
@@ -68,6 +78,14 @@ class Reduction(ABC):
     def update(self, tile: Tile) -> None:
         """Take one tile into account."""
 
+    @abstractmethod
+    def fork(self) -> "Reduction":
+        """The same question with nothing seen yet, for another thread."""
+
+    @abstractmethod
+    def merge(self, other: Any) -> None:
+        """Take all that a fork has seen into account."""
+
 
 def sweep(
     x: GroupedRows,
@@ -76,6 +94,7 @@ def sweep(
     *,
     progress: Progress | None = None,
     tile_rows: int = TILE_ROWS,
+    threads: int | None = None,
 ) -> None:
     """Walk the Gram matrix of x with y, or of x with itself where y is None, once.
 
@@ -83,29 +102,59 @@ def sweep(
         x: the rows.
         y: the columns; None for the symmetric matrix of x with itself.
         reductions: each sees every tile once.
-        progress: called after each stripe with the share of the work done since the last call (sums to 1).
+        progress: called after each tile with the share of the work done since the last call (sums to 1).
         tile_rows: longest side of a tile.
+        threads: that walk tiles side by side, each with torch on one thread; by default as many as torch uses on a CPU,
+            one on other devices.
 
     Source: DESIGN section 4, reductions.
     """
-    symmetric = y is None
-    columns = x if y is None else y
-    workspace = Workspace(x.values)
-    row_spans, col_spans = list(x.spans(tile_rows)), list(columns.spans(tile_rows))
-    total = len(x) * len(columns) / (2 if symmetric else 1)
-    for i, rows in enumerate(row_spans):
-        stripe = col_spans[i:] if symmetric else col_spans
-        for cols in stripe:
+    work = _Work(x, y, tile_rows, progress)
+    threads = cpu_threads(x.values.device) if threads is None else threads
+    threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
+    forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
+    jobs = [partial(work.walk, forks[k], k, threads) for k in range(threads)]
+    side_by_side(jobs, threads=threads, on_error=work.stop.set)
+    for fork in forks[1:]:
+        for reduction, other in zip(reductions, fork, strict=True):
+            reduction.merge(other)
+
+
+class _Work:
+    """The tiles of one sweep, and how far it is."""
+
+    def __init__(self, x: GroupedRows, y: GroupedRows | None, tile_rows: int, progress: Progress | None) -> None:
+        self._x, self._y, self._symmetric = x, x if y is None else y, y is None
+        rows, cols = list(x.spans(tile_rows)), list(self._y.spans(tile_rows))
+        self.places = [(a, b) for i, a in enumerate(rows) for b in (cols[i:] if self._symmetric else cols)]
+        self._entries = sum(len(a) * len(b) for a, b in self.places)
+        self._progress, self._lock = progress, threading.Lock()
+        self.stop = threading.Event()
+
+    def walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
+        """Hand every `step`-th tile, from number `first` on, to the reductions."""
+        try:
+            self._walk(reductions, first, step)
+        except BaseException:
+            self.stop.set()  # the other threads finish their tile and end
+            raise
+
+    def _walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
+        x, y = self._x, self._y
+        workspace = Workspace(x.values)
+        for rows, cols in self.places[first::step]:
+            if self.stop.is_set():
+                return
             similarity = workspace.buffer("similarity", len(rows), len(cols))
-            torch.mm(x.values[rows.slice], columns.values[cols.slice].T, out=similarity)
-            own = _own_groups(x, rows, columns, cols)
-            mirrored = symmetric and cols.start != rows.start
+            torch.mm(x.values[rows.slice], y.values[cols.slice].T, out=similarity)
+            own = _own_groups(x, rows, y, cols)
+            mirrored = self._symmetric and cols.start != rows.start
             tile = Tile(similarity, rows, cols, own, mirrored, workspace)
             for reduction in reductions:
                 reduction.update(tile)
-        if progress is not None:
-            done = sum(len(c) for c in stripe) * len(rows)
-            progress((done - len(rows) ** 2 / 2 if symmetric else done) / total)
+            if self._progress is not None:
+                with self._lock:
+                    self._progress(len(rows) * len(cols) / self._entries)
 
 
 def _own_groups(x: GroupedRows, rows: Span, y: GroupedRows, cols: Span) -> Tensor | None:

@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
-_DENSE_SHARE = 0.05  # above this share of candidates a tile is cheaper to sort whole
+_CELL = 64  # consecutive columns whose maximum decides whether they are looked at
+_DENSE_SHARE = 0.3  # above this share of cells with a candidate a tile is cheaper to sort whole
 
 
 class NeighbourTable:
@@ -23,16 +24,16 @@ class NeighbourTable:
         """How many neighbours are kept."""
         return self.values.shape[1]
 
-    def threshold(self, span: Span) -> Float[Tensor, " a"]:
-        """What a new neighbour must exceed, for each row of a span."""
-        return self.values[span.slice, -1]
+    def offer(self, values: Float[Tensor, "a b"], rows: Span, columns: Span) -> None:
+        """Take in a tile of similarities."""
+        found = _above(values, self.values[rows.slice, -1], self.k)
+        if found is None:
+            top, at = values.topk(min(self.k, values.shape[1]), dim=1)
+            self._merge(torch.arange(rows.start, rows.stop, device=values.device), top, at + columns.start)
+        elif len(found[0]):
+            self._merge_sparse(found[0] + rows.start, values[found], found[1] + columns.start)
 
-    def merge_dense(self, span: Span, values: Float[Tensor, "a b"], first_column: int) -> None:
-        """Take in a whole tile of similarities whose first column is number `first_column`."""
-        top, at = values.topk(min(self.k, values.shape[1]), dim=1)
-        self._merge(torch.arange(span.start, span.stop, device=values.device), top, at + first_column)
-
-    def merge_sparse(self, rows: Int[Tensor, " c"], values: Float[Tensor, " c"], columns: Int[Tensor, " c"]) -> None:
+    def _merge_sparse(self, rows: Int[Tensor, " c"], values: Float[Tensor, " c"], columns: Int[Tensor, " c"]) -> None:
         """Take in single candidates; `rows` ascends."""
         present, counts = torch.unique_consecutive(rows, return_counts=True)
         starts = counts.cumsum(0) - counts
@@ -45,6 +46,11 @@ class NeighbourTable:
         where[line, slot] = columns
         self._merge(present, padded, where)
 
+    def merge(self, other: "NeighbourTable") -> None:
+        """Take in what another table of the same rows has found in other columns."""
+        everything = torch.arange(len(self.values), device=self.values.device)
+        self._merge(everything, other.values, other.indices)
+
     def _merge(self, rows: Tensor, values: Tensor, columns: Tensor) -> None:
         pool = torch.cat([self.values[rows], values], 1)
         where = torch.cat([self.indices[rows], columns], 1)
@@ -56,8 +62,8 @@ class NeighbourTable:
 class NearestNeighbours(Reduction):
     """The k most similar columns of every row, and the k most similar rows of every column, outside the own group.
 
-    After the first tiles a row's k-th best value rules out nearly every new entry, so that a tile costs two
-    comparisons and a search for the few entries that pass.
+    After the first tiles a row's k-th best value rules out nearly every new entry, so that a tile costs the maxima of
+    its cells of 64 entries, along rows and along columns, and a look into the few cells that pass.
 
     Args:
         x: the rows of the sweep.
@@ -68,45 +74,67 @@ class NearestNeighbours(Reduction):
     """
 
     def __init__(self, x: GroupedRows, y: GroupedRows | None, *, k: int) -> None:
-        self._symmetric = y is None
+        self._x, self._y, self._symmetric = x, y, y is None
+        self._k = k
         other = x if y is None else y
         self.of_rows = NeighbourTable(len(x), min(k, len(other)), x.values)
         self.of_columns = self.of_rows if y is None else NeighbourTable(len(other), min(k, len(x)), x.values)
+
+    def fork(self) -> "NearestNeighbours":  # noqa: D102
+        return NearestNeighbours(self._x, self._y, k=self._k)
+
+    def merge(self, other: "NearestNeighbours") -> None:  # noqa: D102
+        self.of_rows.merge(other.of_rows)
+        if not self._symmetric:
+            self.of_columns.merge(other.of_columns)
 
     def update(self, tile: Tile) -> None:  # noqa: D102
         values = tile.similarity
         if tile.own is not None:
             values = torch.masked_fill(values, tile.own, -torch.inf)
-        self._offer(tile, values, self.of_rows, tile.rows, tile.cols)
+        self.of_rows.offer(values, tile.rows, tile.cols)
         if tile.mirrored or not self._symmetric:
-            self._offer_columns(tile, values)
-
-    def _offer(self, tile: Tile, values: Tensor, table: NeighbourTable, rows: Span, cols: Span) -> None:
-        candidates = torch.gt(values, table.threshold(rows)[:, None], out=tile.mask())
-        at = _flat_nonzero(candidates)
-        if len(at) > _DENSE_SHARE * values.numel():
-            table.merge_dense(rows, values, cols.start)
-        elif len(at):
-            line, column = at // values.shape[1], at % values.shape[1]
-            table.merge_sparse(line + rows.start, values[line, column], column + cols.start)
-
-    def _offer_columns(self, tile: Tile, values: Tensor) -> None:
-        table, rows, cols = self.of_columns, tile.rows, tile.cols
-        candidates = torch.gt(values, table.threshold(cols)[None, :], out=tile.mask())
-        at = _flat_nonzero(candidates)
-        if len(at) > _DENSE_SHARE * values.numel():
-            table.merge_dense(cols, values.T.contiguous(), rows.start)
-        elif len(at):
-            line, column = at // values.shape[1], at % values.shape[1]
-            order = torch.argsort(column, stable=True)
-            line, column = line[order], column[order]
-            table.merge_sparse(column + cols.start, values[line, column], line + rows.start)
+            self.of_columns.offer(values.T, tile.cols, tile.rows)
 
 
-def _flat_nonzero(mask: Tensor) -> Tensor:
+def _above(
+    values: Float[Tensor, "a b"], threshold: Float[Tensor, " a"], k: int
+) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]] | None:
+    """Where values may be among a row's k largest, rows ascending; None if too many cells hold such an entry.
+
+    An entry must exceed the row's threshold. A row that has none yet (-inf) takes the k-th largest maximum of its
+    cells: k entries are at least as large.
+    """
+    lines, columns = [], []
+    whole = values.shape[1] // _CELL * _CELL
+    for start, stop in ((0, whole), (whole, values.shape[1])):
+        if start == stop:
+            continue
+        part = values[:, start:stop]
+        size = min(_CELL, stop - start)
+        cells = part.unflatten(1, (-1, size))
+        # a maximum across contiguous memory in the order in which it lies there: 30 times as fast
+        top = cells.amax(2) if part.stride(1) == 1 else part.T.unflatten(0, (-1, size)).amax(1).T
+        if top.shape[1] > k and bool((threshold == -torch.inf).any()):
+            bound = top.topk(k, dim=1).values[:, -1]
+            threshold = torch.maximum(threshold, torch.nextafter(bound, bound.new_tensor(-torch.inf)))
+        line, cell = _nonzero(top > threshold[:, None])
+        if len(line) > _DENSE_SHARE * top.numel():
+            return None
+        which, offset = _nonzero(cells[line, cell] > threshold[line, None])
+        lines.append(line[which])
+        columns.append(start + cell[which] * size + offset)
+    line, column = torch.cat(lines), torch.cat(columns)
+    order = torch.argsort(line, stable=True)
+    return line[order], column[order]
+
+
+def _nonzero(mask: Bool[Tensor, "a b"]) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
     if mask.device.type == "cpu":  # numpy skips runs of False eight at a time; torch does not
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return torch.nonzero(mask.flatten()).flatten()
+        at = torch.from_numpy(np.flatnonzero(mask.numpy()))
+        return at // mask.shape[1], at % mask.shape[1]
+    rows, columns = torch.nonzero(mask).unbind(1)
+    return rows, columns
 
 
 __all__ = ["NearestNeighbours", "NeighbourTable"]

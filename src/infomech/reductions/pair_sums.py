@@ -1,5 +1,6 @@
 """Sums of functions of the distance over all pairs of rows of different groups, by pair of blocks."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class PairSums(Reduction):
     """
 
     def __init__(self, x: GroupedRows, y: GroupedRows | None, *, functions: Mapping[str, PairFunction]) -> None:
-        self._x, self._y = x, x if y is None else y
+        self._x, self._y, self._symmetric = x, x if y is None else y, y is None
         self.functions = dict(functions)
         shape = (x.blocks, self._y.blocks)
         self.sums: dict[str, Float[Tensor, "b c"]] = {
@@ -59,6 +60,13 @@ class PairSums(Reduction):
         gammas = {name: f.gamma for name, f in functions.items() if isinstance(f, Gaussian)}
         self._chains = _fourfold_chains(gammas)
 
+    def fork(self) -> "PairSums":  # noqa: D102
+        return PairSums(self._x, None if self._symmetric else self._y, functions=self.functions)
+
+    def merge(self, other: "PairSums") -> None:  # noqa: D102
+        for name, sums in other.sums.items():
+            self.sums[name] += sums
+
     def update(self, tile: Tile) -> None:  # noqa: D102
         for names, values in self._evaluate(tile):
             if tile.own is not None:
@@ -66,13 +74,13 @@ class PairSums(Reduction):
             self._accumulate(tile, names, values)
 
     def _evaluate(self, tile: Tile) -> Iterator[tuple[list[str], Tensor]]:
-        values = tile.buffer("pair")
+        """Each function of |x - y|^2 = 2 - 2 x.y in turn, in one buffer."""
+        half, values = tile.buffer("kernel"), tile.buffer("pair")
+        torch.sub(half.new_ones(()), tile.similarity, out=half).clamp_min_(0.0)
         if self._distances:
-            torch.mul(tile.similarity, -2.0, out=values)
-            yield self._distances, values.add_(2.0).clamp_min_(0.0).sqrt_()
+            yield self._distances, torch.mul(half, 2.0, out=values).sqrt_()
         for gamma, chain in self._chains:
-            torch.mul(tile.similarity, 2 * gamma, out=values)
-            values.sub_(2 * gamma).exp_()
+            torch.mul(half, -2 * gamma * math.log2(math.e), out=values).exp2_()  # four times as fast as exp
             for k, names in enumerate(chain):
                 if k:
                     values.square_().square_()
@@ -147,6 +155,14 @@ class ShiftedDistances(Reduction):
         # |x - y - shift|^2 = 2 (1 - x.shift + |shift|^2/2 + y.shift - x.y) for unit rows
         self._row_term = (1 + half - (x.values.double() @ self.shift)).to(dtype)
         self._col_term = (y.values.double() @ self.shift).to(dtype)
+
+    def fork(self) -> "ShiftedDistances":  # noqa: D102
+        return ShiftedDistances(self._x, self._y, shift=self.shift)
+
+    def merge(self, other: "ShiftedDistances") -> None:  # noqa: D102
+        self.sums += other.sums
+        self._inverse_rows += other._inverse_rows
+        self._inverse_cols += other._inverse_cols
 
     def update(self, tile: Tile) -> None:  # noqa: D102
         rows, cols = tile.rows, tile.cols

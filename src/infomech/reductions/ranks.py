@@ -52,6 +52,15 @@ class RankCounts(Reduction):
         self.columns_above = torch.zeros_like(columns.best)
         self.columns_tied = torch.zeros_like(columns.best)
 
+    def fork(self) -> "RankCounts":  # noqa: D102
+        return RankCounts(self._rows, self._columns, exact=self._exact, doubt=self._doubt)
+
+    def merge(self, other: "RankCounts") -> None:  # noqa: D102
+        self.rows_above += other.rows_above
+        self.rows_tied += other.rows_tied
+        self.columns_above += other.columns_above
+        self.columns_tied += other.columns_tied
+
     def update(self, tile: Tile) -> None:  # noqa: D102
         hidden = _entries(self._rows.positives, tile.rows.start, tile.rows.stop, tile.cols.start, tile.cols.stop)
         best = self._rows.best[tile.rows.slice]
