@@ -20,7 +20,7 @@ Direction = Literal["x_to_y", "y_to_x"]
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
 RESOLVED_FROM = 10.0  # effective neighbours of the median anchor: there the logarithm's bias is about 0.05 nats
-_CHUNK = 32768
+_CHUNK = 2048
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _random_cosines(u: GroupedRows, v: GroupedRows, generator: torch.Generator) 
     j = torch.randint(len(v), (draws,), generator=generator).to(v.groups.device)
     kept = u.groups[i] != v.groups[j]
     i, j = i[kept], j[kept]
-    parts = [(u.values[a] * v.values[b]).sum(1) for a, b in zip(i.split(8192), j.split(8192), strict=True)]
+    parts = [(u.values[a] * v.values[b]).sum(1) for a, b in zip(i.split(1024), j.split(1024), strict=True)]
     return torch.cat(parts).double().cpu()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
 
-_CHUNK = 8192
+_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 
 @dataclass(frozen=True)

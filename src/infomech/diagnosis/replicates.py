@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..measures import PairedSample
 
-_CHUNK = 8192
+_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 Replicated = tuple[Float[Tensor, ""], Float[Tensor, " b"]]
 

@@ -24,7 +24,7 @@ from .uncertainty import (
 )
 
 DUPLICATE_FROM = 1 - 1e-4  # cosine from which two rows of different groups count as duplicates
-_CHUNK = 8192
+_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 
 @dataclass(frozen=True)

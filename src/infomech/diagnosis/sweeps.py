@@ -195,7 +195,7 @@ def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:
 def _tile_cosines(sample: PairedSample, i: Tensor, j: Tensor) -> Tensor:
     """Cosines in the tiles' precision, which decides the ties of the control."""
     parts = [
-        (sample.x.values[a] * sample.y.values[b]).sum(1) for a, b in zip(i.split(8192), j.split(8192), strict=True)
+        (sample.x.values[a] * sample.y.values[b]).sum(1) for a, b in zip(i.split(1024), j.split(1024), strict=True)
     ]
     return torch.cat(parts).double()
 

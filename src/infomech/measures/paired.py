@@ -16,7 +16,7 @@ from ..reductions import GroupedRows
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
 _MIN_GROUPS = 4
 _COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
-_CHUNK = 8192
+_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
+_CHUNK = 1024  # rows that are lifted to float64 at a time
+
 
 @dataclass(frozen=True)
 class Distance:
@@ -153,8 +155,8 @@ class ShiftedDistances(Reduction):
         half = self.shift.square().sum() / 2
         dtype = x.values.dtype
         # |x - y - shift|^2 = 2 (1 - x.shift + |shift|^2/2 + y.shift - x.y) for unit rows
-        self._row_term = (1 + half - (x.values.double() @ self.shift)).to(dtype)
-        self._col_term = (y.values.double() @ self.shift).to(dtype)
+        self._row_term = (1 + half - _along(x.values, self.shift)).to(dtype)
+        self._col_term = _along(y.values, self.shift).to(dtype)
 
     def fork(self) -> "ShiftedDistances":  # noqa: D102
         return ShiftedDistances(self._x, self._y, shift=self.shift)
@@ -181,9 +183,20 @@ class ShiftedDistances(Reduction):
     def gradient(self) -> Float[Tensor, " d"]:
         """Derivative of the sum in the shift, (d,)."""
         x, y = self._x, self._y
-        from_x = (x.weights * self._inverse_rows) @ x.values.double()
-        from_y = (y.weights * self._inverse_cols) @ y.values.double()
+        from_x = _weighted_sum(x.weights * self._inverse_rows, x.values)
+        from_y = _weighted_sum(y.weights * self._inverse_cols, y.values)
         return -(from_x - from_y - self.shift * (x.weights * self._inverse_rows).sum())
+
+
+def _along(rows: Float[Tensor, "n d"], direction: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    return torch.cat([chunk.double() @ direction for chunk in rows.split(_CHUNK)])
+
+
+def _weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    total = weights.new_zeros(rows.shape[1])
+    for weight, chunk in zip(weights.split(_CHUNK), rows.split(_CHUNK), strict=True):
+        total += weight @ chunk.double()
+    return total
 
 
 __all__ = ["Distance", "Gaussian", "PairFunction", "PairSums", "ShiftedDistances"]
