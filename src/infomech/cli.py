@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .diagnosis import Finding
+    from .embedding import Extraction
     from .reductions import Progress
     from .report import Report
 
@@ -207,6 +208,121 @@ def compare(
         _print_json(result.to_dict())
     else:
         typer.echo(f"Comparison: {page}")
+
+
+@_command("infomech embed coco -m open_clip:ViT-B-32:laion2b_s34b_b79k -o embeddings --device cuda --precision bf16")
+def embed(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="A COCO folder; a folder of images, and its table of captions (CSV, JSONL, Parquet); webdataset tar "
+            "files or a folder of them; two text files, line by line, or a table with two columns of texts.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="open_clip:ARCHITECTURE[:TAG], hf:NAME, sentence-transformers:NAME, or module:function of your own.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the embeddings are written to.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A local file of weights for an open_clip architecture, in place of a tag.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="coco, folder, webdataset or texts, where it cannot be told from DATA.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of COCO.")] = "val2017",
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a table that names the image (or first text).")
+    ] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Column of a table that holds the caption.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 64,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 or fp16 of the model; what is written is float32.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the first GPU, if any.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare items.")] = 4,
+    normalize: Annotated[bool, typer.Option(help="Bring rows to unit length.")] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first damaged item; default: name and skip.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove embeddings that the folder holds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed paired data with a model of your choice, for `infomech report`.
+
+    Writes shards of both modalities, the pair index and the keys. Interrupt it whenever you like: the same command goes
+    on where it stopped, and refuses a folder with embeddings of another model, checkpoint, preprocessing or data.
+    """
+    from ._checks import InputError
+    from .embedding import Columns, ExtractOptions, extract, open_source
+    from .embedding.cache import Cache
+    from .integrations.encoders import ModelChoice, load_towers
+
+    for name, value, choices in (
+        ("kind", kind, ("coco", "folder", "webdataset", "texts")),
+        ("precision", precision, ("fp32", "bf16", "fp16")),
+    ):
+        if value is not None and value not in choices:
+            raise InputError(f"--{name} is {value!r}; it is one of {', '.join(choices)}")
+    source = open_source(data, kind=kind, columns=Columns(image_column, caption_column), split=split)  # type: ignore[arg-type]
+    chosen = _device(device)
+    towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
+    if overwrite:
+        Cache.clear(out)
+    options = ExtractOptions(
+        batch_size=batch_size,
+        precision=precision,  # type: ignore[arg-type]
+        device=chosen,
+        normalize=normalize,
+        workers=workers,
+        strict=strict,
+    )
+    with _rate("Embedding", source.count) as step:
+        result = extract(source, towers, out, options=options, progress=step)
+    _print_extraction(result, as_json=as_json)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
+    x, y = result.folders
+    if as_json:
+        _print_json(
+            {
+                "x": str(x), "y": str(y), "pairs": str(result.pairs), "rows": list(result.rows),
+                "dimension": result.dimension, "temperature": result.temperature,
+                "skipped": [list(s) for s in result.skipped], "computed": result.computed,
+            }
+        )  # fmt: skip
+        return
+    for key, reason in result.skipped[:5]:
+        typer.echo(f"skipped: {key} {reason}", err=True)
+    if len(result.skipped) > 5:
+        typer.echo(
+            f"skipped: {len(result.skipped) - 5:,} more; all are named in {result.folder}/manifest.json", err=True
+        )
+    rate = f", {result.computed / result.seconds:,.0f} samples a second" if result.computed else ", all there before"
+    typer.echo(
+        f"{result.rows[0]:,} + {result.rows[1]:,} rows of {result.dimension} in {result.folder}; "
+        f"{len(result.skipped)} skipped; {result.seconds:.1f} s{rate}"
+    )
+    tau = "TAU" if result.temperature is None else f"{result.temperature:.4g}"
+    names = {"img": "image"}
+    typer.echo(
+        f"\nNow: infomech report {x} {y} --pairs {result.pairs} -t {tau} -o report "
+        f"--names {','.join(names.get(n, n) for n in result.names)}"
+    )
 
 
 @_command("infomech demo -o demo")
@@ -422,6 +538,26 @@ def _progress(title: str) -> "Iterator[Progress]":
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda share: bar.advance(task, share)
+
+
+@contextmanager
+def _rate(title: str, total: int | None) -> "Iterator[Callable[[int, int | None], None]]":
+    """A bar with a rate on the error stream, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    speed = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total, rate="")
+
+        def step(count: int, _: int | None) -> None:
+            bar.advance(task, count)
+            speed_now = bar.tasks[0].speed
+            bar.update(task, rate="" if speed_now is None else f"{speed_now:,.0f}/s")
+
+        yield step
 
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
