@@ -10,6 +10,7 @@ them alike.
 
 import argparse
 import io
+import itertools
 import platform
 import statistics
 import tempfile
@@ -38,16 +39,16 @@ class SmallImages(Encoder):
         torch.manual_seed(0)
         widths = (3, 32, 64, 128, 256)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.ReLU()]
         self.model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 512)).eval()
         self.weights, self.preprocessing = state_hash(self.model), "resize 224"
 
-    def prepare(self, item: Any) -> Tensor:
+    def prepare(self, item: Any) -> Tensor:  # noqa: D102
         pixels = np.asarray(item.resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32)
         return torch.from_numpy(pixels / 255.0).permute(2, 0, 1)
 
-    def encode(self, batch: Sequence[Tensor]) -> Tensor:
+    def encode(self, batch: Sequence[Tensor]) -> Tensor:  # noqa: D102
         return self.model(torch.stack(list(batch)))
 
 
@@ -61,7 +62,7 @@ class SmallTexts(Encoder):
         self.model = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 512)).eval()
         self.weights, self.preprocessing = state_hash(self.model), "bytes"
 
-    def encode(self, batch: Sequence[str]) -> Tensor:
+    def encode(self, batch: Sequence[str]) -> Tensor:  # noqa: D102
         counts = [np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=256) for text in batch]
         return self.model(torch.from_numpy(np.stack(counts)).float())
 

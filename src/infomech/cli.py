@@ -210,6 +210,60 @@ def compare(
         typer.echo(f"Comparison: {page}")
 
 
+@_command("infomech correct image.npy text.npy --method mean-removal -o corrected")
+def correct(
+    x: First,
+    y: Second,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="centroid-shift, mean-removal, mean-and-scale, whitening, gaussian-transport or procrustes; "
+            "all compares them and writes no embeddings.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")],
+    temperature: Temperature = 0.07,
+    pairs: Pairs = None,
+    names: Names = "x,y",
+    share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the gap after training, and say what that does to gap and retrieval on groups it was not fitted on.
+
+    Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
+    """
+    from .corrections import METHODS, score_corrections
+    from .io import read_pairs
+    from .report.corrected import check_corrected, corrected_table, save_corrected
+
+    check_corrected(out, overwrite=overwrite)
+    both = _two_names(names)
+    embeddings = [_read(file) for file in (x, y)]
+    with _progress("Correcting and scoring") as step:
+        scored = score_corrections(
+            *embeddings,
+            methods=tuple(METHODS) if method == "all" else (method,),
+            pairs=None if pairs is None else read_pairs(pairs),
+            temperature=temperature,
+            share=share,
+            seed=seed,
+            progress=step,
+        )
+    rows = None if method == "all" else (embeddings[0], embeddings[1])
+    content = save_corrected(scored, out, rows=rows, names=both, overwrite=overwrite)
+    if as_json:
+        _print_json(content)
+        return
+    header, lines = corrected_table(scored, both)
+    for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
+        typer.echo(f"{label:24}" + "".join(f"{cell:>20}" for cell in cells))
+    typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
+
+
 @_command("infomech embed coco -m open_clip:ViT-B-32:laion2b_s34b_b79k -o embeddings --device cuda --precision bf16")
 def embed(
     data: Annotated[
@@ -491,13 +545,10 @@ def _diagnose(
     normalize: bool | None,
     seed: int,
 ) -> "Report":
-    from ._checks import InputError
     from .io import read_labels, read_pairs
     from .report import diagnose
 
-    both = [name.strip() for name in names.split(",")]
-    if len(both) != 2 or not all(both):
-        raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
+    both = _two_names(names)
     embeddings = [_read(file) for file in (x, y)]
     index = None if pairs is None else read_pairs(pairs)
     with _progress("Walking the Gram matrices") as step:
@@ -506,12 +557,21 @@ def _diagnose(
             temperature=temperature,
             pairs=index,
             labels=None if labels is None else read_labels(labels),
-            names=(both[0], both[1]),
+            names=both,
             batch_size=batch_size,
             normalize=normalize,
             seed=seed,
             progress=step,
         )
+
+
+def _two_names(names: str) -> tuple[str, str]:
+    from ._checks import InputError
+
+    both = [name.strip() for name in names.split(",")]
+    if len(both) != 2 or not all(both):
+        raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
+    return both[0], both[1]
 
 
 def _read(file: str) -> "Tensor":
