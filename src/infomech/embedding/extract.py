@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
@@ -71,6 +73,11 @@ class Extraction:
     def pairs(self) -> Path:
         """The pair index."""
         return self.folder / "pairs.npy"
+
+    def load(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], Int[Tensor, "p 2"]]:
+        """Both modalities and the pairs, read back whole."""
+        x, y = (np.concatenate([np.load(f) for f in sorted(folder.glob("*.npy"))]) for folder in self.folders)
+        return torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(np.load(self.pairs))
 
 
 def extract(
@@ -185,8 +192,6 @@ def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[s
 
 
 def _width(path: Path) -> int:
-    import numpy as np
-
     return int(np.load(path, mmap_mode="r").shape[1])
 
 
