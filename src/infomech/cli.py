@@ -137,6 +137,10 @@ def report(
     seed: Seed = 0,
     overwrite: Overwrite = False,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
+    curves: Annotated[
+        bool,
+        typer.Option("--curves", help="Also measure budget and consistency over temperature and batch size (slower)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Diagnose two files of paired embeddings and write a report.
@@ -148,7 +152,7 @@ def report(
     from .report import Report
 
     Report.check_folder(out, overwrite=overwrite)
-    result = _diagnose(x, y, temperature, pairs, labels, names, batch_size, normalize, seed)
+    result = _diagnose(x, y, temperature, pairs, labels, names, batch_size, normalize, seed, curves=curves)
     page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         _print_json(result.to_dict())
@@ -544,6 +548,8 @@ def _diagnose(
     batch_size: int | None,
     normalize: bool | None,
     seed: int,
+    *,
+    curves: bool = False,
 ) -> "Report":
     from .io import read_labels, read_pairs
     from .report import diagnose
@@ -561,6 +567,7 @@ def _diagnose(
             batch_size=batch_size,
             normalize=normalize,
             seed=seed,
+            curves=curves,
             progress=step,
         )
 

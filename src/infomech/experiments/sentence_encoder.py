@@ -124,9 +124,9 @@ def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
     return [
         f"At tau = {budget.temperature:g} the loss of {diagnosis.inputs.pairs:,} pairs is "
         f"{_shown(budget.infonce_sym)} nats, against {budget.log_negatives.value:.2f} for guessing: alignment "
-        f"{_shown(budget.alignment)}, dispersion relative to uniform {_shown(budget.dispersion_x_relative)} ({NAMES[0]}) and "
-        f"{_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence {_shown(budget.divergence_sym)}, remainder "
-        f"{_shown(budget.remainder)}.",
+        f"{_shown(budget.alignment)}, dispersion relative to uniform {_shown(budget.dispersion_x_relative)} "
+        f"({NAMES[0]}) and {_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence "
+        f"{_shown(budget.divergence_sym)}, remainder {_shown(budget.remainder)}.",
         f"The median anchor sees {budget.effective_negatives.value:.0f} of {budget.negatives:,.0f} negatives; "
         f"{resolved}.",
         f"Though both sides are text and one encoder embeds them, there is a gap: energy distance {_shown(gap[key])}, "
