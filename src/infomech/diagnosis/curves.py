@@ -1,7 +1,7 @@
 """At what batch does a model's softmax see the population? Budget, effective negatives and consistency over tau, N."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,7 +126,7 @@ def _seen_at(sizes: Sequence[int], errors: Sequence[float]) -> float:
     for k in range(1, len(sizes)):
         if errors[k] <= SEEN_AT:
             share = math.log(errors[k - 1] / SEEN_AT) / math.log(errors[k - 1] / errors[k])
-            return sizes[k - 1] * (sizes[k] / sizes[k - 1]) ** share
+            return float(sizes[k - 1] * (sizes[k] / sizes[k - 1]) ** share)
     return math.inf
 
 
@@ -146,7 +146,7 @@ def _consistency(
             _one_batch(task, taus, sizes, generator, {name: m[:, :, block] for name, m in moments.items()})
             if progress is not None:
                 progress(1 / (2 * _BLOCKS))
-    values = {
+    values: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {
         "effective_negatives": lambda m: m["seen"] / 2,
         "value_bias": lambda m: m["bias"] / 2,
         "gradient_error": lambda m: (m["gap"] / m["sq"]).sqrt(),

@@ -7,12 +7,11 @@ from matplotlib.figure import Figure
 from ..diagnosis import Estimate
 from ..diagnosis.curves import SEEN_AT, Curves
 from .curves import PARTS, shown_own, shown_temperatures
-from .drawing import MUTED, PAIR, TOTAL, UP, X, Y, bare_axes, label
+from .drawing import MUTED, TOTAL, UP, X, Y, bare_axes, label
 from .view import View
 
 _COLOURS = {
     "infonce_sym": TOTAL,
-    "alignment": PAIR,
     "dispersion_x_relative": X,
     "dispersion_y_relative": Y,
     "divergence_sym": UP,
@@ -37,7 +36,7 @@ def curve_figure(curves: Curves, view: View) -> Figure:
     ]
     for axes, (title, table) in zip(panels.flat, tables, strict=False):
         for k, place in enumerate(shown):
-            points = [(n, e) for n, e in zip(curves.batch_sizes, table[place], strict=True) if e.value > 0]
+            points = [(n, e) for n, e in zip(curves.batch_sizes, table[place], strict=True) if e.low > 0]
             colour = colours(0.92 * k / max(1, len(shown) - 1))
             sizes = [n for n, _ in points]
             axes.plot(
@@ -58,13 +57,10 @@ def curve_figure(curves: Curves, view: View) -> Figure:
     last = panels.flat[3]
     names = {"x": label(view.name_x, 14), "y": label(view.name_y, 14)}
     for key, (words, _, _) in PARTS.items():
-        points = [
-            (t, e) for t, e in zip(curves.temperatures, curves.budget[key], strict=True) if math.isfinite(e.value)
-        ]
-        last.plot(
-            [t for t, _ in points], [e.value for _, e in points], color=_COLOURS[key], marker="o", ms=3, lw=1.5,
-            label=words.format(**names),
-        )  # fmt: skip
+        known = [(t, e.value) for t, e in zip(curves.temperatures, curves.budget[key], strict=True)]
+        known = [(t, value) for t, value in known if math.isfinite(value)]
+        at, values = [t for t, _ in known], [value for _, value in known]
+        last.plot(at, values, color=_COLOURS[key], marker="o", ms=3, lw=1.5, label=words.format(**names))
     last.axhline(0, color=MUTED, lw=0.8)
     last.set_xscale("log")
     last.set_xlabel(r"temperature $\tau$")

@@ -12,7 +12,6 @@ Spec = dict[str, Any]
 
 PARTS = {
     "infonce_sym": ("InfoNCE", "var(--total)", "solid"),
-    "alignment": ("alignment", "var(--pair)", "solid"),
     "dispersion_x_relative": ("dispersion of {x}, relative to uniform", "var(--x)", "dash"),
     "dispersion_y_relative": ("dispersion of {y}, relative to uniform", "var(--y)", "dot"),
     "divergence_sym": ("divergence", "var(--up)", "solid"),
@@ -24,11 +23,11 @@ def curve_charts(curves: Curves, view: View) -> dict[str, Spec]:
     """The four charts of the section, by the id of their place."""
     return {
         "chart-gradient": _over_sizes(
-            curves, view, curves.gradient_error, title="relative error of the gradient", log=True, level=SEEN_AT
+            curves, view, curves.gradient_error, title="relative error of the gradient", level=SEEN_AT
         ),
-        "chart-bias": _over_sizes(curves, view, curves.value_bias, title="InfoNCE less its limit (nats)", log=True),
+        "chart-bias": _over_sizes(curves, view, curves.value_bias, title="InfoNCE less its limit (nats)"),
         "chart-seen": _over_sizes(
-            curves, view, curves.effective_negatives, title="effective negatives of the median anchor", log=True
+            curves, view, curves.effective_negatives, title="effective negatives of the median anchor"
         ),
         "chart-taus": _over_temperatures(curves, view),
     }
@@ -51,7 +50,7 @@ def colour_of(place: int, count: int) -> str:
 
 
 def _over_sizes(
-    curves: Curves, view: View, table: list[list[Estimate]], *, title: str, log: bool, level: float | None = None
+    curves: Curves, view: View, table: list[list[Estimate]], *, title: str, level: float | None = None
 ) -> Spec:
     from .charts import MUTED, base_layout
 
@@ -60,7 +59,7 @@ def _over_sizes(
     for place in shown_temperatures(curves, own):
         tau = curves.temperatures[place]
         mine = tau == own
-        values = [e.value if e.value > 0 or not log else None for e in table[place]]
+        values = [e.value if e.low > 0 else None for e in table[place]]
         data.append(
             {
                 "type": "scatter",
@@ -76,9 +75,7 @@ def _over_sizes(
         )
     layout = base_layout(height=400)
     layout["xaxis"] |= {"title": {"text": "negatives N"}, "type": "log", "dtick": 1}
-    layout["yaxis"] |= {"title": {"text": title}, "type": "log" if log else "linear"}
-    if log:
-        layout["yaxis"] |= {"exponentformat": "power", "dtick": 1}
+    layout["yaxis"] |= {"title": {"text": title}, "type": "log", "exponentformat": "power", "dtick": 1}
     shapes = []
     if level is not None:
         shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level})
@@ -123,7 +120,7 @@ def curves_text(curves: Curves, view: View) -> dict[str, str]:
     else:
         error = curves.gradient_error[place][-1]
         answer = (
-            f"At τ = {tau:g} no batch up to N = {number(largest, 0)} does: there the gradient is still off by "
+            f"At τ = {tau:g} no batch up to N = {largest:,} does: there the gradient is still off by "
             f"{error.value:.0%} (95%: {error.low:.0%} to {error.high:.0%})."
         )
     batch = view.inputs.get("batch_size")
@@ -131,7 +128,7 @@ def curves_text(curves: Curves, view: View) -> dict[str, str]:
         near = min(range(len(curves.batch_sizes)), key=lambda k: abs(math.log(curves.batch_sizes[k] / batch)))
         error, bias = curves.gradient_error[place][near], curves.value_bias[place][near]
         answer += (
-            f" At N = {number(curves.batch_sizes[near], 0)}, nearest to your batch, it is off by {error.value:.0%}, "
+            f" At N = {curves.batch_sizes[near]:,}, nearest to your batch, it is off by {error.value:.0%}, "
             f"and the loss lies {bias.value:.3f} nats above its limit."
         )
     how = (
@@ -139,7 +136,9 @@ def curves_text(curves: Curves, view: View) -> dict[str, str]:
         "of all other groups, which stand for the population: the embeddings are held, and what is looked at is the "
         "batch. The gradient is that with respect to one anchor's embedding, tangent to the sphere; a parameter's "
         "gradient is an average over the anchors of a batch, and better than that. Its error falls as N^(-1/2) and the "
-        "value's bias as 1/N once the draws resolve the kernel. The dotted lines are 10% and your batch size, if given."
+        "value's bias as 1/N once the draws resolve the kernel; a bias that is lost in its error is not drawn. The "
+        "dotted lines are 10% and your batch size, if given. Alignment, minus the mean similarity over τ, is left out "
+        "of the budget's chart."
     )
     if not all(curves.resolved):
         low = max(t for t, good in zip(curves.temperatures, curves.resolved, strict=True) if not good)
