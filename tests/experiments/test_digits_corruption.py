@@ -1,6 +1,7 @@
 """Caption corruption on digits: the stack against single runs, slopes against scipy, whole small runs, resuming."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import infomech as im
 from infomech.experiments import digits_corruption
 from infomech.experiments.control import MEASURES
 from infomech.experiments.digits import load_halves, swap_within_class, train_two_tower
-from infomech.experiments.digits_corruption import Arm, DigitsPlan, measure_slopes, one_seed, run_digits_corruption
+from infomech.experiments.digits_corruption import Arm, DigitsPlan, measure_slopes, one_part, run_digits_corruption
 from infomech.experiments.stacked import Run, stacked_losses, train_stack
 from infomech.losses import symmetric_infonce
 
@@ -102,29 +103,36 @@ def test_a_small_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.Monk
         "README.md",
         "caption-corruption.png",
         "caption-corruption.pdf",
-        "seeds",
+        "parts",
     }
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
     assert len(whole["runs"]) == 8
     assert len(whole["found"]) == 6
     assert json.loads((tmp_path / "a" / "results.json").read_text())["runs"] == whole["runs"]
-    (tmp_path / "b" / "seeds").mkdir(parents=True)
-    kept = (tmp_path / "a" / "seeds" / "0.json").read_text()
-    (tmp_path / "b" / "seeds" / "0.json").write_text(kept)
-    (tmp_path / "b" / "seeds" / "1.json").write_text(kept[:100])  # cut off by a kill: done again
+    parts = sorted(p.name for p in (tmp_path / "a" / "parts").iterdir())
+    assert parts == [
+        "weight0-fresh-0.json",
+        "weight0-fresh-1.json",
+        "weight0.75-fixed-0.json",
+        "weight0.75-fixed-1.json",
+    ]
+    shutil.copytree(tmp_path / "a" / "parts", tmp_path / "b" / "parts")
+    (tmp_path / "b" / "parts" / parts[0]).unlink()
+    cut = tmp_path / "b" / "parts" / parts[3]
+    cut.write_text(cut.read_text()[:100])  # cut off by a kill: done again
     asked = []
 
-    def counted(plan, seed):
-        asked.append(seed)
-        return one_seed(plan, seed)
+    def counted(plan, arm, seed):
+        asked.append((arm.slug, seed))
+        return one_part(plan, arm, seed)
 
-    monkeypatch.setattr(digits_corruption, "one_seed", counted)
+    monkeypatch.setattr(digits_corruption, "one_part", counted)
     assert run_digits_corruption(tmp_path / "b", plan=plan, workers=1)["runs"] == whole["runs"]
-    assert asked == [1]
+    assert asked == [("weight0.75-fixed", 1), ("weight0-fresh", 0)]
     asked.clear()
-    other = DigitsPlan(swaps=(0.0, 1.0), arms=(Arm(0.0),), seeds=2, steps=20)
+    other = DigitsPlan(swaps=(0.0, 1.0), arms=(Arm(0.75),), seeds=2, steps=10)
     run_digits_corruption(tmp_path / "b", plan=other, workers=1)
-    assert asked == [0, 1]  # another plan takes nothing from it
+    assert asked == [("weight0.75-fixed", 0), ("weight0.75-fixed", 1)]  # other settings take nothing from it
 
 
 @pytest.mark.usefixtures("unchecked")

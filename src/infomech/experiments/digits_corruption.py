@@ -29,6 +29,11 @@ class Arm:
     fresh: bool = False
 
     @property
+    def slug(self) -> str:
+        """For file names."""
+        return f"weight{self.divergence_weight:g}-{'fresh' if self.fresh else 'fixed'}"
+
+    @property
     def label(self) -> str:
         """For tables and legends."""
         return f"lambda = {self.divergence_weight:g}, {'fresh' if self.fresh else 'fixed'} draws"
@@ -58,8 +63,8 @@ def run_digits_corruption(
 ) -> dict[str, Any]:
     """Train a two-tower model for each p, weight and seed, with partners exchanged within their class, and score it.
 
-    All models of a seed are one stacked program and share split, initial weights and batches, so that differences
-    over p are paired. What a seed gave is kept, and an interrupted run goes on after it.
+    The models of an arm and a seed are one stacked program; all of a seed share split, initial weights and batches, so
+    that differences over p are paired. What an arm and a seed gave is kept, and an interrupted run goes on after it.
 
     With fixed draws a wrong partner is wrong in the same way in all 290 epochs: the model can learn it by heart, and
     the law of the partner given a digit stays a point. Fresh draws widen that law, which is what the theory is about.
@@ -68,29 +73,28 @@ def run_digits_corruption(
         output: folder for results.json, provenance.json, README.md and the figure.
         plan: what to run.
         seed: the first seed.
-        workers: processes; by default one for each core, and at most one for each seed.
+        workers: processes; by default one for each core, which take arms and seeds in turn.
         progress: called with shares of the work that sum to 1.
 
     Returns:
         What results.json holds: "settings", "runs", "summary" (mean and 95% Student interval over seeds for each
         arm and p), "slopes" (of each measure in p, by seed, then an interval over seeds) and "found".
     """
-    kept = output / "seeds"
+    kept = output / "parts"
     kept.mkdir(parents=True, exist_ok=True)
     seeds = list(range(seed, seed + plan.seeds))
-    runs: list[RunScore] = []
-    waiting = []
-    for s in seeds:
-        found = _read_seed(kept / f"{s}.json", plan)
-        if found is None:
-            waiting.append(s)
-        else:
-            runs += found
-            _report(progress, 1 / len(seeds))
-    for s, found in _all_seeds(plan, waiting, workers):
-        (kept / f"{s}.json").write_text(json.dumps({"plan": asdict(plan), "runs": found}))
-        runs += found
-        _report(progress, 1 / len(seeds))
+    # The slowest first, so that the last to finish is a short one.
+    arms = sorted(plan.arms, key=lambda arm: -arm.divergence_weight)
+    parts = [(arm, s) for arm in arms for s in seeds]
+    files = {part: kept / f"{part[0].slug}-{part[1]}.json" for part in parts}
+    found = {part: _read_part(files[part], plan) for part in parts}
+    waiting = [part for part in parts if found[part] is None]
+    _report(progress, 1 - len(waiting) / len(parts))
+    for part, scores in _all_parts(plan, waiting, workers):
+        files[part].write_text(json.dumps({"plan": _settings(plan), "runs": scores}))
+        found[part] = scores
+        _report(progress, 1 / len(parts))
+    runs = [run for part in parts for run in found[part] or []]
     order = [arm.label for arm in plan.arms]
     runs.sort(key=lambda r: (r["seed"], order.index(str(r["arm"])), r["swap"]))
     slopes = measure_slopes(runs)
@@ -112,43 +116,47 @@ def _report(progress: Callable[[float], None] | None, share: float) -> None:
         progress(share)
 
 
-def _read_seed(file: Path, plan: DigitsPlan) -> list[RunScore] | None:
-    """What an earlier run of the same plan kept."""
+def _settings(plan: DigitsPlan) -> dict[str, Any]:
+    """What a part's scores depend on besides its arm and seed."""
+    return {"swaps": list(plan.swaps), "steps": plan.steps}
+
+
+def _read_part(file: Path, plan: DigitsPlan) -> list[RunScore] | None:
+    """What an earlier run with the same settings kept."""
     try:
         content = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):  # not there, or cut off while it was written
         return None
-    same = content["plan"] == json.loads(json.dumps(asdict(plan) | {"seeds": content["plan"]["seeds"]}))
+    same = content["plan"] == _settings(plan)
     return content["runs"] if same else None
 
 
-def _all_seeds(plan: DigitsPlan, seeds: Sequence[int], workers: int | None) -> Iterator[tuple[int, list[RunScore]]]:
-    if workers == 1 or len(seeds) <= 1:
-        for s in seeds:
-            yield s, one_seed(plan, s)
+def _all_parts(
+    plan: DigitsPlan, parts: Sequence[tuple[Arm, int]], workers: int | None
+) -> Iterator[tuple[tuple[Arm, int], list[RunScore]]]:
+    if workers == 1 or len(parts) <= 1:
+        for arm, seed in parts:
+            yield (arm, seed), one_part(plan, arm, seed)
         return
     context = multiprocessing.get_context("spawn")  # a forked child of a threaded parent may hang
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(one_seed, plan, s): s for s in seeds}
+        futures = {pool.submit(one_part, plan, *part): part for part in parts}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-def one_seed(plan: DigitsPlan, seed: int) -> list[RunScore]:
-    """Train and score all models of one seed."""
+def one_part(plan: DigitsPlan, arm: Arm, seed: int) -> list[RunScore]:
+    """Train and score one arm's models of one seed, one for each p, as one program."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a step's matrices are too small to share
     try:
         data = load_halves(seed)
-        out: list[RunScore] = []
-        for arm in plan.arms:
-            grid = [Run(p, arm.divergence_weight) for p in plan.swaps]
-            models = train_stack(data, grid, seed=seed, steps=plan.steps, temperature=TEMPERATURE, redraw=arm.fresh)
-            out += [
-                {"arm": arm.label, "swap": run.swap, "seed": seed, **score(model, data.test_x, data.test_y)}
-                for run, model in zip(grid, models, strict=True)
-            ]
-        return out
+        grid = [Run(p, arm.divergence_weight) for p in plan.swaps]
+        models = train_stack(data, grid, seed=seed, steps=plan.steps, temperature=TEMPERATURE, redraw=arm.fresh)
+        return [
+            {"arm": arm.label, "swap": run.swap, "seed": seed, **score(model, data.test_x, data.test_y)}
+            for run, model in zip(grid, models, strict=True)
+        ]
     finally:
         torch.set_num_threads(threads)
 
@@ -269,7 +277,7 @@ __all__ = [
     "draw",
     "findings",
     "measure_slopes",
-    "one_seed",
+    "one_part",
     "run_digits_corruption",
     "summarise",
 ]

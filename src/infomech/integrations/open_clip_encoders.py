@@ -73,7 +73,7 @@ def open_clip_parts(choice: ModelChoice, rest: str) -> OpenClipParts:
     """Load ``ARCHITECTURE[:TAG]``: pretrained weights by their tag, a local checkpoint, or random ones (tag "random").
 
     The architecture is a name that open_clip knows, ``hf-hub:...`` or ``local-dir:...`` of open_clip, or a ``.json``
-    file with a configuration of one. Random weights depend on torch's seed; they are for tests.
+    file with a configuration of one. Random weights are the same at every call; they are for tests.
 
     Raises:
         InputError: for a name or tag that open_clip does not know, a checkpoint that does not fit, or no network.
@@ -93,9 +93,11 @@ def open_clip_parts(choice: ModelChoice, rest: str) -> OpenClipParts:
         found = f"{architecture} has no pretrained tag {tag!r}" if tag else f"no weights are named for {architecture}"
         raise InputError(f"{found}; there are: {', '.join(tags) or 'none'}, or pass --checkpoint FILE")
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=None if tag in (None, "random") else tag, device="cpu"
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # for random weights, which are then the same at every call
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=None if tag in (None, "random") else tag, device="cpu"
+            )
     except (OSError, RuntimeError, ValueError) as error:  # hub errors are of these kinds
         raise no_network(error, rest) from None
     if choice.checkpoint is not None:
