@@ -1,4 +1,4 @@
-"""Contract checks for new manifolds, critics and losses: adding one costs one line of test.
+"""Contract checks for new manifolds, critics, losses and corrections: adding one costs one line of test.
 
 Each check raises AssertionError with what does not hold. For tests only; nothing in the package imports this.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._checks import InputError
+from .corrections import Correction
 from .geometry import Critic, Manifold, log_kernel_volume
 
 _DRAWS = 200_000
@@ -98,8 +99,45 @@ def check_loss(loss: Callable[[Tensor, Tensor], Tensor], *, seed: int = 0) -> No
     raise AssertionError("rows with NaN are not refused")
 
 
+def check_correction(make: Callable[[], Correction], *, seed: int = 0) -> None:
+    """Check what a correction promises: unit rows, dtype kept, no change by the order of pairs, no look at new rows.
+
+    A rotation of both modalities turns what comes out, except where a correction acts by coordinate and says so by
+    its name ("scale"); rows that are not finite are refused.
+
+    >>> from infomech.corrections import MeanRemoval
+    >>> check_correction(MeanRemoval)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, y, new = (_normal(n, 4, generator) + 0.5 for n in (60, 60, 7))
+    out = make().fit(x, y).transform(x, y)
+    for rows, given in zip(out, (x, y), strict=True):
+        assert rows.shape == given.shape, f"rows of shape {tuple(given.shape)} became {tuple(rows.shape)}"
+        assert torch.allclose(rows.norm(dim=1), torch.ones(len(rows), dtype=rows.dtype)), "rows are not of unit length"
+    order = torch.randperm(60, generator=generator)
+    again = make().fit(x[order], y[order]).transform(x, y)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(out, again, strict=True)), "the order of pairs matters"
+    fitted = make().fit(x, y)
+    whole, single = fitted.transform(new, new)[0], fitted.transform(new[:1], new[:1])[0]
+    assert torch.allclose(whole[:1], single, atol=1e-12), "a row's correction depends on the other rows"
+    assert make().fit(x, y).transform(x.float(), y.float())[0].dtype == torch.float32, "the dtype is not kept"
+    rotation = torch.linalg.qr(_normal(4, 4, generator)).Q
+    turned = make().fit(x @ rotation, y @ rotation).transform(x @ rotation, y @ rotation)
+    if "scale" not in make().name:
+        assert all(torch.allclose(a @ rotation, b, atol=1e-8) for a, b in zip(out, turned, strict=True)), (
+            "a rotation changes more than the directions"
+        )
+    broken = x.clone()
+    broken[1, 0] = math.inf
+    try:
+        make().fit(broken, y)
+    except InputError:
+        return
+    raise AssertionError("rows with infinity are not refused")
+
+
 def _normal(n: int, d: int, generator: torch.Generator) -> Tensor:
     return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
-__all__ = ["check_critic", "check_loss", "check_manifold"]
+__all__ = ["check_correction", "check_critic", "check_loss", "check_manifold"]

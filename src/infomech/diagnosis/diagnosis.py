@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .budget import EnergyBudget
+from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
 
@@ -63,6 +64,7 @@ class Diagnosis:
     findings: list[Finding]
     pictures: Pictures
     provenance: dict[str, str | float | int] = field(default_factory=dict)
+    curves: Curves | None = None  # over temperature and batch size, if they were asked for
 
 
 __all__ = ["Diagnosis", "FloatArray", "Inputs", "Pictures"]

@@ -18,6 +18,7 @@ from .._checks import InputError, check_temperature
 from ..measures import PairedSample
 from ..reductions import GroupedRows, Progress, cpu_threads, side_by_side
 from .budget import energy_budget
+from .curves import population_curves
 from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
@@ -44,6 +45,7 @@ def examine(
     batch_size: int | None = None,
     normalize: bool | None = None,
     seed: int = 0,
+    curves: bool = False,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """The energy budget, the gap, geometry, retrieval and findings of paired embeddings, from one sweep each.
@@ -58,6 +60,7 @@ def examine(
         batch_size: that the model is trained with; judged in the findings.
         normalize: see `PairedSample.from_embeddings`.
         seed: of the order of groups, the control, and the samples shown in figures.
+        curves: whether the curves over temperature and batch size are wanted, too (`population_curves`).
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -75,7 +78,8 @@ def examine(
     if batch_size is not None and batch_size < 2:
         raise InputError(f"batch_size is {batch_size}; it must be at least 2")
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
-    shares = None if progress is None else _scaled(progress, _SHARE_OF_SWEEPS)
+    main = 0.5 if curves else 1.0
+    shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, ranks=True, seed=seed, progress=shares)
     kernels, swept, ranks = sweeps.kernels, sweeps.gap, sweeps.ranks
     assert kernels is not None
@@ -102,9 +106,13 @@ def examine(
         sample, kernels, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
     )
     if progress is not None:
-        progress(1 - _SHARE_OF_SWEEPS)
+        progress(main * (1 - _SHARE_OF_SWEEPS))
+    over = None
+    if curves:
+        rest = None if progress is None else _scaled(progress, 1 - main)
+        over = population_curves(sample, temperature=temperature, seed=seed, progress=rest)
     provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
-    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance)
+    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over)
 
 
 def _scaled(progress: Progress, factor: float) -> Progress:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..diagnosis import Diagnosis, Estimate
 from ..diagnosis.diagnosis import FloatArray
+from .curves import curve_charts
 from .view import RECALLS, SIDES, View
 from .words import MINUS, interval_text, number, value_text
 
@@ -27,7 +28,7 @@ UP, DOWN, TOTAL = "var(--up)", "var(--down)", "var(--total)"
 
 def report_charts(view: View, diagnosis: Diagnosis) -> dict[str, Spec]:
     """Every chart of the page, by the id of its place."""
-    return {
+    charts = {
         "chart-budget": waterfall(view),
         "chart-similarity": similarity(view, diagnosis),
         "chart-map": cloud_map(view, diagnosis),
@@ -35,6 +36,7 @@ def report_charts(view: View, diagnosis: Diagnosis) -> dict[str, Spec]:
         "chart-effective": effective(view, diagnosis),
         "chart-retrieval": retrieval(view),
     }
+    return charts if diagnosis.curves is None else charts | curve_charts(diagnosis.curves, view)
 
 
 def short(name: str, most: int = 26) -> str:

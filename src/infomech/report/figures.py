@@ -33,7 +33,7 @@ from .words import MINUS, Measure, number, track, value_text, with_error
 
 def report_drawings(view: View, diagnosis: Diagnosis) -> dict[str, Drawing]:
     """Each figure of a report by its name, drawn when called."""
-    return {
+    drawings: dict[str, Drawing] = {
         "budget": partial(budget, view),
         "gap": partial(gap, view),
         "similarity": partial(similarity, view, diagnosis),
@@ -42,6 +42,11 @@ def report_drawings(view: View, diagnosis: Diagnosis) -> dict[str, Drawing]:
         "effective_negatives": partial(effective, view, diagnosis),
         "retrieval": partial(retrieval, view),
     }
+    if diagnosis.curves is not None:
+        from .curve_figure import curve_figure
+
+        drawings["curves"] = partial(curve_figure, diagnosis.curves, view)
+    return drawings
 
 
 def budget(view: View) -> Figure:

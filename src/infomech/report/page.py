@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from ..diagnosis import Diagnosis, Estimate
 from .charts import Spec, report_charts
+from .curves import curves_text
 from .view import View
 from .words import GLOSSARY, Measure, error_text, interval_text, number, track, value_text, with_error
 
@@ -34,6 +35,7 @@ def report_page(view: View, diagnosis: Diagnosis) -> bytes:
         glyphs={line.key: glyph(line.measure, line.estimate) for line in lines},
         map_text=map_text(diagnosis),
         effective_text=effective_text(view),
+        curves=None if diagnosis.curves is None else curves_text(diagnosis.curves, view),
         terms=GLOSSARY,
         provenance=provenance(view),
     )

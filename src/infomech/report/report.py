@@ -15,12 +15,13 @@ from .view import View
 from .writing import Files, check_target, write_folder
 
 FIGURES = ("budget", "gap", "similarity", "map", "spectra", "effective_negatives", "retrieval")
+WITH_CURVES = (*FIGURES, "curves")
 FILES = (
     "report.html",
     "report.json",
     "report.md",
     "report.tex",
-    *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")),
+    *(f"figures/{name}.{kind}" for name in WITH_CURVES for kind in ("png", "pdf")),
 )
 
 
@@ -126,6 +127,7 @@ def diagnose(
     batch_size: int | None = None,
     normalize: bool | None = None,
     seed: int = 0,
+    curves: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
@@ -141,6 +143,7 @@ def diagnose(
         normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
             length is off by more than 1% and says so in the findings.
         seed: of the order of groups, the control, and the samples shown in figures.
+        curves: also measure budget, effective negatives and consistency over temperature and batch size.
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -169,6 +172,7 @@ def diagnose(
             batch_size=batch_size,
             normalize=normalize,
             seed=seed,
+            curves=curves,
             progress=progress,
         )
     )

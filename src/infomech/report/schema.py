@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 
 def report_dict(diagnosis: Diagnosis) -> Json:
     """The content of ``report.json``."""
-    return {
+    content = {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain(diagnosis.inputs),
         "budget": plain(diagnosis.budget) | {"log_kernel_mean": plain(diagnosis.budget.log_kernel_mean)},
@@ -55,6 +55,7 @@ def report_dict(diagnosis: Diagnosis) -> Json:
         "findings": plain(diagnosis.findings),
         "provenance": plain(diagnosis.provenance),
     }
+    return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
 
 
 def dump_json(content: Any) -> bytes:

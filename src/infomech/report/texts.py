@@ -48,6 +48,7 @@ FIGURE_TITLES = {
     "spectra": "Spectra",
     "effective_negatives": "Effective negatives",
     "retrieval": "Retrieval",
+    "curves": "Batch and temperature",
 }
 
 
@@ -146,6 +147,7 @@ def report_markdown(view: View, *, figures: bool) -> str:
     gap = [[md(g.measure.label), with_error(g.estimate), interval_text(g.estimate)] for g in view.gap_lines()]
     blocks += ["## Modality gap", md_table(["Measure", "Estimate", interval], gap), *_figure(figures, "gap")]
     blocks += [*_figure(figures, "similarity"), *_figure(figures, "map")]
+    blocks += _curves(view, figures)
     recall = [[label, *(_cell(cell) for cell in cells)] for label, cells in view.retrieval_lines()]
     header = ["", *sides, *(f"{side}, shuffled" for side in sides)]
     blocks += ["## Retrieval", "Value and 95% interval.", md_table(header, recall), *_figure(figures, "retrieval")]
@@ -155,6 +157,22 @@ def report_markdown(view: View, *, figures: bool) -> str:
     blocks += [*_figure(figures, "spectra"), *_figure(figures, "effective_negatives"), "## Provenance"]
     blocks.append("\n".join(f"- {md(key)}: {md(value)}" for key, value in provenance(view)))
     return "\n\n".join(blocks) + "\n"
+
+
+def _curves(view: View, figures: bool) -> list[str]:
+    """The batch at which each temperature sees the population, if curves were measured."""
+    curves = view.content.get("curves")
+    if curves is None:
+        return []
+    largest = curves["batch_sizes"][-1]
+    rows = []
+    for tau, seen, errors, bias in zip(
+        *(curves[key] for key in ("temperatures", "seen_at", "gradient_error", "value_bias")), strict=True
+    ):
+        at = f"more than {largest:,}" if seen is None else f"{seen:,.0f}"
+        rows.append([f"{tau:g}", at, f"{errors[-1]['value']:.3f}", f"{bias[-1]['value']:.4f}"])
+    header = ["τ", "N for 10% error of the gradient", f"error at N = {largest:,}", "bias of the value there (nats)"]
+    return ["## Batch and temperature", md_table(header, rows), *_figure(figures, "curves")]
 
 
 def _strong(text: str, strong: bool) -> str:

@@ -1,0 +1,133 @@
+"""What every correction of the gap is: fitted on paired rows, then applied to any rows of the two modalities."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError, check_rows, check_same_width
+
+
+class AffineMap:
+    """z -> (z - start) matrix + end; no matrix is the identity."""
+
+    def __init__(self, start: Tensor, end: Tensor, matrix: Tensor | None = None) -> None:
+        self.start, self.end, self.matrix = start, end, matrix
+
+    def __call__(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Apply it to rows."""
+        moved = rows - self.start.to(rows.device)
+        if self.matrix is not None:
+            moved = moved @ self.matrix.to(rows.device)
+        return moved + self.end.to(rows.device)
+
+
+class Correction(ABC):
+    """A map of each modality, fitted on pairs (C2); what it gives are unit rows, as the critic wants them.
+
+    All of a correction is two affine maps, x -> (x - a) A + b and the like for y, followed by normalisation. A subclass
+    says how they follow from pair-weighted rows: a row counts as often as pairs name it.
+
+    Source: C2.
+    """
+
+    name: str
+    _maps: tuple[AffineMap, AffineMap] | None = None
+
+    @abstractmethod
+    def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:
+        """The two maps from paired unit rows in float64; row i of x belongs to row i of y."""
+
+    def fit(
+        self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, pairs: Int[Tensor, "p 2"] | None = None
+    ) -> "Correction":
+        """Fit to pairs, in float64.
+
+        Args:
+            x: (n, d) embeddings of the first modality; brought to unit length here.
+            y: (m, d) of the second.
+            pairs: (p, 2) rows that belong together; row i with row i by default.
+
+        Returns:
+            The correction itself, fitted.
+
+        Raises:
+            InputError: for rows that cannot be used, or too few of them.
+        """
+        check_rows(x, "x")
+        check_rows(y, "y")
+        check_same_width(x, y)
+        if pairs is None:
+            if len(x) != len(y):
+                raise InputError(f"x has {len(x)} rows and y has {len(y)}; give pairs where they do not match")
+            left, right = x, y
+        else:
+            left, right = x[pairs[:, 0]], y[pairs[:, 1]]
+        if len(left) < 2:
+            raise InputError(f"there are {len(left)} pairs; a correction needs at least two, and many more to be good")
+        self._maps = self._fitted(unit(left.double(), "x"), unit(right.double(), "y"))
+        return self
+
+    def transform(
+        self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+        """Corrected unit rows of both modalities, in the rows' own dtype.
+
+        Raises:
+            InputError: before `fit`, for rows of another width, or where a corrected row is zero.
+        """
+        if self._maps is None:
+            raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
+        out = []
+        for rows, affine, side in zip((x, y), self._maps, ("x", "y"), strict=True):
+            check_rows(rows, side)
+            if rows.shape[1] != len(affine.start):
+                raise InputError(
+                    f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}"
+                )
+            out.append(unit(affine(unit(rows.double(), side)), side).to(rows.dtype))
+        return out[0], out[1]
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What was fitted, by name, for saving: x' = normalise((x - start) matrix + end)."""
+        if self._maps is None:
+            raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
+        out: dict[str, Tensor] = {}
+        for side, affine in zip("xy", self._maps, strict=True):
+            out |= {f"{side}_start": affine.start, f"{side}_end": affine.end}
+            if affine.matrix is not None:
+                out[f"{side}_matrix"] = affine.matrix
+        return out
+
+
+def unit(rows: Float[Tensor, "n d"], name: str) -> Float[Tensor, "n d"]:
+    """Rows of length 1; a zero row has no direction and is refused."""
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    zero = norms[:, 0] <= 1e-12
+    if bool(zero.any()):
+        raise InputError(
+            f"row {int(zero.nonzero()[0])} of {name} is zero after the correction, or was before: it has no direction; "
+            "leave it out"
+        )
+    scaled: Tensor = rows / norms
+    return scaled
+
+
+def covariance(rows: Float[Tensor, "p d"], shrinkage: float) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Mean and covariance (1/p), shrunk towards its mean eigenvalue: (1 - a) S + a tr(S)/d I."""
+    mean = rows.mean(0)
+    centred = rows - mean
+    plain = centred.T @ centred / len(rows)
+    level = plain.trace() / len(plain)
+    return mean, (1 - shrinkage) * plain + shrinkage * level * torch.eye(len(plain), dtype=rows.dtype).to(rows.device)
+
+
+def check_shrinkage(value: float) -> None:
+    """Raise InputError unless it is a share."""
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"shrinkage is {value}; it is a share, between 0 and 1")
+
+
+__all__ = ["AffineMap", "Correction", "check_shrinkage", "covariance", "unit"]

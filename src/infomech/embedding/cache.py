@@ -1,0 +1,270 @@
+"""The folder that embeddings are written to: batches that appear whole, shards made of them, and what made them.
+
+Every file appears by a rename, whole or not at all, so that there is nothing to repair after a kill: a batch is either
+there or it is computed. Whole shards of batches are merged into ``.npy`` files; the batches go once the shard's record,
+the last of its files, is there. Nothing in the folder depends on when or in how many sittings it was made.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .._checks import InputError
+
+FORMAT = 1
+OWNED = ("manifest.json", "pairs.npy", "keys.txt", "batches", "shards", ".lock")
+_WORDS = {
+    "model": "another model",
+    "weights": "another checkpoint (its weights differ)",
+    "preprocessing": "another preprocessing",
+    "data": "other data",
+    "batch_size": "another batch size",
+    "precision": "another precision",
+    "normalize": "another choice of normalisation",
+    "shard_batches": "another shard size",
+    "format": "another version of infomech",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of one batch of samples."""
+
+    x: Tensor  # (n, d) float32
+    y: Tensor  # (m, d) float32, the texts of the first sample first
+    counts: list[int]  # texts of each row of x
+    keys: list[str]
+    skipped: list[tuple[str, str]]  # key, reason
+    content: str  # SHA-256 of the raw content of all its samples
+
+
+class Cache:
+    """A folder of embeddings under a key; see the module.
+
+    Args:
+        folder: where it is; made if missing.
+        key: what made the embeddings, each entry a string or a number; another key is refused, by name.
+        names: of the modalities; their folders are ``{name}_emb``.
+        shard_batches: batches in a shard.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any], names: tuple[str, str], shard_batches: int) -> None:
+        self.folder, self.names, self.shard_batches = folder, names, shard_batches
+        self.key = {"format": FORMAT, **key}
+
+    def open(self) -> None:
+        """Make the folder, or check that what is there was made with this key.
+
+        Raises:
+            InputError: for a folder with other files, or embeddings of another key.
+        """
+        manifest = self._manifest()
+        if manifest is None:
+            other = sorted(p.name for p in self.folder.iterdir() if p.name != ".lock") if self.folder.exists() else []
+            if other:
+                raise InputError(
+                    f"{self.folder} holds other files ({', '.join(other[:3])}); choose an empty or new folder"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_json("manifest.json", {"key": self.key, "complete": False})
+        else:
+            there = manifest.get("key", {})
+            for name in {**there, **self.key}:
+                if there.get(name) != self.key.get(name):
+                    raise InputError(
+                        f"{self.folder} holds embeddings of {_WORDS.get(name, name)} ({_short(there.get(name))} there, "
+                        f"{_short(self.key.get(name))} now); choose another folder, or pass --overwrite"
+                    )
+        for name in ("batches", "shards"):
+            (self.folder / name).mkdir(exist_ok=True)
+        for stray in [*self.folder.rglob(".new-*")]:  # of a process that was killed while it wrote
+            stray.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out of the folder; the lock ends with the process that holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ".lock"
+        with path.open("w") as handle:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # not a POSIX system: go without
+                pass
+            except OSError:
+                raise InputError(
+                    f"{self.folder} is being written by another process; wait for it, or stop it"
+                ) from None
+            try:
+                yield
+            finally:
+                if not (self.folder / "manifest.json").exists():  # nothing was begun: leave no trace
+                    path.unlink(missing_ok=True)
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove embeddings that were extracted into the folder before; other files stay."""
+        if not (folder / "manifest.json").exists():
+            return
+        for path in [*(folder / name for name in OWNED), *folder.glob("*_emb")]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was extracted."""
+        manifest = self._manifest()
+        return bool(manifest and manifest["complete"])
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest: the key, whether all is there, and the totals."""
+        found = self._manifest()
+        assert found is not None
+        return found
+
+    def content_of(self, index: int) -> str | None:
+        """Hash of the raw content of a batch that is there already; None if it has to be computed."""
+        record = self._shard_record(index // self.shard_batches)
+        if record is not None:
+            hashes = record["contents"]
+            return str(hashes[index % self.shard_batches]) if index % self.shard_batches < len(hashes) else None
+        batch = self._read_batch(index)
+        return None if batch is None else batch.content
+
+    def write_batch(self, index: int, batch: Batch) -> None:
+        """Make a batch durable, and merge its shard if it is the last of it."""
+        content = {
+            "counts": batch.counts,
+            "keys": batch.keys,
+            "skipped": batch.skipped,
+            "content": batch.content,
+            "crc": [_crc(batch.x), _crc(batch.y)],
+        }
+        target = self._batch_file(index)
+        with _replacing(target) as name:
+            Path(name).write_bytes(save({"x": batch.x, "y": batch.y}, metadata={"batch": json.dumps(content)}))
+
+    def merge(self, shard: int, batches: int) -> dict[str, Any]:
+        """Write the files of a shard from its batches, if that was not done before; returns its record."""
+        record = self._shard_record(shard)
+        first = shard * self.shard_batches
+        if record is None:
+            parts = [self._read_batch(index) for index in range(first, first + batches)]
+            if any(part is None for part in parts):
+                raise InputError(f"a batch of {self.folder} was damaged after it was written; run the command again")
+            whole = [part for part in parts if part is not None]
+            for name, rows in zip(self.names, ("x", "y"), strict=True):
+                tensors = [getattr(part, rows) for part in whole if len(getattr(part, rows))]
+                path = self.folder / f"{name}_emb" / f"{name}_emb_{shard:05d}.npy"
+                if tensors:
+                    path.parent.mkdir(exist_ok=True)
+                    with _replacing(path) as new, open(new, "wb") as file:
+                        np.save(file, torch.cat(tensors).numpy(), allow_pickle=False)
+                        file.flush()
+                        os.fsync(file.fileno())
+            record = {
+                "contents": [part.content for part in whole],
+                "counts": [c for part in whole for c in part.counts],
+                "keys": [k for part in whole for k in part.keys],
+                "skipped": [list(s) for part in whole for s in part.skipped],
+            }
+            self._write_json(f"shards/{shard:05d}.json", record)
+        for index in range(first, first + batches):
+            self._batch_file(index).unlink(missing_ok=True)
+        return record
+
+    def finish(self, records: list[dict[str, Any]], totals: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the pair index, the keys and the final manifest."""
+        counts = np.asarray([c for r in records for c in r["counts"]], dtype=np.int64)
+        pairs = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(counts.sum())], axis=1)
+        with _replacing(self.folder / "pairs.npy") as new, open(new, "wb") as file:
+            np.save(file, pairs, allow_pickle=False)
+        keys = [" ".join(str(k).split()) for r in records for k in r["keys"]]
+        with _replacing(self.folder / "keys.txt") as new:
+            Path(new).write_text("".join(f"{k}\n" for k in keys), encoding="utf-8", errors="replace")
+        manifest = {"key": self.key, "complete": True, **totals}
+        shutil.rmtree(self.folder / "batches", ignore_errors=True)
+        self._write_json("manifest.json", manifest)
+        return manifest
+
+    def _manifest(self) -> dict[str, Any] | None:
+        path = self.folder / "manifest.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or "key" not in content:
+            raise InputError(f"{path} is not a manifest of `infomech embed`; choose another folder")
+        return content
+
+    def _shard_record(self, shard: int) -> dict[str, Any] | None:
+        path = self.folder / "shards" / f"{shard:05d}.json"
+        if not path.exists():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
+
+    def _batch_file(self, index: int) -> Path:
+        return self.folder / "batches" / f"{index:07d}.safetensors"
+
+    def _read_batch(self, index: int) -> Batch | None:
+        """A batch as it was written; None if it is not there, or was damaged (a power cut): then it is made again."""
+        path = self._batch_file(index)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                content = json.loads(file.metadata()["batch"])
+                x, y = file.get_tensor("x"), file.get_tensor("y")
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+            return None
+        if [_crc(x), _crc(y)] != content["crc"]:
+            return None
+        skipped = [(str(k), str(r)) for k, r in content["skipped"]]
+        return Batch(x, y, content["counts"], content["keys"], skipped, content["content"])
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        with _replacing(self.folder / name) as new:
+            Path(new).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[str]:
+    """A name beside the target to write to; it takes the target's place when all went well, and goes otherwise."""
+    new = target.with_name(f".new-{secrets.token_hex(6)}-{target.name}")
+    try:
+        yield str(new)
+        os.replace(new, target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _crc(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.numpy().tobytes())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+__all__ = ["Batch", "Cache"]

@@ -1,0 +1,380 @@
+"""From samples to embeddings on disk: read and prepare in threads, encode in batches, write, and go on after a kill."""
+
+import hashlib
+import io
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError
+from ..integrations.encoders import Encoder, Modality, Towers
+from .cache import Batch, Cache
+from .sources import Damaged, Sample, Source
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Progress = Callable[[int, "int | None"], None]  # (samples since the last call, samples in all if known)
+
+_AHEAD = 2  # batches that are made ready while one is encoded
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How to extract.
+
+    Args:
+        batch_size: samples a batch; texts are encoded in batches of that size, too.
+        precision: "bf16" and "fp16" run the model under autocast; what is written is float32.
+        device: that the encoders run on.
+        normalize: whether rows are brought to unit length before they are written.
+        workers: threads that read and prepare items.
+        strict: whether the first damaged item is fatal.
+        shard_batches: batches in a shard file.
+    """
+
+    batch_size: int = 64
+    precision: Precision = "fp32"
+    device: str = "cpu"
+    normalize: bool = True
+    workers: int = 4
+    strict: bool = False
+    shard_batches: int = 64
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was extracted: the folder, the totals, and what was left out and why."""
+
+    folder: Path
+    names: tuple[str, str]
+    rows: tuple[int, int]
+    dimension: int
+    temperature: float | None
+    skipped: list[tuple[str, str]]  # (key, reason): damaged, or without a partner
+    computed: int  # samples that this call encoded; the others were there
+    seconds: float
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Folders of shards of the first and the second modality, as `infomech report` reads them."""
+        return self.folder / f"{self.names[0]}_emb", self.folder / f"{self.names[1]}_emb"
+
+    @property
+    def pairs(self) -> Path:
+        """The pair index."""
+        return self.folder / "pairs.npy"
+
+    def load(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], Int[Tensor, "p 2"]]:
+        """Both modalities and the pairs, read back whole."""
+        x, y = (np.concatenate([np.load(f) for f in sorted(folder.glob("*.npy"))]) for folder in self.folders)
+        return torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(np.load(self.pairs))
+
+
+def extract(
+    source: Source,
+    towers: Towers,
+    folder: Path,
+    *,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Embed all samples and write ``{name}_emb/*.npy``, ``pairs.npy``, ``keys.txt`` and ``manifest.json``.
+
+    The folder may hold a part of the same extraction: batches that are there are checked against the data, by content,
+    and not computed again. The bytes in the folder do not depend on how often the work was interrupted.
+
+    Args:
+        source: the paired data.
+        towers: encoders of both modalities, from `load_towers`.
+        folder: where to.
+        options: batch size, precision and so on.
+        progress: called after each batch.
+
+    Returns:
+        The totals.
+
+    Raises:
+        InputError: for a folder with embeddings of another model, data or setting; for damaged items with ``strict``;
+            for a model that returns no finite (n, d) rows; where no space is left.
+    """
+    options = options or ExtractOptions()
+    _check(options)
+    if options.strict and source.left_out:
+        first = source.left_out[0]
+        raise InputError(
+            f"{first.key} {first.reason} ({len(source.left_out)} such in all); leave --strict away to skip"
+        )
+    started = time.perf_counter()
+    work = _Work(source, towers, options)
+    cache = Cache(folder, work.key(), source.names, options.shard_batches)
+    try:
+        with cache.locked():
+            cache.open()
+            totals, computed = _run(work, cache, progress)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{error.filename or folder}: {reason}; free some space or mend it, and run the same command again: "
+            "all batches written so far are kept"
+        ) from None
+    return Extraction(
+        folder=folder,
+        names=source.names,
+        rows=(totals["rows_x"], totals["rows_y"]),
+        dimension=totals["dimension"],
+        temperature=work.first.temperature,
+        skipped=[(k, r) for k, r in totals["skipped"]],
+        computed=computed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check(options: ExtractOptions) -> None:
+    for name in ("batch_size", "workers", "shard_batches"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device is cuda, and torch sees no CUDA device; pass --device cpu")
+
+
+def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[str, Any], int]:
+    """All batches in order: checked if they are there, computed if not; then shards, and the totals."""
+    options, total, computed = work.options, work.source.count, 0
+    records: list[dict[str, Any]] = []
+    open_batches = 0
+    dimension = 0
+    # Reading and preparing run ahead of the model in threads; batches and their order do not depend on how far.
+    with ThreadPoolExecutor(options.workers, thread_name_prefix="prepare") as pool:
+        for index, known, size, parts in work.stream(cache, pool):
+            if known is None:
+                batch = work.encode(parts)
+                cache.write_batch(index, batch)
+                computed += size
+            else:
+                work.verify(known, parts, cache.folder)
+            open_batches += 1
+            if open_batches == options.shard_batches:
+                records.append(cache.merge(len(records), open_batches))
+                open_batches = 0
+            if progress is not None:
+                progress(size, total)
+    if open_batches:
+        records.append(cache.merge(len(records), open_batches))
+    skipped = [[o.key, o.reason] for o in work.source.left_out] + [s for r in records for s in r["skipped"]]
+    rows = sum(len(r["counts"]) for r in records)
+    if rows == 0:
+        raise InputError(_nothing(skipped))
+    for name in work.source.names:
+        first = next(iter(sorted((cache.folder / f"{name}_emb").glob("*.npy"))))
+        dimension = _width(first)
+    content = hashlib.sha256("".join(c for r in records for c in r["contents"]).encode()).hexdigest()
+    totals = {
+        "rows_x": rows,
+        "rows_y": sum(sum(r["counts"]) for r in records),
+        "dimension": dimension,
+        "temperature": work.first.temperature,
+        "names": list(work.source.names),
+        "content": content,
+        "skipped": skipped,
+    }
+    cache.finish(records, totals)
+    return totals, computed
+
+
+def _width(path: Path) -> int:
+    return int(np.load(path, mmap_mode="r").shape[1])
+
+
+def _nothing(skipped: Sequence[Sequence[str]]) -> str:
+    if not skipped:
+        return "the data hold no samples; check the path"
+    return f"none of the {len(skipped)} samples can be used; the first: {skipped[0][0]} {skipped[0][1]}"
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One sample made ready, or why it is not; and the hash of its raw content in any case."""
+
+    key: str
+    item: Any
+    texts: list[Any]
+    content: str
+    damage: str | None
+
+
+class _Work:
+    """Source, encoders and options, and the steps on a batch."""
+
+    def __init__(self, source: Source, towers: Towers, options: ExtractOptions) -> None:
+        self.source, self.options = source, options
+        self.first, self.second = towers[source.first], towers["text"]
+        self._autocast = _autocast(options)
+
+    def key(self) -> dict[str, Any]:
+        """What the embeddings depend on."""
+        both = {self.first.modality: self.first, "text": self.second}
+        return {
+            "model": self.first.name,
+            "weights": _joined([e.weights for e in both.values()]),
+            "preprocessing": _joined([e.preprocessing for e in both.values()]),
+            "data": _listing(self.source),
+            "batch_size": self.options.batch_size,
+            "precision": self.options.precision,
+            "normalize": self.options.normalize,
+            "shard_batches": self.options.shard_batches,
+        }
+
+    def stream(
+        self, cache: Cache, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, str | None, int, "list[Future[_Prepared]]"]]:
+        """Batches in order: index, content hash if it is there already, size, and its samples on their way."""
+        pending: deque[tuple[int, str | None, int, list[Future[_Prepared]]]] = deque()
+        for index, samples in enumerate(_batched(self.source.samples(), self.options.batch_size)):
+            known = cache.content_of(index)
+            step = self.prepare if known is None else _raw
+            pending.append((index, known, len(samples), [pool.submit(step, s) for s in samples]))
+            if len(pending) > _AHEAD:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
+
+    def prepare(self, sample: Sample) -> _Prepared:
+        """Read and prepare one sample; in a thread."""
+        raw = _raw(sample)
+        if raw.damage is not None:
+            return raw
+        try:
+            item = self.first.prepare(_decoded(raw.item, self.source.first))
+            texts = [self.second.prepare(text) for text in sample.texts]
+        except Damaged as error:
+            return _Prepared(sample.key, None, [], raw.content, str(error))
+        return _Prepared(sample.key, item, texts, raw.content, None)
+
+    def encode(self, parts: "list[Future[_Prepared]]") -> Batch:
+        """Embed a batch; damaged samples are left out, or fatal."""
+        ready = [part.result() for part in parts]
+        damaged = [(p.key, p.damage) for p in ready if p.damage is not None]
+        if damaged and self.options.strict:
+            raise InputError(f"{damaged[0][0]} {damaged[0][1]}; mend or remove it, or leave --strict away to skip it")
+        good = [p for p in ready if p.damage is None]
+        texts = [text for p in good for text in p.texts]
+        x = self._embed(self.first, [p.item for p in good], [p.key for p in good])
+        y = self._embed(self.second, texts, [p.key for p in good for _ in p.texts])
+        if good and x.shape[1] != y.shape[1]:
+            raise InputError(
+                f"{self.first.name} gives {x.shape[1]} numbers for the first modality and {y.shape[1]} for the second; "
+                "the two must share one embedding space"
+            )
+        return Batch(x, y, [len(p.texts) for p in good], [p.key for p in good], damaged, _content(ready))
+
+    def verify(self, known: str, parts: "list[Future[_Prepared]]", folder: Path) -> None:
+        """Check that a batch that is there was made of these data."""
+        ready = [part.result() for part in parts]
+        if _content(ready) != known:
+            raise InputError(
+                f"{folder} holds embeddings of other data (the content changed between {ready[0].key} and "
+                f"{ready[-1].key}); choose another folder, or pass --overwrite"
+            )
+
+    def _embed(self, encoder: Encoder, items: list[Any], keys: list[str]) -> Tensor:
+        parts = []
+        size = self.options.batch_size
+        for start in range(0, len(items), size):
+            chunk = items[start : start + size]
+            with torch.inference_mode(), self._autocast():
+                rows = encoder.encode(chunk)
+            if rows.ndim != 2 or len(rows) != len(chunk) or not rows.is_floating_point():
+                raise InputError(
+                    f"{encoder.name} gave {str(rows.dtype).removeprefix('torch.')} of shape {tuple(rows.shape)} for "
+                    f"{len(chunk)} {encoder.modality}s; expected floating point of shape ({len(chunk)}, d)"
+                )
+            parts.append(self._finished(rows, encoder, keys[start : start + size]))
+        return torch.cat(parts) if parts else torch.empty(0, 0)
+
+    def _finished(self, rows: Tensor, encoder: Encoder, keys: list[str]) -> Tensor:
+        """Float32 on the CPU, of unit length if asked for, and usable."""
+        rows = rows.float().cpu()
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        bad = ~torch.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
+        if bool(bad.any()):
+            at = int(bad.nonzero()[0])
+            raise InputError(
+                f"{encoder.name} gave a row of {'zeros' if float(norms[at]) == 0 else 'NaN or infinity'} for the "
+                f"{encoder.modality} of {keys[at]}; try --precision fp32, or leave that sample out"
+            )
+        return rows / norms if self.options.normalize else rows
+
+
+def _raw(sample: Sample) -> _Prepared:
+    """The raw content of a sample, and its hash."""
+    digest = hashlib.sha256("\x1e".join((sample.key, *sample.texts)).encode("utf-8", errors="surrogatepass"))
+    content, damage = b"", None
+    try:
+        content = sample.read()
+        if not sample.texts:
+            raise Damaged("has no caption")
+        if any(not text.strip() for text in sample.texts):
+            raise Damaged("has an empty caption")
+        if not content.strip():
+            raise Damaged("is empty")
+    except Damaged as error:
+        damage = str(error)
+    except OSError as error:
+        damage = f"cannot be read ({error.strerror or error})"
+    digest.update(content)
+    return _Prepared(sample.key, content, [], digest.hexdigest(), damage)
+
+
+def _decoded(content: bytes, modality: Modality) -> Any:
+    if modality == "text":
+        return content.decode("utf-8")
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGB")
+    except Image.DecompressionBombError:
+        raise Damaged("is larger than an image may be (a decompression bomb?)") from None
+    except Exception as error:  # PIL raises many kinds, struct.error and SyntaxError among them
+        raise Damaged(f"is no readable image ({type(error).__name__})") from None
+
+
+def _content(ready: "Sequence[_Prepared]") -> str:
+    return hashlib.sha256("".join(p.content for p in ready).encode()).hexdigest()
+
+
+def _listing(source: Source) -> str:
+    digest = hashlib.sha256(f"{type(source).__name__} {source.names}".encode())
+    for line in source.listing():
+        digest.update(f"{line}\x1d".encode("utf-8", errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _batched(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
+    while batch := list(itertools.islice(samples, size)):
+        yield batch
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _autocast(options: ExtractOptions) -> Callable[[], AbstractContextManager[Any]]:
+    if options.precision == "fp32":
+        return nullcontext
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float16
+    device = options.device.partition(":")[0]
+    return lambda: torch.autocast(device, dtype=dtype)
+
+
+__all__ = ["ExtractOptions", "Extraction", "extract"]
