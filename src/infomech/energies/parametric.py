@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
@@ -13,6 +15,7 @@ from ..measures import VonMisesFisher
 from .fields import log_smoothed_density
 
 _NODES = 256
+_SAME_MEAN = 1e-7  # sine of an angle between means that is rounding: its effect is of second order
 _REACH = 12.0  # standard deviations of the polar angle on each side of its mode
 
 
@@ -123,7 +126,10 @@ def cross_entropy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: fl
     cosine = float((law.mean.double() @ other.mean.double()).clamp(-1, 1))
     sine = math.sqrt(1 - cosine**2)
     t, weight_t = _polar_rule(d - 2, k1)
-    u, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([1.0, -1.0]), np.array([0.5, 0.5]))
+    if sine < _SAME_MEAN:  # the angle in the tangent plane does not matter
+        u, weight_u = np.zeros(1), np.ones(1)
+    else:
+        u, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([1.0, -1.0]), np.array([0.5, 0.5]))
     along = t[:, None] * cosine + np.sqrt(1 - t**2)[:, None] * sine * u[None, :]  # m2.z
     radius = np.sqrt(np.maximum(k2**2 + 1 / temperature**2 + 2 * k2 * along / temperature, 0.0))
     weight = torch.from_numpy(weight_t[:, None] * weight_u[None, :])
@@ -132,13 +138,21 @@ def cross_entropy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: fl
     return log_kernel_volume(sphere, Cosine(), temperature) - (weight * log_field).sum()
 
 
+@cache
+def _gauss_legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights on [-1, 1]; finding them takes longer than using them."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    nodes.flags.writeable = weights.flags.writeable = False
+    return nodes, weights
+
+
 def _polar_rule(power: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes t = cos(angle) and weights, summing to 1, for density sin(angle)^power exp(kappa cos(angle))."""
     half = power / (2 * kappa) if kappa > 0 else math.inf
     mode = math.acos(math.sqrt(half**2 + 1) - half) if math.isfinite(half) else math.pi / 2
     reach = _REACH / math.sqrt(max(power + kappa, 1e-12))
     low, high = max(0.0, mode - reach), min(math.pi, mode + reach)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _gauss_legendre(_NODES)
     angle = (low + high) / 2 + (high - low) / 2 * nodes
     logs = power * np.log(np.sin(angle)) + kappa * (np.cos(angle) - 1)
     dense = weights * np.exp(logs - logs.max())
