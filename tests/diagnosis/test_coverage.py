@@ -14,6 +14,7 @@ from cases import image_text
 from infomech.diagnosis import Estimate
 from infomech.diagnosis.budget import energy_budget
 from infomech.diagnosis.gaps import gap_measures
+from infomech.diagnosis.moments import halved_moments
 from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.sweeps import run_sweeps
 from infomech.diagnosis.uncertainty import proportion_estimate
@@ -35,7 +36,7 @@ def estimates(x: Tensor, y: Tensor, pairs: Tensor | None, seed: int) -> dict[str
     assert sweeps.gap is not None
     assert sweeps.ranks is not None
     budget = energy_budget(sample, sweeps.kernels, temperature=TAU)
-    gaps = gap_measures(sample, sweeps.gap, divergence=budget.divergence_sym)
+    gaps = gap_measures(sample, sweeps.gap, moments=halved_moments(sample))
     out = {name: gaps[name] for name in GAPS} | {name: getattr(budget, name) for name in PARTS}
     recalls = retrieval_scores(sample, sweeps.ranks)
     return out | {name: recalls[name] for name in RECALLS}
