@@ -1,9 +1,13 @@
 """Gibbs equilibria, gradient flows, best responses, and their stability."""
 
+from .encoded_angles import AngularEnergy, angular_energy, encoded_divergence, encoded_law, encoded_log_density
 from .flows import Flow, check_floor, fokker_planck, particle_flow, project_on_floor, replicator_flow
 from .gibbs import GibbsLaw, sample_gibbs_exact
 from .langevin import LangevinSamples, effective_sample_size, langevin_step, sample_mala, split_rhat
+from .latent_angles import LatentAngles
+from .parametric_minimum import ParametricMinimum, ParametricStart, minimise_parametric
 from .potentials import EmpiricalPotential, LinearPotential, Potential, TwoWellPotential, potential_at_nodes
+from .rank_one import RankOneLimit, rank_one_limit
 from .responses import (
     Alternation,
     BestResponse,
@@ -27,29 +31,40 @@ from .stability import (
 __all__ = [
     "CRITICAL_WEIGHT",
     "Alternation",
+    "AngularEnergy",
     "BestResponse",
     "EmpiricalPotential",
     "Flow",
     "GibbsLaw",
     "LangevinSamples",
+    "LatentAngles",
     "LinearPotential",
     "MatchedStability",
+    "ParametricMinimum",
+    "ParametricStart",
     "Potential",
+    "RankOneLimit",
     "TwoWellPotential",
     "alternate_best_responses",
+    "angular_energy",
     "best_response",
     "check_floor",
     "critical_divergence_weight",
     "effective_sample_size",
+    "encoded_divergence",
+    "encoded_law",
+    "encoded_log_density",
     "fokker_planck",
     "kernel_eigenvalues",
     "langevin_step",
     "matched_potential",
     "matched_stability",
+    "minimise_parametric",
     "mode_coefficients",
     "particle_flow",
     "potential_at_nodes",
     "project_on_floor",
+    "rank_one_limit",
     "replicator_flow",
     "sample_gibbs_exact",
     "sample_mala",
