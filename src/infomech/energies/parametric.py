@@ -13,6 +13,7 @@ from ..measures import VonMisesFisher
 from .fields import log_smoothed_density
 
 _NODES = 256
+_SAME_MEAN = 1e-7  # sine of an angle between means that is rounding: its effect is of second order
 _REACH = 12.0  # standard deviations of the polar angle on each side of its mode
 
 
@@ -123,7 +124,10 @@ def cross_entropy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: fl
     cosine = float((law.mean.double() @ other.mean.double()).clamp(-1, 1))
     sine = math.sqrt(1 - cosine**2)
     t, weight_t = _polar_rule(d - 2, k1)
-    u, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([1.0, -1.0]), np.array([0.5, 0.5]))
+    if sine < _SAME_MEAN:  # the angle in the tangent plane does not matter
+        u, weight_u = np.zeros(1), np.ones(1)
+    else:
+        u, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([1.0, -1.0]), np.array([0.5, 0.5]))
     along = t[:, None] * cosine + np.sqrt(1 - t**2)[:, None] * sine * u[None, :]  # m2.z
     radius = np.sqrt(np.maximum(k2**2 + 1 / temperature**2 + 2 * k2 * along / temperature, 0.0))
     weight = torch.from_numpy(weight_t[:, None] * weight_u[None, :])

@@ -1,6 +1,17 @@
 """Gibbs equilibria, gradient flows, best responses, and their stability."""
 
 from .encoded_angles import AngularEnergy, angular_energy, encoded_divergence, encoded_law, encoded_log_density
+from .finite_temperature import (
+    AtomicEquilibrium,
+    VmfEquilibrium,
+    held_energy,
+    held_second_variation,
+    held_variation,
+    minimise_measure,
+    sharp_ratio,
+    vmf_energy,
+    vmf_equilibrium,
+)
 from .flows import Flow, check_floor, fokker_planck, particle_flow, project_on_floor, replicator_flow
 from .gibbs import GibbsLaw, sample_gibbs_exact
 from .langevin import LangevinSamples, effective_sample_size, langevin_step, sample_mala, split_rhat
@@ -32,6 +43,7 @@ __all__ = [
     "CRITICAL_WEIGHT",
     "Alternation",
     "AngularEnergy",
+    "AtomicEquilibrium",
     "BestResponse",
     "EmpiricalPotential",
     "Flow",
@@ -45,6 +57,7 @@ __all__ = [
     "Potential",
     "RankOneLimit",
     "TwoWellPotential",
+    "VmfEquilibrium",
     "alternate_best_responses",
     "angular_energy",
     "best_response",
@@ -55,10 +68,14 @@ __all__ = [
     "encoded_law",
     "encoded_log_density",
     "fokker_planck",
+    "held_energy",
+    "held_second_variation",
+    "held_variation",
     "kernel_eigenvalues",
     "langevin_step",
     "matched_potential",
     "matched_stability",
+    "minimise_measure",
     "minimise_parametric",
     "mode_coefficients",
     "particle_flow",
@@ -69,8 +86,11 @@ __all__ = [
     "sample_gibbs_exact",
     "sample_mala",
     "sharp_coefficients",
+    "sharp_ratio",
     "split_rhat",
     "stationarity_residual",
     "vertex_density",
     "vertex_energies",
+    "vmf_energy",
+    "vmf_equilibrium",
 ]

@@ -1,0 +1,241 @@
+"""The minimiser of D5 at finite temperature (T13): closed forms, scipy, plain sums and descent on nodes."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.optimize
+import torch
+
+from infomech import FlatTorus, InputError, Sphere
+from infomech.equilibria import (
+    LinearPotential,
+    TwoWellPotential,
+    held_energy,
+    held_second_variation,
+    held_variation,
+    minimise_measure,
+    sharp_ratio,
+    vmf_energy,
+    vmf_equilibrium,
+)
+from infomech.geometry import quadrature_rule
+from infomech.measures import Density
+
+GOLDEN = (1 + math.sqrt(5)) / 2
+EAST = torch.tensor([1.0, 0.0], dtype=torch.float64)
+CIRCLE = quadrature_rule(Sphere(2), 512)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are small
+    yield
+    torch.set_num_threads(threads)
+
+
+def two_sphere_energy(k: float, tau: float) -> float:
+    """J of vMF(m, k) on S^2 for U = -m.z by scipy: all normalisers are log(sinh k / k)."""
+
+    def log_sinhc(x: float) -> float:
+        return x + math.log(-math.expm1(-2 * x) / (2 * x))
+
+    def integrand(t: float) -> float:
+        tilted = math.sqrt(k * k + 1 / tau**2 + 2 * k * t / tau)
+        log_field = log_sinhc(tilted) - log_sinhc(k) - log_sinhc(1 / tau) - math.log(4 * math.pi)
+        density = math.exp(k * t - k) * k / -math.expm1(-2 * k)
+        return density * (-t / tau + log_field)
+
+    return scipy.integrate.quad(integrand, -1, 1, epsabs=1e-13, epsrel=1e-12, points=[1 - 8 / k])[0]
+
+
+def test_the_number_of_the_claim() -> None:
+    fit = scipy.optimize.minimize_scalar(lambda k: two_sphere_energy(k, 0.1), bounds=(10, 30), method="bounded")
+    found = vmf_equilibrium(3, temperature=0.1)
+    assert found.ratio == pytest.approx(1.659, abs=1e-3)
+    assert found.ratio == pytest.approx(fit.x * 0.1, abs=1e-4)  # its own tolerance in k is 1e-5, in a flat minimum
+    assert found.energy == pytest.approx(two_sphere_energy(found.concentration, 0.1), abs=1e-11)
+    assert found.gibbs_energy == pytest.approx(two_sphere_energy(10.0, 0.1), abs=1e-11)
+    assert found.energy < found.gibbs_energy - 0.05
+
+
+@pytest.mark.parametrize(("dim", "n"), [(2, 128), (3, 32)])
+def test_vmf_energy_on_nodes(dim: int, n: int) -> None:
+    grid = quadrature_rule(Sphere(dim), n)
+    u = -1.3 * grid.nodes[:, 0]
+    rho = Density.from_log(7.0 * grid.nodes[:, 0], grid)
+    truth = held_energy(rho, u, temperature=0.3).item()
+    assert vmf_energy(dim, 7.0, temperature=0.3, slope=1.3) == pytest.approx(truth, abs=1e-10)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 16])
+def test_the_sharp_limit_is_the_golden_ratio(dim: int) -> None:
+    assert sharp_ratio() == pytest.approx(GOLDEN, abs=1e-15)
+    off = [vmf_equilibrium(dim, temperature=t).ratio - GOLDEN for t in (0.002, 0.001)]
+    assert off[0] / off[1] == pytest.approx(2, abs=0.1)  # of first order in tau
+    assert abs(off[1]) < 0.02
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.5, 1.9])
+def test_the_sharp_limit_at_other_slopes(slope: float) -> None:
+    v = 1 / sharp_ratio(slope)
+    assert 1 / (1 + v) + 1 / (1 + v) ** 2 == pytest.approx(slope, abs=1e-14)
+    assert vmf_equilibrium(3, temperature=1e-4, slope=slope).ratio == pytest.approx(1 / v, rel=1e-3)
+
+
+def test_steep_wells_collapse() -> None:
+    assert vmf_equilibrium(3, temperature=0.3, slope=2.0).concentration == math.inf
+    assert sharp_ratio(2.0) == math.inf
+    sharp = vmf_energy(3, 1e6, temperature=0.3, slope=2.0)
+    assert vmf_energy(3, math.inf, temperature=0.3, slope=2.0) == pytest.approx(sharp, abs=1e-4)
+    grid = quadrature_rule(Sphere(3), 24)
+    steep = minimise_measure(lambda z: -2.1 * z[..., 0], temperature=0.3, quadrature=grid)
+    assert steep.count() == 1
+    assert steep.violation < 1e-7
+    assert steep.energy == pytest.approx(vmf_energy(3, math.inf, temperature=0.3, slope=2.1), abs=1e-10)
+    assert minimise_measure(lambda z: -1.8 * z[..., 0], temperature=0.3, quadrature=grid).count() > 1
+
+
+def smooth(seed: int, size: float = 1.0) -> torch.Tensor:
+    noise = torch.randn(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    angle = CIRCLE.angles[:, 0]
+    waves = [f((k * angle)) for k in (1, 2, 3) for f in (torch.cos, torch.sin)]
+    return size * sum(a * w for a, w in zip(noise, waves, strict=True)) / 2
+
+
+def test_variations_against_differences() -> None:
+    u, rho = smooth(0), Density.from_log(smooth(1), CIRCLE)
+    f = smooth(2)
+    d = rho.values * (f - rho.mean(f))
+
+    def energy(step: float) -> float:
+        return held_energy(Density.from_values(rho.values + step * d, CIRCLE), u, temperature=0.2).item()
+
+    h = 1e-3
+    values = [energy(k * h) for k in (-2, -1, 0, 1, 2)]
+    first = (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * h)
+    second = (-values[0] + 16 * values[1] - 30 * values[2] + 16 * values[3] - values[4]) / (12 * h * h)
+    variation = CIRCLE.integrate(held_variation(rho, u, temperature=0.2) * d).item()
+    assert variation == pytest.approx(first, abs=1e-10)
+    assert held_second_variation(rho, d, temperature=0.2).item() == pytest.approx(second, abs=1e-7)
+
+
+def test_the_energy_is_not_convex() -> None:
+    # Nearly a point mass at 0; masses added at angles 0.9 and 1.1 in the proportion of the field there, of two signs.
+    tau = 0.02
+    angle = torch.atan2(CIRCLE.nodes[:, 1], CIRCLE.nodes[:, 0])
+
+    def bump(centre: float) -> torch.Tensor:
+        return Density.from_log(2000 * (angle - centre).cos(), CIRCLE).values
+
+    rho = Density.from_values(bump(0.0), CIRCLE)
+    a, b = 0.9, 1.1
+    weight = math.exp((math.cos(b) - math.cos(a)) / tau / 2)
+    d = weight**-1 * 1e-6 * bump(a) - 1e-6 * weight * bump(b)
+    best = math.inf
+    for ratio in np.linspace(0.01, 1.0, 50):
+        d = bump(a) * ratio - bump(b)
+        d = d - rho.values * CIRCLE.integrate(d)
+        best = min(best, held_second_variation(rho, d, temperature=tau).item())
+    assert best < 0
+    flat = Density.uniform(CIRCLE)
+    assert held_second_variation(flat, smooth(3), temperature=tau) > 0
+
+
+def plain_energy(places: torch.Tensor, masses: torch.Tensor, u: torch.Tensor, tau: float, volume: float) -> float:
+    x, w = places.numpy(), masses.numpy()
+    kernel = np.exp((x @ x.T - 1) / tau)
+    return float(w @ (u.numpy() / tau + np.log(kernel @ w)) + 1 / tau - math.log(volume))
+
+
+@pytest.mark.parametrize("tau", [0.3, 0.1])
+def test_atoms_on_the_circle(tau: float) -> None:
+    found = minimise_measure(LinearPotential(EAST), temperature=tau, quadrature=CIRCLE)
+    assert found.status == "stationary"
+    volume = 2 * math.pi * float(np.i0(1 / tau))
+    plain = plain_energy(found.atoms, found.masses, -found.atoms[:, 0], tau, volume)
+    assert found.energy == pytest.approx(plain, abs=1e-11)
+    assert max(found.start_energies) - found.energy < 1e-9  # not convex, yet the starts agree
+    assert found.masses.sum().item() == pytest.approx(1, abs=1e-12)
+    assert found.energy < vmf_equilibrium(2, temperature=tau).energy - 1e-3
+    # phi at the atoms is its level, J + 1, and nowhere within reach is it lower.
+    x, w = found.atoms.numpy(), found.masses.numpy()
+    kernel = np.exp((x @ x.T - 1) / tau)
+    field = kernel @ w
+    phi = -x[:, 0] / tau + np.log(field) + kernel @ (w / field) + 1 / tau - math.log(volume)
+    # A light atom's phi is known to the search's gradient of 1e-11 over its weight, at best.
+    assert np.abs(w * (phi - found.energy - 1)).max() < 1e-8
+    assert found.gain <= 1e-10
+    if tau == 0.3:
+        assert found.violation < 1e-6
+    assert found.count() == {0.3: 5, 0.1: 3}[tau]
+
+
+def test_descent_on_nodes_finds_no_lower_energy() -> None:
+    # Multiplicative descent on 256 nodes, which needs no atoms: above the atoms' energy, and close to it.
+    grid, tau = quadrature_rule(Sphere(2), 256), 0.3
+    u = -grid.nodes[:, 0]
+    found = minimise_measure(LinearPotential(EAST), temperature=tau, quadrature=grid)
+    rho = Density.uniform(grid)
+    for _ in range(4000):
+        step = rho.log_values - held_variation(rho, u, temperature=tau)
+        rho = Density.from_log(step - step.max(), grid)
+    energy = held_energy(rho, u, temperature=tau).item()
+    assert found.energy - 1e-9 < energy < found.energy + 5e-4
+    outer = held_energy(Density.from_log(-u / tau, grid), u, temperature=tau).item()
+    assert outer > energy + 0.03
+
+
+def test_smoothed_density_and_distances() -> None:
+    found = minimise_measure(LinearPotential(EAST), temperature=0.1, quadrature=CIRCLE)
+    kernel = torch.exp((CIRCLE.nodes @ found.atoms.mT - 1) / 0.1) @ found.masses
+    truth = kernel / CIRCLE.integrate(kernel)
+    torch.testing.assert_close(found.smoothed.values, truth, rtol=1e-10, atol=0)
+    gibbs = torch.exp((CIRCLE.nodes[:, 0] - 1) / 0.1)
+    gibbs = gibbs / CIRCLE.integrate(gibbs)
+    assert found.kl_to_gibbs == pytest.approx(CIRCLE.integrate(truth * (truth / gibbs).log()).item(), abs=1e-10)
+    assert found.kl_to_gibbs > 0.05  # nothing makes the smoothed density the Gibbs law either: it is wider
+    draws = 4000
+    generator = torch.Generator().manual_seed(0)
+    x = found.atoms[torch.multinomial(found.masses, draws, replacement=True, generator=generator)]
+    y = found.gibbs.sample_exact(draws, generator=generator)
+    between, own, among = (torch.cdist(a, b).sum() for a, b in ((x, y), (x, x), (y, y)))
+    pairs = draws * (draws - 1)
+    measured = 2 * between / draws**2 - own / pairs - among / pairs
+    assert found.energy_distance_to_gibbs == pytest.approx(measured.item(), abs=0.004)  # of order 1 / sqrt(4000) / 4
+
+
+def test_two_wells_on_the_sphere() -> None:
+    found = minimise_measure(
+        TwoWellPotential.paper(), temperature=0.5, quadrature=quadrature_rule(Sphere(3), 24), starts=(2, 4)
+    )
+    assert found.status == "stationary"
+    assert max(found.start_energies) - found.energy < 1e-8
+    grid = quadrature_rule(Sphere(3), 24)
+    gibbs = held_energy(found.gibbs.density, found.gibbs.node_values, temperature=0.5).item()
+    assert found.energy < gibbs - 0.02
+    assert found.smoothed.quadrature.shape == grid.shape
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match=r"temperature is 0\.0"):
+        vmf_equilibrium(3, temperature=0.0)
+    with pytest.raises(InputError, match=r"slope is -1\.0"):
+        vmf_equilibrium(3, temperature=0.1, slope=-1.0)
+    with pytest.raises(InputError, match="FlatTorus"):
+        minimise_measure(lambda z: z[..., 0], temperature=0.1, quadrature=quadrature_rule(FlatTorus(1), 16))
+    with pytest.raises(InputError, match="starts are"):
+        minimise_measure(LinearPotential(EAST), temperature=0.1, quadrature=CIRCLE, starts=(0,))
+    with pytest.raises(InputError, match="tolerance is"):
+        minimise_measure(LinearPotential(EAST), temperature=0.1, quadrature=CIRCLE, tolerance=0.0)
+    with pytest.raises(InputError, match="not finite"):
+        minimise_measure(lambda z: z[..., 0] * math.nan, temperature=0.1, quadrature=CIRCLE)
+
+
+def test_too_few_atoms_say_so() -> None:
+    found = minimise_measure(LinearPotential(EAST), temperature=0.3, quadrature=CIRCLE, starts=(1,), max_atoms=2)
+    assert found.status == "atoms used up"
+    assert found.gain > 1e-6
