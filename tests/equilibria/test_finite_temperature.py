@@ -102,7 +102,7 @@ def test_steep_wells_collapse() -> None:
 def smooth(seed: int, size: float = 1.0) -> torch.Tensor:
     noise = torch.randn(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     angle = CIRCLE.angles[:, 0]
-    waves = [f((k * angle)) for k in (1, 2, 3) for f in (torch.cos, torch.sin)]
+    waves = [f(k * angle) for k in (1, 2, 3) for f in (torch.cos, torch.sin)]
     return size * sum(a * w for a, w in zip(noise, waves, strict=True)) / 2
 
 
@@ -124,23 +124,29 @@ def test_variations_against_differences() -> None:
 
 
 def test_the_energy_is_not_convex() -> None:
-    # Nearly a point mass at 0; masses added at angles 0.9 and 1.1 in the proportion of the field there, of two signs.
-    tau = 0.02
+    # Nearly a point mass at 0, and masses of two signs at the angles a and b: the form c' M c of the module's head.
+    tau, a, b = 0.05, 0.9, 1.1
     angle = torch.atan2(CIRCLE.nodes[:, 1], CIRCLE.nodes[:, 0])
 
     def bump(centre: float) -> torch.Tensor:
-        return Density.from_log(2000 * (angle - centre).cos(), CIRCLE).values
+        return Density.from_log(4000 * (angle - centre).cos(), CIRCLE).values
 
+    def kernel(t: float) -> float:
+        return math.exp((math.cos(t) - 1) / tau)
+
+    off = kernel(b - a) * (1 / kernel(a) + 1 / kernel(b)) / 2
+    assert 1 / (kernel(a) * kernel(b)) < off**2
+    c = off * kernel(a)  # the worst direction is (c, -1)
     rho = Density.from_values(bump(0.0), CIRCLE)
-    a, b = 0.9, 1.1
-    weight = math.exp((math.cos(b) - math.cos(a)) / tau / 2)
-    d = weight**-1 * 1e-6 * bump(a) - 1e-6 * weight * bump(b)
-    best = math.inf
-    for ratio in np.linspace(0.01, 1.0, 50):
-        d = bump(a) * ratio - bump(b)
-        d = d - rho.values * CIRCLE.integrate(d)
-        best = min(best, held_second_variation(rho, d, temperature=tau).item())
-    assert best < 0
+    d = c * bump(a) - bump(b)
+    d = d - rho.values * CIRCLE.integrate(d)
+    assert held_second_variation(rho, d, temperature=tau) < 0
+    # and the energy itself bends down along it, from a law with a little mass at a and b
+    size, u = 0.01 * kernel(b), torch.zeros_like(d)
+    base = bump(0.0) + size * (c * bump(a) + bump(b))
+    path = [Density.from_values(base + s * size / 2 * d, CIRCLE) for s in (-1, 0, 1)]
+    low, middle, high = (held_energy(r, u, temperature=tau) for r in path)
+    assert low + high - 2 * middle < -1e-10
     flat = Density.uniform(CIRCLE)
     assert held_second_variation(flat, smooth(3), temperature=tau) > 0
 
