@@ -16,6 +16,15 @@ from .flows import Flow, check_floor, fokker_planck, particle_flow, project_on_f
 from .gibbs import GibbsLaw, sample_gibbs_exact
 from .langevin import LangevinSamples, effective_sample_size, langevin_step, sample_mala, split_rhat
 from .latent_angles import LatentAngles
+from .many_modalities import (
+    ManyStability,
+    critical_weight_of_modalities,
+    many_stability,
+    modality_coefficients,
+    pairwise_divergence,
+    pairwise_energy,
+    pairwise_intrinsic_energy,
+)
 from .parametric_minimum import ParametricMinimum, ParametricStart, minimise_parametric
 from .potentials import EmpiricalPotential, LinearPotential, Potential, TwoWellPotential, potential_at_nodes
 from .rank_one import RankOneLimit, rank_one_limit
@@ -51,6 +60,7 @@ __all__ = [
     "LangevinSamples",
     "LatentAngles",
     "LinearPotential",
+    "ManyStability",
     "MatchedStability",
     "ParametricMinimum",
     "ParametricStart",
@@ -63,6 +73,7 @@ __all__ = [
     "best_response",
     "check_floor",
     "critical_divergence_weight",
+    "critical_weight_of_modalities",
     "effective_sample_size",
     "encoded_divergence",
     "encoded_law",
@@ -73,11 +84,16 @@ __all__ = [
     "held_variation",
     "kernel_eigenvalues",
     "langevin_step",
+    "many_stability",
     "matched_potential",
     "matched_stability",
     "minimise_measure",
     "minimise_parametric",
+    "modality_coefficients",
     "mode_coefficients",
+    "pairwise_divergence",
+    "pairwise_energy",
+    "pairwise_intrinsic_energy",
     "particle_flow",
     "potential_at_nodes",
     "project_on_floor",

@@ -197,24 +197,37 @@ def matched_stability(
     >>> round(matched_stability(flat, temperature=0.1).critical_weight, 6)  # (2 + coth 10 - 1/10) / 4
     0.725
     """
+    a_form, b_form = second_order_forms(rho, temperature=temperature, critic=critic, degree=degree)
+    lam = divergence_weight
+    common = torch.linalg.eigvalsh((2 * a_form - b_form) / 8)
+    difference = torch.linalg.eigvalsh(((4 * lam - 2) * a_form - b_form) / 8)
+    return MatchedStability(common, difference, lam, critical_weight_of_forms(a_form, b_form))
+
+
+def second_order_forms(
+    rho: Density, *, temperature: float | None = None, critic: Critic | None = None, degree: int | None = None
+) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]]:
+    """The forms A and B of this module's head, as matrices on an orthonormal basis of perturbations of rho.
+
+    Args:
+        rho: the matched law, positive at every node.
+        temperature: of the kernel; None is the sharp limit, where both are the identity.
+        critic: the cosine by default.
+        degree: of the harmonics times rho; by default as many as the nodes carry, at most 12.
+    """
     grid = rho.quadrature
     if bool(torch.isneginf(rho.log_values).any()):
         raise InputError("density is zero at a node; its modes have infinite stiffness there: give it a floor first")
     basis = harmonics(grid, min(12, grid.degree // 2) if degree is None else degree)
     directions = _orthonormal_directions(rho, basis)
     if temperature is None:
-        a_form = torch.eye(directions.shape[1], dtype=directions.dtype, device=directions.device)
-        b_form = a_form
-    else:
-        log_kernel = log_smoothing_kernel(grid, temperature=temperature, critic=critic)
-        a_form, b_form = _finite_temperature_forms(rho, directions, log_kernel.exp())
-    lam = divergence_weight
-    common = torch.linalg.eigvalsh((2 * a_form - b_form) / 8)
-    difference = torch.linalg.eigvalsh(((4 * lam - 2) * a_form - b_form) / 8)
-    return MatchedStability(common, difference, lam, _critical_weight(a_form, b_form))
+        identity = torch.eye(directions.shape[1], dtype=directions.dtype, device=directions.device)
+        return identity, identity
+    log_kernel = log_smoothing_kernel(grid, temperature=temperature, critic=critic)
+    return _finite_temperature_forms(rho, directions, log_kernel.exp())
 
 
-def _critical_weight(a_form: Tensor, b_form: Tensor) -> float:
+def critical_weight_of_forms(a_form: Float[Tensor, "k k"], b_form: Float[Tensor, "k k"]) -> float:
     """The smallest lambda with (4 lambda - 2) A - B >= 0 on the modes that the kernel lets through."""
     values, vectors = torch.linalg.eigh(a_form)
     visible = values > _VISIBLE
@@ -247,10 +260,12 @@ __all__ = [
     "CRITICAL_WEIGHT",
     "MatchedStability",
     "critical_divergence_weight",
+    "critical_weight_of_forms",
     "kernel_eigenvalues",
     "matched_potential",
     "matched_stability",
     "mode_coefficients",
+    "second_order_forms",
     "sharp_coefficients",
     "stationarity_residual",
 ]
