@@ -258,7 +258,7 @@ def verify(
 ) -> None:
     """Measure the claims of the theory, one row each: what is predicted, what was measured, and the verdict.
 
-    Exit code 1 if a claim fails. This version checks T3, T4, T5 and T7 to T11.
+    Exit code 1 if a claim fails. This version checks T3 to T5 and T7 to T13.
     """
     from .experiments.verify import plot_claims, render_table, run_claims, to_json
 

@@ -6,9 +6,11 @@ import pytest
 
 from infomech.experiments.claims import Outcome, one_thread
 from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
+from infomech.experiments.claims_equilibrium import check_t12, check_t13
 from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
 
-CHECKS = [check_t3, check_t4, check_t5, check_t7, check_t8, check_t9, check_t10, check_t11]
+CHECKS = [check_t3, check_t4, check_t5, check_t7, check_t8, check_t9, check_t10, check_t11, check_t12, check_t13]
+FEW = {"others": (), "draws": 2}  # what the statement does not need
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,24 @@ WRONG = [
     (check_t11, {"critical": 0.7501}),
     (check_t11, {"sharp_share": 0.0}),  # no dependence on temperature: 1/2 for ever
     (check_t11, {"sharp_share": 0.5}),
+    (check_t12, {"aligned": 1e-6, **FEW}),  # a gap without misalignment
+    (check_t12, {"at_04": 0.0, **FEW}),  # no gap
+    (check_t12, {"at_04": 0.0240, **FEW}),
+    (check_t12, {"at_07": 0.0, **FEW}),
+    (check_t12, {"at_07": 0.0833, **FEW}),
+    (check_t12, {"trained_share": 0.8, "others": ()}),
+    (check_t12, {"trained_share": 1.2, "others": ()}),
+    (check_t13, {"ratio": 1.0, "temperatures": (0.1,)}),  # the Gibbs law
+    (check_t13, {"ratio": 1.662, "temperatures": (0.1,)}),
+    (check_t13, {"limit": 1.0, "temperatures": (0.1,)}),
+    (check_t13, {"limit": 5 / 3, "temperatures": (0.1,)}),
+    (check_t13, {"limit": 1.619, "temperatures": (0.1,)}),
+    (check_t13, {"collapse": 1.0, "temperatures": (0.1,)}),  # as steep as the kernel is not enough
+    (check_t13, {"collapse": 2.00001, "temperatures": (0.1,)}),
+    (check_t13, {"held_gap": 0.0, "temperatures": (0.1,)}),  # J would tend to F along the Gibbs laws too
+    (check_t13, {"held_gap": -0.1927, "temperatures": (0.1,)}),
+    (check_t13, {"atoms": 2, "temperatures": (0.1,)}),
+    (check_t13, {"atoms": 4, "temperatures": (0.1,)}),
 ]
 
 

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
@@ -136,13 +138,21 @@ def cross_entropy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: fl
     return log_kernel_volume(sphere, Cosine(), temperature) - (weight * log_field).sum()
 
 
+@cache
+def _gauss_legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights on [-1, 1]; finding them takes longer than using them."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    nodes.flags.writeable = weights.flags.writeable = False
+    return nodes, weights
+
+
 def _polar_rule(power: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes t = cos(angle) and weights, summing to 1, for density sin(angle)^power exp(kappa cos(angle))."""
     half = power / (2 * kappa) if kappa > 0 else math.inf
     mode = math.acos(math.sqrt(half**2 + 1) - half) if math.isfinite(half) else math.pi / 2
     reach = _REACH / math.sqrt(max(power + kappa, 1e-12))
     low, high = max(0.0, mode - reach), min(math.pi, mode + reach)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _gauss_legendre(_NODES)
     angle = (low + high) / 2 + (high - low) / 2 * nodes
     logs = power * np.log(np.sin(angle)) + kappa * (np.cos(angle) - 1)
     dense = weights * np.exp(logs - logs.max())

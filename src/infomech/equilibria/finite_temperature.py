@@ -31,6 +31,7 @@ atoms are added where they gain most until none gains more than a tolerance.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,8 +124,20 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
     fit = scipy.optimize.minimize_scalar(
         energy, bounds=(math.log(slope / 2), math.log(_LARGEST_RATIO)), method="bounded", options={"xatol": 1e-9}
     )
-    ratio = math.exp(float(fit.x))
-    return VmfEquilibrium(ratio / temperature, ratio, float(fit.fun), gibbs)
+    log_ratio = float(fit.x) - _newton_step(energy, float(fit.x))
+    ratio = math.exp(log_ratio)
+    return VmfEquilibrium(ratio / temperature, ratio, energy(log_ratio), gibbs)
+
+
+def _newton_step(function: Callable[[float], float], x: float, *, step: float = 0.02) -> float:
+    """First over second derivative, by central differences of order 4.
+
+    Values place a minimum to the square root of their rounding only; with their differences it is known to some 1e-7.
+    """
+    far_low, low, middle, high, far_high = (function(x + i * step) for i in (-2, -1, 0, 1, 2))
+    first = (far_low - far_high + 8 * (high - low)) / 12
+    second = (16 * (low + high) - 30 * middle - far_low - far_high) / 12
+    return first / second * step
 
 
 def sharp_ratio(slope: float = 1.0) -> float:

@@ -134,6 +134,8 @@ def check_t9(seed: int, *, exponent: float = -1.0, bound_factor: float = 1.0, dr
         ratios.append(float(stationarity_residual(rho, rho, u, temperature=tau) / (variance / 8).sqrt()) * tau)
     sizes = [1e-3, 1e-2, 1e-1, 1.0]
     residuals = [float(stationarity_residual(stated, stated, (u12, u12 - s * delta), temperature=tau)) for s in sizes]
+    spread = float(stated.mean((delta - stated.mean(delta)).square()).sqrt())
+    least = [s * spread / math.sqrt(8) / tau for s in sizes]
     return Outcome(
         (
             Evidence("gradient at the matched law, U12 − U21 constant", 1e-12, at_rest, 0.0, "<=", "quadrature"),
@@ -150,7 +152,10 @@ def check_t9(seed: int, *, exponent: float = -1.0, bound_factor: float = 1.0, dr
                 "The knife edge",
                 "size of U12 − U21",
                 "length of the gradient",
-                (Series("matched law exp(−U12/τ)", sizes, residuals, [0.0] * len(sizes)),),
+                (
+                    Series("at the matched law exp(−U12/τ)", sizes, residuals, line=False),
+                    Series("least of any matched law, √(Var/8)/τ", sizes, least),
+                ),
                 log_x=True,
                 log_y=True,
             ),

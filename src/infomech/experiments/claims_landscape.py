@@ -144,6 +144,9 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
     core = float(flat.mean((law.node_values <= law.node_values.min() + excess / 2).double()))
     bound = math.exp(-rate * excess / 2 / temperatures[-1]) / core
     caps, particles = _cap_masses(wells, cap_exponent, torch.Generator().manual_seed(seed))
+    curve = [10 ** (1 - k / 16) for k in range(33)]  # of temperatures, dense enough to be seen as a line
+    coarse = quadrature_rule(Sphere(3), 48)
+    laws = [GibbsLaw(wells, t, coarse) for t in curve]
     scores = [abs(value - cap) / error for cap, (value, error) in zip(caps, particles, strict=True)]
     return Outcome(
         (
@@ -172,7 +175,7 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
                 f"Gibbs mass of U > min U + {excess}",
                 "temperature τ",
                 "mass",
-                (Series("two wells of the paper", temperatures, masses),),
+                (Series("two wells of the paper, quadrature", temperatures, masses, [0.0] * len(masses)),),
                 log_x=True,
                 log_y=True,
             ),
@@ -181,7 +184,7 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
                 "temperature τ",
                 "mass",
                 (
-                    Series("Gibbs, quadrature", PAPER_TEMPERATURES, caps),
+                    Series("Gibbs, quadrature", curve, [float(g.cap_mass(wells.wells, 0.5)) for g in laws]),
                     Series(
                         "particles (MALA), ± 1 standard error",
                         PAPER_TEMPERATURES,
