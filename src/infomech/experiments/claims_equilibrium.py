@@ -25,7 +25,7 @@ from ..measures import Density
 from .claims import Claim, Evidence, Outcome, Picture, Series
 
 _TEMPERATURE = 0.07
-_RUNS = 6
+_RUNS = 5
 _BATCH_BIAS = 0.03  # the gap after training is biased as 1 / N: by -1.2% at N = 256 and -0.2% at 1,024, at 0.7 radians
 _GOLDEN = (1 + math.sqrt(5)) / 2
 
@@ -52,7 +52,7 @@ def check_t12(
         others: further misalignments at which the minimum is found and drawn.
     """
     grid = sorted({0.0, 0.4, 0.7, *others})
-    found = {s: minimise_parametric(LatentAngles(misalignment=s), starts=5, seed=seed) for s in grid}
+    found = {s: minimise_parametric(LatentAngles(misalignment=s), starts=4, seed=seed) for s in grid}
     spread = max(_spread(f) for f in found.values())
     fewest = min(f.outcomes.get("minimum", 0) for f in found.values())
     trained = {s: [_train(LatentAngles(misalignment=s), seed * 1000 + r) for r in range(draws)] for s in (0.4, 0.7)}
@@ -75,8 +75,8 @@ def check_t12(
         )  # fmt: skip
     evidence += [
         Evidence("energies of all starts that reach the minimum: largest spread, nats", 1e-6, spread, 0.0, "<=",
-                 f"5 starts at each of {len(grid)} misalignments"),
-        Evidence("fewest of 5 starts that reach it", 3.0, float(fewest), 0.0, ">=", "the others run to rank one"),
+                 f"4 starts at each of {len(grid)} misalignments"),
+        Evidence("fewest of 4 starts that reach it", 2.0, float(fewest), 0.0, ">=", "the others run to rank one"),
         Evidence("energy above rank-one encoders, misalignment 0.4, nats", 0.0,
                  found[0.4].energy - found[0.4].rank_one.energy, 0.0, "<=", "the minimum is global there"),
         Evidence("energy above rank-one encoders, misalignment 0.7, nats", 0.0,
@@ -90,7 +90,7 @@ def _spread(found: ParametricMinimum) -> float:
     return max(energies) - min(energies) if energies else math.inf
 
 
-def _train(problem: LatentAngles, seed: int, *, batch: int = 256, steps: int = 400, rate: float = 0.05) -> float:
+def _train(problem: LatentAngles, seed: int, *, batch: int = 256, steps: int = 300, rate: float = 0.05) -> float:
     """Dsym of the exact laws of two linear encoders after training them on the symmetric loss with Adam.
 
     The rate falls to zero as the square of what is left, so that the last encoders average over many batches.
