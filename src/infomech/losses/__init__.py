@@ -2,6 +2,7 @@
 
 from .directed import InfoNCE, infonce
 from .distributed import Ranks
+from .pairwise import PairwiseInfoNCE, pairwise_infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
 from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symmetric_terms
@@ -11,12 +12,14 @@ __all__ = [
     "DivergenceController",
     "InfoNCE",
     "LinearWarmup",
+    "PairwiseInfoNCE",
     "Ranks",
     "SigmoidLoss",
     "SymmetricInfoNCE",
     "SymmetricTerms",
     "WeightSchedule",
     "infonce",
+    "pairwise_infonce",
     "sigmoid_loss",
     "symmetric_infonce",
     "symmetric_terms",

@@ -1,0 +1,96 @@
+"""The pairwise loss of three or more modalities: the mean of the symmetric loss over pairs of modalities."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._checks import InputError
+from .._typing import Rows, Scalar
+from .symmetric import symmetric_infonce
+from .temperature import TemperedLoss
+
+
+def pairwise_infonce(
+    modalities: Sequence[Rows],
+    *,
+    temperature: float | Tensor,
+    divergence_weight: float | Tensor = 0.0,
+    weights: Float[Tensor, " n"] | None = None,
+    groups: Int[Tensor, " n"] | None = None,
+) -> Scalar:
+    """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
+
+    The same as the mean over ordered pairs of the one-directional losses, plus lambda times the mean over pairs of the
+    batch's Dsym. Memory O(k n d). Control is critical at lambda = (k + 1) / (2 k) in the sharp limit: 3/4, 2/3, 5/8
+    (`infomech.equilibria.critical_weight_of_modalities`).
+
+    Args:
+        modalities: k >= 2 embeddings of (n, d); row i of each shows the same object.
+        temperature: tau > 0, one for all pairs.
+        divergence_weight: lambda; see `symmetric_infonce`.
+        weights: (n,) weights of the objects as anchors.
+        groups: (n,) integers; objects of equal number are not each other's negatives.
+
+    Returns:
+        The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
+
+    Raises:
+        InputError: for fewer than two modalities, or as `symmetric_infonce`.
+
+    Source: D7, T11, C1 for k modalities.
+
+    >>> x = torch.eye(3)
+    >>> round(pairwise_infonce([x, x, x], temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
+    0.5514
+    """
+    if len(modalities) < 2:
+        raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
+    losses = [
+        symmetric_infonce(
+            x, y, temperature=temperature, divergence_weight=divergence_weight, weights=weights, groups=groups
+        )
+        for x, y in combinations(modalities, 2)
+    ]
+    return torch.stack(losses).mean()
+
+
+class PairwiseInfoNCE(TemperedLoss):
+    """`pairwise_infonce` with its temperature and weight.
+
+    Args:
+        temperature: tau, or its initial value when learned.
+        divergence_weight: lambda.
+        learn_temperature: learn log(1/tau); see `SymmetricInfoNCE`.
+
+    >>> loss = PairwiseInfoNCE(temperature=1.0)
+    >>> round(loss([torch.eye(3)] * 3).item(), 4)
+    0.5514
+    """
+
+    def __init__(
+        self, temperature: float = 0.07, divergence_weight: float = 0.0, learn_temperature: bool = False
+    ) -> None:
+        super().__init__(temperature, learn_temperature=learn_temperature)
+        self.divergence_weight = divergence_weight
+
+    def forward(
+        self,
+        modalities: Sequence[Rows],
+        *,
+        weights: Float[Tensor, " n"] | None = None,
+        groups: Int[Tensor, " n"] | None = None,
+    ) -> Scalar:
+        """The loss of one batch: k times (n, d) -> scalar."""
+        return pairwise_infonce(
+            modalities,
+            temperature=self.temperature,
+            divergence_weight=self.divergence_weight,
+            weights=weights,
+            groups=groups,
+        )
+
+
+__all__ = ["PairwiseInfoNCE", "pairwise_infonce"]
