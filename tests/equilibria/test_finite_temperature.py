@@ -180,6 +180,21 @@ def test_atoms_on_the_circle(tau: float) -> None:
     assert found.count() == {0.3: 5, 0.1: 3}[tau]
 
 
+def test_stationary_measures_are_not_unique() -> None:
+    # With an atom at the mode, and without: both stationary, at slightly different energies.
+    grid = quadrature_rule(Sphere(2), 1024)
+    found = [
+        minimise_measure(LinearPotential(EAST), temperature=1.0, quadrature=grid, starts=(1,), seed=seed)
+        for seed in (2, 11)
+    ]
+    at_mode = [float(f.masses[f.atoms[:, 0] > 0.999].sum()) for f in found]
+    assert at_mode[0] > 0.3
+    assert at_mode[1] == 0
+    assert all(f.status == "stationary" for f in found)
+    assert all(len(f.masses) == 7 for f in found)
+    assert found[1].energy - found[0].energy == pytest.approx(7.425e-8, abs=1e-10)
+
+
 def test_descent_on_nodes_finds_no_lower_energy() -> None:
     # Multiplicative descent on 256 nodes, which needs no atoms: above the atoms' energy, and close to it.
     grid, tau = quadrature_rule(Sphere(2), 256), 0.3
