@@ -1,17 +1,24 @@
 # make demo   installs the package into .venv and trains, diagnoses and compares two small models on real data
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
+# make test-clip   an environment of its own, about 5 GB: the tests of OpenCLIP and COCO, on a second version of torch
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+CLIP_VENV := .venv-clip
+CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses tests/diagnosis
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-clip lint bench clean
 demo: $(VENV)/.base
 	$(BIN)/infomech demo -o demo --overwrite
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# OpenCLIP needs torchvision, of which there is no CPU-only build beside the torch of make test.
+test-clip: $(CLIP_VENV)/.ready
+	OMP_NUM_THREADS=1 $(CLIP_VENV)/bin/python -m pytest -q -n 2 --dist worksteal $(CLIP_TESTS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -31,8 +38,16 @@ $(VENV)/.base: pyproject.toml constraints.txt $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.base
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[test,dev,text]'
+	@touch $@
+
+$(CLIP_VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "infomech needs Python 3.11, 3.12 or 3.13 with venv; none was found on the path" >&2; exit 1; }
+	test -x $(CLIP_VENV)/bin/python || $(PYTHON) -m venv $(CLIP_VENV)
+	{ grep -v '^torch==' constraints.txt; echo torch==2.15.0; } > $(CLIP_VENV)/constraints.txt
+	$(CLIP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CLIP_VENV)/constraints.txt \
+		torch torchvision -e '.[test,clip]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIP_VENV) demo .mypy_cache .ruff_cache .pytest_cache

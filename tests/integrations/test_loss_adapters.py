@@ -90,6 +90,7 @@ def test_sentence_transformers_convention() -> None:
         loss.compute_loss_from_embeddings([*embedded, embedded[0]])
 
 
+@pytest.mark.filterwarnings("ignore:The MultipleNegativesSymmetricRankingLoss is deprecated:DeprecationWarning")
 def test_real_sentence_transformers() -> None:
     losses = pytest.importorskip("sentence_transformers.losses")
     model = Encoder().float()

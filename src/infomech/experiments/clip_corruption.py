@@ -427,7 +427,8 @@ def _draw(summary: Sequence[dict[str, Any]], target: Path) -> None:
         axes.set_xlabel("share p of exchanged captions")
         axes.set_ylabel(label)
         bare_axes(axes)
-    figure.axes[0].legend(frameon=False, fontsize=8.5)
+    handles, words_of = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, words_of, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8.5)
     for kind in ("png", "pdf"):
         target.with_suffix(f".{kind}").write_bytes(figure_bytes(figure, kind))
 

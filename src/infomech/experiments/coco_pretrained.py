@@ -305,7 +305,9 @@ def _draw(rows: Sequence[dict[str, Any]], output: Path) -> None:
             # The two recalls are of the same images: the mean of the half-widths bounds that of their mean.
             tall = sum(r["high"] - r["low"] for r in recalls) / 4
             axes.errorbar(*at, xerr=reach, yerr=tall, fmt="o", ms=5, color=X, capsize=2, lw=1)
-            axes.annotate(label(row["model"]), at, xytext=(5, 5), textcoords="offset points", fontsize=7.5, color=MUTED)
+            axes.annotate(
+                label(row["model"]), at, xytext=(7, -11), textcoords="offset points", fontsize=7.5, color=MUTED
+            )
             if row["paper"] is not None:
                 there = row["paper"][column], (row["paper"]["I2T"] + row["paper"]["T2I"]) / 2
                 axes.plot(*there, "s", ms=5, mfc="none", color=Y)

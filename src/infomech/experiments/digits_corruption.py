@@ -263,7 +263,8 @@ def draw(summary: Sequence[dict[str, Any]], target: Path) -> None:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if name != "recall_at_10" else None)
         axes.set_xticks(sorted({row["swap"] for row in summary}))
         bare_axes(axes)
-    figure.axes[0].legend(frameon=False, fontsize=8.5)
+    handles, words = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper center", ncols=len(arms), frameon=False, fontsize=8.5)
     for kind in ("png", "pdf"):
         target.with_suffix(f".{kind}").write_bytes(figure_bytes(figure, kind))
 

@@ -5,6 +5,7 @@ import platform
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -36,11 +37,16 @@ def standard_library_functions(count: int | None = None, *, seed: int = 0) -> li
     >>> [len(f.docstring.split()) >= 4 for f in found]
     [True, True]
     """
-    found = list(_functions(Path(sysconfig.get_paths()["stdlib"])))
+    found = list(_all_functions(Path(sysconfig.get_paths()["stdlib"])))
     if count is None or count >= len(found):
         return found
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     return [found[i] for i in chosen.tolist()]
+
+
+@cache
+def _all_functions(root: Path) -> tuple[Function, ...]:
+    return tuple(_functions(root))  # some seconds of parsing, and the same each time
 
 
 def _functions(root: Path) -> Iterator[Function]:
