@@ -26,9 +26,7 @@ def gap_figure(results: dict[str, Any]) -> Figure:
     styles = {"reached": (SERIES[0], "run that reached the minimum"), "singular": (SERIES[1], "singular encoder")}
     styles["elsewhere"] = (SERIES[3], "elsewhere")
     for end, (color, label) in styles.items():
-        points = [
-            (level["misalignment"], r["gap"]) for level in levels for r in level["runs"] if r["outcome"] == end
-        ]
+        points = [(level["misalignment"], r["gap"]) for level in levels for r in level["runs"] if r["outcome"] == end]
         points = [(s, g) for s, g in points if math.isfinite(g)]
         if points:
             s, g = zip(*points, strict=True)
@@ -44,7 +42,13 @@ def gap_figure(results: dict[str, Any]) -> Figure:
         sigma, mean, yerr=[np.minimum(deviation, mean), deviation], marker="s", ms=4, capsize=2, color=MUTED, lw=1,
         label="60-bin histogram, all runs, ± deviation",
     )  # fmt: skip
-    right.plot(sigma, [level["median_all"] for level in levels], color=SERIES[0], lw=1.6, label="exact laws, median of all runs")
+    right.plot(
+        sigma,
+        [level["median_all"] for level in levels],
+        color=SERIES[0],
+        lw=1.6,
+        label="exact laws, median of all runs",
+    )
     right.set_ylabel("symmetric KL, nats")
     right.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left")
     return figure
@@ -63,7 +67,7 @@ def joint_figure(misalignments: Sequence[float], encoders: Sequence[Tensor], noi
         angles = [np.arctan2(z[:, 1], z[:, 0]) for z in ((x @ matrix[0].T).numpy(), (y @ matrix[1].T).numpy())]
         joint = figure.add_subplot(3, len(chosen), column + 1)
         bare_axes(joint)
-        joint.hist2d(*angles, bins=72, range=[[-math.pi, math.pi]] * 2, cmap="Blues", rasterized=True)
+        joint.hist2d(angles[0], angles[1], bins=72, range=[[-math.pi, math.pi]] * 2, cmap="Blues", rasterized=True)
         joint.set_title(rf"$\sigma_{{\mathrm{{mis}}}}$ = {sigma:g}", fontsize=10, color=INK)
         joint.set_aspect("equal")
         joint.set_xticks([-math.pi, 0, math.pi], ["−π", "0", "π"])
@@ -107,7 +111,9 @@ def grid_figure(results: dict[str, Any], batches: Sequence[int]) -> Figure:
         median = np.array([c["median"] for c in here])
         arms = [median - [c["low"] for c in here], [c["high"] for c in here] - median]
         at = np.array(batches) * 1.05 ** (k - len(temperatures) / 2)
-        left.errorbar(at, median, yerr=arms, marker=MARKERS[k], ms=4, lw=1.3, capsize=2, color=color, label=f"τ = {tau:g}")
+        left.errorbar(
+            at, median, yerr=arms, marker=MARKERS[k], ms=4, lw=1.3, capsize=2, color=color, label=f"τ = {tau:g}"
+        )
         left.axhline(here[0]["predicted"], color=color, lw=0.9, ls=(0, (4, 3)))
         excess = np.clip([c["excess_energy"] for c in here], 1e-6, None)
         right.plot(batches, excess, marker=MARKERS[k], ms=4, lw=1.3, color=color, label=f"τ = {tau:g}")

@@ -166,7 +166,9 @@ def _some_gradients(z: Points, w: Points, rate: Tensor, out: tuple[Points, Point
             moved = torch.bmm(kernel, by_column.mT)  # (b, p, 4)
             own = z[at][:, part]
             factor = (rate[at] / n)[:, None, None]
-            out[0][at][:, part] = factor * ((moved[..., :2] / rows[:, part, None] + moved[..., 2:]) / 2 - w[at][:, part])
+            out[0][at][:, part] = factor * (
+                (moved[..., :2] / rows[:, part, None] + moved[..., 2:]) / 2 - w[at][:, part]
+            )
             left = torch.cat([own, own / rows[:, part, None]], 2).mT  # (b, 4, p)
             moved_w += torch.bmm(left, kernel)
         turned = (moved_w[:, :2] / columns[:, None, :] + moved_w[:, 2:]) / 2

@@ -1,4 +1,4 @@
-"""The barrier between two modalities (T8, T10, T11): flows and best responses on the circle, with and without control."""
+"""The barrier between two modalities (T8, T10, T11): flows and best responses on the circle, with control and not."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -69,7 +69,8 @@ def flow_part(weight: float, plan: Plan) -> Part:
     held = (potentials(quadrature),) * 2
     pair = start(plan, quadrature)
     interval = plan.time / (plan.frames - 1)
-    rows, energies = [], []
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    energies: list[float] = []
     for number in range(plan.frames):
         barrier = effective_potential(pair[1], held[0], temperature=plan.temperature)
         rows.append((pair[0].log_values, pair[1].log_values, barrier))
@@ -117,9 +118,7 @@ def alternation_part(plan: Plan) -> Part:
     quadrature = grid(plan)
     held = (potentials(quadrature),) * 2
     pair = start(plan, quadrature)
-    done = alternate_best_responses(
-        pair, held, temperature=plan.temperature, floor=plan.floor, max_rounds=plan.rounds
-    )
+    done = alternate_best_responses(pair, held, temperature=plan.temperature, floor=plan.floor, max_rounds=plan.rounds)
     angle = torch.atan2(quadrature.nodes[:, 1], quadrature.nodes[:, 0])
     return {
         "angles": angle[torch.tensor(done.nodes)].numpy(),
@@ -191,13 +190,16 @@ def summarise(flows: dict[float, Part], turns: Part) -> dict[str, Any]:
     for row in rows:
         apart = row["divergence_end"] > row["divergence_start"]
         sentences.append(
-            f"lambda = {row['divergence_weight']:g}: the modalities {'part' if apart else 'meet again'}; Dsym goes from "
+            f"lambda = {row['divergence_weight']:g}: the modalities {'part' if apart else 'meet again'}; Dsym goes "
+            "from "
             f"{row['divergence_start']:.1e} to {row['divergence_end']:.2g}, the difference grows at the rate "
             f"{row['growth_rate']:+.3f} (T11: {row['predicted_rate']:+.3f})."
         )
     sentences.append(
-        f"Best responses in turn end after {results['alternation']['rounds']} rounds with the modalities' excess mass at "
-        f"{ends[0]:+.2f} and {ends[1]:+.2f} rad, {abs(math.remainder(ends[0] - ends[1], 2 * math.pi)):.2f} rad apart, and "
+        f"Best responses in turn end after {results['alternation']['rounds']} rounds with the modalities' excess "
+        "mass at "
+        f"{ends[0]:+.2f} and {ends[1]:+.2f} rad, {abs(math.remainder(ends[0] - ends[1], 2 * math.pi)):.2f} rad "
+        "apart, and "
         f"Dsym = {results['alternation']['divergence_end']:.2f} nats: each goes where the other is not (T8)."
     )
     results["found"] = sentences
@@ -210,9 +212,12 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
         [
             f"# {TITLE}",
             "",
-            f"Two densities on the circle, U12 = U21 = -cos(angle), tau = {plan.temperature:g}, potentials held; they start at the Gibbs "
-            f"law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + lambda Dsym on a floor of {plan.floor:g}: below "
-            "lambda_c = 3/4 the Wasserstein flow is ill posed. V = U12/tau + log rho2 is what modality 1 sees. The paper derives the "
+            f"Two densities on the circle, U12 = U21 = -cos(angle), tau = {plan.temperature:g}, potentials held; "
+            "they start at the Gibbs "
+            f"law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + lambda Dsym on a floor of "
+            f"{plan.floor:g}: below "
+            "lambda_c = 3/4 the Wasserstein flow is ill posed. V = U12/tau + log rho2 is what modality 1 sees. The "
+            "paper derives the "
             "barrier and shows no dynamics.",
             "",
             "![flows](barrier.png)",

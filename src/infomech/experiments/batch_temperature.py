@@ -111,8 +111,10 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     lines = [
         f"# {TITLE}",
         "",
-        f"The misalignment experiment at sigma_mis = {plan.misalignment:g} over batch size and temperature, {plan.steps:,} steps of "
-        "Adam at rate 5e-3. Medians over regular runs (no singular encoder), quartiles in brackets. The paper trains at batch 256 "
+        f"The misalignment experiment at sigma_mis = {plan.misalignment:g} over batch size and temperature, "
+        f"{plan.steps:,} steps of "
+        "Adam at rate 5e-3. Medians over regular runs (no singular encoder), quartiles in brackets. The paper trains "
+        "at batch 256 "
         "and tau = 0.07 alone.",
         "",
         "![gap over batch size and temperature](grid.png)",

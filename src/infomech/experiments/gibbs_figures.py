@@ -55,7 +55,8 @@ def _density(axes: Axes, tau: float) -> None:
 def _circle(centre: Tensor) -> Tensor:
     angle = torch.linspace(0, 2 * math.pi, 100, dtype=torch.float64)[:, None]
     basis = torch.linalg.svd(centre[None])[2][1:]
-    return math.cos(CAP) * centre + math.sin(CAP) * (angle.cos() * basis[0] + angle.sin() * basis[1])
+    circle: Tensor = math.cos(CAP) * centre + math.sin(CAP) * (angle.cos() * basis[0] + angle.sin() * basis[1])
+    return circle
 
 
 def _scatter(axes: Axes, points: Tensor, color: str) -> None:

@@ -215,12 +215,16 @@ def findings(rows: list[dict[str, Any]]) -> list[str]:
     near = [r for r in rows if abs(r["kde"]["value"] - r["gibbs"]) <= 0.03]
     off = max(rows, key=lambda r: abs(r["infonce"]["value"] - r["infonce_predicted"]))
     return [
-        f"Langevin and the Fokker-Planck flow reach the Gibbs law at every temperature: the mass in the caps is off by at "
+        f"Langevin and the Fokker-Planck flow reach the Gibbs law at every temperature: the mass in the caps is off "
+        "by at "
         f"most {worst['mala']:.4f} and {worst['flow']:.1e}.",
         f"Particles with the fixed kernel of {BANDWIDTH:g} rad agree with it to 0.03 at tau = "
-        f"{', '.join(format(r['temperature'], 'g') for r in near) or 'none'}, and hold {cold['kde']['value']:.3f} in the caps "
-        f"at tau = {cold['temperature']:g}, where it has {cold['gibbs']:.3f}. Their entropy is that of the density smoothed "
-        f"by the kernel: once the kernel is wider than the well (h^2/tau = {cold['kde_reach']:.2f} here, with 2 the value "
+        f"{', '.join(format(r['temperature'], 'g') for r in near) or 'none'}, and hold {cold['kde']['value']:.3f} in "
+        "the caps "
+        f"at tau = {cold['temperature']:g}, where it has {cold['gibbs']:.3f}. Their entropy is that of the density "
+        "smoothed "
+        f"by the kernel: once the kernel is wider than the well (h^2/tau = {cold['kde_reach']:.2f} here, with 2 the "
+        "value "
         "from which a point is the minimiser, T13), nothing inside the well keeps them apart.",
         f"With InfoNCE's own kernel the caps hold {hot['infonce']['value']:.3f} at tau = {hot['temperature']:g} (Gibbs "
         f"{hot['gibbs']:.3f}): kernel and potential widen together, the smoothed density is all that D5 sees, and its "
@@ -235,11 +239,14 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     lines = [
         f"# {TITLE}",
         "",
-        f"Mass within {CAP:g} rad of the wells of U(z) = -(1/12) log((e^(12 z.m1) + e^(12 z.m2))/2), wells 120 degrees apart. "
-        f"{plan.particles} particles, {plan.seeds} seeds, {plan.steps:,} steps of Adam (rate {plan.rate:g}, noise {plan.noise:g} rad "
+        f"Mass within {CAP:g} rad of the wells of U(z) = -(1/12) log((e^(12 z.m1) + e^(12 z.m2))/2), wells 120 "
+        "degrees apart. "
+        f"{plan.particles} particles, {plan.seeds} seeds, {plan.steps:,} steps of Adam (rate {plan.rate:g}, noise "
+        f"{plan.noise:g} rad "
         "a step: the paper gives neither). ± is the half-width of a 95% interval over seeds.",
         "",
-        "The paper's Fig. 4 and 2a show particles that follow the Gibbs law as the temperature falls. Its published particles "
+        "The paper's Fig. 4 and 2a show particles that follow the Gibbs law as the temperature falls. Its published "
+        "particles "
         "hold a mass of 1.000 at tau = 0.1, where the Gibbs law has 0.707.",
         "",
         "![particles and Gibbs law](fig4.png)",
@@ -252,7 +259,8 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     for row in results["rows"]:
         cells = [f"{row[w]['value']:.4f} ± {row[w]['high'] - row[w]['value']:.4f}" for w in ("kde", "infonce", "mala")]
         lines.append(
-            f"| {row['temperature']:g} | {row['gibbs']:.4f} | {cells[0]} | {cells[1]} | {row['infonce_predicted']:.4f} | "
+            f"| {row['temperature']:g} | {row['gibbs']:.4f} | {cells[0]} | {cells[1]} | "
+            f"{row['infonce_predicted']:.4f} | "
             f"{row['infonce_atoms']} | {cells[2]} | {row['flow']['value']:.4f} |"
         )
     return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), "", "![movie](particles.gif)", ""])

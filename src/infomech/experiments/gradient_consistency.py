@@ -96,7 +96,7 @@ class Draws:
 
 
 def draw(setting: Setting, seeds: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Draws:
-    """Four unit Gaussians whose means lie on a sphere of radius 4 in R^64, a random linear encoder to R^128, 64 anchors."""
+    """Four unit Gaussians, means on a sphere of radius 4 in R^64; a random linear encoder to R^128; 64 anchors."""
     normal = partial(torch.randn, generator=generator, dtype=dtype)
     means = 4 * torch.nn.functional.normalize(normal(seeds, 4, INPUT_DIM), dim=2)
     weights = normal(seeds, DIM, INPUT_DIM) / math.sqrt(INPUT_DIM)
@@ -180,7 +180,7 @@ def paper_part(setting: Setting, plan: Plan, seed: int, progress: Progress | Non
 
 
 def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress | None = None) -> Part:
-    """Against the limit, at one temperature: value bias, squared gradient error, in-batch negatives, effective negatives.
+    """Against the limit at one temperature: value bias, squared gradient error, in-batch and effective negatives.
 
     The limit is measured twice, on independent draws: <g - r1, g - r2> is then free of the noise of the reference.
     """
@@ -203,7 +203,7 @@ def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress | N
     z = setting.embed(data.anchors, data.weights)
     scores = setting.scores(z, setting.embed(mixture(data.means, 4096, generator=generator), data.weights))
     effective = torch.exp(2 * scores.logsumexp(2) - (2 * scores).logsumexp(2)).median(1).values
-    # log of the N at which the negatives' sum has grown to the positive's term: below, an anchor sees little but its pair
+    # log of the N at which the negatives' sum equals the positive's term: below, an anchor sees little but its pair
     positive = setting.pair_scores(z, setting.embed(data.positives, data.weights))
     crossover = (positive - scores.logsumexp(2) + math.log(scores.shape[2])).median(1).values
     noise = 1 - scale / (a.norm(dim=1) * b.norm(dim=1))
@@ -284,9 +284,7 @@ class _Direction:
         gradients = torch.autograd.grad(losses.sum(), (own, other))
         return losses.detach(), gradients[0].flatten(1), gradients[1].flatten(1)
 
-    def limit(
-        self, count: int, *, generator: torch.Generator, chunk: int = 4096
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def limit(self, count: int, *, generator: torch.Generator, chunk: int = 4096) -> tuple[Tensor, Tensor, Tensor]:
         """The same in the limit, less log N; see `limit_and_gradient`."""
         chunk = min(chunk, count)
         start = generator.get_state()
@@ -453,7 +451,8 @@ def findings(results: dict[str, Any]) -> list[str]:
         found = results["paper"][name]
         first, last = found["cosine"][0]["value"], found["cosine"][-1]["value"]
         out.append(
-            f"{name} critic, tau = {tau:g}: the gradient's cosine with that of 4,096 negatives rises from {first:.3f} at "
+            f"{name} critic, tau = {tau:g}: the gradient's cosine with that of 4,096 negatives rises from "
+            f"{first:.3f} at "
             f"N = {results['negatives'][0]} to {last:.4f} at N = {results['negatives'][-1]}; the relative error falls "
             f"with slope {_shown(found['rate'])}."
         )
@@ -461,15 +460,19 @@ def findings(results: dict[str, Any]) -> list[str]:
         end = found["relative_error"][-1]["value"]
         out.append(
             f"tau = {tau}: against the limit the relative error falls with slope {_shown(found['gradient_rate'])} to "
-            f"{end:.3f} at N = {results['negatives'][-1]}, and the value's bias with slope {_shown(found['bias_rate'])}; "
-            f"the softmax sees a median of {found['effective_negatives']:.0f} of 4,096 negatives, and they weigh as much as "
+            f"{end:.3f} at N = {results['negatives'][-1]}, and the value's bias with slope "
+            f"{_shown(found['bias_rate'])}; "
+            f"the softmax sees a median of {found['effective_negatives']:.0f} of 4,096 negatives, and they weigh as "
+            "much as "
             f"the positive from N = {found['crossover']:,.0f} on."
         )
     late = [tau for tau, found in results["limit"].items() if found["crossover"] > results["negatives"][-1]]
     if late:
         out.append(
-            f"At tau = {', '.join(late)} every N here lies below that crossover: the positive rules the denominator, the "
-            "gradient points the right way but is far too short, and neither the rate -1/2 nor -1 is reached yet. Cosine "
+            f"At tau = {', '.join(late)} every N here lies below that crossover: the positive rules the denominator, "
+            "the "
+            "gradient points the right way but is far too short, and neither the rate -1/2 nor -1 is reached yet. "
+            "Cosine "
             "alone, as in the figure of the paper, does not show this."
         )
     pair = results["two_modalities"]
@@ -494,9 +497,12 @@ def readme(results: dict[str, Any]) -> str:
         [
             f"# {TITLE}",
             "",
-            "The paper's Fig. 3 shows that the gradient of InfoNCE with N negatives comes to agree with that of 4,096: the "
-            "cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the seeds; the N negatives "
-            "are drawn apart from the reference's. Four Gaussians in R^64, a random linear encoder to R^128, 64 anchors.",
+            "The paper's Fig. 3 shows that the gradient of InfoNCE with N negatives comes to agree with that of "
+            "4,096: the "
+            "cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the seeds; the N "
+            "negatives "
+            "are drawn apart from the reference's. Four Gaussians in R^64, a random linear encoder to R^128, 64 "
+            "anchors.",
             "",
             "![cosine and relative error](fig3.png)",
             "",
@@ -504,8 +510,10 @@ def readme(results: dict[str, Any]) -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
-            "Beyond the paper: the limit itself as reference, measured twice on fresh draws so that its own noise drops out; "
-            "two modalities; the value; and temperatures at which the softmax sees few negatives. Slopes of 95% intervals "
+            "Beyond the paper: the limit itself as reference, measured twice on fresh draws so that its own noise "
+            "drops out; "
+            "two modalities; the value; and temperatures at which the softmax sees few negatives. Slopes of 95% "
+            "intervals "
             "by jackknife over seeds.",
             "",
             "![errors against the limit](limit.png)",

@@ -84,7 +84,9 @@ def limit_figure(results: dict[str, Any]) -> Figure:
         _line(axes[3], x, pair[name], k=k, label=f"gradient of encoder {k + 1}", band="interval")
     bias = [{**e, "value": abs(e["value"]), "low": max(e["low"], 1e-9)} for e in pair["bias"]]
     _line(axes[3], x, bias, k=2, label="value", band="interval")
-    _guide(axes[0], x, 0.5 * min(f["relative_error"][0]["value"] for f in results["limit"].values()), -0.5, "slope −1/2")
+    _guide(
+        axes[0], x, 0.5 * min(f["relative_error"][0]["value"] for f in results["limit"].values()), -0.5, "slope −1/2"
+    )
     _guide(axes[1], x, 0.5 * min(abs(f["bias"][0]["value"]) for f in results["limit"].values()), -1.0, "slope −1")
     _guide(axes[3], x, 1.6 * pair["relative_error_1"][0]["value"], -0.5, "slope −1/2")
     titles = (

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,7 +45,8 @@ class GeodesicGaussian:
         target = -(np.arccos(1 - u) ** 2) / (2 * bandwidth**2)
         powers = np.stack([u, u**2, u**3], axis=1)
         weight = np.exp(target) + 1e-6
-        best, least = np.zeros(3), math.inf
+        best: NDArray[Any] = np.zeros(3)
+        least = math.inf
         for _ in range(200):
             found = np.linalg.lstsq(powers * weight[:, None], target * weight, rcond=None)[0]
             error = np.abs(np.exp(powers @ found) - np.exp(target))
@@ -141,9 +142,7 @@ class SphereAdam:
         betas: decay of the moments.
     """
 
-    def __init__(
-        self, z: Ensembles, *, rate: float, noise: float, betas: tuple[float, float] = (0.9, 0.999)
-    ) -> None:
+    def __init__(self, z: Ensembles, *, rate: float, noise: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.z, self.rate, self.noise, self.betas = z, rate, noise, betas
         self.first, self.second = torch.zeros_like(z), torch.zeros_like(z)
 

@@ -160,7 +160,7 @@ def summarise(plan: Plan, runs: Sequence[AngleRun], scored: Part, predicted: Par
     """Each level's runs with their outcome, medians over those that reached the minimum, and what was found."""
     levels = []
     for k, sigma in enumerate(plan.misalignments):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for i, setting in enumerate(runs):
             if setting.misalignment != sigma:
                 continue
@@ -223,13 +223,17 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     lines = [
         f"# {TITLE}",
         "",
-        "A latent angle from 0.7 vM(0, 6) + 0.3 vM(pi, 6); the second modality's angle is the first plus noise sigma_mis. "
+        "A latent angle from 0.7 vM(0, 6) + 0.3 vM(pi, 6); the second modality's angle is the first plus noise "
+        "sigma_mis. "
         f"Linear 2 x 2 encoders onto the circle, symmetric loss at tau = {TEMPERATURE:g}, batch {plan.training.batch}, "
-        f"{plan.training.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the exact laws of both images; a run has "
-        f"reached the predicted minimum if its deterministic energy lies within {REACHED:g} nats of it and neither encoder is "
+        f"{plan.training.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the exact laws of both "
+        "images; a run has "
+        f"reached the predicted minimum if its deterministic energy lies within {REACHED:g} nats of it and neither "
+        "encoder is "
         f"singular (condition below {SINGULAR:g}).",
         "",
-        "The paper's Fig. 2b and 5 show a gap that grows with misalignment. Its histogram gives 2.4 ± 10.2 at sigma_mis = 0.",
+        "The paper's Fig. 2b and 5 show a gap that grows with misalignment. Its histogram gives 2.4 ± 10.2 at "
+        "sigma_mis = 0.",
         "",
         "![gap against misalignment](fig2b.png)",
         "",
@@ -241,8 +245,10 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     for level in results["levels"]:
         low, high = level["quartiles"]
         lines.append(
-            f"| {level['misalignment']:g} | {level['predicted']:.4f} | {level['median']:.4f} | {low:.4f} to {high:.4f} | "
-            f"{level['reached']} of {len(level['runs'])} | {level['histogram_mean']:.3f} ± {level['histogram_deviation']:.3f} |"
+            f"| {level['misalignment']:g} | {level['predicted']:.4f} | {level['median']:.4f} | {low:.4f} to "
+            f"{high:.4f} | "
+            f"{level['reached']} of {len(level['runs'])} | {level['histogram_mean']:.3f} ± "
+            f"{level['histogram_deviation']:.3f} |"
         )
     return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), ""])
 

@@ -249,7 +249,7 @@ def _load(path: Path) -> Part | None:
 
 def _store(path: Path, values: Mapping[str, NDArray[Any]]) -> None:
     out = io.BytesIO()
-    np.savez(out, **values)
+    np.savez(out, **dict(values))  # type: ignore[arg-type]
     write_atomically(path, out.getvalue())
 
 
