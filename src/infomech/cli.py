@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from .diagnosis import Finding
     from .embedding import Extraction
+    from .experiments.options import Options
+    from .experiments.registry import Experiment
     from .reductions import Progress
     from .report import Report
 
@@ -454,7 +456,7 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which experiment; see --list.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; NAME by default."),
+        typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; NAME by default, for all: reproduced."),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="The same shape in a fraction of the work.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Name and describe every experiment, and stop.")] = False,
@@ -485,20 +487,27 @@ def reproduce(
 ) -> None:
     """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
 
-    control: what the divergence weight does to the gap and to retrieval, on real data; ten minutes on two cores.
-    caption-corruption --data digits: the gap as pairs are corrupted; under three minutes. With --folder COCO: Fig. 6b.
+    gradient-consistency (Fig. 3), gibbs (Fig. 2a, 4), misalignment (Fig. 2b, 5): the paper's synthetic figures.
+    batch-and-temperature, barrier: what finite batches do to the gap, and the dynamics that keep it open.
+    control: what the divergence weight does to the gap and to retrieval, on real data.
+    caption-corruption --data digits: the gap as pairs are corrupted. With --folder COCO: Fig. 6b.
     sentence-encoder: a real model on docstrings and bodies of functions. coco-pretrained --folder COCO: Table 2.
+    all: every one of these that can run here, each in a folder of its own.
+
+    An interrupted run goes on when the same command is given again.
     """
     from ._checks import InputError
     from .experiments.options import Options
-    from .experiments.registry import EXPERIMENTS
+    from .experiments.registry import EXPERIMENTS, choose_all
 
     if show:
         for experiment in EXPERIMENTS.values():
             typer.echo(f"{experiment.name:20}{experiment.title}")
         return
-    if name not in EXPERIMENTS:
-        raise InputError(f"{name!r} is no experiment; there are: {', '.join(EXPERIMENTS)}")
+    if name is None:
+        raise InputError(f"which experiment? There are: {', '.join(EXPERIMENTS)}; or all of them: all")
+    if name != "all" and name not in EXPERIMENTS:
+        raise InputError(f"{name!r} is no experiment; there are: {', '.join(EXPERIMENTS)}; or all of them: all")
     options = Options(
         data=data,
         folder=folder,
@@ -515,10 +524,25 @@ def reproduce(
         train_split=train_split,
         test_split=test_split,
     )
-    target = Path(name) if out is None else out
-    EXPERIMENTS[name].prepare(target, overwrite=overwrite)
-    with _progress(f"Running {name}") as step:
-        found = EXPERIMENTS[name].run(target, fast, seed, step, options)
+    if name != "all":
+        target = Path(name) if out is None else out
+        _run_experiment(EXPERIMENTS[name], target, options, fast=fast, seed=seed, overwrite=overwrite)
+        return
+    target = Path("reproduced") if out is None else out
+    whole = choose_all(options)
+    for experiment, its_options in whole.chosen:
+        _run_experiment(experiment, target / experiment.name, its_options, fast=fast, seed=seed, overwrite=overwrite)
+        typer.echo("")
+    for left_out, reason in whole.left_out.items():
+        typer.echo(f"Left out: {left_out}; {reason}")
+
+
+def _run_experiment(
+    experiment: "Experiment", target: Path, options: "Options", *, fast: bool, seed: int, overwrite: bool
+) -> None:
+    experiment.prepare(target, overwrite=overwrite)
+    with _progress(f"Running {experiment.name}") as step:
+        found = experiment.run(target, fast, seed, step, options)
     for sentence in found:
         typer.echo(f"- {sentence}")
     typer.echo(f"\nResults: {target / 'README.md'}")
@@ -534,24 +558,13 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:
-    import torch
-
     from .experiments.digits import load_halves, train_two_tower
     from .io import write_embeddings
-
-    @contextmanager
-    def one_thread() -> Iterator[None]:
-        """A step's matrices are too small to share: two threads would spend the time waiting for each other."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    from .reductions import torch_threads
 
     data = load_halves(seed)
     for name, weight in weights.items():
-        with _progress(f"Training with divergence weight {weight:g}") as step, one_thread():
+        with _progress(f"Training with divergence weight {weight:g}") as step, torch_threads(1):
             model = train_two_tower(
                 data,
                 divergence_weight=weight,

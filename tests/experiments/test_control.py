@@ -74,13 +74,11 @@ def test_intervals_cover() -> None:
 def test_a_whole_small_run(tmp_path: Path) -> None:
     plan = Plan(weights=(0.0, 0.75), swaps=(0.0, 1.0), seeds=2, steps=25)
     counted = []
-    results = run_control(
-        tmp_path / "out", plan=plan, workers=1, progress=lambda done, total: counted.append((done, total))
-    )
-    assert counted[-1] == (8, 8)
+    results = run_control(tmp_path / "out", plan=plan, workers=1, progress=counted.append)
+    assert sum(counted) == pytest.approx(1)
     assert len(results["runs"]) == 8
     assert len(results["summary"]) == 4
-    names = {"results.json", "provenance.json", "README.md", "control.png", "control.pdf"}
+    names = {"results.json", "provenance.json", "README.md", "control.png", "control.pdf", "parts"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["summary"] == results["summary"]

@@ -1,25 +1,25 @@
 """Control, shown (C1, T11): what the divergence weight does to the gap and to retrieval, on the halves of digits."""
 
-import json
 import math
-import multiprocessing
-import platform
-import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
 from ..diagnosis import examine
-from .digits import TwoTower, load_halves, train_two_tower
+from ..reductions import torch_threads
+from .digits import TwoTower, load_halves
+from .runs import Part, RunFolder
+from .stacked import Run, train_stack
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "control"
 TITLE = "Control, shown: gap and retrieval against the divergence weight (T11), on the halves of handwritten digits"
@@ -47,108 +47,65 @@ class Plan:
     seeds: int = 5
     steps: int = 1500
 
+    def grid(self) -> list[Run]:
+        """The runs of one seed."""
+        return [Run(p, w) for p in self.swaps for w in self.weights]
+
 
 FULL = Plan()
 FAST = Plan(swaps=(0.0, 1.0), seeds=2, steps=500)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One training run."""
-
-    divergence_weight: float
-    swap: float
-    seed: int
-    steps: int
-
-
 def run_control(
-    output: Path,
+    folder: Path,
     *,
     plan: Plan = FULL,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Train the grid of (lambda, p, seed), score every model on held-out digits, and write what was found.
 
+    All the models of a seed are one stacked program; what a seed gave is kept, and an interrupted run goes on after it.
+
     Args:
-        output: folder for results.json, provenance.json, README.md, control.png and control.pdf; made if missing.
+        folder: for results.json, provenance.json, README.md, control.png and control.pdf; made if missing.
         plan: what to run; `FAST` takes two seeds, two values of p and 500 steps in place of five, three and 1,500.
         seed: first seed; a seed sets the split, the initial weights, the batches and the swaps, for every lambda alike.
-        workers: processes; by default one for each core.
-        progress: called with (runs done, runs in all).
+        workers: processes, which take the seeds in turn; by default one for each core.
+        progress: called with shares of the work that sum to 1.
 
     Returns:
         What results.json holds: "settings", "runs" and "summary", the latter with a mean, a standard error and a 95%
         interval (Student, over seeds) for each measure, and for its paired difference from lambda = 0.
     """
-    started = time.perf_counter()
     seeds = range(seed, seed + plan.seeds)
-    settings = [Setting(w, p, s, plan.steps) for s in seeds for p in plan.swaps for w in plan.weights]
-    runs = _run_all(settings, workers, progress)
+    run = RunFolder(folder, NAME, {"temperature": TEMPERATURE, **asdict(plan), "seed": seed})
+    parts = run.parts({f"seed{s}": (plan, s) for s in seeds}, train_seed, workers=workers, progress=progress)
+    runs = [
+        {"divergence_weight": r.divergence_weight, "swap": r.swap, "seed": s}
+        | {name: float(parts[f"seed{s}"][name][i]) for name in MEASURES}
+        for s in seeds
+        for i, r in enumerate(plan.grid())
+    ]
     summary = summarise(runs)
     results: dict[str, Any] = {
-        "settings": {
-            "temperature": TEMPERATURE,
-            "weights": list(plan.weights),
-            "swaps": list(plan.swaps),
-            "seeds": list(seeds),
-            "steps": plan.steps,
-        },
+        "settings": {"temperature": TEMPERATURE, **asdict(plan), "seeds": list(seeds)},
         "runs": runs,
         "summary": summary,
         "found": findings(summary, plan),
     }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(results, indent=1))
-    (output / "provenance.json").write_text(json.dumps(_provenance(time.perf_counter() - started), indent=1))
-    (output / "README.md").write_text(_readme(results))
-    _draw(summary, plan.swaps, output)
+    run.write(results, readme=_readme(results), figures={"control": _figure(summary, plan.swaps)})
     return results
 
 
-def _run_all(
-    settings: Sequence[Setting], workers: int | None, progress: Callable[[int, int], None] | None
-) -> list[dict[str, float]]:
-    """All runs, in the order of the settings; in processes of their own unless one worker is asked for."""
-    if workers == 1:
-        done: list[dict[str, float]] = []
-        for setting in settings:
-            done.append(run_one(setting))
-            if progress is not None:
-                progress(len(done), len(settings))
-        return done
-    context = multiprocessing.get_context("spawn")  # a forked child of a threaded parent may hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(run_one, setting) for setting in settings]
-        for count, _ in enumerate(as_completed(futures), start=1):
-            if progress is not None:
-                progress(count, len(settings))
-        return [future.result() for future in futures]
-
-
-def run_one(setting: Setting) -> dict[str, float]:
-    """Train one model and score it on the digits that it has not seen."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a step's matrices are too small to share
-    try:
-        return _train_and_score(setting)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train_and_score(setting: Setting) -> dict[str, float]:
-    data = load_halves(setting.seed)
-    model = train_two_tower(
-        data,
-        divergence_weight=setting.divergence_weight,
-        temperature=TEMPERATURE,
-        steps=setting.steps,
-        seed=setting.seed,
-        swap=setting.swap,
-    )
-    return {**asdict(setting), **score(model, data.test_x, data.test_y)}
+def train_seed(plan: Plan, seed: int) -> Part:
+    """Train the models of one seed, and score them on the digits that they have not seen: each measure by run."""
+    with torch_threads(1):  # a step's matrices are too small to share
+        data = load_halves(seed)
+        models = train_stack(data, plan.grid(), seed=seed, steps=plan.steps, temperature=TEMPERATURE)
+        scores = [score(model, data.test_x, data.test_y) for model in models]
+    return {name: np.asarray([row[name] for row in scores]) for name in MEASURES}
 
 
 def score(model: TwoTower, test_x: Tensor, test_y: Tensor) -> dict[str, float]:
@@ -238,18 +195,6 @@ def _against_theory(divergence: dict[float, dict[str, float]]) -> str:
     )
 
 
-def _provenance(seconds: float) -> dict[str, Any]:
-    return {
-        "experiment": NAME,
-        "infomech": metadata.version("infomech"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-    }
-
-
 def _readme(results: dict[str, Any]) -> str:
     settings = results["settings"]
     lines = [
@@ -272,7 +217,7 @@ def _readme(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "![gap and recall against lambda](control.png)", ""])
 
 
-def _draw(summary: Sequence[dict[str, Any]], swaps: Sequence[float], output: Path) -> None:
+def _figure(summary: Sequence[dict[str, Any]], swaps: Sequence[float]) -> "Figure":
     """Gap and recall against lambda, with lambda_c marked."""
     from matplotlib.figure import Figure
 
@@ -295,8 +240,7 @@ def _draw(summary: Sequence[dict[str, Any]], swaps: Sequence[float], output: Pat
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
     figure.axes[0].legend(frameon=False, fontsize=8)
-    for suffix in ("png", "pdf"):
-        figure.savefig(output / f"control.{suffix}", dpi=200)
+    return figure
 
 
 __all__ = [
@@ -306,10 +250,9 @@ __all__ = [
     "NAME",
     "TITLE",
     "Plan",
-    "Setting",
     "interval",
     "run_control",
-    "run_one",
     "score",
     "summarise",
+    "train_seed",
 ]

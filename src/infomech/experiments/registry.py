@@ -1,13 +1,25 @@
 """The experiments that ``infomech reproduce`` knows, by name."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .._checks import InputError
-from . import clip_corruption, coco_pretrained, control, sentence_encoder
+from . import (
+    barrier,
+    batch_temperature,
+    clip_corruption,
+    coco_pretrained,
+    control,
+    gibbs_wells,
+    gradient_consistency,
+    misalignment,
+    sentence_encoder,
+)
 from .options import Options
 from .real_models import run_coco, run_corruption, run_sentences
 
@@ -49,22 +61,65 @@ class Experiment:
             mark.write_text(json.dumps({"name": self.name}))
 
 
-def _run_control(folder: Path, fast: bool, seed: int, progress: Progress, options: Options) -> list[str]:
-    options.only(control.NAME, ())
-    plan = control.FAST if fast else control.FULL
-    results = control.run_control(folder, plan=plan, seed=seed, progress=lambda done, total: progress(1 / total))
-    found: list[str] = results["found"]
-    return found
+def _planned(module: Any, run: Callable[..., dict[str, Any]]) -> Experiment:
+    """An experiment that is told no more than its plan, full or fast, and its first seed."""
+
+    def start(folder: Path, fast: bool, seed: int, progress: Progress, options: Options) -> list[str]:
+        options.only(module.NAME, ())
+        results = run(folder, plan=module.FAST if fast else module.FULL, seed=seed, progress=progress)
+        found: list[str] = results["found"]
+        return found
+
+    return Experiment(module.NAME, module.TITLE, start, resumes=True)
 
 
 EXPERIMENTS = {
     e.name: e
     for e in (
-        Experiment(control.NAME, control.TITLE, _run_control),
+        _planned(gradient_consistency, gradient_consistency.run_gradient_consistency),
+        _planned(gibbs_wells, gibbs_wells.run_gibbs),
+        _planned(misalignment, misalignment.run_misalignment),
+        _planned(batch_temperature, batch_temperature.run_batch_temperature),
+        _planned(barrier, barrier.run_barrier),
+        _planned(control, control.run_control),
         Experiment(clip_corruption.NAME, clip_corruption.TITLE, run_corruption, resumes=True),
         Experiment(coco_pretrained.NAME, coco_pretrained.TITLE, run_coco, resumes=True),
         Experiment(sentence_encoder.NAME, sentence_encoder.TITLE, run_sentences, resumes=True),
     )
 }
 
-__all__ = ["EXPERIMENTS", "Experiment"]
+
+@dataclass(frozen=True)
+class Whole:
+    """What ``reproduce all`` runs, each experiment with its options, and why it leaves the others out, by name."""
+
+    chosen: list[tuple[Experiment, Options]]
+    left_out: dict[str, str]
+
+
+def choose_all(options: Options) -> Whole:
+    """Every experiment that can run here.
+
+    Raises:
+        InputError: for an option other than the folder of COCO.
+    """
+    options.only("all", ("folder",))
+    coco = options.folder is not None
+    chosen: list[tuple[Experiment, Options]] = []
+    left_out: dict[str, str] = {}
+    for name, experiment in EXPERIMENTS.items():
+        needs_coco = name == coco_pretrained.NAME
+        if needs_coco and not coco:
+            left_out[name] = "it needs COCO: --folder says where it is"
+        elif (needs_coco or name == clip_corruption.NAME) and coco:
+            chosen.append((experiment, options))
+        elif name == clip_corruption.NAME:
+            chosen.append((experiment, Options(data="digits")))
+        elif name == sentence_encoder.NAME and importlib.util.find_spec("sentence_transformers") is None:
+            left_out[name] = "it needs sentence-transformers: pip install 'infomech[text]'"
+        else:
+            chosen.append((experiment, Options()))
+    return Whole(chosen, left_out)
+
+
+__all__ = ["EXPERIMENTS", "Experiment", "Whole", "choose_all"]

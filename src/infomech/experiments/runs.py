@@ -4,13 +4,15 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -71,6 +73,35 @@ class RunFolder:
         else:
             self._resumed = True
         return found
+
+    def parts(
+        self,
+        work: Mapping[str, tuple[Any, ...]],
+        compute: Callable[..., Part],
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Part]:
+        """Several parts at once, each kept as soon as it is there.
+
+        Args:
+            work: the arguments of `compute` by the part's key; slow ones first, so that the last to finish is short.
+            compute: a function of a module, for it runs in processes of its own.
+            workers: processes; by default one for each core, and none for a single part or ``workers=1``.
+            progress: called with shares that sum to 1.
+        """
+        paths = {key: self._path(key, {}) for key in work}
+        found = {key: part for key, path in paths.items() if (part := _load(path)) is not None}
+        waiting = {key: arguments for key, arguments in work.items() if key not in found}
+        self._resumed |= bool(found)
+        if progress is not None and found:
+            progress(len(found) / len(work))
+        for key, part in _in_processes(compute, waiting, workers):
+            _store(paths[key], part)
+            found[key] = part
+            if progress is not None:
+                progress(1 / len(work))
+        return {key: found[key] for key in work}
 
     def loop(
         self,
@@ -169,6 +200,24 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _in_processes(
+    compute: Callable[..., Part], work: Mapping[str, tuple[Any, ...]], workers: int | None
+) -> Iterator[tuple[str, Part]]:
+    if workers == 1 or len(work) <= 1:
+        for key, arguments in work.items():
+            yield key, compute(*arguments)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child of a threaded parent may hang
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {pool.submit(compute, *arguments): key for key, arguments in work.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def generator_state(generator: torch.Generator) -> Tensor:

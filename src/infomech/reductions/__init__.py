@@ -6,7 +6,7 @@ from .neighbours import NearestNeighbours
 from .pair_sums import Distance, Gaussian, PairFunction, PairSums, ShiftedDistances
 from .ranks import TIE, Queries, RankCounts, expected_hits
 from .rows import GroupedRows, Span
-from .threads import cpu_threads, side_by_side
+from .threads import cpu_threads, side_by_side, torch_threads
 
 __all__ = [
     "TIE",
@@ -28,4 +28,5 @@ __all__ = [
     "expected_hits",
     "side_by_side",
     "sweep",
+    "torch_threads",
 ]

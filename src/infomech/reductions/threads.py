@@ -31,7 +31,7 @@ def side_by_side(
     """
     if threads <= 1 or len(jobs) == 1:
         return [job() for job in jobs]
-    with _torch_threads_kept(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with torch_threads(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             return [future.result() for future in futures]
@@ -43,13 +43,20 @@ def side_by_side(
 
 
 @contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """Torch's own number of threads as it was, after threads of ours have asked for one each."""
+def torch_threads(count: int | None = None) -> Iterator[None]:
+    """Torch on `count` threads within, and on as many as before after; None leaves the number to what runs within.
+
+    >>> with torch_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
     threads = torch.get_num_threads()
     try:
+        if count is not None:
+            torch.set_num_threads(count)
         yield
     finally:
         torch.set_num_threads(threads)
 
 
-__all__ = ["cpu_threads", "side_by_side"]
+__all__ = ["cpu_threads", "side_by_side", "torch_threads"]
