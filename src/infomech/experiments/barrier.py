@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..energies import effective_potential, symmetric_divergence
@@ -104,7 +105,7 @@ def flow_part(weight: float, plan: Plan) -> Part:
     }
 
 
-def growth(times: np.ndarray[Any, Any], divergence: np.ndarray[Any, Any]) -> float:
+def growth(times: NDArray[np.float64], divergence: NDArray[np.float64]) -> float:
     """Growth rate of the difference, half that of Dsym, from the frames where it is small; NaN if there are none."""
     early = (divergence < EARLY) & (divergence > 1e-12)
     late = np.cumprod(early).astype(bool)

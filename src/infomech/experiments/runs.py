@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -292,7 +293,7 @@ def _load(path: Path) -> Part | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError):  # not one of ours: compute it again
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # cut off, or not ours: compute it again
         return None
 
 
