@@ -502,7 +502,7 @@ def reproduce(
 
     if show:
         for experiment in EXPERIMENTS.values():
-            typer.echo(f"{experiment.name:20}{experiment.title}")
+            typer.echo(f"{experiment.name:24}{experiment.title}")
         return
     if name is None:
         raise InputError(f"which experiment? There are: {', '.join(EXPERIMENTS)}; or all of them: all")

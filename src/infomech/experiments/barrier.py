@@ -151,7 +151,7 @@ def run_barrier(
         if progress is not None:
             progress(0.9 / len(plan.weights))
     turns = run.part("alternation", lambda: alternation_part(plan))
-    results = summarise(flows, turns)
+    results = summarise(flows, turns, plan.nodes)
     run.write(
         results,
         readme=readme(results, plan),
@@ -163,7 +163,7 @@ def run_barrier(
     return results
 
 
-def summarise(flows: dict[float, Part], turns: Part) -> dict[str, Any]:
+def summarise(flows: dict[float, Part], turns: Part, nodes: int) -> dict[str, Any]:
     """Rates, ends, and what was found."""
     rows = [
         {
@@ -192,16 +192,13 @@ def summarise(flows: dict[float, Part], turns: Part) -> dict[str, Any]:
         apart = row["divergence_end"] > row["divergence_start"]
         sentences.append(
             f"lambda = {row['divergence_weight']:g}: the modalities {'part' if apart else 'meet again'}; Dsym goes "
-            "from "
-            f"{row['divergence_start']:.1e} to {row['divergence_end']:.2g}, the difference grows at the rate "
+            f"from {row['divergence_start']:.1e} to {row['divergence_end']:.2g}, the difference grows at the rate "
             f"{row['growth_rate']:+.3f} (T11: {row['predicted_rate']:+.3f})."
         )
     sentences.append(
-        f"Best responses in turn end after {results['alternation']['rounds']} rounds with the modalities' excess "
-        "mass at "
-        f"{ends[0]:+.2f} and {ends[1]:+.2f} rad, {abs(math.remainder(ends[0] - ends[1], 2 * math.pi)):.2f} rad "
-        "apart, and "
-        f"Dsym = {results['alternation']['divergence_end']:.2f} nats: each goes where the other is not (T8)."
+        f"Best responses in turn end after {results['alternation']['rounds']} rounds with the modalities' excess mass "
+        f"at {ends[0]:+.2f} and {ends[1]:+.2f} rad, and Dsym = {results['alternation']['divergence_end']:.2f} nats: "
+        f"each takes the lowest node that the other leaves free (T8; nodes are {2 * math.pi / nodes:.2f} rad apart)."
     )
     results["found"] = sentences
     return results
