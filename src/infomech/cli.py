@@ -435,7 +435,7 @@ def verify(
 ) -> None:
     """Measure the claims of the theory, one row each: what is predicted, what was measured, and the verdict.
 
-    Exit code 1 if a claim fails. This version checks T3 to T5 and T7 to T13.
+    The claims are T1 to T13. Exit code 1 if one fails.
     """
     from .experiments.verify import plot_claims, render_table, run_claims, to_json
 

@@ -1,15 +1,41 @@
 """Each claim of the landscape holds, at several seeds; and each check rejects what it must not accept."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 from infomech.experiments.claims import Outcome, one_thread
+from infomech.experiments.claims_consistency import (
+    check_t1,
+    check_t2,
+    check_t6,
+    fitted_rate,
+    measure_direction,
+    multinomial_counts,
+    random_world,
+)
 from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
 from infomech.experiments.claims_equilibrium import check_t12, check_t13
 from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
 
-CHECKS = [check_t3, check_t4, check_t5, check_t7, check_t8, check_t9, check_t10, check_t11, check_t12, check_t13]
+CHECKS = [
+    check_t1,
+    check_t2,
+    check_t6,
+    check_t3,
+    check_t4,
+    check_t5,
+    check_t7,
+    check_t8,
+    check_t9,
+    check_t10,
+    check_t11,
+    check_t12,
+    check_t13,
+]
 FEW = {"others": (), "draws": 2}  # what the statement does not need
 
 
@@ -32,6 +58,20 @@ def test_the_claim_holds(check: Callable[..., Outcome], seed: int) -> None:
 
 
 WRONG = [
+    (check_t1, {"rate": -0.5, "draws": 5}),
+    (check_t1, {"rate": -1.02, "draws": 5}),
+    (check_t1, {"offset": math.log(2), "draws": 5}),  # another count of the terms
+    (check_t1, {"offset": 1e-4, "draws": 5}),
+    (check_t1, {"positive_share": 0.0, "draws": 5}),  # the positive adds nothing to its own denominator
+    (check_t1, {"curvature_share": -1.0, "draws": 5}),  # the logarithm raises the loss
+    (check_t2, {"rate": -1.0, "draws": 20}),
+    (check_t2, {"rate": -0.45, "draws": 20}),
+    (check_t2, {"noise": 2.0, "draws": 20}),
+    (check_t2, {"noise": 0.98, "draws": 20}),
+    (check_t6, {"rate": -1.0, "draws": 20}),
+    (check_t6, {"rate": -0.48, "draws": 20}),
+    (check_t6, {"value_rate": -0.5, "draws": 20}),
+    (check_t6, {"noise": 0.5, "draws": 20}),  # as if both directions had their negatives in common
     (check_t3, {"minimiser_exponent": 1.0}),  # another sign
     (check_t3, {"minimiser_exponent": -1.01}),  # a minimiser a little too sharp
     (check_t3, {"curvature": 0.5}),
@@ -87,6 +127,50 @@ def test_a_wrong_statement_is_rejected(check: Callable[..., Outcome], statement:
 
 def test_every_check_is_shown_to_fail() -> None:
     assert {check for check, _ in WRONG} == set(CHECKS)
+
+
+def test_expectations_over_all_batches_against_drawn_ones_by_autograd() -> None:
+    """Moments of value and gradient at N = 3, by listing the 27 equally ordered batches one by one."""
+    world = random_world(4, modalities=1)
+    exact = measure_direction(world, (3,))
+    law = world.negatives_law
+    value, square = torch.zeros((), dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
+    for batch in itertools.product(range(3), repeat=3):
+        encoder = world.encoders[0].clone().requires_grad_()
+        scores = world.scores(encoder, encoder)
+        terms = torch.cat([scores[:, :, None], scores[:, None, list(batch)].expand(3, 3, 3)], 2)
+        loss = (world.pairs * (terms.logsumexp(2) - scores)).sum()
+        (gradient,) = torch.autograd.grad(loss, encoder)
+        probability = law[list(batch)].prod()
+        value = value + probability * (loss.detach() - math.log(3))
+        square = square + probability * (gradient.flatten() - exact.gradient).square()
+    assert torch.allclose(exact.losses[0], value, rtol=1e-12)
+    assert torch.allclose(exact.squares[0], square, rtol=1e-10)
+    encoder = world.encoders[0].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(world.limit(world.scores(encoder, encoder)), encoder)
+    assert torch.allclose(exact.gradient, gradient.flatten(), rtol=1e-10)
+
+
+def test_multinomial_counts() -> None:
+    law = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    n, weight = multinomial_counts(40, law)
+    assert len(n) == 41 * 42 // 2
+    assert weight.sum().item() == pytest.approx(1, abs=1e-12)
+    assert torch.allclose(weight @ n, 40 * law)
+
+
+def test_a_fitted_rate_is_covered() -> None:
+    generator = torch.Generator().manual_seed(0)
+    counts = (16, 32, 64, 128)
+    scale = torch.tensor(counts, dtype=torch.float64)[:, None] ** -1.0
+    off = []
+    for _ in range(300):
+        squares = scale * torch.randn(4, 100, generator=generator, dtype=torch.float64).square()
+        slope, four = fitted_rate(counts, squares)
+        off.append((slope + 0.5) / (four / 4))
+    values = torch.tensor(off)
+    assert abs(values.mean()) < 4 / math.sqrt(300)
+    assert 0.85 < values.std() < 1.15
 
 
 def test_order_at_zero_of_a_known_power() -> None:

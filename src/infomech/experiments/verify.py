@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 # The one list of modules with checks. Each has a tuple CLAIMS; a tag belongs to one module only.
-CHECK_MODULES = ("claims_landscape", "claims_coupling", "claims_equilibrium")
+CHECK_MODULES = ("claims_consistency", "claims_landscape", "claims_coupling", "claims_equilibrium")
 
 Progress = Callable[[str, int, int], None]  # tag about to be checked, number done, number in all
 
