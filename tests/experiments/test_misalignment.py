@@ -119,7 +119,7 @@ def test_a_small_grid(tmp_path: Path) -> None:
     plan = GridPlan(temperatures=(0.2, 1.0), batches=(16, 64), seeds=(3, 3), steps=300)
     results = run_batch_temperature(tmp_path, plan=plan)
     assert [(c["batch"], c["temperature"]) for c in results["cells"]] == [(16, 0.2), (16, 1.0), (64, 0.2), (64, 1.0)]
-    assert all(len(c["singular_seeds"]) + c["regular"] == 3 for c in results["cells"])
+    assert all(len(c["failed"]) + c["settled"] == 3 for c in results["cells"])
     assert (tmp_path / "grid.pdf").exists()
 
 

@@ -15,6 +15,8 @@ from .runs import Part, RunFolder
 NAME = "batch-and-temperature"
 TITLE = "The gap over batch size and temperature, against the large-batch prediction (T12)"
 
+BASIN = 0.1  # nats above the predicted minimum within which a run is in its basin; small batches leave it by up to this
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,13 +74,14 @@ def run_batch_temperature(
 
 def _cell(batch: int, tau: float, runs: list[AngleRun], scored: Part, predicted: Part) -> dict[str, Any]:
     minimum = float(predicted["energy"][0])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, setting in enumerate(runs):
         if setting.temperature == tau:
             numbers = {name: float(values[i]) for name, values in scored.items() if name != "histogram"}
-            rows.append({"seed": setting.seed, "excess": numbers["energy"] - minimum, **numbers})
-    regular = [r for r in rows if outcome(-math.inf, r["condition"], 0.0) == "reached"]
-    gaps = [r["gap"] for r in regular]
+            end = outcome(numbers["energy"], numbers["condition"], minimum, BASIN)
+            rows.append({"seed": setting.seed, "outcome": end, "excess": numbers["energy"] - minimum, **numbers})
+    settled = [r for r in rows if r["outcome"] == "reached"]
+    gaps = [r["gap"] for r in settled]
     return {
         "batch": batch,
         "temperature": tau,
@@ -87,9 +90,9 @@ def _cell(batch: int, tau: float, runs: list[AngleRun], scored: Part, predicted:
         "median": float(np.median(gaps)) if gaps else math.nan,
         "low": float(np.quantile(gaps, 0.25)) if gaps else math.nan,
         "high": float(np.quantile(gaps, 0.75)) if gaps else math.nan,
-        "excess_energy": float(np.median([r["excess"] for r in regular])) if gaps else math.nan,
-        "regular": len(regular),
-        "singular_seeds": [r["seed"] for r in rows if r not in regular],
+        "excess_energy": float(np.median([r["excess"] for r in settled])) if gaps else math.nan,
+        "settled": len(settled),
+        "failed": {r["seed"]: r["outcome"] for r in rows if r["outcome"] != "reached"},
         "runs": rows,
     }
 
@@ -99,10 +102,11 @@ def findings(cells: list[dict[str, Any]], plan: Plan) -> list[str]:
     out = []
     for tau in plan.temperatures:
         here = [c for c in cells if c["temperature"] == tau]
-        path = ", ".join(f"{c['median']:.4f} at {c['batch']:,}" for c in here if c["regular"])
-        lost = sum(len(c["singular_seeds"]) for c in here)
-        text = f"tau = {tau:g}: predicted {here[0]['predicted']:.4f}; median gap {path or 'of no regular run'}"
-        out.append(text + (f"; {lost} runs ended with a singular encoder and are left out." if lost else "."))
+        path = ", ".join(f"{c['median']:.4f} at {c['batch']:,}" for c in here if c["settled"])
+        ends = [end for c in here for end in c["failed"].values()]
+        text = f"tau = {tau:g}: predicted {here[0]['predicted']:.4f}; median gap {path or 'of no run that got there'}"
+        left = f"; left out: {ends.count('singular')} runs with a singular encoder, {ends.count('elsewhere')} elsewhere"
+        out.append(text + (left + "." if ends else "."))
     return out
 
 
@@ -112,10 +116,9 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
         f"# {TITLE}",
         "",
         f"The misalignment experiment at sigma_mis = {plan.misalignment:g} over batch size and temperature, "
-        f"{plan.steps:,} steps of "
-        "Adam at rate 5e-3. Medians over regular runs (no singular encoder), quartiles in brackets. The paper trains "
-        "at batch 256 "
-        "and tau = 0.07 alone.",
+        f"{plan.steps:,} steps of Adam at rate 5e-3. Medians over the runs that ended within {BASIN:g} nats of the "
+        "predicted minimum, with quartiles and their number in brackets. The paper trains at batch 256 and tau = 0.07 "
+        "alone.",
         "",
         "![gap over batch size and temperature](grid.png)",
         "",
@@ -124,7 +127,7 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
     ]
     for tau in plan.temperatures:
         here = [c for c in results["cells"] if c["temperature"] == tau]
-        text = [f"{c['median']:.4f} ({c['low']:.4f} to {c['high']:.4f}; {c['regular']})" for c in here]
+        text = [f"{c['median']:.4f} ({c['low']:.4f} to {c['high']:.4f}; {c['settled']})" for c in here]
         lines.append(f"| {tau:g} | {here[0]['predicted']:.4f} | " + " | ".join(text) + " |")
     return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), ""])
 

@@ -3,8 +3,10 @@
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..report.drawing import MARKERS, SERIES, bare_axes, figure_bytes
 from .claims import ClaimResult, Picture
@@ -49,14 +51,25 @@ def draw_picture(axes: Axes, picture: Picture) -> None:
         )
     if picture.log_x:
         axes.set_xscale("log")
+        _few_ticks(axes.xaxis)
     if picture.log_y:
         axes.set_yscale("log")
+        _few_ticks(axes.yaxis)
     axes.set_title(picture.title, fontsize=9)
     axes.set_xlabel(picture.x_label, fontsize=8)
     axes.set_ylabel(picture.y_label, fontsize=8)
     axes.tick_params(labelsize=7)
     if any(series.label for series in picture.series):
         axes.legend(fontsize=7, frameon=False)
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Plain numbers at 1, 2, 5 on a short logarithmic axis; powers of ten alone on a long one."""
+    low, high = axis.get_view_interval()
+    if high / low < 300:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 __all__ = ["claim_figure", "draw_picture"]

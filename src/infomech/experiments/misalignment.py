@@ -107,11 +107,11 @@ def predictions(misalignments: Sequence[float], temperature: float, noise: float
     return {**dict(zip(names, np.asarray(rows).T, strict=True)), "encoders": np.asarray(matrices)}
 
 
-def outcome(energy: float, condition: float, minimum: float) -> str:
+def outcome(energy: float, condition: float, minimum: float, tolerance: float = REACHED) -> str:
     """What became of a run: "reached" the predicted minimum, "singular" (rank one), or "elsewhere"."""
     if condition > SINGULAR:
         return "singular"
-    return "reached" if energy <= minimum + REACHED else "elsewhere"
+    return "reached" if energy <= minimum + tolerance else "elsewhere"
 
 
 def run_misalignment(
