@@ -121,6 +121,8 @@ def grid_figure(results: dict[str, Any], batches: Sequence[int]) -> Figure:
     right.set_ylabel("energy above the minimum, nats")
     right.set_yscale("log")
     left.set_yscale("log")
+    left.set_yticks([0.015, 0.02, 0.03, 0.04, 0.06], ["0.015", "0.02", "0.03", "0.04", "0.06"])
+    left.minorticks_off()
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(batches), [f"{b:,}" for b in batches])

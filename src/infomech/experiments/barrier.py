@@ -47,7 +47,7 @@ FAST = Plan(weights=(0.0, 0.7, 0.8), nodes=64, frames=40)
 
 def grid(plan: Plan) -> Quadrature:
     """Equispaced nodes of the circle."""
-    return quadrature_rule(Sphere(2), plan.nodes // 2)
+    return quadrature_rule(Sphere(2), plan.nodes)
 
 
 def potentials(quadrature: Quadrature) -> Tensor:
@@ -241,7 +241,7 @@ def figure(plan: Plan, flows: dict[float, Part], turns: Part) -> "Figure":
 
     from ..report.drawing import INK, MUTED, SERIES, bare_axes
 
-    drawn = Figure(figsize=(10.2, 3.2), layout="constrained")
+    drawn = Figure(figsize=(10.2, 3.5), layout="constrained")
     panels = drawn.subplots(1, 3)
     for axes in panels:
         bare_axes(axes)
@@ -249,13 +249,21 @@ def figure(plan: Plan, flows: dict[float, Part], turns: Part) -> "Figure":
         shown = np.clip(flow["divergence"], 1e-10, None)
         panels[0].plot(flow["time"], shown, color=SERIES[k], lw=1.5, label=f"λ = {weight:g}")
     panels[0].set(yscale="log", xlabel="time", ylabel="Dsym, nats", title="")
-    panels[0].legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2)
+    panels[0].set_ylim(bottom=1e-9)
+    panels[0].legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="lower left")
     for axes, weight in zip(panels[1:], _two(plan), strict=True):
         _densities(axes, plan, flows[weight], -1)
         axes.set_title(f"λ = {weight:g}, at the end", fontsize=9.5, color=INK, loc="left")
-    panels[1].legend(frameon=False, fontsize=8, labelcolor=INK)
     ends = turns["angles"][-1]
-    panels[1].plot(ends, [0, 0], ls="", marker="v", ms=7, color=MUTED, clip_on=False, label="best responses")
+    panels[1].plot(ends, [0, 0], ls="", marker="v", ms=7, color=MUTED, clip_on=False, label="best responses, λ = 0")
+    drawn.legend(
+        *panels[1].get_legend_handles_labels(),
+        loc="outside lower right",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
     return drawn
 
 
