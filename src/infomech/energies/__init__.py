@@ -14,12 +14,16 @@ from .intrinsic import (
 )
 from .node_fields import log_smoothing_kernel, smoothed_log_density
 from .parametric import SymmetricEnergy, cross_entropy, energy, independent_energy, symmetric_energy
+from .population_limits import SigmoidLimit, cauchy_schwarz_divergence, directed_limit, sigmoid_limit
 
 __all__ = [
+    "SigmoidLimit",
     "SymmetricEnergy",
     "alignment_potential",
+    "cauchy_schwarz_divergence",
     "check_potential",
     "cross_entropy",
+    "directed_limit",
     "effective_potential",
     "energy",
     "fisher_information",
@@ -34,6 +38,7 @@ __all__ = [
     "log_partition_field",
     "log_smoothed_density",
     "log_smoothing_kernel",
+    "sigmoid_limit",
     "smoothed_log_density",
     "symmetric_divergence",
     "symmetric_divergence_variation",
