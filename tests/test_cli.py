@@ -166,7 +166,7 @@ def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("reproduce", "--list") == 0
     assert "control" in capsys.readouterr().out
     assert run("reproduce", "nothing") == 2
-    assert "there are: control" in capsys.readouterr().err
+    assert "'nothing' is no experiment; there are: gradient-consistency, gibbs" in capsys.readouterr().err
     (tmp_path / "mine").write_text("x")
     assert run("reproduce", "control", "-o", str(tmp_path)) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -109,17 +109,13 @@ def test_a_small_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(whole["runs"]) == 8
     assert len(whole["found"]) == 6
     assert json.loads((tmp_path / "a" / "results.json").read_text())["runs"] == whole["runs"]
-    parts = sorted(p.name for p in (tmp_path / "a" / "parts").iterdir())
-    assert parts == [
-        "weight0-fresh-0.json",
-        "weight0-fresh-1.json",
-        "weight0.75-fixed-0.json",
-        "weight0.75-fixed-1.json",
-    ]
+    parts = sorted((tmp_path / "a" / "parts").iterdir())
+    keys = ["weight0-fresh-0", "weight0-fresh-1", "weight0.75-fixed-0", "weight0.75-fixed-1"]
+    assert [p.name.rsplit("-", 1)[0] for p in parts] == keys
     shutil.copytree(tmp_path / "a" / "parts", tmp_path / "b" / "parts")
-    (tmp_path / "b" / "parts" / parts[0]).unlink()
-    cut = tmp_path / "b" / "parts" / parts[3]
-    cut.write_text(cut.read_text()[:100])  # cut off by a kill: done again
+    (tmp_path / "b" / "parts" / parts[0].name).unlink()
+    cut = tmp_path / "b" / "parts" / parts[3].name
+    cut.write_bytes(cut.read_bytes()[:100])  # cut off by a kill: done again
     asked = []
 
     def counted(plan, arm, seed):

@@ -24,7 +24,7 @@ from ..integrations.open_clip import OpenClipLoss
 from ..integrations.open_clip_encoders import OpenClipImages, OpenClipParts, OpenClipTexts, open_clip_parts
 from .caption_draws import CaptionDraws
 from .control import interval
-from .files import write_results
+from .runs import write_results
 
 NAME = "caption-corruption"
 TITLE = "Caption corruption: the gap against the share of wrong captions (Fig. 6b)"

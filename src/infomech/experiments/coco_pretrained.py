@@ -15,7 +15,7 @@ from ..embedding import ExtractOptions, extract, open_coco
 from ..embedding.sources import ListedImages, coco_instructions
 from ..integrations.encoders import ModelChoice, load_towers
 from ..report.schema import plain
-from .files import write_results
+from .runs import write_results
 
 NAME = "coco-pretrained"
 TITLE = "Frozen image-text models on COCO val2017: retrieval and gap (Table 2, Fig. 6a)"

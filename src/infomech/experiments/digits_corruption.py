@@ -1,19 +1,21 @@
 """Compatibility on real data in minutes: how the gap of two halves of a digit grows as their pairing is corrupted."""
 
-import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from ..reductions import torch_threads
 from .control import MEASURES, interval, score
 from .digits import load_halves
-from .files import write_results
+from .runs import Part, RunFolder
 from .stacked import Run, train_stack
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "caption-corruption"
 TEMPERATURE = 0.07
@@ -80,21 +82,19 @@ def run_digits_corruption(
         What results.json holds: "settings", "runs", "summary" (mean and 95% Student interval over seeds for each
         arm and p), "slopes" (of each measure in p, by seed, then an interval over seeds) and "found".
     """
-    kept = output / "parts"
-    kept.mkdir(parents=True, exist_ok=True)
     seeds = list(range(seed, seed + plan.seeds))
+    run = RunFolder(
+        output, NAME, {"data": "digits", "temperature": TEMPERATURE, "swaps": plan.swaps, "steps": plan.steps}
+    )
     # The slowest first, so that the last to finish is a short one.
     arms = sorted(plan.arms, key=lambda arm: -arm.divergence_weight)
-    parts = [(arm, s) for arm in arms for s in seeds]
-    files = {part: kept / f"{part[0].slug}-{part[1]}.json" for part in parts}
-    found = {part: _read_part(files[part], plan) for part in parts}
-    waiting = [part for part in parts if found[part] is None]
-    _report(progress, 1 - len(waiting) / len(parts))
-    for part, scores in _all_parts(plan, waiting, workers):
-        files[part].write_text(json.dumps({"plan": _settings(plan), "runs": scores}))
-        found[part] = scores
-        _report(progress, 1 / len(parts))
-    runs = [run for part in parts for run in found[part] or []]
+    work = {f"{arm.slug}-{s}": (plan, arm, s) for arm in arms for s in seeds}
+    parts = run.parts(work, one_part, workers=workers, progress=progress)
+    runs: list[RunScore] = [
+        {"arm": arm.label, "swap": p, "seed": s} | {name: float(parts[key][name][k]) for name in MEASURES}
+        for key, (_, arm, s) in work.items()
+        for k, p in enumerate(plan.swaps)
+    ]
     order = [arm.label for arm in plan.arms]
     runs.sort(key=lambda r: (r["seed"], order.index(str(r["arm"])), r["swap"]))
     slopes = measure_slopes(runs)
@@ -105,60 +105,18 @@ def run_digits_corruption(
         "slopes": slopes,
         "found": findings(runs, slopes),
     }
-    write_results(output, NAME, results)
-    (output / "README.md").write_text(_readme(results), encoding="utf-8")
-    draw(results["summary"], output / NAME)
+    run.write(results, readme=_readme(results), figures={NAME: figure(results["summary"])})
     return results
 
 
-def _report(progress: Callable[[float], None] | None, share: float) -> None:
-    if progress is not None:
-        progress(share)
-
-
-def _settings(plan: DigitsPlan) -> dict[str, Any]:
-    """What a part's scores depend on besides its arm and seed."""
-    return {"swaps": list(plan.swaps), "steps": plan.steps}
-
-
-def _read_part(file: Path, plan: DigitsPlan) -> list[RunScore] | None:
-    """What an earlier run with the same settings kept."""
-    try:
-        content = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):  # not there, or cut off while it was written
-        return None
-    same = content["plan"] == _settings(plan)
-    return content["runs"] if same else None
-
-
-def _all_parts(
-    plan: DigitsPlan, parts: Sequence[tuple[Arm, int]], workers: int | None
-) -> Iterator[tuple[tuple[Arm, int], list[RunScore]]]:
-    if workers == 1 or len(parts) <= 1:
-        for arm, seed in parts:
-            yield (arm, seed), one_part(plan, arm, seed)
-        return
-    context = multiprocessing.get_context("spawn")  # a forked child of a threaded parent may hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(one_part, plan, *part): part for part in parts}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
-def one_part(plan: DigitsPlan, arm: Arm, seed: int) -> list[RunScore]:
-    """Train and score one arm's models of one seed, one for each p, as one program."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a step's matrices are too small to share
-    try:
+def one_part(plan: DigitsPlan, arm: Arm, seed: int) -> Part:
+    """Train and score one arm's models of one seed, one for each p, as one program: each measure by p."""
+    with torch_threads(1):  # a step's matrices are too small to share
         data = load_halves(seed)
         grid = [Run(p, arm.divergence_weight) for p in plan.swaps]
         models = train_stack(data, grid, seed=seed, steps=plan.steps, temperature=TEMPERATURE, redraw=arm.fresh)
-        return [
-            {"arm": arm.label, "swap": run.swap, "seed": seed, **score(model, data.test_x, data.test_y)}
-            for run, model in zip(grid, models, strict=True)
-        ]
-    finally:
-        torch.set_num_threads(threads)
+        scores = [score(model, data.test_x, data.test_y) for model in models]
+    return {name: np.asarray([row[name] for row in scores]) for name in MEASURES}
 
 
 def summarise(runs: Sequence[RunScore]) -> list[dict[str, Any]]:
@@ -240,16 +198,16 @@ def _readme(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"![gap and recall against p]({NAME}.png)", ""])
 
 
-def draw(summary: Sequence[dict[str, Any]], target: Path) -> None:
-    """Gap and recall against p, a band for each arm; PNG and PDF."""
+def figure(summary: Sequence[dict[str, Any]]) -> "Figure":
+    """Gap and recall against p, a band for each arm."""
     from matplotlib.figure import Figure
 
-    from ..report.drawing import MARKERS, SERIES, bare_axes, figure_bytes
+    from ..report.drawing import MARKERS, SERIES, bare_axes
 
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    drawn = Figure(figsize=(10, 3.2), layout="constrained")
     panels = {"energy_distance": "energy distance", "divergence_sym": "Dsym (nats)", "recall_at_10": "recall at 10"}
     arms = list(dict.fromkeys(row["arm"] for row in summary))
-    for axes, (name, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    for axes, (name, label) in zip(drawn.subplots(1, 3), panels.items(), strict=True):
         for k, arm in enumerate(arms):
             rows = [row for row in summary if row["arm"] == arm]
             p = [row["swap"] for row in rows]
@@ -263,10 +221,9 @@ def draw(summary: Sequence[dict[str, Any]], target: Path) -> None:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if name != "recall_at_10" else None)
         axes.set_xticks(sorted({row["swap"] for row in summary}))
         bare_axes(axes)
-    handles, words = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside upper center", ncols=len(arms), frameon=False, fontsize=8.5)
-    for kind in ("png", "pdf"):
-        target.with_suffix(f".{kind}").write_bytes(figure_bytes(figure, kind))
+    handles, words = drawn.axes[0].get_legend_handles_labels()
+    drawn.legend(handles, words, loc="outside upper center", ncols=len(arms), frameon=False, fontsize=8.5)
+    return drawn
 
 
 __all__ = [
@@ -275,7 +232,7 @@ __all__ = [
     "NAME",
     "Arm",
     "DigitsPlan",
-    "draw",
+    "figure",
     "findings",
     "measure_slopes",
     "one_part",

@@ -148,7 +148,8 @@ class RunFolder:
             progress((steps - told) / steps)
 
     def _path(self, key: str, depends: Mapping[str, object]) -> Path:
-        text = json.dumps([self.name, self.settings, dict(depends)], sort_keys=True, default=str)
+        version = metadata.version("infomech")  # another version may compute a part in another way
+        text = json.dumps([self.name, version, self.settings, dict(depends)], sort_keys=True, default=str)
         return self.folder / _PARTS / f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
 
     def write(
@@ -187,6 +188,14 @@ class RunFolder:
             **environment(),
             "seconds": round(time.perf_counter() - self._started, 1),
         }
+
+
+def write_results(folder: Path, name: str, results: Mapping[str, Any]) -> None:
+    """results.json and provenance.json of an experiment that keeps its parts in a way of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "results.json", dump({"experiment": name, **results}))
+    provenance = {"experiment": name, "settings": results.get("settings", {}), **environment()}
+    write_atomically(folder / "provenance.json", dump(provenance))
 
 
 def environment() -> dict[str, Any]:
@@ -313,4 +322,5 @@ __all__ = [
     "generator_state",
     "write_atomically",
     "write_movie",
+    "write_results",
 ]

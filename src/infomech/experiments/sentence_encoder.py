@@ -15,8 +15,8 @@ from ..integrations.sentence_encoders import PACKAGED, PACKAGED_TEMPERATURE, pac
 from ..report import Report
 from ..report.corrected import corrected_dict, corrected_markdown
 from ..report.schema import report_dict
-from .files import write_results
 from .functions import library_version, standard_library_functions
+from .runs import write_results
 
 NAME = "sentence-encoder"
 TITLE = "A real sentence encoder on docstrings and bodies of Python's standard library: budget, gap, corrections"
