@@ -211,12 +211,9 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
             f"# {TITLE}",
             "",
             f"Two densities on the circle, U12 = U21 = -cos(angle), tau = {plan.temperature:g}, potentials held; "
-            "they start at the Gibbs "
-            f"law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + lambda Dsym on a floor of "
-            f"{plan.floor:g}: below "
-            "lambda_c = 3/4 the Wasserstein flow is ill posed. V = U12/tau + log rho2 is what modality 1 sees. The "
-            "paper derives the "
-            "barrier and shows no dynamics.",
+            f"they start at the Gibbs law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + "
+            f"lambda Dsym on a floor of {plan.floor:g}: below lambda_c = 3/4 the Wasserstein flow is ill posed. V = "
+            "U12/tau + log rho2 is what modality 1 sees. The paper derives the barrier and shows no dynamics.",
             "",
             "![flows](barrier.png)",
             "",

@@ -452,28 +452,23 @@ def findings(results: dict[str, Any]) -> list[str]:
         first, last = found["cosine"][0]["value"], found["cosine"][-1]["value"]
         out.append(
             f"{name} critic, tau = {tau:g}: the gradient's cosine with that of 4,096 negatives rises from "
-            f"{first:.3f} at "
-            f"N = {results['negatives'][0]} to {last:.4f} at N = {results['negatives'][-1]}; the relative error falls "
-            f"with slope {_shown(found['rate'])}."
+            f"{first:.3f} at N = {results['negatives'][0]} to {last:.4f} at N = {results['negatives'][-1]}; the "
+            f"relative error falls with slope {_shown(found['rate'])}."
         )
     for tau, found in results["limit"].items():
         end = found["relative_error"][-1]["value"]
         out.append(
-            f"tau = {tau}: against the limit the relative error falls with slope {_shown(found['gradient_rate'])} to "
-            f"{end:.3f} at N = {results['negatives'][-1]}, and the value's bias with slope "
-            f"{_shown(found['bias_rate'])}; "
-            f"the softmax sees a median of {found['effective_negatives']:.0f} of 4,096 negatives, and they weigh as "
-            "much as "
-            f"the positive from N = {found['crossover']:,.0f} on."
+            f"tau = {tau}: against the limit the relative error falls with slope {_shown(found['gradient_rate'])} "
+            f"to {end:.3f} at N = {results['negatives'][-1]}, and the value's bias with slope "
+            f"{_shown(found['bias_rate'])}; the softmax sees a median of {found['effective_negatives']:.0f} of "
+            f"4,096 negatives, and they weigh as much as the positive from N = {found['crossover']:,.0f} on."
         )
     late = [tau for tau, found in results["limit"].items() if found["crossover"] > results["negatives"][-1]]
     if late:
         out.append(
-            f"At tau = {', '.join(late)} every N here lies below that crossover: the positive rules the denominator, "
-            "the "
-            "gradient points the right way but is far too short, and neither the rate -1/2 nor -1 is reached yet. "
-            "Cosine "
-            "alone, as in the figure of the paper, does not show this."
+            f"At tau = {', '.join(late)} every N here lies below that crossover: the positive rules the "
+            "denominator, the gradient points the right way but is far too short, and neither the rate -1/2 nor -1 "
+            "is reached yet. Cosine alone, as in the figure of the paper, does not show this."
         )
     pair = results["two_modalities"]
     out.append(
@@ -498,11 +493,9 @@ def readme(results: dict[str, Any]) -> str:
             f"# {TITLE}",
             "",
             "The paper's Fig. 3 shows that the gradient of InfoNCE with N negatives comes to agree with that of "
-            "4,096: the "
-            "cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the seeds; the N "
-            "negatives "
-            "are drawn apart from the reference's. Four Gaussians in R^64, a random linear encoder to R^128, 64 "
-            "anchors.",
+            "4,096: the cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the "
+            "seeds; the N negatives are drawn apart from the reference's. Four Gaussians in R^64, a random linear "
+            "encoder to R^128, 64 anchors.",
             "",
             "![cosine and relative error](fig3.png)",
             "",
@@ -511,10 +504,8 @@ def readme(results: dict[str, Any]) -> str:
             *rows,
             "",
             "Beyond the paper: the limit itself as reference, measured twice on fresh draws so that its own noise "
-            "drops out; "
-            "two modalities; the value; and temperatures at which the softmax sees few negatives. Slopes of 95% "
-            "intervals "
-            "by jackknife over seeds.",
+            "drops out; two modalities; the value; and temperatures at which the softmax sees few negatives. "
+            "Slopes of 95% intervals by jackknife over seeds.",
             "",
             "![errors against the limit](limit.png)",
             "",

@@ -224,13 +224,10 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
         f"# {TITLE}",
         "",
         "A latent angle from 0.7 vM(0, 6) + 0.3 vM(pi, 6); the second modality's angle is the first plus noise "
-        "sigma_mis. "
-        f"Linear 2 x 2 encoders onto the circle, symmetric loss at tau = {TEMPERATURE:g}, batch {plan.training.batch}, "
-        f"{plan.training.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the exact laws of both "
-        "images; a run has "
-        f"reached the predicted minimum if its deterministic energy lies within {REACHED:g} nats of it and neither "
-        "encoder is "
-        f"singular (condition below {SINGULAR:g}).",
+        f"sigma_mis. Linear 2 x 2 encoders onto the circle, symmetric loss at tau = {TEMPERATURE:g}, batch "
+        f"{plan.training.batch}, {plan.training.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the "
+        "exact laws of both images; a run has reached the predicted minimum if its deterministic energy lies "
+        f"within {REACHED:g} nats of it and neither encoder is singular (condition below {SINGULAR:g}).",
         "",
         "The paper's Fig. 2b and 5 show a gap that grows with misalignment. Its histogram gives 2.4 ± 10.2 at "
         "sigma_mis = 0.",
@@ -246,8 +243,7 @@ def readme(results: dict[str, Any], plan: Plan) -> str:
         low, high = level["quartiles"]
         lines.append(
             f"| {level['misalignment']:g} | {level['predicted']:.4f} | {level['median']:.4f} | {low:.4f} to "
-            f"{high:.4f} | "
-            f"{level['reached']} of {len(level['runs'])} | {level['histogram_mean']:.3f} ± "
+            f"{high:.4f} | {level['reached']} of {len(level['runs'])} | {level['histogram_mean']:.3f} ± "
             f"{level['histogram_deviation']:.3f} |"
         )
     return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), ""])
