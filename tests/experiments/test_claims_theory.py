@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from infomech.experiments.claims import Outcome, one_thread
+from infomech.experiments.claims import Outcome
 from infomech.experiments.claims_consistency import (
     check_t1,
     check_t2,
@@ -20,6 +20,7 @@ from infomech.experiments.claims_consistency import (
 from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
 from infomech.experiments.claims_equilibrium import check_t12, check_t13
 from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
+from infomech.reductions import torch_threads
 
 CHECKS = [
     check_t1,
@@ -41,7 +42,7 @@ FEW = {"others": (), "draws": 2}  # what the statement does not need
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    with one_thread():
+    with torch_threads(1):
         yield
 
 

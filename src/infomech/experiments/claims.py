@@ -6,12 +6,9 @@ that a test can pass a wrong statement into the very same check and see it rejec
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import torch
 
 from .._checks import InputError
 
@@ -101,17 +98,6 @@ class Outcome:
 Check = Callable[[int], Outcome]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread for a while: the tensors of the checks are small, and sharing them out takes longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
 class Claim:
     """A tag of the theory, its statement in a line, and the check that measures it."""
@@ -167,4 +153,4 @@ class ClaimResult:
         }
 
 
-__all__ = ["Check", "Claim", "ClaimResult", "Evidence", "Outcome", "Picture", "Relation", "Series", "one_thread"]
+__all__ = ["Check", "Claim", "ClaimResult", "Evidence", "Outcome", "Picture", "Relation", "Series"]

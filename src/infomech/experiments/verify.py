@@ -11,7 +11,8 @@ import torch
 
 from .. import __version__
 from .._checks import InputError
-from .claims import Claim, ClaimResult, Evidence, one_thread
+from ..reductions import torch_threads
+from .claims import Claim, ClaimResult, Evidence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +65,7 @@ def run_claims(
         if progress is not None:
             progress(tag, done, len(chosen))
         started = time.perf_counter()
-        with one_thread():
+        with torch_threads(1):  # the tensors of the checks are small, and sharing them out takes longer
             outcome = claims[tag].check(seed)
         seconds = time.perf_counter() - started
         results.append(ClaimResult(tag, claims[tag].statement, outcome.evidence, outcome.pictures, seed, seconds))
