@@ -113,48 +113,75 @@ def mixture(means: Stack, count: int, *, generator: torch.Generator) -> Stack:
     return centre + torch.randn(centre.shape, generator=generator, dtype=means.dtype)
 
 
+@dataclass(frozen=True)
+class Direction:
+    """Anchors through one encoder, partners and negatives through the other; all runs at once."""
+
+    setting: Setting
+    means: Stack
+    weights: tuple[Weights, Weights]
+    anchors: Stack
+    partners: Stack
+
+    def finite(self, negatives: Stack) -> tuple[Tensor, Tensor, Tensor]:
+        """InfoNCE with shared negatives (D7), and its gradients in the anchors' and the partners' encoder, flat."""
+        own, other = (w.detach().requires_grad_() for w in self.weights)
+        z, v = self.setting.embed(self.anchors, own), self.setting.embed(self.partners, other)
+        positive = self.setting.pair_scores(z, v)
+        scores = torch.cat([positive[:, :, None], self.setting.scores(z, self.setting.embed(negatives, other))], 2)
+        losses = (scores.logsumexp(2) - positive).mean(1)
+        gradients = torch.autograd.grad(losses.sum(), (own, other))
+        return losses.detach(), gradients[0].flatten(1), gradients[1].flatten(1)
+
+    def limit(self, count: int, *, generator: torch.Generator, chunk: int = 4096) -> tuple[Tensor, Tensor, Tensor]:
+        """E[-s(z, v)/tau + log E_w exp(s(z, w)/tau)] and its gradients: L_N less log N as N grows (T1, T2, T6).
+
+        The inner mean is over `count` fresh negatives, in two passes over chunks: first its logarithm, then the
+        gradient, as a mean weighted by what each negative contributes.
+        """
+        chunk = min(chunk, count)
+        start = generator.get_state()
+        z = self.setting.embed(self.anchors, self.weights[0])
+        total = torch.full(z.shape[:2], -math.inf, dtype=z.dtype)
+        for _ in range(count // chunk):
+            w = self.setting.embed(mixture(self.means, chunk, generator=generator), self.weights[1])
+            total = torch.logaddexp(total, self.setting.scores(z, w).logsumexp(2))
+        generator.set_state(start)
+        own, other = (w.detach().requires_grad_() for w in self.weights)
+        gradients = [torch.zeros_like(w) for w in self.weights]
+        for _ in range(count // chunk):
+            z = self.setting.embed(self.anchors, own)
+            w = self.setting.embed(mixture(self.means, chunk, generator=generator), other)
+            share = torch.exp(self.setting.scores(z, w) - total[:, :, None]).sum(2).mean(1)
+            for held, new in zip(gradients, torch.autograd.grad(share.sum(), (own, other)), strict=True):
+                held += new
+        z, v = self.setting.embed(self.anchors, own), self.setting.embed(self.partners, other)
+        positive = self.setting.pair_scores(z, v).mean(1)
+        for held, new in zip(gradients, torch.autograd.grad(positive.sum(), (own, other)), strict=True):
+            held -= new
+        values = total.mean(1) - math.log(count // chunk * chunk) - positive.detach()
+        return values, gradients[0].flatten(1), gradients[1].flatten(1)
+
+
+def one_modality(setting: Setting, data: Draws) -> Direction:
+    """Both views through one encoder, whose gradient is the sum of both."""
+    return Direction(setting, data.means, (data.weights, data.weights), data.anchors, data.positives)
+
+
 def loss_and_gradient(
     setting: Setting, data: Draws, negatives: Stack
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r p"]]:
-    """InfoNCE with shared negatives (D7) of every run, and its gradient in the encoder, flat."""
-    weights = data.weights.detach().requires_grad_()
-    z = setting.embed(data.anchors, weights)
-    positive = setting.pair_scores(z, setting.embed(data.positives, weights))
-    negative = setting.scores(z, setting.embed(negatives, weights))
-    losses = (torch.logsumexp(torch.cat([positive[:, :, None], negative], 2), 2) - positive).mean(1)
-    (gradient,) = torch.autograd.grad(losses.sum(), weights)
-    return losses.detach(), gradient.flatten(1)
+    """InfoNCE with shared negatives of every run, and its gradient in the encoder, flat."""
+    value, first, second = one_modality(setting, data).finite(negatives)
+    return value, first + second
 
 
 def limit_and_gradient(
     setting: Setting, data: Draws, count: int, *, generator: torch.Generator, chunk: int = 4096
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r p"]]:
-    """E[-s(z, v)/tau + log E_w exp(s(z, w)/tau)] of every run, and its gradient: L_N less log N as N grows (T1, T2).
-
-    The inner mean is over `count` fresh negatives, in two passes over chunks: first its logarithm, then the gradient,
-    as a mean weighted by what each negative contributes.
-    """
-    chunk = min(chunk, count)
-    start = generator.get_state()
-    weights = data.weights
-    z = setting.embed(data.anchors, weights)
-    total = torch.full(z.shape[:2], -math.inf, dtype=z.dtype)
-    for _ in range(count // chunk):
-        w = setting.embed(mixture(data.means, chunk, generator=generator), weights)
-        total = torch.logaddexp(total, setting.scores(z, w).logsumexp(2))
-    generator.set_state(start)
-    leaf = weights.detach().requires_grad_()
-    gradient = torch.zeros_like(weights)
-    for _ in range(count // chunk):
-        z = setting.embed(data.anchors, leaf)
-        w = setting.embed(mixture(data.means, chunk, generator=generator), leaf)
-        share = torch.exp(setting.scores(z, w) - total[:, :, None]).sum(2).mean(1)
-        gradient += torch.autograd.grad(share.sum(), leaf)[0]
-    z = setting.embed(data.anchors, leaf)
-    positive = setting.pair_scores(z, setting.embed(data.positives, leaf)).mean(1)
-    gradient -= torch.autograd.grad(positive.sum(), leaf)[0]
-    values = total.mean(1) - math.log(count // chunk * chunk) - positive.detach()
-    return values, gradient.flatten(1)
+    """The limit of `loss_and_gradient` less log N; see `Direction.limit`."""
+    value, first, second = one_modality(setting, data).limit(count, generator=generator, chunk=chunk)
+    return value, first + second
 
 
 def compare(gradient: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,8 +266,8 @@ def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -
     setting = COSINE
     data = draw(setting, plan.seeds, generator=generator)
     other = torch.randn(data.weights.shape, generator=generator) / math.sqrt(INPUT_DIM)
-    forward = _Direction(setting, data.means, (data.weights, other), data.anchors, data.positives)
-    backward = _Direction(setting, data.means, (other, data.weights), data.positives, data.anchors)
+    forward = Direction(setting, data.means, (data.weights, other), data.anchors, data.positives)
+    backward = Direction(setting, data.means, (other, data.weights), data.positives, data.anchors)
 
     def combined(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         (l12, g1, g2), (l21, h2, h1) = parts
@@ -253,7 +280,9 @@ def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -
         progress(0.7)
     arrays: dict[str, list[Tensor]] = {"squared_1": [], "squared_2": [], "bias": []}
     for count in plan.negatives:
-        value, *gradients = combined([side.finite(count, generator=generator) for side in (forward, backward)])
+        value, *gradients = combined(
+            [side.finite(mixture(data.means, count, generator=generator)) for side in (forward, backward)]
+        )
         for k, gradient in enumerate(gradients, start=1):
             a, b = limits[0][k], limits[1][k]
             arrays[f"squared_{k}"].append(((gradient - a) * (gradient - b)).sum(1) / (a * b).sum(1))
@@ -261,56 +290,6 @@ def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -
         if progress is not None:
             progress(0.3 / len(plan.negatives))
     return {name: torch.stack(values).double().numpy() for name, values in arrays.items()}
-
-
-@dataclass(frozen=True)
-class _Direction:
-    """One direction of the symmetric loss: anchors through one encoder, partners and negatives through the other."""
-
-    setting: Setting
-    means: Stack
-    weights: tuple[Weights, Weights]
-    anchors: Stack
-    partners: Stack
-
-    def finite(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss with `count` negatives, and its gradients in the anchors' and the partners' encoder."""
-        own, other = (w.detach().requires_grad_() for w in self.weights)
-        z, v = self.setting.embed(self.anchors, own), self.setting.embed(self.partners, other)
-        w = self.setting.embed(self._negatives(count, generator), other)
-        positive = self.setting.pair_scores(z, v)
-        scores = torch.cat([positive[:, :, None], self.setting.scores(z, w)], 2)
-        losses = (scores.logsumexp(2) - positive).mean(1)
-        gradients = torch.autograd.grad(losses.sum(), (own, other))
-        return losses.detach(), gradients[0].flatten(1), gradients[1].flatten(1)
-
-    def limit(self, count: int, *, generator: torch.Generator, chunk: int = 4096) -> tuple[Tensor, Tensor, Tensor]:
-        """The same in the limit, less log N; see `limit_and_gradient`."""
-        chunk = min(chunk, count)
-        start = generator.get_state()
-        z = self.setting.embed(self.anchors, self.weights[0])
-        total = torch.full(z.shape[:2], -math.inf, dtype=z.dtype)
-        for _ in range(count // chunk):
-            w = self.setting.embed(self._negatives(chunk, generator), self.weights[1])
-            total = torch.logaddexp(total, self.setting.scores(z, w).logsumexp(2))
-        generator.set_state(start)
-        own, other = (w.detach().requires_grad_() for w in self.weights)
-        gradients = [torch.zeros_like(w) for w in self.weights]
-        for _ in range(count // chunk):
-            z = self.setting.embed(self.anchors, own)
-            w = self.setting.embed(self._negatives(chunk, generator), other)
-            share = torch.exp(self.setting.scores(z, w) - total[:, :, None]).sum(2).mean(1)
-            for held, new in zip(gradients, torch.autograd.grad(share.sum(), (own, other)), strict=True):
-                held += new
-        z, v = self.setting.embed(self.anchors, own), self.setting.embed(self.partners, other)
-        positive = self.setting.pair_scores(z, v).mean(1)
-        for held, new in zip(gradients, torch.autograd.grad(positive.sum(), (own, other)), strict=True):
-            held -= new
-        values = total.mean(1) - math.log(count // chunk * chunk) - positive.detach()
-        return values, gradients[0].flatten(1), gradients[1].flatten(1)
-
-    def _negatives(self, count: int, generator: torch.Generator) -> Stack:
-        return mixture(self.means, count, generator=generator)
 
 
 def rate(counts: Sequence[int], values: Array) -> dict[str, float]:
