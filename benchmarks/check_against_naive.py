@@ -28,6 +28,7 @@ def tied_rows(images: int, captions: int, dim: int) -> tuple[Tensor, Tensor, Ten
     x = latent + 0.8 * torch.randn(images, dim, generator=g)
     y = latent.repeat_interleave(captions, 0) + 0.8 * torch.randn(images * captions, dim, generator=g)
     x[:, 0] += 1.0
+    y[:, 1] += 1.0  # both centroids differ from 0, so that they have a direction
     x, y = x.round(), y.round()
     x[::20] = x[1::20][: len(x[::20])]
     y[::20] = y[1::20][: len(y[::20])]

@@ -134,6 +134,16 @@ def test_centroids_and_relative_gap() -> None:
     assert measured["pair_distance"].value == pytest.approx(float((e.x - e.y).norm(dim=1).mean()), rel=1e-9)
 
 
+def test_a_centroid_that_the_data_do_not_tell_from_zero_has_no_direction() -> None:
+    x, y, _ = captions()
+    x = torch.nn.functional.normalize(x[: len(x) // 4 * 4], dim=1)
+    x = torch.cat([x[: len(x) // 2], -x[: len(x) // 2]])  # opposite rows: the mean is 0, its unbiased square negative
+    y = torch.nn.functional.normalize(x + 0.3, dim=1)
+    cosine = gap(x, y)["centroid_cosine"]
+    assert math.isnan(cosine.value)
+    assert (cosine.low, cosine.high) == (-1.0, 1.0)
+
+
 def test_standard_error_of_the_energy_distance() -> None:
     x, y, pairs = captions(groups=40)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs)

@@ -165,6 +165,11 @@ def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
 
 
 def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) -> Estimate:
+    """NaN where an unbiased squared norm is not positive; the interval is [-1, 1] where one may be 0."""
+    squared = torch.stack([inner["x"][0], inner["y"][0]])
+    if not bool((squared > 0).all()):
+        return Estimate(math.nan, math.nan, -1.0, 1.0)  # the data do not tell a centroid from 0: it has no direction
+
     def cosine(k: int) -> Tensor:
         norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
         return (inner["xy"][k] / norm).clamp(-1, 1)
