@@ -1,7 +1,9 @@
 """The command line: parse, call, print. Torch is imported only once a command runs, so that help answers at once."""
 
+import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,10 +100,16 @@ def _command(example: str) -> Callable[[Callable[..., None]], Callable[..., None
                     raise _failure(f"{reason}; what was there before is untouched", 2) from None
                 raise
 
-        app.command(epilog=f"Example: {example}")(guarded)
+        app.command(help=_flowing(inspect.getdoc(function) or ""), epilog=f"Example: {example}")(guarded)
         return guarded
 
     return register
+
+
+def _flowing(text: str) -> str:
+    """A docstring for a terminal of any width: a paragraph in one line, the items of a list each in its own."""
+    paragraphs = (re.sub(r"\n(?!- )\s*", " ", paragraph) for paragraph in text.split("\n\n"))
+    return "\n\n".join(paragraphs)
 
 
 def _failure(message: str, code: int) -> typer.Exit:
@@ -286,27 +294,31 @@ def embed(
         typer.Option(
             "--model",
             "-m",
-            help="open_clip:ARCHITECTURE[:TAG], hf:NAME, sentence-transformers:NAME, or module:function of your own.",
+            metavar="MODEL",
+            help="The model, in one of the forms above.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the embeddings are written to.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A local file of weights for an open_clip architecture, in place of a tag.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights for an open_clip architecture, in place of a tag."),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(help="coco, folder, webdataset or texts, where it cannot be told from DATA.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of COCO.")] = "val2017",
     image_column: Annotated[
-        str | None, typer.Option(help="Column of a table that names the image (or first text).")
+        str | None, typer.Option(metavar="NAME", help="Column of a table that names the image (or first text).")
     ] = None,
-    caption_column: Annotated[str | None, typer.Option(help="Column of a table that holds the caption.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 64,
+    caption_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table that holds the caption.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples a batch.")] = 64,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16 of the model; what is written is float32.")
     ] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes the first GPU, if any.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare items.")] = 4,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read and prepare items.")] = 4,
     normalize: Annotated[bool, typer.Option(help="Bring rows to unit length.")] = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first damaged item; default: name and skip.")
@@ -316,11 +328,18 @@ def embed(
 ) -> None:
     """Embed paired data with a model of your choice, for `infomech report`.
 
+    MODEL is one of
+
+    - open_clip:ARCHITECTURE:TAG, with a pretrained tag, or open_clip:ARCHITECTURE with --checkpoint
+    - hf:NAME, CLIP or SigLIP from Hugging Face
+    - sentence-transformers:NAME
+    - module:function of your own, which returns an encoder
+
     Writes shards of both modalities, the pair index and the keys. Interrupt it whenever you like: the same command goes
     on where it stopped, and refuses a folder with embeddings of another model, checkpoint, preprocessing or data.
     """
     from ._checks import InputError
-    from .embedding import Columns, ExtractOptions, extract, open_source
+    from .embedding import Columns, ExtractOptions, extract, open_source, resolve_device
     from .embedding.cache import Cache
     from .integrations.encoders import ModelChoice, load_towers
 
@@ -331,7 +350,7 @@ def embed(
         if value is not None and value not in choices:
             raise InputError(f"--{name} is {value!r}; it is one of {', '.join(choices)}")
     source = open_source(data, kind=kind, columns=Columns(image_column, caption_column), split=split)  # type: ignore[arg-type]
-    chosen = _device(device)
+    chosen = resolve_device(device)
     towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
     if overwrite:
         Cache.clear(out)
@@ -346,14 +365,6 @@ def embed(
     with _rate("Embedding", source.count) as step:
         result = extract(source, towers, out, options=options, progress=step)
     _print_extraction(result, as_json=as_json)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
@@ -469,30 +480,42 @@ def reproduce(
         typer.Option(help="Models, with commas between: names of Table 2, or as in embed.", rich_help_panel=_REAL),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A local file of weights.", rich_help_panel=_REAL)] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, auto; cpu by default.", rich_help_panel=_REAL)] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto by default.", rich_help_panel=_REAL)
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=_REAL)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a batch.", rich_help_panel=_REAL)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", rich_help_panel=_REAL)] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.", rich_help_panel=_REAL)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Samples a batch.", rich_help_panel=_REAL)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Training steps; 5,000 by default, 1,500 on digits.", rich_help_panel=_REAL
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Seeds; 3 by default, 5 on digits.", rich_help_panel=_REAL)
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Divergence weights, with commas between.", rich_help_panel=_REAL)
     ] = None,
     fresh: Annotated[
         bool | None,
-        typer.Option("--fresh/--fixed", help="Draw exchanged partners anew at each epoch.", rich_help_panel=_REAL),
+        typer.Option("--fresh/--fixed", help="Draw exchanged partners at each epoch, or once.", rich_help_panel=_REAL),
     ] = None,
-    train: Annotated[str | None, typer.Option(help="heads or last-block.", rich_help_panel=_REAL)] = None,
+    train: Annotated[str | None, typer.Option(help="heads, by default, or last-block.", rich_help_panel=_REAL)] = None,
     train_split: Annotated[str | None, typer.Option(help="Split of COCO to train on.", rich_help_panel=_REAL)] = None,
     test_split: Annotated[str | None, typer.Option(help="Split of COCO to score on.", rich_help_panel=_REAL)] = None,
 ) -> None:
     """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
 
-    gradient-consistency (Fig. 3), gibbs (Fig. 2a, 4), misalignment (Fig. 2b, 5): the paper's synthetic figures.
-    batch-and-temperature, barrier: what finite batches do to the gap, and the dynamics that keep it open.
-    control: what the divergence weight does to the gap and to retrieval, on real data.
-    caption-corruption --data digits: the gap as pairs are corrupted. With --folder COCO: Fig. 6b.
-    sentence-encoder: a real model on docstrings and bodies of functions. coco-pretrained --folder COCO: Table 2.
-    all: every one of these that can run here, each in a folder of its own.
+    - gradient-consistency (Fig. 3), gibbs (Fig. 2a, 4), misalignment (Fig. 2b, 5): the paper's synthetic figures.
+    - batch-and-temperature, barrier: what finite batches do to the gap, and the dynamics that keep it open.
+    - control: what the divergence weight does to the gap and to retrieval, on real data.
+    - caption-corruption --data digits: the gap as pairs are corrupted. With --folder COCO: Fig. 6b.
+    - sentence-encoder: a real model on docstrings and bodies of functions.
+    - coco-pretrained --folder COCO: Table 2 and Fig. 6a.
+    - all: every one of these that can run here, each in a folder of its own.
 
     An interrupted run goes on when the same command is given again.
     """
@@ -513,7 +536,7 @@ def reproduce(
         folder=folder,
         models=None if models is None else tuple(models.split(",")),
         checkpoint=checkpoint,
-        device=None if device is None else _device(device),
+        device=device,
         precision=precision,
         batch_size=batch_size,
         steps=steps,

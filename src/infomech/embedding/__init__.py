@@ -1,5 +1,6 @@
 """Embedding extraction: paired data through the encoders of a model, into shards on disk, resumable at any moment."""
 
+from .devices import resolve_device
 from .extract import Extraction, ExtractOptions, extract
 from .sources import Columns, ListedImages, Source, open_coco, open_source
 
@@ -12,4 +13,5 @@ __all__ = [
     "extract",
     "open_coco",
     "open_source",
+    "resolve_device",
 ]

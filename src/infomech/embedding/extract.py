@@ -20,6 +20,7 @@ from torch import Tensor
 from .._checks import InputError
 from ..integrations.encoders import Encoder, Modality, Towers
 from .cache import Batch, Cache
+from .devices import resolve_device
 from .sources import Damaged, Sample, Source
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -143,8 +144,7 @@ def _check(options: ExtractOptions) -> None:
     for name in ("batch_size", "workers", "shard_batches"):
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device is cuda, and torch sees no CUDA device; pass --device cpu")
+    resolve_device(options.device)
 
 
 def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[str, Any], int]:

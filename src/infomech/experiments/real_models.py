@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import InputError
+from ..embedding import resolve_device
 from . import clip_corruption, coco_pretrained, digits_corruption, sentence_encoder
 from .options import Options
 
@@ -32,6 +33,7 @@ def run_corruption(folder: Path, fast: bool, seed: int, progress: Progress, opti
         given["model"] = options.models[0].removeprefix("open_clip:")
     for name in ("data", "folder", "models"):
         given.pop(name, None)
+    given["device"] = resolve_device(options.device or "auto")
     if given.get("train") not in (None, "heads", "last-block"):
         raise InputError(f"--train is {given['train']!r}; it is heads or last-block")
     plan = replace(plan, **given)  # type: ignore[arg-type]
@@ -59,6 +61,7 @@ def run_coco(folder: Path, fast: bool, seed: int, progress: Progress, options: O
     """Table 2; fast takes its two smallest models."""
     given = options.only(coco_pretrained.NAME, _COCO)
     given.pop("folder", None)
+    given["device"] = resolve_device(options.device or "auto")
     if "test_split" in given:
         given["split"] = given.pop("test_split")
     plan = coco_pretrained.CocoPlan(models=("ViT-B-16", "RN50")) if fast else coco_pretrained.CocoPlan()
@@ -71,7 +74,8 @@ def run_coco(folder: Path, fast: bool, seed: int, progress: Progress, options: O
 def run_sentences(folder: Path, fast: bool, seed: int, progress: Progress, options: Options) -> list[str]:
     """The sentence encoder on the standard library; fast takes 600 functions."""
     given = options.only(sentence_encoder.NAME, ("device", "batch_size"))
-    towers = sentence_encoder.load_sentence_towers(str(given.pop("device", "cpu")))
+    given.pop("device", None)
+    towers = sentence_encoder.load_sentence_towers(resolve_device(options.device or "auto"))
     plan = replace(sentence_encoder.FAST if fast else sentence_encoder.FULL, **given)  # type: ignore[arg-type]
     return _found(sentence_encoder.run_sentence_encoder(folder, plan=plan, towers=towers, seed=seed, progress=progress))
 
