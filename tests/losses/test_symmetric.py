@@ -119,7 +119,8 @@ def test_float32_accuracy(naive, name: str, tau: float, weight: float) -> None:
 def test_kept_and_recomputed_tiles_agree(naive, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = naive.rows(1500, 9, 1), naive.rows(1500, 9, 2)
     results = []
-    for budget in (0, 3_000_000, 2**30):  # none, some and all of the tiles
+    for whole, budget in ((0, 0), (0, 3_000_000), (2**30, 0)):  # none, some and all of the tiles
+        monkeypatch.setattr(tiles, "WHOLE_BYTES", whole)
         monkeypatch.setattr(tiles, "KEPT_BYTES", budget)
         leaves = fresh(x, y)
         results.append(

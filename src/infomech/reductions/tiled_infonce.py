@@ -26,6 +26,7 @@ from .tiles import (
     Nothing,
     OwnRow,
     compute_dtype,
+    entries_within,
     fixed_shift,
     outside_graphs,
     underflowed,
@@ -111,9 +112,8 @@ class _PairedLogSums(Function):
     ) -> tuple[Tensor, ...]:
         work = scale.to(compute_dtype(x, y))
         n = len(x)
-        kept = [
-            KeptTiles(entries if keep else 0, like=work) for entries in ([n * n, n * n, n * n] if within else [n * n])
-        ]
+        entries = [n * n, *([entries_within(n, x.device)] * 2 if within else [])]
+        kept = [KeptTiles(count if keep else 0, like=work) for count in entries]
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
 
         def sweep(shift: float | None) -> list[LogSums]:

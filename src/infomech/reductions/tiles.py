@@ -17,7 +17,8 @@ T = TypeVar("T")
 FIXED_SHIFT_LIMIT = 70.0  # exponentials up to exp(70) = 2.5e30 leave room in float32 for sums of 1e8 of them
 FIXED_SHIFT_LIMIT_DOUBLE = 600.0
 FIXED_SHIFT_BOUND = 150.0  # scores that can differ by more will hardly do with one shift: do not try
-KEPT_BYTES = 2**26
+WHOLE_BYTES = 2**28  # a matrix of scores that fits is kept whole: 8,192 x 8,192 in float32
+KEPT_BYTES = 2**26  # of a larger one this much
 NEGLIGIBLE = -80.0  # exponents below are raised to it: 2e-35 of the largest term, and no slow subnormal numbers
 SMALLEST_SAFE_MEAN = 1e-30  # below this mean, what underflowed (< 1.2e-38 each) could matter at 1e-8
 SMALLEST_SAFE_MEAN_DOUBLE = 1e-290
@@ -91,13 +92,20 @@ def diagonal_of(tile: Tensor, rows: slice, cols: slice) -> tuple[int, int, Tenso
 
 
 class KeptTiles:
-    """The first tiles of exponentials of a forward sweep, up to a fixed number of bytes, to spare their recomputation.
+    """Tiles of exponentials of a forward sweep, all or the first of them, to spare their recomputation.
 
-    A constant budget, so that memory stays O(n d): at n = 4,096 it holds every tile, at 131,072 one in a thousand.
+    The budget is bounded by a constant, so that memory stays O(n d): every tile is kept where all fit into WHOLE_BYTES,
+    which pays with a quarter of the time; the first KEPT_BYTES of larger matrices, where more would gain little.
+
+    Args:
+        entries: of all the tiles of the sweep.
+        like: a tensor of the dtype and device of the scores.
     """
 
     def __init__(self, entries: int, *, like: Tensor) -> None:
-        self.buffer = like.new_empty(min(entries, KEPT_BYTES // like.dtype.itemsize))
+        itemsize = like.dtype.itemsize
+        whole = entries * itemsize <= WHOLE_BYTES
+        self.buffer = like.new_empty(entries if whole else min(entries, KEPT_BYTES // itemsize))
         self._where: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._used = 0
 
@@ -123,6 +131,11 @@ class KeptTiles:
             return None
         start, rows, cols = self._where[i.start, j.start]
         return buffer[start : start + rows * cols].view(rows, cols)
+
+
+def entries_within(rows: int, device: torch.device) -> int:
+    """At most so many entries have the tiles on and above the diagonal of a Gram matrix."""
+    return rows * (rows + min(rows, tile_shape(device)[0])) // 2
 
 
 class Exclusion(ABC):
@@ -272,6 +285,7 @@ __all__ = [
     "blocks",
     "compute_dtype",
     "diagonal_of",
+    "entries_within",
     "fixed_shift",
     "outside_graphs",
     "tile_shape",
