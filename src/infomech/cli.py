@@ -341,7 +341,8 @@ def embed(
     from ._checks import InputError
     from .embedding import Columns, ExtractOptions, extract, open_source, resolve_device
     from .embedding.cache import Cache
-    from .integrations.encoders import ModelChoice, load_towers
+    from .integrations.encoders import ModelChoice
+    from .integrations.loading import load_towers
 
     for name, value, choices in (
         ("kind", kind, ("coco", "folder", "webdataset", "texts")),

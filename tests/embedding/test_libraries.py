@@ -9,7 +9,8 @@ import torch
 
 import infomech as im
 from infomech.embedding import ExtractOptions, extract, open_source
-from infomech.integrations.encoders import ModelChoice, load_towers
+from infomech.integrations.encoders import ModelChoice
+from infomech.integrations.loading import load_towers
 
 sys.path.insert(0, str(Path(__file__).parent))
 import datasets

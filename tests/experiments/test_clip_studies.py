@@ -126,7 +126,8 @@ def test_fig_6b_interrupted_is_fig_6b(coco: Path, small: str, tmp_path: Path) ->
 
 
 def test_what_open_clip_refuses(small: str, tmp_path: Path) -> None:
-    from infomech.integrations.encoders import ModelChoice, load_towers
+    from infomech.integrations.encoders import ModelChoice
+    from infomech.integrations.loading import load_towers
     from infomech.integrations.open_clip_encoders import open_clip_parts
 
     for spec, words in (
@@ -151,7 +152,8 @@ def test_what_open_clip_refuses(small: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_training(small: str, tmp_path: Path) -> None:
     """What open_clip's own training writes: {"state_dict": {"module.x": ...}}; its logit scale is the temperature."""
-    from infomech.integrations.encoders import ModelChoice, load_towers
+    from infomech.integrations.encoders import ModelChoice
+    from infomech.integrations.loading import load_towers
     from infomech.integrations.open_clip_encoders import open_clip_parts
 
     state = open_clip_parts(ModelChoice(f"open_clip:{small}"), small).model.state_dict()
@@ -170,7 +172,8 @@ def test_a_checkpoint_of_training(small: str, tmp_path: Path) -> None:
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     open_clip = pytest.importorskip("open_clip")
-    from infomech.integrations.encoders import ModelChoice, load_towers
+    from infomech.integrations.encoders import ModelChoice
+    from infomech.integrations.loading import load_towers
 
     def offline(*arguments, **options):
         raise OSError("Couldn't reach\nthe hub")

@@ -10,7 +10,8 @@ import infomech as im
 from infomech.experiments import sentence_encoder
 from infomech.experiments.functions import standard_library_functions
 from infomech.experiments.sentence_encoder import SentencePlan, load_sentence_towers, run_sentence_encoder
-from infomech.integrations.encoders import ModelChoice, load_towers
+from infomech.integrations.encoders import ModelChoice
+from infomech.integrations.loading import load_towers
 from infomech.integrations.sentence_encoders import PACKAGED
 
 
@@ -30,7 +31,7 @@ def test_functions_of_the_standard_library() -> None:
 
 
 def test_a_whole_small_run(tmp_path: Path) -> None:
-    towers = load_towers(ModelChoice("infomech.integrations.encoders:letter_counts"), ["text"])
+    towers = load_towers(ModelChoice("infomech.integrations.loading:letter_counts"), ["text"])
     shares: list[float] = []
     results = run_sentence_encoder(tmp_path, plan=SentencePlan(60, 16), towers=towers, progress=shares.append)
     assert sum(shares) == pytest.approx(1)

@@ -7,8 +7,9 @@ import pytest
 from infomech import InputError
 from infomech.diagnosis import Estimate
 from infomech.report import Report, compare, read_report_json
-from infomech.report.comparison import FILES, difference
+from infomech.report.comparison import FILES
 from infomech.report.comparison_page import gap_rows, label_places
+from infomech.report.comparison_table import difference
 
 
 def wilson(hits, n, z=1.959963984540054):

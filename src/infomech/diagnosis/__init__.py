@@ -1,10 +1,11 @@
 """Diagnosis: the energy budget, the gap, retrieval, geometry, and what they mean."""
 
 from .budget import EnergyBudget, decompose
-from .diagnosis import Diagnosis, Inputs, Pictures
+from .diagnosis import Diagnosis, Pictures
 from .estimate import Estimate
 from .examine import examine
 from .findings import Finding
 from .gaps import gap
+from .inputs import Inputs
 
 __all__ = ["Diagnosis", "EnergyBudget", "Estimate", "Finding", "Inputs", "Pictures", "decompose", "examine", "gap"]

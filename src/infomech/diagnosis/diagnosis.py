@@ -9,29 +9,9 @@ from .budget import EnergyBudget
 from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
+from .inputs import Inputs
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What was looked at."""
-
-    name_x: str  # "image", say; "x" by default
-    name_y: str
-    rows_x: int  # rows of the array, and those that no pair names (left out of everything)
-    rows_y: int
-    unpaired_x: int
-    unpaired_y: int
-    pairs: int
-    groups: int
-    dim: int
-    dtype: str
-    temperature: float
-    batch_size: int | None  # the batch that the user says they train with
-    normalized: bool  # whether rows had to be brought to unit length
-    norm_range_x: tuple[float, float]  # smallest and largest norm found
-    norm_range_y: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -67,4 +47,4 @@ class Diagnosis:
     curves: Curves | None = None  # over temperature and batch size, if they were asked for
 
 
-__all__ = ["Diagnosis", "FloatArray", "Inputs", "Pictures"]
+__all__ = ["Diagnosis", "FloatArray", "Pictures"]

@@ -19,10 +19,11 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, Progress, cpu_threads, side_by_side
 from .budget import energy_budget
 from .curves import population_curves
-from .diagnosis import Diagnosis, FloatArray, Inputs, Pictures
+from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
+from .inputs import Inputs
 from .moments import halved_moments
 from .retrieval import retrieval_scores
 from .spectrum import side_geometry

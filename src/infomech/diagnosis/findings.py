@@ -3,13 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .budget import RESOLVED_FROM, EnergyBudget
 from .estimate import Estimate
-
-if TYPE_CHECKING:
-    from .diagnosis import Inputs
+from .inputs import Inputs
 
 Severity = Literal["serious", "warning", "note", "good"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note", "good")
@@ -48,7 +46,7 @@ class Finding:
 class Evidence:
     """What the findings are drawn from."""
 
-    inputs: "Inputs"
+    inputs: Inputs
     budget: EnergyBudget
     gap: dict[str, Estimate]
     geometry: dict[str, dict[str, Estimate]]

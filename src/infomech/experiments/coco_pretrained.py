@@ -13,7 +13,8 @@ from .._checks import InputError
 from ..diagnosis import Diagnosis, Estimate, examine, gap
 from ..embedding import ExtractOptions, extract, open_coco
 from ..embedding.sources import ListedImages, coco_instructions
-from ..integrations.encoders import ModelChoice, load_towers
+from ..integrations.encoders import ModelChoice
+from ..integrations.loading import load_towers
 from ..report.schema import plain
 from .runs import write_results
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..report.drawing import INK, MARKERS, MUTED, SERIES, bare_axes
-from .gibbs_wells import CAP, WAYS, Plan, potential
+from .gibbs_setting import CAP, WAYS, Plan, potential
 from .runs import frame
 
 if TYPE_CHECKING:

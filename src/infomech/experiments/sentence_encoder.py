@@ -10,7 +10,8 @@ from ..corrections import Scored, score_corrections
 from ..diagnosis import Diagnosis, Estimate, examine
 from ..embedding import ExtractOptions, extract
 from ..embedding.sources import PairedTexts
-from ..integrations.encoders import ModelChoice, Towers, load_towers
+from ..integrations.encoders import ModelChoice, Towers
+from ..integrations.loading import load_towers
 from ..integrations.sentence_encoders import PACKAGED, PACKAGED_TEMPERATURE, packaged_model
 from ..report import Report
 from ..report.corrected import corrected_dict, corrected_markdown

@@ -4,26 +4,36 @@ They are plain dictionaries: no plotly import, strict JSON. Colours are names of
 page's script puts in, so that charts follow the reader's light or dark theme.
 """
 
-import html
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 
 from ..diagnosis import Diagnosis, Estimate
 from ..diagnosis.diagnosis import FloatArray
+from .chart_parts import (
+    CROSS,
+    DOWN,
+    INK,
+    MUTED,
+    PAIR,
+    TOTAL,
+    UP,
+    Spec,
+    X,
+    Y,
+    base_layout,
+    error_bar,
+    finite,
+    numbers,
+    short,
+    short_direction,
+)
 from .curves import curve_charts
 from .view import RECALLS, SIDES, View
 from .words import MINUS, interval_text, number, value_text
 
-Spec = dict[str, Any]
-
 MOST_POINTS = 2000  # of each cloud on the page: every one is an element that the browser has to draw
-
-INK, MUTED, GRID, PAPER = "var(--ink)", "var(--muted)", "var(--line)", "var(--card)"
-X, Y, PAIR, CROSS = "var(--x)", "var(--y)", "var(--pair)", "var(--cross)"
-UP, DOWN, TOTAL = "var(--up)", "var(--down)", "var(--total)"
 
 
 def report_charts(view: View, diagnosis: Diagnosis) -> dict[str, Spec]:
@@ -39,17 +49,6 @@ def report_charts(view: View, diagnosis: Diagnosis) -> dict[str, Spec]:
     return charts if diagnosis.curves is None else charts | curve_charts(diagnosis.curves, view)
 
 
-def short(name: str, most: int = 26) -> str:
-    """A name for a chart: not too long, and safe where plotly reads tags and entities."""
-    return html.escape(name if len(name) <= most else name[: most - 1] + "…")
-
-
-def short_direction(view: View, side: str) -> str:
-    """The direction of a search in words for a legend."""
-    first, second = (view.name_x, view.name_y) if side == "x_to_y" else (view.name_y, view.name_x)
-    return f"{short(first, 14)} → {short(second, 14)}"
-
-
 def signed(estimate: Estimate) -> str:
     """The value with its sign spelled out."""
     text = value_text(estimate)
@@ -60,7 +59,7 @@ def waterfall(view: View) -> Spec:
     """The budget: terms that add up to the loss."""
     terms = view.terms()
     labels = [short(term.label) for term in terms]
-    values = [_finite(term.share.value) for term in terms]
+    values = [finite(term.share.value) for term in terms]
     texts = [value_text(t.share) if t.total else signed(t.share) for t in terms]
     ends = [*itertools.accumulate(v or 0.0 for v in values[:-1]), values[-1]]
     bars = {
@@ -91,7 +90,7 @@ def waterfall(view: View) -> Spec:
     # All texts stand to the right of their bar and its whisker: there they never meet the names on the left.
     running = [0.0, *(end or 0.0 for end in ends)]
     starts = [*running[: len(terms) - 1], 0.0]
-    arms = [_finite(t.share.high - t.share.value) or 0.0 for t in terms]
+    arms = [finite(t.share.high - t.share.value) or 0.0 for t in terms]
     amounts = {
         "type": "scatter",
         "mode": "text",
@@ -114,19 +113,6 @@ def waterfall(view: View) -> Spec:
     }
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "ticks": ""}
     return {"data": [bars, whiskers, amounts], "layout": layout, "narrow": [low, max(running) + 0.45 * width]}
-
-
-def error_bar(estimates: list[Estimate], **more: Any) -> Spec:
-    """Asymmetric 95% whiskers."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [_finite(e.high - e.value) or None for e in estimates],  # none where exact: no cap to draw
-        "arrayminus": [_finite(e.value - e.low) or None for e in estimates],
-        "color": INK,
-        "thickness": 1.3,
-        "width": 4,
-    } | more
 
 
 def similarity(view: View, diagnosis: Diagnosis) -> Spec:
@@ -355,7 +341,7 @@ def retrieval(view: View) -> Spec:
                     "type": "bar",
                     "name": name,
                     "x": labels,
-                    "y": [_finite(c.value) for c in known],
+                    "y": [finite(c.value) for c in known],
                     "error_y": error_bar(known),
                     "customdata": [interval_text(c) for c in known],
                     "marker": {"color": MUTED if prefix else colour, "pattern": {"shape": "/" if prefix else ""}},
@@ -369,59 +355,11 @@ def retrieval(view: View) -> Spec:
     return {"data": data, "layout": layout}
 
 
-def base_layout(*, height: int) -> Spec:
-    """What all charts share: the page's fonts and colours, room for labels, the legend on top."""
-    axis = {
-        "automargin": True,
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zerolinecolor": GRID,
-        "tickcolor": GRID,
-        "ticks": "outside",
-        "ticklen": 4,
-        "fixedrange": False,
-    }
-    return {
-        "height": height,
-        "margin": {"l": 8, "r": 14, "t": 10, "b": 8},
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"color": INK}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-        "dragmode": False,
-    }
-
-
-def numbers(values: FloatArray) -> list[float | None]:
-    """Five significant digits are plenty for a screen; a third of the bytes."""
-    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=np.float64)]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 __all__ = [
-    "CROSS",
-    "GRID",
-    "INK",
-    "MUTED",
-    "PAIR",
-    "Spec",
-    "X",
-    "Y",
-    "base_layout",
     "ecdf",
-    "error_bar",
     "log_range",
     "map_axes",
-    "numbers",
     "report_charts",
-    "short",
-    "short_direction",
     "similarity_range",
     "spectrum_shown",
     "waterfall",

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..diagnosis import Estimate
-from .comparison import Comparison
 from .comparison_page import gap_rows, label_places, recalls
+from .comparison_table import ComparedReports
 from .drawing import (
     INK,
     LINE,
@@ -30,7 +30,7 @@ from .view import SIDES
 from .words import track
 
 
-def comparison_drawings(comparison: Comparison) -> dict[str, Drawing]:
+def comparison_drawings(comparison: ComparedReports) -> dict[str, Drawing]:
     """Each figure of a comparison by its name, drawn when called."""
     drawings: dict[str, Drawing] = {"gap": partial(gap, comparison), "budget": partial(budget, comparison)}
     if gap_rows(comparison):
@@ -38,7 +38,7 @@ def comparison_drawings(comparison: Comparison) -> dict[str, Drawing]:
     return drawings
 
 
-def tradeoff(comparison: Comparison) -> Figure:
+def tradeoff(comparison: ComparedReports) -> Figure:
     """Recall at 1 against the first gap measure that all reports have."""
     row = gap_rows(comparison)[0]
     gaps = [e for e in row.estimates if e is not None]
@@ -84,7 +84,7 @@ def tradeoff(comparison: Comparison) -> Figure:
     return figure
 
 
-def gap(comparison: Comparison) -> Figure:
+def gap(comparison: ComparedReports) -> Figure:
     """Small multiples: each measure on its own axis, one line per report."""
     rows = comparison.rows("gap")
     columns = 3
@@ -131,7 +131,7 @@ def _dot(axes: Axes, at: int, estimate: Estimate) -> None:
     )
 
 
-def budget(comparison: Comparison) -> Figure:
+def budget(comparison: ComparedReports) -> Figure:
     """The terms of every report side by side."""
     terms = [view.terms() for view in comparison.views]
     count = len(terms)

@@ -5,8 +5,8 @@ import math
 from typing import Any
 
 from ..diagnosis import Estimate
-from .charts import INK, Spec, X, Y, base_layout, error_bar, short, short_direction
-from .comparison import GAP_FIRST, Comparison, Difference, Row, Section
+from .chart_parts import INK, Spec, X, Y, base_layout, error_bar, short, short_direction
+from .comparison_table import GAP_FIRST, ComparedReports, Difference, Row, Section
 from .page import glyph, render
 from .texts import md, md_table
 from .view import SIDES
@@ -22,7 +22,7 @@ COLOURS = 8
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 
 
-def comparison_page(comparison: Comparison) -> bytes:
+def comparison_page(comparison: ComparedReports) -> bytes:
     """The page."""
     gap = gap_rows(comparison)
     charts = {"chart-budget": budgets(comparison)}
@@ -41,7 +41,7 @@ def comparison_page(comparison: Comparison) -> bytes:
     )
 
 
-def lead_text(comparison: Comparison) -> str:
+def lead_text(comparison: ComparedReports) -> str:
     """What is compared, in a line."""
     first = comparison.views[0]
     temperatures = dict.fromkeys(f"{view.inputs['temperature']:g}" for view in comparison.views)
@@ -52,7 +52,7 @@ def lead_text(comparison: Comparison) -> str:
     )
 
 
-def gap_rows(comparison: Comparison) -> list[Row]:
+def gap_rows(comparison: ComparedReports) -> list[Row]:
     """Gap measures that every report has, the usual ones first."""
     rows = [row for row in comparison.rows("gap") if None not in row.estimates]
     order = {key: at for at, key in enumerate(GAP_FIRST)}
@@ -93,7 +93,7 @@ def _cells(rows: list[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _multiple(comparison: Comparison, row: Row) -> dict[str, Any]:
+def _multiple(comparison: ComparedReports, row: Row) -> dict[str, Any]:
     """One measure over all reports, on one axis."""
     known = [estimate for estimate in row.estimates if estimate is not None]
     lines = [
@@ -104,7 +104,7 @@ def _multiple(comparison: Comparison, row: Row) -> dict[str, Any]:
     return {"label": row.measure.label, "lines": lines}
 
 
-def tradeoff(comparison: Comparison) -> Spec:
+def tradeoff(comparison: ComparedReports) -> Spec:
     """Recall at 1 against a gap measure, which the reader chooses."""
     rows = gap_rows(comparison)
     tops = [e.value for e in recalls(comparison, SIDES[0])]
@@ -192,12 +192,12 @@ def _overlap(a: _Box, b: _Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def recalls(comparison: Comparison, side: str) -> list[Estimate]:
+def recalls(comparison: ComparedReports, side: str) -> list[Estimate]:
     """Recall at 1 of each report; NaN where it has none."""
     return [view.retrieval.get(f"{side}_recall_at_1") or _UNKNOWN for view in comparison.views]
 
 
-def budgets(comparison: Comparison) -> Spec:
+def budgets(comparison: ComparedReports) -> Spec:
     """The terms of every report side by side."""
     terms = [view.terms() for view in comparison.views]
     labels = [short(term.label) for term in terms[0]]
@@ -230,7 +230,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def comparison_markdown(comparison: Comparison, *, figures: bool) -> str:
+def comparison_markdown(comparison: ComparedReports, *, figures: bool) -> str:
     """The tables as Markdown."""
     blocks = ["# Comparison of reports", md(lead_text(comparison))]
     blocks += [f"**{md(note)}**" for note in comparison.notes()]

@@ -1,14 +1,12 @@
 """The section on batch and temperature: charts over tau and N, and the answer in words."""
 
 import math
-from typing import Any
 
 from ..diagnosis import Estimate
 from ..diagnosis.curves import SEEN_AT, Curves
+from .chart_parts import MUTED, Spec, base_layout, short
 from .view import View
 from .words import number
-
-Spec = dict[str, Any]
 
 PARTS = {
     "infonce_sym": ("InfoNCE", "var(--total)", "solid"),
@@ -52,8 +50,6 @@ def colour_of(place: int, count: int) -> str:
 def _over_sizes(
     curves: Curves, view: View, table: list[list[Estimate]], *, title: str, level: float | None = None
 ) -> Spec:
-    from .charts import MUTED, base_layout
-
     own = float(view.inputs["temperature"])
     data: list[Spec] = []
     for place in shown_temperatures(curves, own):
@@ -87,8 +83,6 @@ def _over_sizes(
 
 
 def _over_temperatures(curves: Curves, view: View) -> Spec:
-    from .charts import MUTED, base_layout, short
-
     names = {"x": short(view.name_x, 14), "y": short(view.name_y, 14)}
     data = [
         {

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..diagnosis import Diagnosis, Estimate
-from .charts import Spec, report_charts
+from .chart_parts import Spec
+from .charts import report_charts
 from .curves import curves_text
 from .view import View
 from .words import GLOSSARY, Measure, error_text, interval_text, number, track, value_text, with_error

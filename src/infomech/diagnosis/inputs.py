@@ -1,0 +1,27 @@
+"""What a diagnosis looked at."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was looked at."""
+
+    name_x: str  # "image", say; "x" by default
+    name_y: str
+    rows_x: int  # rows of the array, and those that no pair names (left out of everything)
+    rows_y: int
+    unpaired_x: int
+    unpaired_y: int
+    pairs: int
+    groups: int
+    dim: int
+    dtype: str
+    temperature: float
+    batch_size: int | None  # the batch that the user says they train with
+    normalized: bool  # whether rows had to be brought to unit length
+    norm_range_x: tuple[float, float]  # smallest and largest norm found
+    norm_range_y: tuple[float, float]
+
+
+__all__ = ["Inputs"]
