@@ -134,6 +134,15 @@ def test_centroids_and_relative_gap() -> None:
     assert measured["pair_distance"].value == pytest.approx(float((e.x - e.y).norm(dim=1).mean()), rel=1e-9)
 
 
+def test_the_geometry_within_the_modalities_stands_beside_the_gap() -> None:
+    x, y, pairs = captions()
+    measured, whole = gap(x, y, pairs=pairs), examine(x, y, pairs=pairs)
+    for side in "xy":
+        for name, estimate in whole.geometry[side].items():
+            assert measured[f"{name}_{side}"] == estimate
+    assert measured.keys() == whole.gap.keys() | {f"{n}_{s}" for s in "xy" for n in whole.geometry[s]}
+
+
 def test_a_centroid_that_the_data_do_not_tell_from_zero_has_no_direction() -> None:
     x, y, _ = captions()
     x = torch.nn.functional.normalize(x[: len(x) // 4 * 4], dim=1)

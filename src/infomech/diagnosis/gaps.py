@@ -1,4 +1,4 @@
-"""Gap measures (E3): how far apart the two modalities lie, unbiased and with intervals."""
+"""Gap measures (E3): how far apart the two modalities lie, unbiased and with intervals; E4 beside them in `gap`."""
 
 import math
 import warnings
@@ -17,6 +17,7 @@ from .estimate import Estimate
 from .frechet import frechet_distance
 from .moments import HalvedMoments, halved_moments
 from .replicates import Replicated, cross_group_mean, leave_blocks_out, own_group_sums, pair_weights
+from .spectrum import side_geometry
 from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
 
@@ -35,7 +36,7 @@ def gap(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Estimate]:
-    """Every gap measure of E3, by name, each with a standard error and a 95% interval.
+    """Every measure of the gap (E3) and within the modalities (E4), by name, with standard errors and 95% intervals.
 
     ========================= =================================================================== ===================
     name                      formula (unit rows; means weigh every pair once)                    interval
@@ -56,6 +57,9 @@ def gap(
     centered_energy_distance  energy distance after x is moved onto the centroid of y             block jackknife
     centered_share            centered_energy_distance / energy_distance                          block jackknife
     ========================= =================================================================== ===================
+
+    Within x and within y (names end in _x, _y): mean_cosine (cone), uniformity, effective_rank, participation_ratio,
+    collapse, hubness, duplicates; formulas and intervals as in `infomech.diagnosis.spectrum.side_geometry`.
 
     Pairs of rows of one group (an image and its own captions, two captions of one image) are left out of every U
     statistic: they are not independent draws. U statistics are unbiased and may fall below 0 where there is no gap.
@@ -83,7 +87,7 @@ def gap(
     Raises:
         InputError: for arrays, pairs or options that cannot be used.
 
-    Source: E3; sources of the formulas in the documentation of each measure.
+    Source: E3, E4; sources of the formulas in the documentation of each measure.
 
     >>> g = torch.Generator().manual_seed(0)
     >>> z = torch.randn(300, 8, generator=g)
@@ -100,8 +104,14 @@ def gap(
     assert sweeps.kernels is not None
     assert sweeps.gap is not None
     divergence = energy_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
-    measures = gap_measures(sample, sweeps.gap, moments=halved_moments(sample), statistic=statistic, seed=seed)
-    return with_divergence(measures, divergence)
+    moments = halved_moments(sample)
+    measures = gap_measures(sample, sweeps.gap, moments=moments, statistic=statistic, seed=seed)
+    measures = with_divergence(measures, divergence)
+    within = ((sweeps.gap.xx, sweeps.gap.neighbours_xx), (sweeps.gap.yy, sweeps.gap.neighbours_yy))
+    for column, (pair_sums, neighbours) in enumerate(within):
+        side = side_geometry(sample, column, moments=moments[column].whole, pair_sums=pair_sums, neighbours=neighbours)
+        measures |= {f"{name}_{'xy'[column]}": estimate for name, estimate in side.measures.items()}
+    return measures
 
 
 def gap_measures(
