@@ -1,6 +1,8 @@
 """The front door is true: its Python runs, its commands exist, its links lead somewhere."""
 
+import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -45,6 +47,33 @@ def test_report_command_parses() -> None:
     )
     assert done.returncode == 2
     assert "image.npy does not exist" in done.stderr  # every option was understood
+
+
+def test_the_walk_from_a_model_to_a_comparison(tmp_path: Path) -> None:
+    """The module and the commands of the page, run as they stand on texts made here."""
+    text = (ROOT / "docs" / "embed-and-correct.md").read_text(encoding="utf-8")
+    module = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    walk = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)[1]
+    assert module is not None
+    (tmp_path / "my_model.py").write_text(module[1], encoding="utf-8")
+    pick = random.Random(0)
+    words = ["".join(pick.choice("abcdefgh") for _ in range(5)) for _ in range(200)]
+    lines = [[pick.choice(words) for _ in range(9)] for _ in range(120)]
+    (tmp_path / "left.txt").write_text("".join(f"a {' '.join(w[:6])}\n" for w in lines), encoding="utf-8")
+    (tmp_path / "right.txt").write_text("".join(f"the {' '.join(w[3:])}\n" for w in lines), encoding="utf-8")
+    for command in walk.strip().splitlines():
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "comparison" / "compare.html").exists()
+    scores = json.loads((tmp_path / "corrected" / "correct.json").read_text(encoding="utf-8"))
+    assert scores["held_out_groups"] == 60
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -716,13 +716,14 @@ def _rate(title: str, total: int | None) -> "Iterator[Callable[[int, int | None]
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
     from rich.markup import escape
+    from rich.padding import Padding
 
     colours = {"serious": "bold red", "warning": "yellow", "note": "cyan", "good": "green"}
     console = _console()
     for finding in findings:
         mark = f"[{colours[finding.severity]}]{finding.severity.upper():8}[/]"
         console.print(f"{mark}[bold]{escape(finding.title)}[/]", highlight=False)
-        console.print(f"        {escape(finding.text)}", highlight=False)
+        console.print(Padding(escape(finding.text), (0, 0, 0, 8), expand=False), highlight=False)
 
 
 def _print_json(content: object) -> None:
