@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from infomech.embedding import ExtractOptions, ListedImages, extract
-from infomech.integrations.encoders import Encoder, state_hash
+from infomech.embedding.encoders.encoder import Encoder, state_hash
 
 BATCH = 64
 

@@ -21,8 +21,10 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from infomech.equilibria import LatentAngles
-from infomech.experiments import gibbs_wells, gradient_consistency, misalignment
-from infomech.experiments.angle_training import AngleRun, train_angles
+from infomech.experiments.angles import misalignment
+from infomech.experiments.angles.training import AngleRun, train_angles
+from infomech.experiments.gibbs import wells as gibbs_wells
+from infomech.experiments.gradient import consistency as gradient_consistency
 from infomech.experiments.runs import RunFolder
 
 

@@ -3,7 +3,9 @@
 ``n`` and ``m`` count rows, ``d`` the ambient dimension, ``p`` pairs, ``...`` any batch of leading axes.
 """
 
-from jaxtyping import Float, Int
+from collections.abc import Callable
+
+from jaxtyping import Float
 from torch import Tensor
 
 Rows = Float[Tensor, "n d"]
@@ -11,6 +13,7 @@ OtherRows = Float[Tensor, "m d"]
 Points = Float[Tensor, "... d"]
 Scalars = Float[Tensor, "..."]
 Scalar = Float[Tensor, ""]
-PairIndex = Int[Tensor, "p 2"]
 
-__all__ = ["OtherRows", "PairIndex", "Points", "Rows", "Scalar", "Scalars"]
+Progress = Callable[[float], None]  # told the share of the work done since the last call; the shares sum to 1
+
+__all__ = ["OtherRows", "Points", "Progress", "Rows", "Scalar", "Scalars"]

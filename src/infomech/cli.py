@@ -16,11 +16,11 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ._typing import Progress
     from .diagnosis import Finding
     from .embedding import Extraction
     from .experiments.options import Options
     from .experiments.registry import Experiment
-    from .reductions import Progress
     from .report import Report
 
 app = typer.Typer(
@@ -341,8 +341,8 @@ def embed(
     from ._checks import InputError
     from .embedding import Columns, ExtractOptions, extract, open_source, resolve_device
     from .embedding.cache import Cache
-    from .integrations.encoders import ModelChoice
-    from .integrations.loading import load_towers
+    from .embedding.encoders.encoder import ModelChoice
+    from .embedding.encoders.loading import load_towers
 
     for name, value, choices in (
         ("kind", kind, ("coco", "folder", "webdataset", "texts")),
@@ -449,7 +449,7 @@ def verify(
 
     The claims are T1 to T13. Exit code 1 if one fails.
     """
-    from .experiments.verify import plot_claims, render_table, run_claims, to_json
+    from .experiments.claims.verify import plot_claims, render_table, run_claims, to_json
 
     with _progress("Checking the claims") as step:
         results = run_claims(only, seed, progress=lambda tag, done, total: step(1 / total if done else 0.0))
@@ -582,7 +582,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:
-    from .experiments.digits import load_halves, train_two_tower
+    from .experiments.digits.halves import load_halves, train_two_tower
     from .io import write_embeddings
     from .reductions import torch_threads
 

@@ -18,8 +18,8 @@ import infomech as im
 import infomech.cli as cli
 from infomech.embedding import ExtractOptions, extract, open_source
 from infomech.embedding.cache import Cache
-from infomech.integrations.encoders import ModelChoice
-from infomech.integrations.loading import load_towers
+from infomech.embedding.encoders.encoder import ModelChoice
+from infomech.embedding.encoders.loading import load_towers
 from infomech.io import read_embeddings, read_pairs
 
 HERE = Path(__file__).parent
@@ -146,8 +146,8 @@ _SMALL_SHARDS = """
 import sys
 from pathlib import Path
 from infomech.embedding import ExtractOptions, extract, open_source
-from infomech.integrations.encoders import ModelChoice
-from infomech.integrations.loading import load_towers
+from infomech.embedding.encoders.encoder import ModelChoice
+from infomech.embedding.encoders.loading import load_towers
 options = ExtractOptions(batch_size=2, shard_batches=3, workers=2)
 towers = load_towers(ModelChoice("user_model:encode"), ["image", "text"])
 extract(open_source([Path(sys.argv[1])]), towers, Path(sys.argv[2]), options=options)

@@ -9,8 +9,8 @@ import torch
 
 import infomech as im
 from infomech.embedding import ExtractOptions, extract, open_source
-from infomech.integrations.encoders import ModelChoice
-from infomech.integrations.loading import load_towers
+from infomech.embedding.encoders.encoder import ModelChoice
+from infomech.embedding.encoders.loading import load_towers
 
 sys.path.insert(0, str(Path(__file__).parent))
 import datasets
@@ -101,7 +101,7 @@ def test_no_such_model_and_no_network(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
 
-    import infomech.integrations.encoders as encoders
+    import infomech.embedding.encoders.encoder as encoders
 
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infomech.experiments.barrier import Plan, growth, run_barrier
+from infomech.experiments.barrier.barrier import Plan, growth, run_barrier
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

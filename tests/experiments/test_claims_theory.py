@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from infomech.experiments.claims import Outcome
-from infomech.experiments.claims_consistency import (
+from infomech.experiments.claims.claim import Outcome
+from infomech.experiments.claims.consistency import (
     check_t1,
     check_t2,
     check_t6,
@@ -17,9 +17,9 @@ from infomech.experiments.claims_consistency import (
     multinomial_counts,
     random_world,
 )
-from infomech.experiments.claims_coupling import check_t8, check_t9, check_t10, check_t11
-from infomech.experiments.claims_equilibrium import check_t12, check_t13
-from infomech.experiments.claims_landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
+from infomech.experiments.claims.coupling import check_t8, check_t9, check_t10, check_t11
+from infomech.experiments.claims.equilibrium import check_t12, check_t13
+from infomech.experiments.claims.landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
 from infomech.reductions import torch_threads
 
 CHECKS = [

@@ -13,9 +13,9 @@ import torch
 import infomech as im
 import infomech.cli as cli
 from infomech.embedding import open_coco
-from infomech.experiments.caption_draws import CaptionDraws
-from infomech.experiments.clip_corruption import ClipPlan, run_clip_corruption, trained_names
-from infomech.experiments.coco_pretrained import COLUMNS, TABLE_2, CocoPlan, latex_table, run_coco_pretrained
+from infomech.experiments.real.caption_draws import CaptionDraws
+from infomech.experiments.real.clip_corruption import ClipPlan, run_clip_corruption, trained_names
+from infomech.experiments.real.coco_pretrained import COLUMNS, TABLE_2, CocoPlan, latex_table, run_coco_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "embedding"))
 import datasets
@@ -126,9 +126,9 @@ def test_fig_6b_interrupted_is_fig_6b(coco: Path, small: str, tmp_path: Path) ->
 
 
 def test_what_open_clip_refuses(small: str, tmp_path: Path) -> None:
-    from infomech.integrations.encoders import ModelChoice
-    from infomech.integrations.loading import load_towers
-    from infomech.integrations.open_clip_encoders import open_clip_parts
+    from infomech.embedding.encoders.encoder import ModelChoice
+    from infomech.embedding.encoders.loading import load_towers
+    from infomech.embedding.encoders.open_clip import open_clip_parts
 
     for spec, words in (
         ("open_clip:ViT-B-23:openai", "did you mean .*ViT-B-32"),
@@ -152,9 +152,9 @@ def test_what_open_clip_refuses(small: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_training(small: str, tmp_path: Path) -> None:
     """What open_clip's own training writes: {"state_dict": {"module.x": ...}}; its logit scale is the temperature."""
-    from infomech.integrations.encoders import ModelChoice
-    from infomech.integrations.loading import load_towers
-    from infomech.integrations.open_clip_encoders import open_clip_parts
+    from infomech.embedding.encoders.encoder import ModelChoice
+    from infomech.embedding.encoders.loading import load_towers
+    from infomech.embedding.encoders.open_clip import open_clip_parts
 
     state = open_clip_parts(ModelChoice(f"open_clip:{small}"), small).model.state_dict()
     state["logit_scale"] = torch.tensor(20.0).log()
@@ -172,8 +172,8 @@ def test_a_checkpoint_of_training(small: str, tmp_path: Path) -> None:
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     open_clip = pytest.importorskip("open_clip")
-    from infomech.integrations.encoders import ModelChoice
-    from infomech.integrations.loading import load_towers
+    from infomech.embedding.encoders.encoder import ModelChoice
+    from infomech.embedding.encoders.loading import load_towers
 
     def offline(*arguments, **options):
         raise OSError("Couldn't reach\nthe hub")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.experiments.control import MEASURES, Plan, interval, run_control, score
-from infomech.experiments.digits import load_halves, swap_within_class, train_two_tower
+from infomech.experiments.digits.control import MEASURES, Plan, interval, run_control, score
+from infomech.experiments.digits.halves import load_halves, swap_within_class, train_two_tower
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import scipy.stats
 import torch
 
 import infomech as im
-from infomech.experiments import digits_corruption
-from infomech.experiments.control import MEASURES
-from infomech.experiments.digits import load_halves, swap_within_class, train_two_tower
-from infomech.experiments.digits_corruption import Arm, DigitsPlan, measure_slopes, one_part, run_digits_corruption
-from infomech.experiments.stacked import Run, stacked_losses, train_stack
+from infomech.experiments.digits import corruption as digits_corruption
+from infomech.experiments.digits.control import MEASURES
+from infomech.experiments.digits.corruption import Arm, DigitsPlan, measure_slopes, one_part, run_digits_corruption
+from infomech.experiments.digits.halves import load_halves, swap_within_class, train_two_tower
+from infomech.experiments.digits.stacked import Run, stacked_losses, train_stack
 from infomech.losses import symmetric_infonce
 
 
@@ -56,7 +56,7 @@ def test_stacked_losses_and_gradients() -> None:
 
 
 def test_fresh_draws_move_and_fixed_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    import infomech.experiments.stacked as stacked
+    import infomech.experiments.digits.stacked as stacked
 
     drawn = []
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from infomech.experiments.gibbs_wells import Plan, in_caps, infonce_energy, laws_part, potential, run_gibbs
-from infomech.experiments.kernel_particles import GeodesicGaussian, InfoNCEKernel, KernelEnergy, SphereAdam
+from infomech.experiments.gibbs.particles import GeodesicGaussian, InfoNCEKernel, KernelEnergy, SphereAdam
+from infomech.experiments.gibbs.wells import Plan, in_caps, infonce_energy, laws_part, potential, run_gibbs
 from infomech.geometry import Sphere, quadrature_rule
 from infomech.measures import VonMisesFisher
 

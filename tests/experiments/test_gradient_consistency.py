@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from infomech.experiments.gradient_consistency import (
+from infomech.experiments.gradient.consistency import (
     COSINE,
     RBF,
     Draws,

@@ -11,10 +11,10 @@ import torch
 from scipy.special import i0e, i1e
 
 import infomech as im
-from infomech.experiments.angle_training import AngleRun, TrainingPlan, symmetric_gradients, train_angles
-from infomech.experiments.batch_temperature import Plan as GridPlan
-from infomech.experiments.batch_temperature import run_batch_temperature
-from infomech.experiments.misalignment import Plan, histogram_divergence, outcome, run_misalignment, score
+from infomech.experiments.angles.batch_temperature import Plan as GridPlan
+from infomech.experiments.angles.batch_temperature import run_batch_temperature
+from infomech.experiments.angles.misalignment import Plan, histogram_divergence, outcome, run_misalignment, score
+from infomech.experiments.angles.training import AngleRun, TrainingPlan, symmetric_gradients, train_angles
 from infomech.experiments.runs import RunFolder
 from infomech.losses import symmetric_infonce
 

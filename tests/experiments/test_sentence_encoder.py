@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.experiments import sentence_encoder
-from infomech.experiments.functions import standard_library_functions
-from infomech.experiments.sentence_encoder import SentencePlan, load_sentence_towers, run_sentence_encoder
-from infomech.integrations.encoders import ModelChoice
-from infomech.integrations.loading import load_towers
-from infomech.integrations.sentence_encoders import PACKAGED
+from infomech.embedding.encoders.encoder import ModelChoice
+from infomech.embedding.encoders.loading import load_towers
+from infomech.embedding.encoders.sentence_transformers import PACKAGED
+from infomech.experiments.real import sentence_encoder
+from infomech.experiments.real.functions import standard_library_functions
+from infomech.experiments.real.sentence_encoder import SentencePlan, load_sentence_towers, run_sentence_encoder
 
 
 def test_functions_of_the_standard_library() -> None:
@@ -31,7 +31,7 @@ def test_functions_of_the_standard_library() -> None:
 
 
 def test_a_whole_small_run(tmp_path: Path) -> None:
-    towers = load_towers(ModelChoice("infomech.integrations.loading:letter_counts"), ["text"])
+    towers = load_towers(ModelChoice("infomech.embedding.encoders.loading:letter_counts"), ["text"])
     shares: list[float] = []
     results = run_sentence_encoder(tmp_path, plan=SentencePlan(60, 16), towers=towers, progress=shares.append)
     assert sum(shares) == pytest.approx(1)

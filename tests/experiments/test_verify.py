@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from infomech import InputError
-from infomech.experiments.claims import ClaimResult, Evidence, Picture, Series
-from infomech.experiments.verify import all_claims, plot_claims, render_table, run_claims, to_json
+from infomech.experiments.claims.claim import ClaimResult, Evidence, Picture, Series
+from infomech.experiments.claims.verify import all_claims, plot_claims, render_table, run_claims, to_json
 
 
 def result(*evidence: Evidence) -> ClaimResult:

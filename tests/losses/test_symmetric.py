@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import infomech as im
 from infomech.losses import SymmetricInfoNCE, symmetric_infonce, symmetric_terms
-from infomech.reductions import tiles
+from infomech.reductions.losses import tiles
 
 
 def fresh(*tensors, dtype=torch.float64):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from infomech import InputError
+from infomech._files import dump_json, plain
 from infomech.diagnosis import Estimate
 from infomech.report import SCHEMA_VERSION, Report, read_report_json
-from infomech.report.schema import dump_json, plain
 from infomech.report.view import View
 
 KEYS = ["schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from infomech import InputError
+from infomech._files import write_folder
 from infomech.report import Report
 from infomech.report.report import FILES
-from infomech.report.writing import write_folder
 
 OWNED = ("page.html", "data.json", "figures/a.png", "figures/b.png")
 OLD = {name: f"old {name}".encode() for name in OWNED}

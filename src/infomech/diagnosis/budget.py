@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_temperature
+from .._typing import Progress
 from ..geometry import Cosine, Sphere, log_kernel_volume
 from ..measures import PairedSample
-from ..reductions import BlockedLogSums, Progress
+from ..reductions import BlockedLogSums
 from .estimate import Estimate
 from .sweeps import KernelSweeps, run_sweeps
 from .uncertainty import block_jackknife, quantile_estimate, symmetric_interval

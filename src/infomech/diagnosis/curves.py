@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_temperature
+from .._typing import Progress
 from ..measures import PairedSample
-from ..reductions import GroupedRows, Progress
+from ..reductions import GroupedRows
 from .budget import energy_budget
 from .estimate import Estimate
 from .sweeps import run_sweeps

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_temperature
+from .._typing import Progress
 from ..measures import PairedSample
-from ..reductions import GroupedRows, Progress, cpu_threads, side_by_side
+from ..reductions import GroupedRows, cpu_threads, side_by_side
 from .budget import energy_budget
 from .curves import population_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures

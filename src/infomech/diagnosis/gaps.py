@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from .._typing import Progress
 from ..measures import PairedSample
-from ..reductions import PairSums, Progress
+from ..reductions import PairSums
 from .budget import energy_budget
 from .centering import centering_bias
 from .estimate import Estimate

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import (
     TIE,
@@ -16,7 +17,6 @@ from ..reductions import (
     NearestNeighbours,
     PairFunction,
     PairSums,
-    Progress,
     Queries,
     RankCounts,
     Reduction,

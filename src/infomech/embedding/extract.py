@@ -18,9 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from ..integrations.encoders import Encoder, Modality, Towers
 from .cache import Batch, Cache
 from .devices import resolve_device
+from .encoders.encoder import Encoder, Modality, Towers
 from .sources import Damaged, Sample, Source
 
 Precision = Literal["fp32", "bf16", "fp16"]

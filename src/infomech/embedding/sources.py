@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from .._checks import InputError
-from ..integrations.encoders import Modality
+from .encoders.encoder import Modality
 
 Kind = Literal["coco", "folder", "webdataset", "texts"]
 

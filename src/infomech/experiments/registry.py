@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import InputError
-from . import (
-    barrier,
-    batch_temperature,
-    clip_corruption,
-    coco_pretrained,
-    control,
-    gibbs_wells,
-    gradient_consistency,
-    misalignment,
-    sentence_encoder,
-)
+from .._typing import Progress
+from .angles import batch_temperature, misalignment
+from .barrier import barrier
+from .digits import control
+from .gibbs import wells as gibbs_wells
+from .gradient import consistency as gradient_consistency
 from .options import Options
-from .real_models import run_coco, run_corruption, run_sentences
-
-Progress = Callable[[float], None]
+from .real import clip_corruption, coco_pretrained, sentence_encoder
+from .real.options import run_coco, run_corruption, run_sentences
 
 _MARK = "experiment.json"
 _WORK = ("embeddings", "runs", "parts")  # what a resumable experiment keeps in its folder

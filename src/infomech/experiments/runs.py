@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._checks import InputError
+from .._typing import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-Progress = Callable[[float], None]
 Part = dict[str, NDArray[Any]]
 
 _PARTS = "parts"

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import Scalar
-from ..reductions.tiled_infonce import row_log_sums, row_scores, score_bound
-from ..reductions.tiles import Exclusion, Only, SameGroup
+from ..reductions.losses.infonce import row_log_sums, row_scores, score_bound
+from ..reductions.losses.tiles import Exclusion, Only, SameGroup
 
 Mined = tuple[Tensor, ...]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.tiled_infonce import score_bound
+from ..reductions.losses.infonce import score_bound
 
 
 def checked_inverse_temperature(temperature: float | Tensor, device: torch.device) -> Scalar:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.tiled_infonce import row_log_sums, row_scores
-from ..reductions.tiles import Both, Exclusion, Listed, Nothing, OwnRow
+from ..reductions.losses.infonce import row_log_sums, row_scores
+from ..reductions.losses.tiles import Both, Exclusion, Listed, Nothing, OwnRow
 from ._inputs import (
     check_shapes,
     checked_bound,

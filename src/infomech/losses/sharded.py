@@ -10,7 +10,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .._typing import Rows, Scalar
-from ..reductions.sweeps import (
+from ..reductions.losses.infonce import PairedLogSums, positive_scores
+from ..reductions.losses.passes import (
     Side,
     add_scaled_rows,
     gather,
@@ -20,9 +21,8 @@ from ..reductions.sweeps import (
     scatter,
     scatter_within,
 )
-from ..reductions.tiled_infonce import PairedLogSums, positive_scores
-from ..reductions.tiled_sigmoid import accumulate
-from ..reductions.tiles import (
+from ..reductions.losses.sigmoid import accumulate
+from ..reductions.losses.tiles import (
     Exclusion,
     LogSums,
     Nothing,

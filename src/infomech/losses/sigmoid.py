@@ -9,9 +9,9 @@ from torch.nn.functional import softplus
 
 from .._checks import InputError
 from .._typing import Rows, Scalar
-from ..reductions.tiled_infonce import row_scores
-from ..reductions.tiled_sigmoid import softplus_sum
-from ..reductions.tiles import OwnRow
+from ..reductions.losses.infonce import row_scores
+from ..reductions.losses.sigmoid import softplus_sum
+from ..reductions.losses.tiles import OwnRow
 from ._inputs import (
     check_has_negatives,
     check_paired,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._typing import Rows, Scalar
-from ..reductions.tiled_infonce import PairedLogSums, paired_log_sums
-from ..reductions.tiles import SameGroup
+from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
+from ..reductions.losses.tiles import SameGroup
 from ._inputs import (
     check_has_negatives,
     check_paired,

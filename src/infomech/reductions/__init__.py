@@ -1,11 +1,11 @@
 """Tiled kernel reductions: everything that walks a Gram matrix, without ever holding it."""
 
-from .gram import Progress, Reduction, sweep
-from .kernel_sums import BlockedLogSums, KernelSums
-from .neighbours import NearestNeighbours
-from .pair_sums import Distance, Gaussian, PairFunction, PairSums, ShiftedDistances
-from .ranks import TIE, Queries, RankCounts, expected_hits
-from .rows import GroupedRows, Span
+from .statistics.gram import Reduction, sweep
+from .statistics.kernel_sums import BlockedLogSums, KernelSums
+from .statistics.neighbours import NearestNeighbours
+from .statistics.pair_sums import Distance, Gaussian, PairFunction, PairSums, ShiftedDistances
+from .statistics.ranks import TIE, Queries, RankCounts, expected_hits
+from .statistics.rows import GroupedRows, Span
 from .threads import cpu_threads, side_by_side, torch_threads
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "NearestNeighbours",
     "PairFunction",
     "PairSums",
-    "Progress",
     "Queries",
     "RankCounts",
     "Reduction",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._checks import InputError
+from .._files import Json, check_target, dump_json, write_folder
 from .comparison_table import ComparedReports
 from .report import Report
-from .schema import Json, check_report, dump_json, read_report_json
+from .schema import check_report, read_report_json
 from .view import View
-from .writing import check_target, write_folder
 
 FIGURES = ("tradeoff", "gap", "budget")
 FILES = (

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .._files import Json, plain
 from ..diagnosis import Estimate
-from .schema import SCHEMA_VERSION, Json, plain
+from .schema import SCHEMA_VERSION
 from .view import RECALLS, SIDES, View
 from .words import BUDGET, GAP, GEOMETRY, Measure, measure
 

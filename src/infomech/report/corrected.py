@@ -9,10 +9,9 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
+from .._files import Json, check_target, dump_json, plain, write_folder
 from ..corrections import Score, Scored
-from .schema import Json, dump_json, plain
 from .words import with_error
-from .writing import check_target, write_folder
 
 FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
 SHOWN = {

@@ -8,11 +8,11 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._files import Files, Json, check_target, dump_json, write_folder
+from .._typing import Progress
 from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, examine
-from ..reductions import Progress
-from .schema import Json, dump_json, report_dict
+from .schema import report_dict
 from .view import View
-from .writing import Files, check_target, write_folder
 
 FIGURES = ("budget", "gap", "similarity", "map", "spectra", "effective_negatives", "retrieval")
 WITH_CURVES = (*FIGURES, "curves")

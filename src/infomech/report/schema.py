@@ -3,44 +3,15 @@
 import json
 import math
 import os
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .._checks import InputError
+from .._files import Json, plain
 from ..diagnosis import Diagnosis, Estimate
 
 SCHEMA_VERSION = 1
 REPORT_KEYS = ("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
-
-Json = dict[str, Any]
-
-
-def plain(value: Any) -> Any:
-    """Data classes, arrays and numbers as JSON knows them; what is not finite becomes None.
-
-    >>> plain({"loss": Estimate(1.0, float("nan"), 0.5, 2.0), "shape": (2, 3)})
-    {'loss': {'value': 1.0, 'stderr': None, 'low': 0.5, 'high': 2.0}, 'shape': [2, 3]}
-    """
-    if isinstance(value, Estimate):
-        return {key: plain(number) for key, number in value.to_dict().items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
 
 
 def report_dict(diagnosis: Diagnosis) -> Json:
@@ -56,12 +27,6 @@ def report_dict(diagnosis: Diagnosis) -> Json:
         "provenance": plain(diagnosis.provenance),
     }
     return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
-
-
-def dump_json(content: Any) -> bytes:
-    """Strict JSON, readable by people: no NaN, no Infinity."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", errors="replace")
 
 
 def is_estimate(value: Any) -> bool:
@@ -125,10 +90,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Json",
     "check_report",
-    "dump_json",
     "estimate_from",
     "is_estimate",
-    "plain",
     "read_report_json",
     "report_dict",
 ]

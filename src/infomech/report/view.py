@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import InputError
+from .._files import Json
 from ..diagnosis import Estimate
-from .schema import Json, estimate_from, is_estimate
+from .schema import estimate_from, is_estimate
 from .words import BUDGET, GAP, GEOMETRY, Measure, measure
 
 RECALLS = (1, 5, 10)

@@ -1,0 +1,1 @@
+"""Latent-angle misalignment (Fig. 2b, 5)."""

@@ -1,0 +1,1 @@
+"""The dynamics that keep a gap open."""

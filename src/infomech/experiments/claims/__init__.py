@@ -1,0 +1,1 @@
+"""The claims of the theory, T1 to T13, measured."""

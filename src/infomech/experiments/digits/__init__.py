@@ -1,0 +1,1 @@
+"""The halves of handwritten digits: control and corruption."""

@@ -1,0 +1,1 @@
+"""Particles and Gibbs laws on the sphere (Fig. 2a, 4)."""

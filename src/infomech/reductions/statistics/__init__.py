@@ -1,0 +1,1 @@
+"""One sweep over the tiles of a Gram matrix, many statistics."""
