@@ -1,0 +1,146 @@
+"""The command line: how commands are registered and fail, and the options that they share."""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="infomech",
+    help="What is my contrastive loss made of, how large is my modality gap, and what can I do about it?",
+    epilog="Start with: infomech demo. Exit codes: 0 fine, 1 a serious finding or a failed claim, 2 unusable input.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FILES = "numpy .npy or .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards; FILE::KEY names an array"
+
+First = Annotated[str, typer.Argument(metavar="X", help=f"Embeddings of the first modality: {_FILES}.")]
+Second = Annotated[str, typer.Argument(metavar="Y", help="Embeddings of the second modality, likewise.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", "-t", help="Temperature tau of the loss: 1 / logit scale. CLIP ends at 0.01.")
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows that belong together: (p, 2) row numbers as .npy or two columns of CSV, from 0. "
+        "By default row i of X belongs to row i of Y.",
+        rich_help_panel="What the rows mean",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="A label for each row of X, for the map: a line each, or .npy.", rich_help_panel="What the rows mean"
+    ),
+]
+Names = Annotated[
+    str, typer.Option(help="Names of the two modalities, for people.", rich_help_panel="What the rows mean")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Batch size of your training; judged against the temperature.", rich_help_panel="What the rows mean"
+    ),
+]
+Normalize = Annotated[
+    bool | None,
+    typer.Option(
+        "--normalize/--no-normalize",
+        help="Bring rows to unit length, or refuse those that are not; by default they are, and a note says so.",
+        rich_help_panel="What the rows mean",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
+
+
+def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command of which every failure ends in one line on the error stream and an exit code."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def guarded(*args: Any, **options: Any) -> None:
+            try:
+                function(*args, **options)
+                sys.stdout.flush()
+            except KeyboardInterrupt:
+                raise failure("interrupted; what was complete before is still there", 130) from None
+            except BrokenPipeError:  # the reader has seen enough: head, say
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except Exception as error:
+                from .._checks import InfomechError
+
+                if isinstance(error, InfomechError):
+                    raise failure(str(error), 2) from None
+                if isinstance(error, OSError):
+                    reason = f"{error.filename or 'the output'}: {error.strerror or error}"
+                    raise failure(f"{reason}; what was there before is untouched", 2) from None
+                raise
+
+        app.command(help=_flowing(inspect.getdoc(function) or ""), epilog=f"Example: {example}")(guarded)
+        return guarded
+
+    return register
+
+
+def _flowing(text: str) -> str:
+    """A docstring for a terminal of any width: a paragraph in one line, the items of a list each in its own."""
+    paragraphs = (re.sub(r"\n(?!- )\s*", " ", paragraph) for paragraph in text.split("\n\n"))
+    return "\n\n".join(paragraphs)
+
+
+def failure(message: str, code: int) -> typer.Exit:
+    """One line on the error stream, and the exit that follows."""
+    sys.stderr.write(f"infomech: {message}\n")
+    return typer.Exit(code)
+
+
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = None,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; see `_command` for how failures end."""
+    app(args=None if arguments is None else list(arguments))
+    raise SystemExit(0)  # typer exits by itself; this line tells type checkers so
+
+
+__all__ = [
+    "AsJson",
+    "BatchSize",
+    "First",
+    "Labels",
+    "Names",
+    "Normalize",
+    "Overwrite",
+    "Pairs",
+    "Second",
+    "Seed",
+    "Temperature",
+    "app",
+    "command",
+    "failure",
+    "main",
+]
