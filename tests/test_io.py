@@ -190,7 +190,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match=r"cannot write .*x\.npy: No space left on device; free some space"):
         write_embeddings(path, 2 * ROWS)
     monkeypatch.undo()
     assert torch.equal(read_embeddings(path), ROWS)

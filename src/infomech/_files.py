@@ -1,19 +1,28 @@
-"""Files that are written whole or not at all, and what JSON knows of numbers."""
+"""Files that are written whole or not at all, what JSON knows of numbers, and what a run was made with."""
 
 import json
 import math
 import os
+import platform
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import torch
 
 from ._checks import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: go without locks
+    fcntl = None  # type: ignore[assignment]
 
 Files = Iterable[tuple[str, bytes]]
 Json = dict[str, Any]
@@ -56,7 +65,7 @@ def write_folder(
     target = Path(folder)
     check_target(target, owned=owned, what=what, overwrite=overwrite)
     try:
-        with _made_parents(target), _stage_beside(target) as stage:
+        with _made_parents(target), _locked(target, what), _stage_beside(target) as stage:
             names = _fill(stage, files)
             if target.is_dir():
                 _swap_files(stage / "new", target, names, set(owned) - set(names), stage / "old")
@@ -107,8 +116,13 @@ def _made_parents(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _stage_beside(target: Path) -> Iterator[Path]:
-    """A hidden sibling on the same file system, so that a rename is enough; gone at the end, whatever happens."""
-    stage = target.parent / f".{target.name}-{secrets.token_hex(6)}"
+    """A hidden sibling on the same file system, so that a rename is enough; gone at the end, whatever happens.
+
+    The caller holds the target's lock: other stages of this target were left by a process that was killed.
+    """
+    for stray in _strays(target):
+        shutil.rmtree(stray, ignore_errors=True)
+    stage = _hidden(target)
     try:
         stage.mkdir()
         (stage / "new").mkdir()
@@ -116,6 +130,143 @@ def _stage_beside(target: Path) -> Iterator[Path]:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _locked(target: Path, what: str) -> Iterator[None]:
+    """Keep a second process from writing to the same place; the lock ends with the process that holds it."""
+    if fcntl is None:
+        yield
+        return
+    path = target.parent / f".{target.name}{_MARK}lock"
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(handle):
+                raise InputError(
+                    f"another process is writing a {what} to {target}; wait for it, or choose another folder"
+                )
+            if _is_at(handle, path):  # and not one that its holder has just removed
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(handle)
+
+
+_MARK = ".infomech-"  # in the hidden names of what is not complete
+
+
+def _hidden(target: Path) -> Path:
+    return target.parent / f".{target.name}{_MARK}{secrets.token_hex(6)}"
+
+
+def _strays(target: Path) -> list[Path]:
+    """Hidden siblings of the target with our mark, but for its lock."""
+    start = f".{target.name}{_MARK}"
+    found = [target.parent / name for name in os.listdir(target.parent) if name.startswith(start)]
+    return [path for path in found if path.name != f"{start}lock"]
+
+
+def _try_lock(handle: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (os.fstat(handle).st_dev, os.fstat(handle).st_ino)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` when all went well, and goes otherwise.
+
+    What a killed process left beside the same path is removed; what another process is writing there is not.
+
+    Args:
+        path: its folder must exist.
+        durable: wait until the content has reached the disk.
+
+    Raises:
+        OSError: if it cannot be written; `path` is then as it was.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as base:
+    ...     with replacing(Path(base, "a.txt")) as file:
+    ...         _ = file.write(b"whole")
+    ...     Path(base, "a.txt").read_bytes()
+    b'whole'
+    """
+    target = Path(path)
+    for stray in _strays(target):
+        _remove_unlocked(stray)
+    new, file, lock = _open_hidden(target)
+    try:
+        with file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(new, target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _open_hidden(target: Path) -> tuple[Path, IO[bytes], int | None]:
+    """A new hidden file, open, and a handle that holds its lock after it is closed."""
+    while True:
+        new = _hidden(target)
+        file = new.open("xb")
+        if fcntl is None:
+            return new, file, None
+        _try_lock(file.fileno())
+        if _is_at(file.fileno(), new):  # no other process took it for a stray before it was locked
+            return new, file, os.dup(file.fileno())
+        file.close()
+
+
+def _remove_unlocked(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            if fcntl is not None and _try_lock(file.fileno()):
+                path.unlink(missing_ok=True)
+    except OSError:  # gone already, or a folder: not ours to remove
+        return
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file as a whole, or leave it as it was.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """What to say of a file that cannot be written."""
+    return InputError(f"cannot write {path}: {error.strerror or error}; free some space or name another folder")
 
 
 def _fill(stage: Path, files: Files) -> list[str]:
@@ -166,16 +317,16 @@ def _remove_empty(folder: Path) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Data classes, arrays and numbers as JSON knows them; what is not finite becomes None.
+    """Data classes, arrays, tensors and numbers as JSON knows them; what is not finite becomes None.
 
     >>> plain({"loss": float("nan"), "shape": (2, 3)})
     {'loss': None, 'shape': [2, 3]}
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | torch.Tensor):
         return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
@@ -194,4 +345,35 @@ def dump_json(content: Any) -> bytes:
     return (text + "\n").encode("utf-8", errors="replace")
 
 
-__all__ = ["Files", "Json", "check_target", "dump_json", "plain", "write_folder"]
+_VERSIONS = {"torch": "torch", "numpy": "numpy", "scipy": "scipy", "scikit_learn": "scikit-learn"}
+
+
+def environment() -> Json:
+    """What a run was made with: versions, system, cores, threads, and when.
+
+    >>> sorted(environment())[:4]
+    ['cores', 'created', 'infomech', 'numpy']
+    """
+    return {
+        "infomech": metadata.version("infomech"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{key: metadata.version(name) for key, name in _VERSIONS.items()},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+    }
+
+
+__all__ = [
+    "Files",
+    "Json",
+    "check_target",
+    "dump_json",
+    "environment",
+    "plain",
+    "replacing",
+    "unwritable",
+    "write_file",
+    "write_folder",
+]

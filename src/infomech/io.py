@@ -6,7 +6,6 @@ Pickles are refused, inside other formats too: loading one runs whatever code it
 
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._checks import InputError, check_rows
+from ._files import replacing, unwritable
 
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards"
 
@@ -85,17 +85,18 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
 
 
 def write_embeddings(path: str | os.PathLike[str], rows: Tensor) -> None:
-    """Write a matrix as ``.npy``; the file appears whole or not at all."""
+    """Write a matrix as ``.npy``; the file appears whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
             np.save(file, rows.detach().cpu().numpy(), allow_pickle=False)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _read_folder(path: Path) -> Tensor:

@@ -347,18 +347,18 @@ def test_a_folder_with_other_files_and_a_second_writer(tmp_path: Path) -> None:
 def test_no_space_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source([datasets.image_folder(tmp_path / "folder")])
     whole = extract(source, towers(), tmp_path / "whole", options=ExtractOptions(batch_size=2))
-    real, written = Path.write_bytes, []
+    real, written = os.replace, []
 
-    def full(self: Path, content: bytes) -> int:
-        written.append(self)
-        if len(written) == 3:
-            real(self, content[:10])
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
-        return real(self, content)
+    def full(new: Path, target: Path) -> None:
+        written.append(target)
+        if len(written) == 4:  # the manifest, two batches, and then
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        real(new, target)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(im.InputError, match="No space left on device; free some space"):
         extract(source, towers(), tmp_path / "out", options=ExtractOptions(batch_size=2))
+    assert not list((tmp_path / "out").rglob(".*infomech*"))
     again = extract(source, towers(), tmp_path / "out", options=ExtractOptions(batch_size=2))
     assert again.computed == 9 - 4
     assert tree(tmp_path / "out") == tree(whole.folder)

@@ -6,8 +6,6 @@ the last of its files, is there. Nothing in the folder depends on when or in how
 """
 
 import json
-import os
-import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .._checks import InputError
+from .._files import replacing
 
 FORMAT = 1
 OWNED = ("manifest.json", "pairs.npy", "keys.txt", "batches", "shards", ".lock")
@@ -90,7 +89,7 @@ class Cache:
                     )
         for name in ("batches", "shards"):
             (self.folder / name).mkdir(exist_ok=True)
-        for stray in [*self.folder.rglob(".new-*")]:  # of a process that was killed while it wrote
+        for stray in [*self.folder.rglob(".*.infomech-*")]:  # of a process that was killed while it wrote
             stray.unlink(missing_ok=True)
 
     @contextmanager
@@ -126,12 +125,6 @@ class Cache:
             else:
                 path.unlink(missing_ok=True)
 
-    @property
-    def complete(self) -> bool:
-        """Whether everything was extracted."""
-        manifest = self._manifest()
-        return bool(manifest and manifest["complete"])
-
     def manifest(self) -> dict[str, Any]:
         """The manifest: the key, whether all is there, and the totals."""
         found = self._manifest()
@@ -156,9 +149,8 @@ class Cache:
             "content": batch.content,
             "crc": [_crc(batch.x), _crc(batch.y)],
         }
-        target = self._batch_file(index)
-        with _replacing(target) as name:
-            Path(name).write_bytes(save({"x": batch.x, "y": batch.y}, metadata={"batch": json.dumps(content)}))
+        with replacing(self._batch_file(index)) as file:
+            file.write(save({"x": batch.x, "y": batch.y}, metadata={"batch": json.dumps(content)}))
 
     def merge(self, shard: int, batches: int) -> dict[str, Any]:
         """Write the files of a shard from its batches, if that was not done before; returns its record."""
@@ -174,10 +166,8 @@ class Cache:
                 path = self.folder / f"{name}_emb" / f"{name}_emb_{shard:05d}.npy"
                 if tensors:
                     path.parent.mkdir(exist_ok=True)
-                    with _replacing(path) as new, open(new, "wb") as file:
+                    with replacing(path, durable=True) as file:
                         np.save(file, torch.cat(tensors).numpy(), allow_pickle=False)
-                        file.flush()
-                        os.fsync(file.fileno())
             record = {
                 "contents": [part.content for part in whole],
                 "counts": [c for part in whole for c in part.counts],
@@ -193,11 +183,11 @@ class Cache:
         """Write the pair index, the keys and the final manifest."""
         counts = np.asarray([c for r in records for c in r["counts"]], dtype=np.int64)
         pairs = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(counts.sum())], axis=1)
-        with _replacing(self.folder / "pairs.npy") as new, open(new, "wb") as file:
+        with replacing(self.folder / "pairs.npy") as file:
             np.save(file, pairs, allow_pickle=False)
         keys = [" ".join(str(k).split()) for r in records for k in r["keys"]]
-        with _replacing(self.folder / "keys.txt") as new:
-            Path(new).write_text("".join(f"{k}\n" for k in keys), encoding="utf-8", errors="replace")
+        with replacing(self.folder / "keys.txt") as file:
+            file.write("".join(f"{k}\n" for k in keys).encode("utf-8", errors="replace"))
         manifest = {"key": self.key, "complete": True, **totals}
         shutil.rmtree(self.folder / "batches", ignore_errors=True)
         self._write_json("manifest.json", manifest)
@@ -242,20 +232,8 @@ class Cache:
         return Batch(x, y, content["counts"], content["keys"], skipped, content["content"])
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        with _replacing(self.folder / name) as new:
-            Path(new).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[str]:
-    """A name beside the target to write to; it takes the target's place when all went well, and goes otherwise."""
-    new = target.with_name(f".new-{secrets.token_hex(6)}-{target.name}")
-    try:
-        yield str(new)
-        os.replace(new, target)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+        with replacing(self.folder / name) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def _crc(tensor: Tensor) -> int:

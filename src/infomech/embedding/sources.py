@@ -16,7 +16,6 @@ from .encoders.encoder import Modality
 Kind = Literal["coco", "folder", "webdataset", "texts"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-TEXT_SUFFIXES = (".txt", ".text")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_path", "filepath", "path", "file")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description")
