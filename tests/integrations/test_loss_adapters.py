@@ -6,9 +6,7 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.integrations.metric_learning import LabelledInfoNCE
-from infomech.integrations.open_clip import OpenClipLoss, OpenClipSigmoidLoss
-from infomech.integrations.sentence_transformers import SentenceSymmetricInfoNCE
+from infomech.integrations import LabelledInfoNCE, OpenClipLoss, OpenClipSigmoidLoss, SentenceSymmetricInfoNCE
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
