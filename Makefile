@@ -48,7 +48,7 @@ $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.base
 $(CLIP_VENV)/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "infomech needs Python 3.11, 3.12 or 3.13 with venv; none was found on the path" >&2; exit 1; }
 	test -x $(CLIP_VENV)/bin/python || $(PYTHON) -m venv $(CLIP_VENV)
-	{ grep -v '^torch==' constraints.txt; echo torch==2.15.0; } > $(CLIP_VENV)/constraints.txt
+	{ grep -v '^torch==' constraints.txt; printf 'torch==2.14.1\ntorchvision==0.29.1\n'; } > $(CLIP_VENV)/constraints.txt
 	$(CLIP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CLIP_VENV)/constraints.txt \
 		torch torchvision -e '.[test,clip]'
 	@touch $@
