@@ -44,6 +44,18 @@ def test_report_and_compare(files: tuple[str, str], tmp_path: Path, capsys: pyte
     assert (tmp_path / "both" / "compare.html").exists()
 
 
+def test_a_saved_report_or_two_files(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("report", *files, "--from", str(tmp_path), "-o", str(tmp_path / "three")) == 2
+    assert "both embeddings and --from are given" in capsys.readouterr().err
+    assert run("report", "-o", str(tmp_path / "three")) == 2
+    assert "no files are given" in capsys.readouterr().err
+    assert run("doctor", files[0]) == 2
+    assert "only" in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()
+
+
 def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(tmp_path.iterdir())
     assert run("doctor", *files, "-t", "0.1", "--strict") == 0

@@ -10,7 +10,7 @@ import torch
 import infomech as im
 import naive
 from cases import captions
-from infomech.diagnosis import examine
+from infomech.diagnosis import Settings, examine
 from infomech.diagnosis.centering import centering_bias
 from infomech.diagnosis.frechet import _nuclear, _transports
 from infomech.diagnosis.gaps import gap
@@ -136,7 +136,7 @@ def test_centroids_and_relative_gap() -> None:
 
 def test_the_geometry_within_the_modalities_stands_beside_the_gap() -> None:
     x, y, pairs = captions()
-    measured, whole = gap(x, y, pairs=pairs), examine(x, y, pairs=pairs)
+    measured, whole = gap(x, y, pairs=pairs), examine(x, y, Settings(temperature=0.07, pairs=pairs))
     for side in "xy":
         for name, estimate in whole.geometry[side].items():
             assert measured[f"{name}_{side}"] == estimate
@@ -251,7 +251,7 @@ def test_retrieval_at_chance_when_everything_ties() -> None:
 
 def test_neighbour_mixing_and_hubness() -> None:
     x, y, pairs = captions(groups=50)
-    report = examine(x, y, pairs=pairs)
+    report = examine(x, y, Settings(temperature=0.07, pairs=pairs))
     sample = PairedSample.from_embeddings(x, y, pairs=pairs)
     rows = torch.cat([sample.x.values, sample.y.values])
     groups = torch.cat([sample.x.groups, sample.y.groups])
@@ -274,7 +274,7 @@ def test_neighbour_mixing_and_hubness() -> None:
 def test_geometry_of_one_modality() -> None:
     x, y, pairs = captions(groups=50)
     e = naive.expand(x, y, pairs)
-    measured = examine(x, y, pairs=pairs).geometry["y"]
+    measured = examine(x, y, Settings(temperature=0.07, pairs=pairs)).geometry["y"]
     assert measured["mean_cosine"].value == pytest.approx(float((e.y @ e.y.T)[e.others].mean()), rel=1e-9)
     squared = (e.y[:, None] - e.y[None]).square().sum(-1)
     uniformity = math.log(float(torch.exp(-2 * squared)[e.others].mean()))

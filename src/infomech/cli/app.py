@@ -22,8 +22,8 @@ app = typer.Typer(
 
 _FILES = "numpy .npy or .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards; FILE::KEY names an array"
 
-First = Annotated[str, typer.Argument(metavar="X", help=f"Embeddings of the first modality: {_FILES}.")]
-Second = Annotated[str, typer.Argument(metavar="Y", help="Embeddings of the second modality, likewise.")]
+First = Annotated[str | None, typer.Argument(metavar="X", help=f"Embeddings of the first modality: {_FILES}.")]
+Second = Annotated[str | None, typer.Argument(metavar="Y", help="Embeddings of the second modality, likewise.")]
 Temperature = Annotated[
     float, typer.Option("--temperature", "-t", help="Temperature tau of the loss: 1 / logit scale. CLIP ends at 0.01.")
 ]

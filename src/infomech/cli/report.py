@@ -24,14 +24,19 @@ from .show import print_findings, print_json, progress_bar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..diagnosis import Settings
     from ..report import Report
 
 
 @command("infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096")
 def report(
-    x: First,
-    y: Second,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that the report is written to.")],
+    x: First = None,
+    y: Second = None,
+    saved: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Draw a saved report again, without the embeddings."),
+    ] = None,
     temperature: Temperature = 0.07,
     pairs: Pairs = None,
     labels: Labels = None,
@@ -53,10 +58,26 @@ def report(
     what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
     plain words. Every number has a standard error and a 95% interval.
     """
+    from .._checks import InputError
     from ..report import Report
 
     Report.check_folder(out, overwrite=overwrite)
-    result = diagnose_files(x, y, temperature, pairs, labels, names, batch_size, normalize, seed, curves=curves)
+    if saved is not None:
+        if x is not None:
+            raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
+        result: Report = Report.load(saved)  # type: ignore[attr-defined]
+    else:
+        settings = read_settings(
+            temperature=temperature,
+            pairs=pairs,
+            labels=labels,
+            names=names,
+            batch_size=batch_size,
+            normalize=normalize,
+            seed=seed,
+            curves=curves,
+        )
+        result = diagnose_files(*two_files(x, y), settings)
     page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         print_json(result.to_dict())
@@ -67,8 +88,8 @@ def report(
 
 @command("infomech doctor image.npy text.npy -t 0.01 --strict")
 def doctor(
-    x: First,
-    y: Second,
+    x: First = None,
+    y: Second = None,
     temperature: Temperature = 0.07,
     pairs: Pairs = None,
     names: Names = "x,y",
@@ -82,7 +103,10 @@ def doctor(
 
     Exit code 0; with --strict, 1 if a finding is serious, so that a training pipeline can stop on it.
     """
-    result = diagnose_files(x, y, temperature, pairs, None, names, batch_size, normalize, seed)
+    settings = read_settings(
+        temperature=temperature, pairs=pairs, names=names, batch_size=batch_size, normalize=normalize, seed=seed
+    )
+    result = diagnose_files(*two_files(x, y), settings)
     if as_json:
         print_json(result.to_dict()["findings"])
     else:
@@ -120,8 +144,6 @@ def compare(
 
 @command("infomech correct image.npy text.npy --method mean-removal -o corrected")
 def correct(
-    x: First,
-    y: Second,
     method: Annotated[
         str,
         typer.Option(
@@ -132,6 +154,8 @@ def correct(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")],
+    x: First = None,
+    y: Second = None,
     temperature: Temperature = 0.07,
     pairs: Pairs = None,
     names: Names = "x,y",
@@ -150,7 +174,7 @@ def correct(
 
     check_corrected(out, overwrite=overwrite)
     both = _two_names(names)
-    embeddings = [_read(file) for file in (x, y)]
+    embeddings = [_read(file) for file in two_files(x, y)]
     with progress_bar("Correcting and scoring") as step:
         scored = score_corrections(
             *embeddings,
@@ -172,39 +196,51 @@ def correct(
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 
-def diagnose_files(
-    x: str,
-    y: str,
-    temperature: float,
-    pairs: str | None,
-    labels: str | None,
-    names: str,
-    batch_size: int | None,
-    normalize: bool | None,
-    seed: int,
+def read_settings(
     *,
+    temperature: float,
+    pairs: str | None = None,
+    labels: str | None = None,
+    names: str = "x,y",
+    batch_size: int | None = None,
+    normalize: bool | None = None,
+    seed: int = 0,
     curves: bool = False,
-) -> "Report":
-    """Read, diagnose, and show how far it is."""
+) -> "Settings":
+    """What the options of a command line ask for; files of pairs and labels are read here."""
+    from ..diagnosis import Settings
     from ..io import read_labels, read_pairs
-    from ..report import diagnose
 
-    both = _two_names(names)
-    embeddings = [_read(file) for file in (x, y)]
-    index = None if pairs is None else read_pairs(pairs)
+    return Settings(
+        temperature=temperature,
+        pairs=None if pairs is None else read_pairs(pairs),
+        labels=None if labels is None else read_labels(labels),
+        names=_two_names(names),
+        batch_size=batch_size,
+        normalize=normalize,
+        seed=seed,
+        curves=curves,
+    )
+
+
+def two_files(x: str | None, y: str | None) -> tuple[str, str]:
+    """Both files, or one line that says what is missing."""
+    from .._checks import InputError
+
+    if x is None or y is None:
+        given = "no files are given" if x is None else f"only {x} is given"
+        raise InputError(f"{given}; name the embeddings of both modalities")
+    return x, y
+
+
+def diagnose_files(x: str, y: str, settings: "Settings") -> "Report":
+    """Read, diagnose, and show how far it is."""
+    from ..diagnosis import examine
+    from ..report import Report
+
+    embeddings = _read(x), _read(y)
     with progress_bar("Walking the Gram matrices") as step:
-        return diagnose(
-            *embeddings,
-            temperature=temperature,
-            pairs=index,
-            labels=None if labels is None else read_labels(labels),
-            names=both,
-            batch_size=batch_size,
-            normalize=normalize,
-            seed=seed,
-            curves=curves,
-            progress=step,
-        )
+        return Report(examine(*embeddings, settings, progress=step))
 
 
 def _two_names(names: str) -> tuple[str, str]:

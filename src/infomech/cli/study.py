@@ -32,6 +32,8 @@ def demo(
     with the symmetric InfoNCE of CLIP; the second adds 3/4 of the batch's cross-modal divergence, the critical weight.
     Held-out embeddings are written as .npy files, and the commands 'report' and 'compare' do the rest. About a minute.
     """
+    from ..diagnosis import Settings
+    from ..io import read_labels
     from ..report import Comparison, Report
 
     weights = {"clip": 0.0, "closed": 0.75}
@@ -41,10 +43,14 @@ def demo(
     _train_demo(out, weights, steps=steps, seed=seed)
     for name in weights:
         data = out / "embeddings" / name
-        left, right = str(data / "left.npy"), str(data / "right.npy")
-        result = diagnose_files(
-            left, right, 0.07, None, str(data / "labels.npy"), "left half,right half", 256, None, seed
+        settings = Settings(
+            temperature=0.07,
+            labels=read_labels(data / "labels.npy"),
+            names=("left half", "right half"),
+            batch_size=256,
+            seed=seed,
         )
+        result = diagnose_files(str(data / "left.npy"), str(data / "right.npy"), settings)
         result.save(out / f"report-{name}", overwrite=overwrite)
     from ..report import compare as compare_reports
 

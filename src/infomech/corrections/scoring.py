@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from ..diagnosis import Diagnosis, Estimate, examine
+from ..diagnosis import Diagnosis, Estimate, Settings, examine
 from ..measures import PairedSample
 from .base import Correction
 from .shifts import CentroidShift, MeanAndScale, MeanRemoval
@@ -102,7 +102,7 @@ def score_corrections(
     step = 1 / (len(corrections) + 1)
 
     def score(method: str, rows: tuple[Tensor, Tensor]) -> Score:
-        found: Diagnosis = examine(*rows, temperature=temperature, pairs=held_out[2], seed=seed)
+        found: Diagnosis = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
         if progress is not None:
             progress(step)
         return Score(method, found.gap, found.retrieval)

@@ -7,5 +7,17 @@ from .examine import examine
 from .findings import Finding
 from .gaps import gap
 from .inputs import Inputs
+from .settings import Settings
 
-__all__ = ["Diagnosis", "EnergyBudget", "Estimate", "Finding", "Inputs", "Pictures", "decompose", "examine", "gap"]
+__all__ = [
+    "Diagnosis",
+    "EnergyBudget",
+    "Estimate",
+    "Finding",
+    "Inputs",
+    "Pictures",
+    "Settings",
+    "decompose",
+    "examine",
+    "gap",
+]

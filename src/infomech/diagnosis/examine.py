@@ -1,20 +1,15 @@
 """Everything at once: three sweeps, and all numbers, findings and pictures that follow."""
 
-import os
-import platform
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
-import scipy
-import sklearn
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError
+from .._files import environment
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
@@ -27,6 +22,7 @@ from .gaps import gap_measures, with_divergence
 from .inputs import Inputs
 from .moments import halved_moments
 from .retrieval import retrieval_scores
+from .settings import Settings
 from .spectrum import side_geometry
 from .sweeps import GapSweeps, KernelSweeps, run_sweeps
 
@@ -37,32 +33,14 @@ _BINS = 80
 
 
 def examine(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
-    *,
-    temperature: float = 0.07,
-    pairs: Int[Tensor, "p 2"] | None = None,
-    labels: Sequence[object] | None = None,
-    names: tuple[str, str] = ("x", "y"),
-    batch_size: int | None = None,
-    normalize: bool | None = None,
-    seed: int = 0,
-    curves: bool = False,
-    progress: Progress | None = None,
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], settings: Settings, *, progress: Progress | None = None
 ) -> Diagnosis:
     """The energy budget, the gap, geometry, retrieval and findings of paired embeddings, from one sweep each.
 
     Args:
         x: (n, d) embeddings of the first modality.
         y: (m, d) embeddings of the second.
-        temperature: tau of the loss.
-        pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
-        labels: n labels, one for each row of x, that colour the map.
-        names: of the two modalities, for people.
-        batch_size: that the model is trained with; judged in the findings.
-        normalize: see `PairedSample.from_embeddings`.
-        seed: of the order of groups, the control, and the samples shown in figures.
-        curves: whether the curves over temperature and batch size are wanted, too (`population_curves`).
+        settings: temperature, pairs and all else that can be chosen.
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -74,12 +52,10 @@ def examine(
     Source: E1 to E7.
     """
     started = time.perf_counter()
-    check_temperature(temperature)
+    temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
     if labels is not None and len(labels) != len(x):
         raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
-    if batch_size is not None and batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sample = PairedSample.from_embeddings(x, y, pairs=settings.pairs, normalize=settings.normalize, seed=seed)
     main = 0.5 if curves else 1.0
     shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, ranks=True, seed=seed, progress=shares)
@@ -102,7 +78,7 @@ def examine(
     )
     gap = with_divergence(gap, budget.divergence_sym)
     geometry = {"x": side_x.measures, "y": side_y.measures}
-    inputs = _inputs(sample, names=names, temperature=temperature, batch_size=batch_size)
+    inputs = _inputs(sample, settings)
     findings = find(Evidence(inputs, budget, gap, geometry, retrieval))
     pictures = _pictures(
         sample, kernels, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
@@ -121,11 +97,11 @@ def _scaled(progress: Progress, factor: float) -> Progress:
     return lambda share: progress(share * factor)
 
 
-def _inputs(sample: PairedSample, *, names: tuple[str, str], temperature: float, batch_size: int | None) -> Inputs:
+def _inputs(sample: PairedSample, settings: Settings) -> Inputs:
     given_x, given_y = sample.given_x, sample.given_y
     return Inputs(
-        name_x=names[0],
-        name_y=names[1],
+        name_x=settings.names[0],
+        name_y=settings.names[1],
         rows_x=len(given_x),
         rows_y=len(given_y),
         unpaired_x=len(given_x) - len(sample.x),
@@ -134,8 +110,8 @@ def _inputs(sample: PairedSample, *, names: tuple[str, str], temperature: float,
         groups=sample.groups,
         dim=sample.dim,
         dtype=str(given_x.dtype).removeprefix("torch."),
-        temperature=temperature,
-        batch_size=batch_size,
+        temperature=settings.temperature,
+        batch_size=settings.batch_size,
         normalized=sample.normalized,
         norm_range_x=(float(sample.norms_x.min()), float(sample.norms_x.max())),
         norm_range_y=(float(sample.norms_y.min()), float(sample.norms_y.max())),
@@ -229,22 +205,13 @@ def _map(
 
 def _provenance(sample: PairedSample, gap: GapSweeps, *, seed: int, seconds: float) -> dict[str, str | float | int]:
     return {
-        "infomech": version("infomech"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **environment(),
         "seconds": round(seconds, 3),
         "seed": seed,
         "blocks": sample.blocks,
         "mmd_bandwidth": gap.bandwidth,
         "tile_dtype": str(sample.x.values.dtype).removeprefix("torch."),
         "device": str(sample.x.values.device),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count() or 0,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "scikit_learn": str(sklearn.__version__),
-        "system": f"{platform.system()} {platform.machine()}",
     }
 
 

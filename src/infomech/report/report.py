@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._files import Files, Json, check_target, dump_json, write_folder
 from .._typing import Progress
-from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, examine
+from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Settings, examine
 from .schema import report_dict
 from .view import View
 
@@ -161,21 +161,17 @@ def diagnose(
     >>> sorted(report.to_dict())[:4]
     ['budget', 'findings', 'gap', 'geometry']
     """
-    return Report(
-        examine(
-            x,
-            y,
-            temperature=temperature,
-            pairs=pairs,
-            labels=labels,
-            names=names,
-            batch_size=batch_size,
-            normalize=normalize,
-            seed=seed,
-            curves=curves,
-            progress=progress,
-        )
+    settings = Settings(
+        temperature=temperature,
+        pairs=pairs,
+        labels=labels,
+        names=names,
+        batch_size=batch_size,
+        normalize=normalize,
+        seed=seed,
+        curves=curves,
     )
+    return Report(examine(x, y, settings, progress=progress))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

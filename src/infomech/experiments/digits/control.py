@@ -12,7 +12,7 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from ...diagnosis import examine
+from ...diagnosis import Settings, examine
 from ...reductions import torch_threads
 from ..runs import Part, RunFolder
 from .halves import TwoTower, load_halves
@@ -113,7 +113,8 @@ def score(model: TwoTower, test_x: Tensor, test_y: Tensor) -> dict[str, float]:
 
     The divergence is the plain one, that the loss weighs; recall is the mean of both directions.
     """
-    found = examine(model.embed_x(test_x).double(), model.embed_y(test_y).double(), temperature=TEMPERATURE)
+    rows = model.embed_x(test_x).double(), model.embed_y(test_y).double()
+    found = examine(*rows, Settings(temperature=TEMPERATURE))
     recall = {
         k: sum(found.retrieval[f"{direction}_recall_at_{k}"].value for direction in ("x_to_y", "y_to_x")) / 2
         for k in (1, 5, 10)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ..._checks import InputError
-from ...diagnosis import examine
+from ...diagnosis import Settings, examine
 from ...embedding import ExtractOptions, extract, open_coco
 from ...embedding.encoders.encoder import ModelChoice, text_hash
 from ...embedding.encoders.open_clip import OpenClipImages, OpenClipParts, OpenClipTexts, open_clip_parts
 from ...embedding.sources import ListedImages, coco_instructions
-from ...integrations.open_clip import OpenClipLoss
+from ...integrations import OpenClipLoss
 from ..digits.control import interval
 from ..runs import write_results
 from .caption_draws import CaptionDraws
@@ -268,7 +268,7 @@ class _Study:
         )
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             x, y, pairs = extract(self.test, towers, Path(folder) / "embeddings", options=options).load()
-        found = examine(x, y, pairs=pairs, temperature=self.parts.temperature, seed=self.run.seed)
+        found = examine(x, y, Settings(temperature=self.parts.temperature, pairs=pairs, seed=self.run.seed))
         return {
             "energy_distance": found.gap["energy_distance"].value,
             "mmd2": found.gap["mmd2_median"].value,

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ..._checks import InputError
 from ..._files import plain
-from ...diagnosis import Diagnosis, Estimate, examine, gap
+from ...diagnosis import Diagnosis, Estimate, Settings, examine, gap
 from ...embedding import ExtractOptions, extract, open_coco
 from ...embedding.encoders.encoder import ModelChoice
 from ...embedding.encoders.loading import load_towers
@@ -146,7 +146,7 @@ def _one_model(
     )
     x, y, pairs = extraction.load()
     tau = extraction.temperature or 0.01
-    found = examine(x, y, pairs=pairs, temperature=tau, names=("image", "text"), seed=seed)
+    found = examine(x, y, Settings(temperature=tau, pairs=pairs, names=("image", "text"), seed=seed))
     progress(0.1)
     plain_statistics = gap(x, y, pairs=pairs, temperature=tau, statistic="V", seed=seed)
     progress(0.1)

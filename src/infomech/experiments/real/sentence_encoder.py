@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._checks import InputError
 from ...corrections import Scored, score_corrections
-from ...diagnosis import Diagnosis, Estimate, examine
+from ...diagnosis import Diagnosis, Estimate, Settings, examine
 from ...embedding import ExtractOptions, extract
 from ...embedding.encoders.encoder import ModelChoice, Towers
 from ...embedding.encoders.loading import load_towers
@@ -85,10 +85,8 @@ def run_sentence_encoder(
     )
     x, y, _ = extraction.load()
     tau = towers["text"].temperature or PACKAGED_TEMPERATURE
-    diagnosis = examine(
-        x, y, temperature=tau, labels=[f.name for f in functions], names=NAMES, seed=seed,
-        progress=lambda share: step(0.05 * share),
-    )  # fmt: skip
+    settings = Settings(temperature=tau, labels=[f.name for f in functions], names=NAMES, seed=seed)
+    diagnosis = examine(x, y, settings, progress=lambda share: step(0.05 * share))
     Report(diagnosis).save(output / "report", overwrite=True, figures=False)
     scored = score_corrections(x, y, temperature=tau, seed=seed, progress=lambda share: step(0.15 * share))
     results = {

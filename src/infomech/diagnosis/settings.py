@@ -1,0 +1,53 @@
+"""What a diagnosis is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from .._checks import InputError, check_temperature
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `infomech.diagnose`, `examine` and the command line are asked for; checked once, here.
+
+    Args:
+        temperature: tau of the loss, 1 / logit scale.
+        pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        labels: one for each row of x, that colour the map.
+        names: of the two modalities, for people.
+        batch_size: that the model is trained with; judged in the findings.
+        normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
+            length is off by more than 1% and says so in the findings.
+        seed: of the order of groups, the control, and the samples shown in figures.
+        curves: also measure budget, effective negatives and consistency over temperature and batch size.
+
+    Raises:
+        InputError: for a setting that cannot be used.
+
+    >>> Settings(temperature=0.0)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: temperature is 0.0; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)
+    """
+
+    temperature: float
+    pairs: Int[Tensor, "p 2"] | None = None
+    labels: Sequence[object] | None = None
+    names: tuple[str, str] = ("x", "y")
+    batch_size: int | None = None
+    normalize: bool | None = None
+    seed: int = 0
+    curves: bool = False
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if len(self.names) != 2 or not all(isinstance(name, str) and name.strip() for name in self.names):
+            raise InputError(f"names is {self.names!r}; give two names, one for each modality")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise InputError(f"batch_size is {self.batch_size}; it must be at least 2")
+
+
+__all__ = ["Settings"]
