@@ -14,6 +14,7 @@ from ..geometry import Cosine, Sphere, log_kernel_volume
 from ..measures import PairedSample
 from ..reductions import BlockedLogSums
 from .estimate import Estimate
+from .replicates import degrees_of_freedom
 from .sweeps import KernelSweeps, run_sweeps
 from .uncertainty import block_jackknife, quantile_estimate, symmetric_interval
 
@@ -146,7 +147,7 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     log_volume = log_kernel_volume(manifold, Cosine(), temperature)
     full, replicates = _parts(sample, kernels, log_volume, 1 / temperature)
     corrected, stderr = block_jackknife(full, replicates, sample.block_groups)
-    degrees = sample.blocks - 1
+    degrees = degrees_of_freedom(sample)
     plain = {n: symmetric_interval(float(v), float(e), degrees) for n, v, e in zip(_NAMES, full, stderr, strict=True)}
     exact = {"infonce_xy", "infonce_yx", "infonce_sym", "alignment", "log_negatives"}  # not estimates of a limit
     values = {n: float(f if n in exact else c) for n, f, c in zip(_NAMES, full, corrected, strict=True)}

@@ -17,10 +17,18 @@ from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .moments import HalvedMoments, halved_moments
-from .replicates import Replicated, cross_group_mean, leave_blocks_out, own_group_sums, pair_weights
+from .replicates import (
+    Replicated,
+    cross_group_mean,
+    jackknifed,
+    leave_blocks_out,
+    own_group_sums,
+    pair_weights,
+    ratio_estimate,
+)
 from .spectrum import side_geometry
 from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
-from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
+from .uncertainty import effective_number, mapped, mean_estimate, proportion_estimate, unless_few
 
 Statistic = Literal["U", "V"]
 
@@ -142,8 +150,7 @@ def gap_measures(
     if statistic == "U":
         centered = means.centered()
         out["centered_energy_distance"] = means.estimate(centered)
-        ratio = tuple(c / e for c, e in zip(centered, energy, strict=True))
-        out["centered_share"] = means.estimate((ratio[0], ratio[1]))
+        out["centered_share"] = ratio_estimate(sample, centered, energy)
     return out
 
 
@@ -164,18 +171,17 @@ def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
     names = {"gap": (side_x - side_y, side_x - side_y), "x": (side_x, side_x), "y": (side_y, side_y)}
     inner = {key: cross_group_mean(sample, a, b) for key, (a, b) in names.items()}
     inner["xy"] = cross_group_mean(sample, side_x, side_y)
-    groups = sample.block_groups
     out = {}
-    squared = jackknife_estimate(*inner["gap"], groups)
+    squared = jackknifed(sample, inner["gap"])
     out["centroid_gap"] = mapped(squared, 0.0, 4.0, root=True)
 
-    out["centroid_cosine"] = _centroid_cosine(inner, groups)
+    out["centroid_cosine"] = _centroid_cosine(sample, inner)
     for key in ("x", "y"):
-        out[f"centroid_norm_{key}"] = mapped(jackknife_estimate(*inner[key], groups), 0.0, 1.0, root=True)
+        out[f"centroid_norm_{key}"] = mapped(jackknifed(sample, inner[key]), 0.0, 1.0, root=True)
     return out
 
 
-def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) -> Estimate:
+def _centroid_cosine(sample: PairedSample, inner: dict[str, Replicated]) -> Estimate:
     """NaN where an unbiased squared norm is not positive; the interval is [-1, 1] where one may be 0."""
     squared = torch.stack([inner["x"][0], inner["y"][0]])
     if not bool((squared > 0).all()):
@@ -185,8 +191,8 @@ def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) 
         norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
         return (inner["xy"][k] / norm).clamp(-1, 1)
 
-    cosine_estimate = jackknife_estimate(cosine(0), cosine(1), groups)
-    if min(jackknife_estimate(*inner[side], groups).low for side in ("x", "y")) <= 0:
+    cosine_estimate = jackknifed(sample, (cosine(0), cosine(1)))
+    if min(jackknifed(sample, inner[side]).low for side in ("x", "y")) <= 0:
         return Estimate(cosine_estimate.value, 1.0, -1.0, 1.0)  # a centroid may be 0: its direction is not known
     return mapped(cosine_estimate, -1.0, 1.0)
 
@@ -205,7 +211,7 @@ def _relative_modality_gap(sample: PairedSample) -> Estimate:
         spread = sum((1 - w[k]) / 2 for w in within) / 2
         return paired[k] / (paired[k] + spread)
 
-    return mapped(jackknife_estimate(ratio(0), ratio(1), sample.block_groups), 0.0, 1.0)
+    return mapped(jackknifed(sample, (ratio(0), ratio(1))), 0.0, 1.0)
 
 
 class _PairMeans:
@@ -222,7 +228,7 @@ class _PairMeans:
 
     def estimate(self, value: Replicated) -> Estimate:
         """With the jackknife's interval."""
-        return jackknife_estimate(*value, self._sample.block_groups)
+        return jackknifed(self._sample, value)
 
     def centered(self) -> Replicated:
         """Energy distance after the shift; each replicate moves the shift with its own centroids, to first order.
@@ -284,7 +290,7 @@ def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
         full.append(share[0] / chance)
         replicates.append(share[1] / chance)
     value, without = (full[0] + full[1]) / 2, (replicates[0] + replicates[1]) / 2
-    return mapped(jackknife_estimate(value, without, sample.block_groups), 0.0, math.inf)
+    return mapped(jackknifed(sample, (value, without)), 0.0, math.inf)
 
 
 def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000) -> Estimate:

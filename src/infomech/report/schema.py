@@ -1,7 +1,6 @@
 """``report.json``: what stands in it, how it is written, and how it is read back."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,12 @@ def report_dict(diagnosis: Diagnosis) -> Json:
 
 def is_estimate(value: Any) -> bool:
     """Whether a value of a report's dictionary is an estimate."""
-    return isinstance(value, dict) and value.keys() == {"value", "stderr", "low", "high"}
+    return isinstance(value, dict) and value.keys() - {"withheld"} == {"value", "stderr", "low", "high"}
 
 
 def estimate_from(value: Json) -> Estimate:
     """The estimate that `plain` wrote; what was not finite comes back as NaN."""
-    return Estimate(**{key: math.nan if number is None else float(number) for key, number in value.items()})
+    return Estimate.from_dict(value)
 
 
 def read_report_json(path: str | os.PathLike[str]) -> Json:
