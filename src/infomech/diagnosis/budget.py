@@ -22,6 +22,8 @@ Direction = Literal["x_to_y", "y_to_x"]
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
 RESOLVED_FROM = 10.0  # effective neighbours of the median anchor: there the logarithm's bias is about 0.05 nats
+_FIXED = "the negatives are held as they are, and both directions are pooled by group"
+_CORRECTED = "it is of the size of the logarithm's corrected bias, whose own noise is not known"
 _CHUNK = 2048
 
 
@@ -104,8 +106,9 @@ def decompose(
     Where fewer than 10 effective neighbours support the median anchor's density no correction can be trusted, and
     ``resolved`` is False: the data do not resolve the density at that temperature.
 
-    Uncertainty: block jackknife over groups, t intervals (inverted distribution for quantiles). InfoNCE itself is that
-    of the data with all other groups as negatives; its interval, too, is for N negatives.
+    Uncertainty: block jackknife over groups, t intervals. InfoNCE itself is that of the data with all other groups as
+    negatives; its interval, too, is for N negatives. No interval is known to hold for the remainder and for effective
+    negatives: theirs are withheld.
 
     Args:
         x: (n, d) embeddings of the first modality.
@@ -159,6 +162,7 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     for name in ("log_partition", "log_negatives"):
         plain[name] = Estimate.exact(plain[name].value)
     fields = {n: symmetric_interval(values[n], plain[n].stderr, degrees) for n in _NAMES}
+    fields["remainder"] = fields["remainder"].without_interval(_CORRECTED)
     counts = {"x_to_y": kernels.xy.by_row.effective_count(), "y_to_x": kernels.xy.by_column.effective_count()}
     anchors = {"x_to_y": sample.x, "y_to_x": sample.y}
     quantiles: dict[Direction, dict[str, Estimate]] = {}
@@ -166,7 +170,9 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     for key in directions:
         rows = anchors[key]
         quantiles[key] = {
-            q: quantile_estimate(counts[key], float(q), rows.groups, sample.groups, weights=rows.weights)
+            q: quantile_estimate(
+                counts[key], float(q), rows.groups, sample.groups, weights=rows.weights
+            ).without_interval(_FIXED)
             for q in QUANTILES
         }
     median = quantile_estimate(
@@ -184,7 +190,7 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
         **fields,
         log_kernel_volume=log_volume,
         log_manifold_volume=manifold.log_volume,
-        effective_negatives=median,
+        effective_negatives=median.without_interval(_FIXED),
         effective_negatives_quantiles=quantiles,
         negatives=math.exp(fields["log_negatives"].value),
         plain=plain,

@@ -149,8 +149,9 @@ def gap_measures(
     out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps)
     if statistic == "U":
         centered = means.centered()
-        out["centered_energy_distance"] = means.estimate(centered)
-        out["centered_share"] = ratio_estimate(sample, centered, energy)
+        effective = effective_number(sample.group_pairs)
+        out["centered_energy_distance"] = unless_few(means.estimate(centered), effective)
+        out["centered_share"] = unless_few(ratio_estimate(sample, centered, energy), effective)
     return out
 
 

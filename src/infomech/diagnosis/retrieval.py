@@ -29,8 +29,8 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
     """
     out: dict[str, Estimate] = {}
     galleries = {
-        "x_to_y": _effective_groups(sample.y, sample.groups),
-        "y_to_x": _effective_groups(sample.x, sample.groups),
+        "x_to_y": _effective_groups(sample, sample.y),
+        "y_to_x": _effective_groups(sample, sample.x),
     }
     sides = (
         ("x_to_y", sample.x, ranks.true.rows_above, ranks.true.rows_tied, ranks.tied_positives[0]),
