@@ -2,12 +2,20 @@
 
 `measure` draws a problem many times and compares every reported standard error with the spread of the values over the
 draws, and every 95% interval with the truth. The truth is the population's value where the estimate aims at one, and
-otherwise (what belongs to a sample of this size: a recall, a loss with all others as negatives) the mean over the draws.
+otherwise (what belongs to a sample of this size: a recall, a loss with all others as negatives) the mean over draws.
+
+`python tests/intervals.py` writes the record ``tests/diagnosis/coverage.json`` and the table in ``docs/read-a-report.md``
+that is made from it; with ``--docs`` the table alone.
 """
 
 import dataclasses
+import json
 import math
+import re
+import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,12 +42,16 @@ class Problem:
 
 
 PROBLEMS = {
-    "one": Problem(GAP, evenly(200), "200 groups of one caption"),
+    "one": Problem(GAP, evenly(200), "200 groups of one"),
     "five": Problem(GAP, evenly(200, 5), "200 groups of five"),
     "uneven": Problem(GAP, unevenly(100, 40), "100 groups of 1 to 40"),
     "large": Problem(GAP, one_large(60, 200), "60 groups, one of 200"),
-    "no gap": Problem(NO_GAP, evenly(200), "no gap, 200 groups of one"),
+    "no gap": Problem(NO_GAP, evenly(200), "no gap, 200 groups"),
 }
+DRAWS = 400  # of each problem: a coverage is then good to 1.1%
+RECORD = Path(__file__).parent / "diagnosis" / "coverage.json"
+PAGE = Path(__file__).parents[1] / "docs" / "read-a-report.md"
+BEGIN, END = "<!-- coverage: made by tests/intervals.py -->", "<!-- end of coverage -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +59,35 @@ class Held:
     """What the draws say of one estimate."""
 
     truth: float
-    coverage: float  # share of the draws whose interval holds the truth, of those that have an interval
-    error_ratio: float  # root mean square of the reported errors over the spread of the values
+    coverage: float  # share of the draws whose interval does not miss the truth; NaN where none has an interval
+    error_ratio: float  # root mean square of the reported errors over the spread of the values; NaN where none varies
     withheld: float  # share of the draws without an interval
     bias: float  # mean value less truth, in units of the spread
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an estimate must keep on every problem, and why it is not what others must."""
+
+    coverage: float = 0.92
+    ratio: tuple[float, float] = (0.85, 1.25)
+    why: str = ""
+
+
+CONSERVATIVE = "the jackknife overstates the spread of a statistic that is nearly degenerate"
+LIMITS: dict[str, Limits] = {}
+
+
+def limits(name: str) -> Limits:
+    """Those of the first pattern in `LIMITS` that fits, or what all others keep."""
+    return next((known for pattern, known in LIMITS.items() if re.fullmatch(pattern, name)), Limits())
+
+
 def flatten(diagnosis: Diagnosis) -> dict[str, Estimate]:
     """Every estimate of a diagnosis under one flat name: ``gap.frechet``, ``geometry.x.hubness`` and so on."""
-    return dict(_walk("", {"gap": diagnosis.gap, "geometry": diagnosis.geometry, "retrieval": diagnosis.retrieval})) | (
-        dict(
-            _walk("budget.", {f.name: getattr(diagnosis.budget, f.name) for f in dataclasses.fields(diagnosis.budget)})
-        )
-    )
+    budget = {field.name: getattr(diagnosis.budget, field.name) for field in dataclasses.fields(diagnosis.budget)}
+    parts = {"gap": diagnosis.gap, "geometry": diagnosis.geometry, "retrieval": diagnosis.retrieval, "budget": budget}
+    return dict(_walk("", parts))
 
 
 def _walk(prefix: str, found: Mapping[str, object]) -> Iterator[tuple[str, Estimate]]:
@@ -74,29 +102,133 @@ def estimates(draw: Draw, seed: int) -> dict[str, Estimate]:
     return flatten(examine(draw.x, draw.y, pairs=draw.pairs, temperature=TEMPERATURE, seed=seed))
 
 
-def measure(problem: Problem, draws: int, *, first: int = 0) -> dict[str, Held]:
-    """Every estimate of `draws` draws of a problem against its truth."""
+def measure(problem: Problem, draws: int) -> dict[str, Held]:
+    """Every estimate of so many draws of a problem against its truth."""
     found: dict[str, list[Estimate]] = {}
-    for seed in range(first, first + draws):
+    for seed in range(draws):
         for name, estimate in estimates(problem.draw(seed), seed).items():
             found.setdefault(name, []).append(estimate)
     known = problem.law.population(TEMPERATURE)
-    return {name: _held(values, known.get(name)) for name, values in found.items()}
+    return {name: held(values, known.get(name)) for name, values in found.items()}
 
 
-def _held(found: list[Estimate], known: float | None) -> Held:
-    values, errors, low, high = (np.array(v) for v in zip(*(dataclasses.astuple(e)[:4] for e in found), strict=True))
+def held(found: list[Estimate], known: float | None) -> Held:
+    values, errors, low, high = np.array([(e.value, e.stderr, e.low, e.high) for e in found]).T
     spread = float(np.std(values, ddof=1))
     truth = float(np.mean(values)) if known is None else known
-    given = np.isfinite(low) & np.isfinite(high)
-    # where the values of a sample are all alike, to rounding, so must be the ends
-    slack = 1e-9 * max(1.0, abs(truth))
-    hits = (low <= truth + slack) & (truth - slack <= high)
-    ratio = float(np.sqrt(np.mean(np.square(errors)))) / spread if spread > 1e-12 else math.nan
+    given = np.array([not e.withheld for e in found])
+    slack = 1e-9 * max(1.0, abs(truth))  # what does not vary at all is covered by an interval without width
+    misses = given & ~((low <= truth + slack) & (truth - slack <= high))
+    varies = spread > 1e-12
+    ratio = float(np.sqrt(np.mean(np.square(errors[given])))) / spread if varies and given.any() else math.nan
     return Held(
         truth=truth,
-        coverage=float(hits[given].mean()) if given.any() else math.nan,
+        coverage=1 - float(misses.mean()) if given.any() else math.nan,
         error_ratio=ratio,
         withheld=1 - float(given.mean()),
-        bias=float(np.mean(values) - truth) / spread if spread > 1e-12 else 0.0,
+        bias=float(np.mean(values) - truth) / spread if varies else 0.0,
     )
+
+
+def failures(found: Mapping[str, Held], *, slack_coverage: float = 0.0, slack_ratio: float = 0.0) -> list[str]:
+    """What is not held, one line for each estimate; NaN stands for an interval that is never given."""
+    out = []
+    for name, one in found.items():
+        keeps = limits(name)
+        if one.coverage < keeps.coverage - slack_coverage:
+            out.append(f"{name}: {one.coverage:.3f} of the intervals cover {one.truth:.5g}, not {keeps.coverage}")
+        low, high = keeps.ratio
+        if not math.isnan(one.error_ratio) and not low / (1 + slack_ratio) <= one.error_ratio <= high * (
+            1 + slack_ratio
+        ):
+            out.append(f"{name}: the errors are {one.error_ratio:.2f} of the spread, outside {low} to {high}")
+    return out
+
+
+def record() -> dict[str, dict[str, list[float | None]]]:
+    """Coverage, ratio of errors and share withheld of every estimate on every problem, rounded."""
+    with ProcessPoolExecutor(2) as pool:
+        found = dict(zip(PROBLEMS, pool.map(_measured, PROBLEMS), strict=True))
+    return {key: {name: written(one) for name, one in of.items()} for key, of in found.items()}
+
+
+def _measured(key: str) -> dict[str, Held]:
+    torch.set_num_threads(1)
+    return measure(PROBLEMS[key], DRAWS)
+
+
+def written(one: Held) -> list[float | None]:
+    """As the record has it; None for NaN."""
+    numbers = (one.coverage, one.error_ratio, one.withheld)
+    return [None if math.isnan(number) else round(number, 4) for number in numbers]
+
+
+_ROWS = {  # label -> the estimates of which the worst is shown
+    "recall at 1, 5, 10": r"retrieval\.(x_to_y|y_to_x)_recall.*",
+    "recall of the shuffled control": r"retrieval\.shuffled.*",
+    "median rank": r"retrieval.*median_rank",
+    "InfoNCE": r"budget\.infonce.*",
+    "dispersion": r"budget\.dispersion_[xy]",
+    "divergence": r"budget\.divergence.*",
+    "effective negatives": r"budget\.effective_negatives.*",
+}
+_LABELS = {"gap.frechet": "Fréchet distance", "budget.alignment": "alignment energy", "budget.energy_sym": "energy"}
+_EXACT = r"budget\.(log_.*|dispersion_._relative)|budget\.plain.*|gap\.smoothed_divergence"
+
+
+def table(content: Mapping[str, Mapping[str, list[float | None]]]) -> str:
+    """The record as a table of Markdown: coverage in per cent, the worst of both sides and directions."""
+    lines = [
+        "| 95% interval of | " + " | ".join(PROBLEMS[key].title for key in content) + " |",
+        "|---|" + "---|" * len(content),
+    ]
+    for label, pattern in _rows(next(iter(content.values()))).items():
+        cells = [_cell([v for name, v in of.items() if re.fullmatch(pattern, name)]) for of in content.values()]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rows(names: Mapping[str, object]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name in names:
+        if re.fullmatch(_EXACT, name):
+            continue
+        known = next((label for label, pattern in _ROWS.items() if re.fullmatch(pattern, name)), None)
+        last = name.split(".")[-1]
+        if known is not None:
+            out[known] = _ROWS[known]
+        elif name.startswith("geometry"):
+            out[last.replace("_", " ")] = rf"geometry\.[xy]\.{last}"
+        else:
+            out[_LABELS.get(name, last.replace("_", " ").replace("mmd2", "MMD²"))] = re.escape(name)
+    return out
+
+
+def _cell(found: list[list[float | None]]) -> str:
+    covers = [cover for cover, _, _ in found if cover is not None]
+    if not covers:
+        return "withheld"
+    withheld = max(share or 0.0 for _, _, share in found)
+    some = f" ({100 * withheld:.0f}% withheld)" if withheld >= 0.005 else ""
+    return f"{100 * min(covers):.1f}{some}"
+
+
+def page_with(content: Mapping[str, Mapping[str, list[float | None]]], page: str) -> str:
+    """The page with the table of this record in its place."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(content)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    if "--docs" not in sys.argv[1:]:
+        lines = [
+            f'  "{key}": {{\n' + ",\n".join(f'    "{n}": {json.dumps(v)}' for n, v in of.items()) + "\n  }"
+            for key, of in record().items()
+        ]
+        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    content = json.loads(RECORD.read_text(encoding="utf-8"))
+    PAGE.write_text(page_with(content, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -322,7 +322,7 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
             warnings.simplefilter("ignore")  # a singular system, where there are fewer rows than features
             model = RidgeClassifier(alpha=1e-3, class_weight="balanced").fit(z[~part].numpy(), side[~part].numpy())
         right[part] = torch.from_numpy(model.predict(z[part].numpy()) == side[part].numpy()).double()
-    weights = torch.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum()).double()
+    weights = torch.where(side > 0, 0.5 / (side > 0).sum().double(), 0.5 / (side < 0).sum().double())
     return proportion_estimate(right, group, sample.groups, weights=weights)
 
 
