@@ -4,8 +4,8 @@
 draws, and every 95% interval with the truth. The truth is the population's value where the estimate aims at one, and
 otherwise (what belongs to a sample of this size: a recall, a loss with all others as negatives) the mean over draws.
 
-`python tests/intervals.py` writes the record ``tests/diagnosis/coverage.json`` and the table in ``docs/read-a-report.md``
-that is made from it; with ``--docs`` the table alone.
+`python tests/intervals.py` writes the record ``tests/diagnosis/coverage.json`` and the table in
+``docs/read-a-report.md`` that is made from it; with ``--docs`` the table alone.
 """
 
 import dataclasses
@@ -18,10 +18,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 import torch
 
 from generators import Blob, Draw, SphereLaw, evenly, one_large, unevenly
-from infomech.diagnosis import Diagnosis, Estimate, examine
+from infomech.diagnosis import Diagnosis, Estimate, Settings, examine
 
 TEMPERATURE = 0.3
 _BLOBS = (Blob(0.7, (0, 0, 1), 2.0), Blob(0.3, (1, 0.2, 0), 4.0))
@@ -67,15 +68,33 @@ class Held:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What an estimate must keep on every problem, and why it is not what others must."""
+    """What an estimate must keep on every problem, and why it is not what others must.
 
-    coverage: float = 0.92
+    Args:
+        coverage: share of the intervals that may not miss the truth.
+        ratio: reported errors over the spread of the values; the upper end counts where groups are even.
+        why: a sentence for the documentation.
+    """
+
+    coverage: float = 0.90
     ratio: tuple[float, float] = (0.85, 1.25)
     why: str = ""
 
 
-CONSERVATIVE = "the jackknife overstates the spread of a statistic that is nearly degenerate"
-LIMITS: dict[str, Limits] = {}
+LIMITS = {
+    r"gap\.separability": Limits(
+        0.82, (0.68, 1.25), "Separability's is for the classifiers held: where groups are uneven they vary, too."
+    ),
+    r"geometry\..\.hubness": Limits(
+        0.84, why="Hubness has a skewed law of its own: with uneven groups its interval is somewhat short."
+    ),
+    r"geometry\..\.duplicates": Limits(
+        0.84, (0.85, 1.45), "Duplicates come in twos: an interval from one or two pairs of twins is rough."
+    ),
+    r"gap\.neighbour_mixing": Limits(0.95, (0.85, 1.7), "The error of neighbour mixing is up to twice its spread."),
+    r"retrieval\..*recall.*": Limits(0.90, (0.85, 1.4)),
+    r"retrieval\..*median_rank": Limits(0.90, (0.85, 1.4)),
+}
 
 
 def limits(name: str) -> Limits:
@@ -99,7 +118,7 @@ def _walk(prefix: str, found: Mapping[str, object]) -> Iterator[tuple[str, Estim
 
 
 def estimates(draw: Draw, seed: int) -> dict[str, Estimate]:
-    return flatten(examine(draw.x, draw.y, pairs=draw.pairs, temperature=TEMPERATURE, seed=seed))
+    return flatten(examine(draw.x, draw.y, Settings(temperature=TEMPERATURE, pairs=draw.pairs, seed=seed)))
 
 
 def measure(problem: Problem, draws: int) -> dict[str, Held]:
@@ -130,18 +149,25 @@ def held(found: list[Estimate], known: float | None) -> Held:
     )
 
 
-def failures(found: Mapping[str, Held], *, slack_coverage: float = 0.0, slack_ratio: float = 0.0) -> list[str]:
-    """What is not held, one line for each estimate; NaN stands for an interval that is never given."""
+def failures(problem: Problem, found: Mapping[str, Held], *, draws: int | None = None) -> list[str]:
+    """What is not held, one line for each estimate.
+
+    With `draws` the limits are those that so few draws can tell: a coverage in the lower 1e-5 of the binomial law at
+    its limit, a ratio of errors off by more than four of its own errors, 1 / sqrt(2 draws).
+    """
+    even = len(set(problem.sizes)) == 1 and problem.law is GAP
     out = []
     for name, one in found.items():
         keeps = limits(name)
-        if one.coverage < keeps.coverage - slack_coverage:
-            out.append(f"{name}: {one.coverage:.3f} of the intervals cover {one.truth:.5g}, not {keeps.coverage}")
-        low, high = keeps.ratio
-        if not math.isnan(one.error_ratio) and not low / (1 + slack_ratio) <= one.error_ratio <= high * (
-            1 + slack_ratio
-        ):
-            out.append(f"{name}: the errors are {one.error_ratio:.2f} of the spread, outside {low} to {high}")
+        least, slack = keeps.coverage, 1.0
+        if draws is not None:
+            least = float(scipy.stats.binom.ppf(1e-5, draws, least)) / draws
+            slack = 1 + 4 / math.sqrt(2 * draws)
+        if one.coverage < least - 1e-9:
+            out.append(f"{name}: {one.coverage:.3f} of the intervals cover {one.truth:.5g}, not {least:.3f}")
+        low, high = keeps.ratio[0] / slack, keeps.ratio[1] * slack if even else math.inf
+        if one.withheld < 0.05 and not math.isnan(one.error_ratio) and not low <= one.error_ratio <= high:
+            out.append(f"{name}: the errors are {one.error_ratio:.2f} of the spread, not {low:.2f} to {high:.2f}")
     return out
 
 
@@ -177,14 +203,18 @@ _EXACT = r"budget\.(log_.*|dispersion_._relative)|budget\.plain.*|gap\.smoothed_
 
 
 def table(content: Mapping[str, Mapping[str, list[float | None]]]) -> str:
-    """The record as a table of Markdown: coverage in per cent, the worst of both sides and directions."""
+    """The record in words: coverage in per cent, the worst of both sides and directions, and the known exceptions."""
     lines = [
+        f"Share of the nominal 95% intervals that do not miss the truth, in per cent, over {DRAWS} independent data",
+        "sets of each kind (so that a number is itself good to about 1.1): the worst of both sides and directions.",
+        "",
         "| 95% interval of | " + " | ".join(PROBLEMS[key].title for key in content) + " |",
         "|---|" + "---|" * len(content),
     ]
     for label, pattern in _rows(next(iter(content.values()))).items():
         cells = [_cell([v for name, v in of.items() if re.fullmatch(pattern, name)]) for of in content.values()]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {keeps.why}" for keeps in LIMITS.values() if keeps.why)]
     return "\n".join(lines)
 
 

@@ -224,15 +224,17 @@ def _centered(e: Expanded, sample: PairedSample) -> float:
 
 
 def shift_bias(e: Expanded, shift: Tensor) -> float:
-    """- E[grad f . (e_g(i) + e_g(j))] / P + tr(E[Hessian f] S) / 2, f = |x_i - y_j - shift|; derivatives by autograd."""
+    """- E[grad f . (e_g(i) + e_g(j))] / P + tr(E[Hessian f] S) / 2, f = |x_i - y_j - shift|."""
     pairs = len(e.groups)
     errors = torch.zeros(int(e.groups.max()) + 1, e.x.shape[1], dtype=torch.float64)
     errors.index_add_(0, e.groups, e.x - e.y - shift)
     scatter = errors.T @ errors / pairs**2
     i, j = torch.nonzero(e.others, as_tuple=True)
     u = e.x[i] - e.y[j] - shift
-    gradient = torch.func.vmap(torch.func.grad(torch.linalg.vector_norm))(u)
-    hessian = torch.func.vmap(torch.func.hessian(torch.linalg.vector_norm))(u)
+    length = u.norm(dim=1)
+    gradient = u / length[:, None]
+    across = torch.eye(u.shape[1], dtype=torch.float64) - gradient[:, :, None] * gradient[:, None, :]
+    hessian = across / length[:, None, None]
     first = (gradient * (errors[e.groups[i]] + errors[e.groups[j]])).sum(1).mean() / pairs
     return float((hessian.mean(0) @ scatter).trace() / 2 - first)
 

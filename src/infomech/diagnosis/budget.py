@@ -16,7 +16,7 @@ from ..reductions import BlockedLogSums
 from .estimate import Estimate
 from .replicates import degrees_of_freedom
 from .sweeps import KernelSweeps, run_sweeps
-from .uncertainty import block_jackknife, quantile_estimate, symmetric_interval
+from .uncertainty import block_jackknife, effective_number, quantile_estimate, symmetric_interval, unless_few
 
 Direction = Literal["x_to_y", "y_to_x"]
 
@@ -161,7 +161,12 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     values["remainder"] = values["infonce_sym"] - values["energy_sym"] - values["log_partition"]
     for name in ("log_partition", "log_negatives"):
         plain[name] = Estimate.exact(plain[name].value)
+    exact |= {"log_partition"}
     fields = {n: symmetric_interval(values[n], plain[n].stderr, degrees) for n in _NAMES}
+    effective = effective_number(sample.group_pairs)
+    for name in _NAMES:
+        if name not in exact:  # with few groups the correction's own noise is no longer small
+            fields[name] = unless_few(fields[name], effective)
     fields["remainder"] = fields["remainder"].without_interval(_CORRECTED)
     counts = {"x_to_y": kernels.xy.by_row.effective_count(), "y_to_x": kernels.xy.by_column.effective_count()}
     anchors = {"x_to_y": sample.x, "y_to_x": sample.y}

@@ -28,7 +28,7 @@ def jackknifed(sample: PairedSample, value: Replicated) -> Estimate:
 
 
 def ratio_estimate(sample: PairedSample, numerator: Replicated, denominator: Replicated) -> Estimate:
-    """A ratio with Fieller's interval: all r for which numerator - r denominator is not told from 0, jackknifed by block.
+    """A ratio with Fieller's interval: all r for which numerator - r denominator is not told from 0 (block jackknife).
 
     The standard error is the delta method's. Withheld where the denominator is not told from 0: any ratio would do.
 
