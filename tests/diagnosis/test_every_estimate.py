@@ -23,8 +23,8 @@ from infomech.measures import PairedSample
 from intervals import GAP, Held, Problem
 
 SIZES = tuple(1 + 7 * k % 4 for k in range(80))  # 1 to 4 captions
-QUICK = Problem(GAP, (2,) * 80, "80 groups of two")
-DRAWS = 100
+QUICK = Problem(GAP, (2,) * 60, "60 groups of two")
+DRAWS = 80
 
 
 @cache

@@ -2,8 +2,9 @@
 
 A latent direction z comes from a mixture of von Mises-Fisher laws; x is von Mises-Fisher around z, each caption y
 around the turned latent Q z. Zonal functions of inner products then have exact means (Funk and Hecke): with P_l the
-Legendre polynomials and A_l(k) = I_{l + 1/2}(k) / I_{1/2}(k), the mean of P_l(u.v) over u ~ vMF(m, k) is A_l(k) P_l(m.v), and
-convolutions multiply. What is left, means of logarithms, is quadrature over the sphere of smooth functions.
+Legendre polynomials and A_l(k) = I_{l + 1/2}(k) / I_{1/2}(k), the mean of P_l(u.v) over u ~ vMF(m, k) is
+A_l(k) P_l(m.v), and convolutions multiply. What is left, means of logarithms, is quadrature over the sphere of smooth
+functions.
 """
 
 import math

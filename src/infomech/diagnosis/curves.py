@@ -163,7 +163,8 @@ def _consistency(
         replicates = torch.stack(without).flatten(1)
         _, stderr = block_jackknife(full.flatten(), replicates, groups)
         found = [
-            symmetric_interval(v, s, _BLOCKS - 1) for v, s in zip(full.flatten().tolist(), stderr.tolist(), strict=True)
+            symmetric_interval(v, s, float(_BLOCKS - 1))
+            for v, s in zip(full.flatten().tolist(), stderr.tolist(), strict=True)
         ]
         out[name] = [found[t * len(sizes) : (t + 1) * len(sizes)] for t in range(len(taus))]
     return out

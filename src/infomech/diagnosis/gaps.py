@@ -31,6 +31,7 @@ from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import effective_number, mapped, mean_estimate, proportion_estimate, unless_few
 
 Statistic = Literal["U", "V"]
+Part = Literal["xx", "yy", "xy"]
 
 
 def gap(
@@ -220,11 +221,12 @@ class _PairMeans:
 
     def __init__(self, sample: PairedSample, sweeps: GapSweeps, statistic: Statistic) -> None:
         self._sample, self._sweeps, self._statistic = sample, sweeps, statistic
+        self._parts: dict[Part, PairSums] = {"xx": sweeps.xx, "yy": sweeps.yy, "xy": sweeps.xy}
         self._weights = pair_weights(sample, own=statistic == "V")
 
     def combine(self, name: str, sign: float) -> Replicated:
         """Sign (E f(X,X') + E f(Y,Y') - 2 E f(X,Y)) and its replicates."""
-        xx, yy, xy = (self.mean(part, name) for part in ("xx", "yy", "xy"))
+        xx, yy, xy = self.mean("xx", name), self.mean("yy", name), self.mean("xy", name)
         return sign * (xx[0] + yy[0] - 2 * xy[0]), sign * (xx[1] + yy[1] - 2 * xy[1])
 
     def estimate(self, value: Replicated) -> Estimate:
@@ -248,9 +250,9 @@ class _PairMeans:
         xx, yy = self.mean("xx", "distance"), self.mean("yy", "distance")
         return 2 * (full - bias) - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
 
-    def mean(self, part: str, name: str) -> Replicated:
+    def mean(self, part: Part, name: str) -> Replicated:
         """Mean over pairs of rows within x, within y or across, and its replicates."""
-        reduction: PairSums = getattr(self._sweeps, part)
+        reduction = self._parts[part]
         sums = reduction.sums[name]
         if self._statistic == "V":
             function = reduction.functions[name]
