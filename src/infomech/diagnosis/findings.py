@@ -166,8 +166,8 @@ def _negatives(e: Evidence) -> Iterator[Finding]:
                 "serious" if seen < 2 else "warning",
                 "The batch is too small for the temperature",
                 f"In a batch of {batch:,} the median anchor sees about {seen:.2g} effective negatives, so that the "
-                f"loss is off its large-batch limit by some {_bias(seen)} and gradients come from single pairs. A batch "
-                f"of about {needed:,.0f} would give {FEW_EFFECTIVE:.0f}, and so would a higher temperature.",
+                f"loss is off its large-batch limit by some {_bias(seen)} and gradients come from single pairs. A "
+                f"batch of about {needed:,.0f} would give {FEW_EFFECTIVE:.0f}, and so would a higher temperature.",
                 seen,
             )
         else:
