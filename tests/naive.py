@@ -287,22 +287,28 @@ def _mixing(sample: PairedSample) -> float:
 
 def _every_geometry(pairs: Tensor, others: Tensor, rows: Tensor, groups: Tensor) -> dict[str, float]:
     """Of rows named once for each pair; hubness and duplicates of the rows themselves."""
-    count, d = int(groups.max()) + 1, rows.shape[1]
     squared = (pairs[:, None] - pairs[None]).square().sum(-1)
-    singular = torch.linalg.svdvals(pairs)
-    share = singular / singular.sum()
-    centred = pairs - pairs.mean(0)
-    squares = float((centred @ centred.T).square()[others].mean())
     similarity = torch.where(groups[:, None] != groups, rows @ rows.T, -2.0)
     occurrences = torch.bincount(similarity.topk(10, dim=1).indices.flatten(), minlength=len(rows))
     return {
         "mean_cosine": float((pairs @ pairs.T)[others].mean()),
         "uniformity": math.log(float(torch.exp(-2 * squared)[others].mean())),
-        "effective_rank": float(torch.exp(-(share * share.log()).sum())),
-        "participation_ratio": float(centred.square().sum(1).mean()) ** 2 / squares,
-        "collapse": float((centred.square().mean(0) * count / (count - 1)).sqrt().mean()) * d**0.5,
+        **spectral(pairs, others, int(groups.max()) + 1),
         "hubness": float(scipy.stats.skew(occurrences.numpy())),
         "duplicates": float((similarity.max(1).values > 0.9999).double().mean()),
+    }
+
+
+def spectral(pairs: Tensor, others: Tensor, count: int) -> dict[str, float]:
+    """RankMe, participation ratio and spread of the rows, `count` the number of groups."""
+    singular = torch.linalg.svdvals(pairs)
+    share = singular / singular.sum()
+    centred = pairs - pairs.mean(0)
+    squares = float((centred @ centred.T).square()[others].mean())
+    return {
+        "effective_rank": float(torch.exp(-(share * share.log()).sum())),
+        "participation_ratio": float(centred.square().sum(1).mean()) ** 2 / squares,
+        "collapse": float((centred.square().mean(0) * count / (count - 1)).sqrt().mean()) * pairs.shape[1] ** 0.5,
     }
 
 

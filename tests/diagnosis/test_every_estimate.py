@@ -23,7 +23,7 @@ from infomech.measures import PairedSample
 from intervals import GAP, Held, Problem
 
 SIZES = tuple(1 + 7 * k % 4 for k in range(80))  # 1 to 4 captions
-QUICK = Problem(GAP, (2,) * 60, "60 groups of two")
+QUICK = Problem(GAP, (2,) * 80, "80 groups of two")
 DRAWS = 80
 
 
@@ -65,6 +65,28 @@ def test_error_and_interval(name: str) -> None:
     exact = reported()[name].stderr == 0
     assert exact or one.withheld == 1 or math.isfinite(one.error_ratio)
     assert one.withheld < 1 or reported()[name].withheld
+
+
+def test_influence_errors_are_those_of_leaving_groups_out() -> None:
+    """Of functions of moments, against the delete-a-group jackknife of their definitions."""
+    x, y, pairs = GAP.draw((1, 2, 3) * 50, torch.Generator().manual_seed(1))
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs)
+    e = naive.Expanded(sample.x.values[sample.pairs[:, 0]], sample.y.values[sample.pairs[:, 1]], sample.pair_groups)
+    found = intervals.estimates(Draw(x, y, pairs), 0)
+
+    def numbers(of: naive.Expanded) -> dict[str, float]:
+        rows = {"x": of.x, "y": of.y}
+        count = len(of.groups.unique())
+        out = {"gap.frechet": naive.frechet(of), "gap.pair_distance": float((of.x - of.y).norm(dim=1).mean())}
+        for side, of_side in rows.items():
+            for name, value in naive.spectral(of_side, of.others, count).items():
+                out[f"geometry.{side}.{name}"] = value
+        return out
+
+    without = [numbers(e.keep(e.groups != g)) for g in range(sample.groups)]
+    for name, full in numbers(e).items():
+        _, stderr = naive.jackknife(full, [w[name] for w in without], [1] * sample.groups)
+        assert found[name].stderr == pytest.approx(stderr, rel=0.1), name
 
 
 def test_no_estimate_is_left_out() -> None:
