@@ -147,11 +147,7 @@ class _ShardedLogSums(Function):
         options: dict[str, Any] = {"scale": work, "shift": shift}
         groups = [] if setting.groups is None else [setting.groups]
 
-        sides = [
-            [values[0], rest[0]],
-            [values[1], rest[1]],
-            *([v, c] for v, c in zip(values[2:], rest[2:], strict=True)),
-        ]
+        sides = list(zip(values, rest, strict=True))
         travelling = [vector for k in ((1, 2, 3) if setting.within else (1,)) for vector in sides[k]]
         accumulators = [grad_y, *([grad_x] if setting.within else []), *(g for g in grad_terms if g is not None)]
 
@@ -161,17 +157,18 @@ class _ShardedLogSums(Function):
             their_terms = [None if t is None else next(queue) for t in terms]
             theirs = [sums[1] if setting.within else None, sums[0]]
             options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
-            here = Side(*sides[0], grad_x, terms[0], grad_terms[0])
-            column = Side(*there.vectors[:2], theirs[1], there.terms[1], their_terms[1])
+            here = Side(values[0], rest[0], grad_x, terms[0], grad_terms[0])
+            column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
             scatter(x, there.y, row=here, col=column, **options)
             if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
             for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
-                here = Side(*sides[2 + k], gradient, terms[k], grad_terms[k])
+                here = Side(values[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
                 if owner == rank:
                     scatter_within(z, row=here, **options)
                     continue
-                column = Side(*there.vectors[2 + 2 * k : 4 + 2 * k], theirs[k], there.terms[k], their_terms[k])
+                log_sums, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
+                column = Side(log_sums, cotangent, theirs[k], there.terms[k], their_terms[k])
                 scatter(z, z_there, row=here, col=column, **options)
 
         carried = [y, *([x] if setting.within else []), *travelling]
@@ -240,7 +237,7 @@ def _sweep(
         there = _Visitor(carried, terms, within=within)
         exclusion = setting.exclusion(owner, carried[-1] if setting.groups is not None else None)
         cols = [_view(state, level) for state, level in zip(sums, levels, strict=True)]
-        options = {"scale": scale, "shift": shift, "exclusion": exclusion}
+        options: dict[str, Any] = {"scale": scale, "shift": shift, "exclusion": exclusion}
         at_home = own if owner == rank else None
         gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
         if within and _counts_here(rank, owner, world):

@@ -132,7 +132,7 @@ class _PairedLogSums(Function):
         def sweep(shift: float | None) -> list[LogSums]:
             tops = [top_of(terms[k]) for k in ((1, 0, 0, 1) if within else (1, 0))]
             sums = [LogSums(n, shift=None if shift is None else shift + top, device=x.device) for top in tops]
-            options = {"scale": work, "shift": shift, "exclusion": exclusion}
+            options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
             gather(x, y, rows=sums[0], cols=sums[1], terms=terms, own=own, kept=kept[0], **options)
             if within:
                 for k, z in enumerate((x, y)):
@@ -211,7 +211,7 @@ class _RowLogSums(Function):
 
         def sweep(shift: float | None) -> list[LogSums]:
             rows = LogSums(len(x), shift=None if shift is None else shift + top_of(terms), device=x.device)
-            options = {"scale": work, "shift": shift, "exclusion": exclusion}
+            options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
             gather(x, y, rows=rows, cols=None, terms=(None, terms), kept=kept, **options)
             return [rows]
 

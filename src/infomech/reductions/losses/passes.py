@@ -1,13 +1,13 @@
 """Sweeps over a score matrix, tile by tile: log-sums forward, gradients backward, never holding n x m entries.
 
 Scores are s_ij = scale x_i.y_j; wherever y_j is a negative its score is s_ij + t_j, and s_ij + u_i where x_i is one. A
-forward sweep gathers the log-sum-exp r_i = log sum_j exp(s_ij + t_j) of every row and c_j = log sum_i exp(s_ij + u_i) of
-every column from one product a tile. A backward sweep recomputes the tile once and forms from it
+forward sweep gathers the log-sum-exp r_i = log sum_j exp(s_ij + t_j) of every row and c_j = log sum_i exp(s_ij + u_i)
+of every column from one product a tile. A backward sweep recomputes the tile once and forms from it
 
     G_ij = g_i exp(s_ij + t_j - r_i) + h_j exp(s_ij + u_i - c_j),
 
 whose two products G y and G^T x are the gradients, up to the factor `scale`: four products in all for both directions.
-The gradient in t_j is the sum over i of the first part, and that in u_i the sum over j of the second. The Gram matrix of
+The gradient in t_j is the sum over i of the first part, that in u_i the sum over j of the second. The Gram matrix of
 one set is symmetric: its sweeps visit the tiles on and above the diagonal only.
 """
 

@@ -112,8 +112,8 @@ class _Level:
 class KernelSums(Reduction):
     """Kernel sums over the columns outside each row's group, and over the rows for each column.
 
-    One or several temperatures; where they stand in the ratio 2 one exponential serves them all, by squares. The square
-    of the kernel is summed alongside for the effective count. A column counts as often as its weight as a negative says.
+    One or several temperatures; where they stand in the ratio 2 one exponential serves them all, by squares. The
+    square of the kernel is summed alongside for the effective count. A column counts by its weight as a negative.
 
     Args:
         x: the rows of the sweep.
