@@ -29,9 +29,9 @@ def softplus_sum(
     gradient of an entry, sigmoid(score), needs no normaliser, so that one visit of a tile gives the value and all
     gradients: three products in all, and n x d numbers kept for the backward. Differentiable once.
     """
-    terms = [None if t is None else t.double() for t in (x_terms, y_terms)]
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, scale, *terms))
-    out: Tensor = _apply(x, y, scale.double(), *terms, exclusion, wanted)
+    u, t = (None if part is None else part.double() for part in (x_terms, y_terms))
+    wanted = torch.is_grad_enabled() and any(z is not None and z.requires_grad for z in (x, y, scale, u, t))
+    out: Tensor = _apply(x, y, scale.double(), u, t, exclusion, wanted)
     return out
 
 

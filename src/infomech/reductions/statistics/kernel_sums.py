@@ -17,7 +17,7 @@ from .rows import GroupedRows, Span
 
 _EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
-_MANY_BLOCKS = 8  # in one tile: from there on a product with their indicator is cheaper than a sum for each
+_MANY_BLOCKS = 64  # in one tile: from there on a product with their indicator is cheaper than a sum for each
 
 
 class BlockedLogSums:
