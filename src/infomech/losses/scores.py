@@ -11,7 +11,8 @@ from .._checks import InputError
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
 
-Terms = Float[Tensor, " k"]
+XTerms = Float[Tensor, " n"]
+YTerms = Float[Tensor, " m"]
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,22 @@ class PairScores:
     """
 
     scale: Scalar
-    own_x: Terms | None  # b(x): the critic's term of each row, over tau; None where it is 0
-    own_y: Terms | None
-    log_weights_x: Terms | None
-    log_weights_y: Terms | None
+    own_x: XTerms | None  # b(x): the critic's term of each row, over tau; None where it is 0
+    own_y: YTerms | None
+    log_weights_x: XTerms | None
+    log_weights_y: YTerms | None
 
     @property
-    def negative_x(self) -> Terms | None:
+    def negative_x(self) -> XTerms | None:
         """What is added to scale x.y where x_i is a negative."""
         return added(self.own_x, self.log_weights_x)
 
     @property
-    def negative_y(self) -> Terms | None:
+    def negative_y(self) -> YTerms | None:
         """The same for y_j."""
         return added(self.own_y, self.log_weights_y)
 
-    def positives(self, *, weigh: bool) -> tuple[Terms | None, Terms | None]:
+    def positives(self, *, weigh: bool) -> tuple[YTerms | None, XTerms | None]:
         """What is added to scale x.y of a positive, by y's row for x to y, by x's row for y to x."""
         if weigh:
             return self.negative_y, self.negative_x
@@ -76,7 +77,7 @@ def added(*parts: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> Terms | None:
+def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> XTerms | None:
     if values is None:
         return None
     if tuple(values.shape) != (len(rows),) or not values.is_floating_point():

@@ -57,14 +57,14 @@ def symmetric_infonce(
         Dsym = (D_XY + D_YX) / 2
         D_XY = mean_i [log mean_{j != i} exp(x_i.x_j / tau) - log mean_{j != i} exp(x_i.y_j / tau)]
 
-    Another critic s(x, y) takes the place of x.y in all four sums. Log-weights u of x and v of y count a row exp(u_i) and
-    exp(v_j) times wherever it is a *negative*,
+    Another critic s(x, y) takes the place of x.y in all four sums. Log-weights u of x and v of y count a row exp(u_i)
+    and exp(v_j) times wherever it is a *negative*,
 
         L_xy = -mean_i log [p_i / (p_i + sum_{j != i} exp(s(x_i, y_j) / tau + v_j))],   p_i = exp(s(x_i, y_i) / tau),
 
-    so L_yx with u, and so the sums within modalities (total weights cancel in Dsym). ``weigh_positive=True`` adds v_i to
-    the positive's score as well, u_i in L_yx. With v_j = -log Q(j), Q the frequency with which an item enters a batch,
-    that is the log-Q correction of two-tower recommenders in its classical form (Yi et al. 2019), a softmax over
+    so L_yx with u, and so the sums within modalities (total weights cancel in Dsym). ``weigh_positive=True`` adds v_i
+    to the positive's score as well, u_i in L_yx. With v_j = -log Q(j), Q the frequency with which an item enters a
+    batch, that is the log-Q correction of two-tower recommenders in its classical form (Yi et al. 2019), a softmax over
     s_ij / tau - log Q(j); without it the positive, which is there whatever Q is, stays as it is.
 
     Row i of ``x`` is paired with row i of ``y``; all other rows are negatives. **Rows are used as they are**: pass

@@ -46,8 +46,8 @@ def paired_log_sums(
     *,
     scale: Tensor,
     score_bound: float,
-    x_terms: Vector | None = None,
-    y_terms: Vector | None = None,
+    x_terms: Float[Tensor, " n"] | None = None,
+    y_terms: Float[Tensor, " n"] | None = None,
     within: bool = False,
     exclusion: Exclusion | None = None,
 ) -> PairedLogSums:
@@ -78,7 +78,7 @@ def row_log_sums(
     *,
     scale: Tensor,
     score_bound: float,
-    y_terms: Vector | None = None,
+    y_terms: Float[Tensor, " m"] | None = None,
     exclusion: Exclusion | None = None,
 ) -> Float[Tensor, " n"]:
     """The sums log sum_j exp(scale x_i.y_j + t_j) for every row of x, over what is not excluded; float64."""

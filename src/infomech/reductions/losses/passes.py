@@ -26,6 +26,7 @@ from .kept import KeptTiles
 from .terms import NegativeTerms, top_of
 
 Vector = Float[Tensor, " k"]
+ByRowAndColumn = tuple[Float[Tensor, " a"] | None, Float[Tensor, " b"] | None]
 TermsOfBoth = tuple[NegativeTerms | None, NegativeTerms | None]
 
 
@@ -203,9 +204,7 @@ def scatter_within(
                 row.gradient[j].addmm_(weights.mT, left)
 
 
-def _factors(
-    row: Side, col: Side, shift: float | None, dtype: torch.dtype
-) -> tuple[Vector | None, Vector | None] | None:
+def _factors(row: Side, col: Side, shift: float | None, dtype: torch.dtype) -> ByRowAndColumn | None:
     if shift is None:
         return None
     return row.factors(shift, col.terms, dtype), col.factors(shift, row.terms, dtype)
@@ -238,7 +237,7 @@ def _softmax_weights(
     where: tuple[slice, slice],
     exclusion: Exclusion,
     sides: tuple[Side, Side],
-    factors: tuple[Vector | None, Vector | None] | None,
+    factors: ByRowAndColumn | None,
 ) -> Tensor:
     """The tile of G: from the tile of exponentials where factors are given for a fixed shift, else from the scores."""
     scratch = space.buffer("scratch", *tile.shape)
@@ -263,8 +262,8 @@ def _add_term_gradients(
     tile: Tensor,
     where: tuple[slice, slice],
     sides: tuple[Side, Side],
-    factors: tuple[Vector | None, Vector | None],
-    weights: tuple[Vector | None, Vector | None],
+    factors: ByRowAndColumn,
+    weights: ByRowAndColumn,
 ) -> None:
     """sum_i u_i E_ij w_j to the terms of the columns, and its mirror image to those of the rows."""
     for side, matrix in enumerate((tile, tile.mT)):

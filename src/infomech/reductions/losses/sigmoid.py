@@ -17,11 +17,12 @@ from ..workspace import Workspace
 from .kept import outside_graphs, without_autocast
 from .passes import inner_product
 
-Vector = Float[Tensor, " k"]
+XTerms = Float[Tensor, " n"]
+YTerms = Float[Tensor, " m"]
 
 
 def softplus_sum(
-    x: Rows, y: OtherRows, *, scale: Tensor, x_terms: Vector | None, y_terms: Vector | None, exclusion: Exclusion
+    x: Rows, y: OtherRows, *, scale: Tensor, x_terms: XTerms | None, y_terms: YTerms | None, exclusion: Exclusion
 ) -> Scalar:
     """The sum of log(1 + exp(scale x_i.y_j + u_i + t_j)) over the entries that are not excluded, in float64.
 
@@ -41,11 +42,11 @@ class SoftplusGradients:
 
     x: Tensor
     y: Tensor
-    x_terms: Vector | None
-    y_terms: Vector | None
+    x_terms: XTerms | None
+    y_terms: YTerms | None
 
     @classmethod
-    def zeros(cls, x: Tensor, y: Tensor, x_terms: Vector | None, y_terms: Vector | None) -> "SoftplusGradients":
+    def zeros(cls, x: Tensor, y: Tensor, x_terms: XTerms | None, y_terms: YTerms | None) -> "SoftplusGradients":
         """Nothing yet, in the dtype of the tiles."""
         rows = [torch.zeros_like(z, dtype=compute_dtype(x, y)) for z in (x, y)]
         return cls(*rows, *(None if t is None else torch.zeros_like(t) for t in (x_terms, y_terms)))
@@ -56,8 +57,8 @@ def accumulate(
     y: Tensor,
     *,
     scale: Tensor,
-    x_terms: Vector | None,
-    y_terms: Vector | None,
+    x_terms: XTerms | None,
+    y_terms: YTerms | None,
     exclusion: Exclusion,
     gradients: SoftplusGradients | None,
 ) -> Tensor:
