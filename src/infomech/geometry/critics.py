@@ -51,6 +51,11 @@ class Critic(ABC):
         terms = self.row_terms(torch.tensor(squared_radius, dtype=torch.float64))
         return 0.0 if terms is None else 2 * float(terms), self.slope
 
+    @property
+    def integrable(self) -> bool:
+        """Whether the kernel has a finite volume on R^d, so that rows of any norm have a smoothed density."""
+        return False
+
     def log_euclidean_volume(self, dim: int, temperature: Scalars) -> Scalars:
         """Log of the integral of exp(s(z, w) / tau) over w in R^dim, the same for every z.
 
@@ -120,6 +125,10 @@ class RBF(Critic):
 
     def row_terms(self, squared_norms: Scalars) -> Scalars:  # noqa: D102
         return -self.scale * squared_norms
+
+    @property
+    def integrable(self) -> bool:  # noqa: D102
+        return True
 
     def log_euclidean_volume(self, dim: int, temperature: Scalars) -> Scalars:  # noqa: D102
         return dim / 2 * (math.log(math.pi / self.scale) + torch.log(temperature))

@@ -24,8 +24,8 @@ class Euclidean:
 
     @property
     def log_volume(self) -> float:
-        """Infinity."""
-        return math.inf
+        """NaN: there is no uniform law, and nothing is relative to it."""
+        return math.nan
 
 
 @overload
