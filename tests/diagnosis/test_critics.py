@@ -15,6 +15,7 @@ LEVEL = ("dispersion_x", "dispersion_y", "divergence_xy", "divergence_yx", "info
 @pytest.mark.parametrize("tau", [1.0, 0.07, 0.01])
 def test_rbf_of_unit_rows_is_a_cosine_at_another_temperature(tau: float) -> None:
     x, y, pairs = captions()
+    x, y = (torch.nn.functional.normalize(rows, dim=1) for rows in (x, y))
     rbf = im.decompose(x, y, temperature=tau, pairs=pairs, critic=im.RBF(0.6))
     cosine = im.decompose(x, y, temperature=tau / 1.2, pairs=pairs)
     for name in (*LEVEL, "dispersion_x_relative", "effective_negatives"):

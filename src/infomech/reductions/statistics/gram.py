@@ -6,8 +6,9 @@ diagonal are computed; a reduction then sees ``tile.mirrored`` and counts the ti
 
 Precision. Tiles have the rows' dtype (float32 for float32 embeddings, float64 for float64). A reduction adds up at
 most some thousand numbers in that dtype, by pairwise summation or a matrix-vector product, and then goes on in
-float64. The rounding of a tile's entries is independent from entry to entry, so that a sum of 10^9 float32 terms is
-good to about 1e-8 of its value (tests/reductions/test_precision.py).
+float64. The rounding of a tile's entries is independent from entry to entry, so that it averages out: a
+sum of distances is good to 1e-8 of its value. What is left of a sum of exponentials is the rounding of its exponent's
+factor, 2^-24 of the exponent (tests/reductions/test_precision.py).
 
 Threads. A tile's operations are many and small: shared out over cores one by one they would spend their time waiting
 for each other. On a CPU each thread therefore walks tiles of its own, with accumulators of its own that are merged at
