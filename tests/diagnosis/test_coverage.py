@@ -14,9 +14,9 @@ from cases import image_text
 from infomech.diagnosis import Estimate
 from infomech.diagnosis.budget import energy_budget
 from infomech.diagnosis.gaps import gap_measures
+from infomech.diagnosis.gram_statistics import run_sweeps
 from infomech.diagnosis.moments import halved_moments
 from infomech.diagnosis.retrieval import retrieval_scores
-from infomech.diagnosis.sweeps import run_sweeps
 from infomech.diagnosis.uncertainty import proportion_estimate
 from infomech.measures import PairedSample
 from infomech.reductions import expected_hits

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..measures import PairedSample
 from ..reductions import expected_hits
 from .estimate import Estimate
-from .sweeps import RankSweeps
+from .gram_statistics import RankSweeps
 from .uncertainty import proportion_estimate, quantile_estimate
 
 RECALL_AT = (1, 5, 10)
