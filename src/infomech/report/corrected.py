@@ -10,8 +10,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
+from .._words import with_error
 from ..corrections import Score, Scored
-from .words import with_error
 
 FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
 SHOWN = {
