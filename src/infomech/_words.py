@@ -294,6 +294,16 @@ def significant(value: float, digits: int = 3) -> str:
     return number(value, min(6, max(0, digits - 1 - math.floor(math.log10(abs(value))))))
 
 
+def brief(value: float) -> str:
+    """A round number at the end of an axis: two significant digits and no zeros behind them.
+
+    >>> brief(2.0), brief(-0.25), brief(0.0005), brief(30000.0)
+    ('2', '−0.25', '0.0005', '30,000')
+    """
+    text = significant(value, 2)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def cut(name: str, most: int = 26) -> str:
     r"""A name in one line of at most that many letters.
 
@@ -312,6 +322,7 @@ __all__ = [
     "MISSING",
     "Measure",
     "Uncertain",
+    "brief",
     "cut",
     "decimals",
     "error_text",

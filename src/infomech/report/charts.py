@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._words import Measure, Uncertain, cut, interval_text, significant, with_error
+from .._words import Measure, Uncertain, brief, cut, interval_text, with_error
 from ..diagnosis.diagnosis import FloatArray
 from .section import Spec
 from .style import on_page, track, whiskers
@@ -100,8 +100,8 @@ def glyph(measure: Measure, estimate: Uncertain, others: Sequence[Uncertain] | N
         "low": low if whole else None,
         "width": round((high or 0.0) - (low or 0.0), 2) if whole else None,
         "still": None if measure.still is None else percent(measure.still),
-        "left": significant(bottom, 2),
-        "right": significant(top, 2),
+        "left": brief(bottom),
+        "right": brief(top),
         "title": f"{measure.label}: {with_error(estimate)}, 95%: {interval_text(estimate)}",
     }
 

@@ -1,6 +1,5 @@
 """One look for pages, charts and figures: the palette, light and dark, and what marks which modality."""
 
-import colorsys
 import math
 from collections.abc import Sequence
 
@@ -35,6 +34,7 @@ PALETTE = {
     "c7": ("#8a5a44", "#c79a83"),
 }
 SERIES = tuple(name for name in PALETTE if name[0] == "c" and name[1:].isdigit())  # of reports side by side
+_HEAT = ("#3b6fd4", "#9a50c8", "#d9487a", "#de7a1a")  # between which `heat` moves
 SOFT = 0.18  # how much of a colour its fill keeps
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}  # plotly's names, and matplotlib's
 
@@ -81,13 +81,15 @@ def css_palette() -> str:
 
 
 def heat(share: float) -> str:
-    """A colour from blue (cold, 0) to red (hot, 1), readable on light and on dark paper.
+    """A colour from blue (cold, 0) to orange (hot, 1), readable on light and on dark paper.
 
     >>> heat(0.0), heat(1.0)
-    ('#2569d0', '#d04125')
+    ('#3b6fd4', '#de7a1a')
     """
-    red, green, blue = colorsys.hls_to_rgb((215 - 205 * share) / 360, 0.48, 0.7)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
+    place = share * (len(_HEAT) - 1)
+    at = min(int(place), len(_HEAT) - 2)
+    cold, hot = (bytes.fromhex(_HEAT[k][1:]) for k in (at, at + 1))
+    return "#" + bytes(round(c + (place - at) * (h - c)) for c, h in zip(cold, hot, strict=True)).hex()
 
 
 def finite(value: float) -> float | None:

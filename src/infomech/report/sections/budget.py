@@ -237,7 +237,8 @@ def compared_figure(sides: SideBySide) -> Figure:
     axes.axvline(0, color=PAPER_MUTED, lw=0.8, zorder=1)
     no_spine(axes)
     axes.set_xlabel("contribution to the loss (nats)")
-    legend(axes, columns=min(4, count))
+    letters = max(len(label(name)) for name in sides.names)
+    legend(axes, columns=max(1, min(4, count, 75 // (letters + 6))))
     return drawn
 
 

@@ -28,22 +28,19 @@ def measured(diagnosis: Diagnosis) -> Curves:
     return diagnosis.curves
 
 
-def shown_temperatures(curves: Curves, temperature: float) -> list[int]:
-    """Places of the temperatures that get a line: the model's own, and others spread over the grid."""
+def shown_temperatures(curves: Curves, temperature: float) -> dict[int, str]:
+    """Places and colours of the temperatures that get a line: the model's own, and others spread over the grid."""
     count = len(curves.temperatures)
-    if count <= _SHOWN:
-        return list(range(count))
-    spread = {round(k * (count - 1) / (_SHOWN - 2)) for k in range(_SHOWN - 1)}
-    return sorted(spread | {own_temperature(curves, temperature)})
+    places = list(range(count))
+    if count > _SHOWN:
+        spread = {round(k * (count - 1) / (_SHOWN - 2)) for k in range(_SHOWN - 1)}
+        places = sorted(spread | {own_temperature(curves, temperature)})
+    return {place: heat(at / max(1, len(places) - 1)) for at, place in enumerate(places)}
 
 
 def own_temperature(curves: Curves, temperature: float) -> int:
     """Place of the report's own temperature."""
     return min(range(len(curves.temperatures)), key=lambda t: abs(math.log(curves.temperatures[t] / temperature)))
-
-
-def _colour(curves: Curves, place: int) -> str:
-    return heat(place / max(1, len(curves.temperatures) - 1))
 
 
 def _panels(curves: Curves) -> dict[str, tuple[str, list[list[Estimate]], float | None]]:
@@ -71,7 +68,7 @@ def charts(diagnosis: Diagnosis) -> dict[str, Spec]:
 def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], level: float | None) -> Spec:
     curves, own = measured(diagnosis), diagnosis.inputs.temperature
     data: list[Spec] = []
-    for place in shown_temperatures(curves, own):
+    for place, colour in shown_temperatures(curves, own).items():
         tau = curves.temperatures[place]
         mine = tau == own
         data.append(
@@ -79,7 +76,7 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
                 f"τ = {tau:g}" + (" (yours)" if mine else ""),
                 curves.batch_sizes,
                 [float(f"{e.value:.5g}") if e.low > 0 else None for e in table[place]],
-                colour=_colour(curves, place),
+                colour=colour,
                 hover=f"τ = {tau:g}, N = %{{x}}<br>%{{y:.3g}} (95%: %{{customdata}})",
                 mode="lines+markers",
                 customdata=[f"{e.low:.3g} to {e.high:.3g}" for e in table[place]],
@@ -152,9 +149,9 @@ def figure(diagnosis: Diagnosis) -> Figure:
 def _draw_over_sizes(axes: Axes, diagnosis: Diagnosis, table: list[list[Estimate]]) -> None:
     curves = measured(diagnosis)
     own = own_temperature(curves, diagnosis.inputs.temperature)
-    for place in shown_temperatures(curves, diagnosis.inputs.temperature):
+    for place, colour in shown_temperatures(curves, diagnosis.inputs.temperature).items():
         points = [(n, e) for n, e in zip(curves.batch_sizes, table[place], strict=True) if e.low > 0]
-        sizes, colour, mine = [n for n, _ in points], _colour(curves, place), place == own
+        sizes, mine = [n for n, _ in points], place == own
         name = rf"$\tau$ = {curves.temperatures[place]:g}"
         axes.plot(
             sizes,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._words import GAP as WORDS
-from ..._words import Measure, significant, value_text, with_error
+from ..._words import Measure, brief, value_text, with_error
 from ...diagnosis import Diagnosis, Estimate
 from ..charts import glyph
 from ..drawing import INK, LINE, MARKERS, MUTED, Axes, bare_axes, bare_figure, blank_figure, label, no_spine
@@ -55,6 +55,8 @@ def figure(diagnosis: Diagnosis) -> Figure:
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     no_spine(axes)
+    axes.set_xlabel("each measure on its own axis; bar: 95% interval; tick: no gap; value ± standard error")
+    axes.xaxis.label.set_fontsize(8)
     return drawn
 
 
@@ -73,7 +75,7 @@ def _interval_row(axes: Axes, row: int, measure: Measure, estimate: Estimate) ->
         axes.plot([at(estimate.low), at(estimate.high)], [row, row], color=colour, lw=4, alpha=0.5, zorder=3)
     axes.plot(at(estimate.value), row, "o", ms=4.5, color=colour, zorder=4)
     for place, side, end in ((-0.02, "right", bottom), (1.02, "left", top)):
-        axes.text(place, row, significant(end, 2), ha=side, va="center", fontsize=7, color=MUTED)
+        axes.text(place, row, brief(end), ha=side, va="center", fontsize=7, color=MUTED)
     axes.text(1.17, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._words import number, significant
+from ..._words import brief, number, significant
 from ...diagnosis import Diagnosis
 from ...diagnosis.diagnosis import FloatArray
 from ..charts import MUTED, base_layout, curve, numbers, short, title
@@ -24,8 +24,10 @@ def _spectra(diagnosis: Diagnosis) -> Spec:
     """Eigenvalues of the centred covariance of each modality."""
     spectra = diagnosis.pictures.spectrum_x, diagnosis.pictures.spectrum_y
     data = []
+    ends: list[float] = []
     for name, values, (colour, dash, *_) in zip(names_of(diagnosis), spectra, SIDES, strict=True):
         kept = spectrum_shown(values)
+        ends += [*kept[:1], *kept[-1:]]
         share = np.cumsum(kept) / kept.sum() if len(kept) else kept
         hover = f"{short(name)}, direction %{{x}}<br>variance %{{y:.3g}}<br>first %{{x}} carry %{{customdata:.1f}}%"
         data.append(
@@ -39,12 +41,29 @@ def _spectra(diagnosis: Diagnosis) -> Spec:
                 customdata=numbers(100 * share),
             )
         )
+    marks = _few_ticks(ends)
+    ticks: Spec = {"exponentformat": "power", "dtick": 1}
+    if marks:
+        ticks = {"tickvals": marks, "ticktext": [brief(mark) for mark in marks]}
     layout = base_layout(
         height=380,
         x=title("principal direction", rangemode="tozero"),
-        y=title("variance", type="log", exponentformat="power", dtick=1),
+        y=title("variance", type="log", **ticks),
     )
     return {"data": data, "layout": layout}
+
+
+def _few_ticks(values: list[float]) -> list[float]:
+    """Round numbers for a logarithmic axis that spans too few powers of ten to be read by these; else none."""
+    if not values or max(values) > 100 * min(values):
+        return []
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        marks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+        marks = [mark for mark in marks if min(values) <= mark <= max(values)]
+        if len(marks) >= 3:
+            break
+    return marks
 
 
 def spectrum_shown(values: FloatArray) -> FloatArray:
@@ -144,12 +163,18 @@ def spectra_figure(diagnosis: Diagnosis) -> Figure:
     """Eigenvalues of the centred covariance of each modality."""
     drawn, axes = bare_figure(5.4, 3.3)
     spectra = diagnosis.pictures.spectrum_x, diagnosis.pictures.spectrum_y
+    ends: list[float] = []
     for name, values, (colour, dash, *_) in zip(names_of(diagnosis), spectra, SIDES, strict=True):
         kept = spectrum_shown(values)
+        ends += [*kept[:1], *kept[-1:]]
         if len(kept):
             at = np.arange(1, len(kept) + 1)
             axes.plot(at, kept, DASHES[dash], color=on_paper(colour), lw=1.7, label=label(name))
     axes.set_yscale("log")
+    marks = _few_ticks(ends)
+    if marks:
+        axes.set_yticks(marks, [brief(mark) for mark in marks])
+        axes.minorticks_off()
     axes.set_xlim(left=0)
     axes.set_xlabel("principal direction")
     axes.set_ylabel("variance")
