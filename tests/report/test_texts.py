@@ -5,15 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from infomech._words import GAP, interval_text, measure, number, value_text, with_error
 from infomech.diagnosis import Estimate
-from infomech.report import Report
-from infomech.report.texts import md, report_markdown, report_tex, tex, tex_interval, tex_value
-from infomech.report.view import View
-from infomech.report.words import GAP, interval_text, measure, number, track, value_text, with_error
-
-
-def view_of(diagnosis):
-    return View.of(Report(diagnosis).to_dict())
+from infomech.report.style import track
+from infomech.report.writing import md, report_markdown, report_tex, tex, tex_interval, tex_value
 
 
 def render(markdown):
@@ -37,7 +32,7 @@ def test_markdown_shows_any_name_as_it_is(name):
 
 
 def test_markdown_tables_of_a_report_are_whole(awkward):
-    html = render(report_markdown(view_of(awkward), figures=True))
+    html = render(report_markdown(awkward, figures=True))
     assert html.count("<table>") == 5
     assert "<script" not in html
     for table in re.findall(r"<table>.*?</table>", html, re.S):
@@ -49,8 +44,8 @@ def test_markdown_tables_of_a_report_are_whole(awkward):
 
 
 def test_markdown_without_figures_links_none(diagnosis):
-    assert "figures/" not in report_markdown(view_of(diagnosis), figures=False)
-    assert report_markdown(view_of(diagnosis), figures=True).count("](figures/") == 7
+    assert "figures/" not in report_markdown(diagnosis, figures=False)
+    assert report_markdown(diagnosis, figures=True).count("](figures/") == 7
 
 
 def tex_problems(text):
@@ -86,12 +81,12 @@ def test_the_checker_of_latex_can_fail():
 
 def test_latex_tables_are_well_formed(awkward, diagnosis):
     for each in (awkward, diagnosis):
-        text = report_tex(view_of(each))
+        text = report_tex(each)
         assert tex_problems(text) == []
         assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
         for rule in ("toprule", "midrule", "bottomrule"):
             assert text.count(rf"\{rule}") >= 4
-    assert r"a\&b\textless{}script\textgreater{}" in report_tex(view_of(awkward))
+    assert r"a\&b\textless{}script\textgreater{}" in report_tex(awkward)
     assert text.startswith("%")
     assert r"\usepackage{booktabs}" in text.split("\n\n")[0]
 

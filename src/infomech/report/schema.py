@@ -5,6 +5,7 @@ import json
 import math
 import os
 import types
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -153,13 +154,11 @@ def _one_of(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     """The value as it is, if its type is one of several, or as the first of them that fits."""
     if type(value) in kinds:
         return value
-    for at, kind in enumerate(kinds):
-        try:
+    *others, last = (kind for kind in kinds if kind is not types.NoneType)
+    for kind in others:
+        with suppress(_Unfit):
             return _built(kind, value, path)
-        except _Unfit:
-            if at == len(kinds) - 1:
-                raise
-    raise _Unfit(f"{path} has no type")
+    return _built(last, value, path)
 
 
 def _pictures(arrays: Arrays) -> Pictures:

@@ -51,12 +51,12 @@ def figure(diagnosis: Diagnosis) -> Figure:
         _interval_row(axes, row, line.measure, estimate)
     axes.set_yticks(range(len(lines)), [label(line.measure.label, 34) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(-0.1, 1.58)
+    axes.set_xlim(-0.1, 1.66)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     no_spine(axes)
-    axes.set_xlabel("each measure on its own axis; bar: 95% interval; tick: no gap; value ± standard error")
-    axes.xaxis.label.set_fontsize(8)
+    about = "each measure on its own axis; bar: 95% interval; tick: no gap; value ± standard error"
+    drawn.supxlabel(about, fontsize=8, color=INK)
     return drawn
 
 
