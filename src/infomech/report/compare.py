@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .._checks import InputError
 from .._files import Json, check_target, dump_json, plain, write_folder
+from .._markdown import document, table
 from .._words import Measure, signed_text, with_error
 from ..diagnosis import Diagnosis, Estimate
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
@@ -179,20 +180,20 @@ class Comparison(SideBySide):
 
     def _markdown(self, figures: bool) -> str:
         """The tables as Markdown."""
-        from .writing import md, md_figures, md_table
+        from .writing import md, md_figures
 
-        blocks = ["# Comparison of reports", md(self.lead()), *(f"**{md(note)}**" for note in self.notes())]
+        blocks = [md(self.lead()), *(f"**{md(note)}**" for note in self.notes())]
         blocks.append(
             f"▲ and ▼ mark what lies higher and lower than in {md(self.names[0])}, where the 95% interval of the "
             "difference leaves out 0."
         )
         header = ["Measure", *map(md, self.names)]
         for title, rows in self.groups():
-            blocks += [f"## {title}", md_table(header, [[md(row.measure.label), *_marked(row)] for row in rows])]
+            blocks += [f"## {title}", table(header, [[md(row.measure.label), *_marked(row)] for row in rows])]
         if figures:
             for part in self.drawn().values():
                 blocks += md_figures(part.figures)
-        return "\n\n".join(blocks) + "\n"
+        return document("Comparison of reports", *blocks)
 
 
 def _marked(row: Row) -> list[str]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .. import _markdown as markdown
 from .._words import MINUS, error_text, interval_text, significant, value_text, with_error
 from ..diagnosis import Diagnosis, Estimate
 from .section import Picture, Table, names_of
@@ -63,13 +64,6 @@ def tex(text: str) -> str:
     '50\\% of a\\_b \\& c'
     """
     return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split("\n")))
-
-
-def md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table: text in the first column, numbers to the right."""
-    marks = ["---", *["---:"] * (len(header) - 1)]
-    lines = [header, marks, *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tex_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
@@ -167,23 +161,21 @@ def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
     """The whole report as Markdown; with links to the figures if there are any."""
     x, y = names_of(diagnosis)
     found = [
-        f"- **{f['severity'].capitalize()}: {md(f['title'])}**{' (' + f['shown'] + ')' if f['shown'] else ''}. "
+        f"**{f['severity'].capitalize()}: {md(f['title'])}**{' (' + f['shown'] + ')' if f['shown'] else ''}. "
         f"{md(f['text'])}"
         for f in findings(diagnosis)
     ]
-    blocks = [f"# {md(x)} ↔ {md(y)}", md(lead_text(diagnosis)), "## Findings"]
-    blocks.append("\n".join(found) or "Nothing stands out.")
+    blocks = [md(lead_text(diagnosis)), "## Findings", markdown.bullets(found) or "Nothing stands out."]
     for section in SECTIONS:
         if section.present(diagnosis):
             parts = section.notes(diagnosis)
             for table in section.tables(diagnosis):
-                parts += [table.note] if table.note else []
-                parts.append(_markdown(table))
+                parts += [table.note, _markdown(table)]
             if figures:
                 parts += md_figures(section.figures)
             blocks += [f"## {section.title}", *parts] if parts else []
-    blocks += ["## Provenance", "\n".join(f"- {md(key)}: {md(value)}" for key, value in provenance(diagnosis))]
-    return "\n\n".join(blocks) + "\n"
+    made = markdown.bullets(f"{md(key)}: {md(value)}" for key, value in provenance(diagnosis))
+    return markdown.document(f"{md(x)} ↔ {md(y)}", *blocks, "## Provenance", made)
 
 
 def md_figures(figures: Mapping[str, Picture]) -> list[str]:
@@ -194,14 +186,14 @@ def md_figures(figures: Mapping[str, Picture]) -> list[str]:
 def _markdown(table: Table) -> str:
     header = [md(table.head), *(md(str(column)) for column in table.columns)]
     if not table.intervals:
-        return md_table(header, [[md(line.measure.label), *map(_cell, line.cells)] for line in table.lines])
+        return markdown.table(header, [[md(line.measure.label), *map(_cell, line.cells)] for line in table.lines])
     rows = [
         [_strong(md(line.measure.label), line.total), with_error(cell), interval_text(cell)]
         for line in table.lines
         for cell in line.cells
         if isinstance(cell, Estimate)
     ]
-    return md_table([*header, "95% interval"], rows)
+    return markdown.table([*header, "95% interval"], rows)
 
 
 def _strong(text: str, strong: bool) -> str:
@@ -252,7 +244,6 @@ __all__ = [
     "lead_text",
     "md",
     "md_figures",
-    "md_table",
     "provenance",
     "report_markdown",
     "report_tex",
