@@ -35,8 +35,8 @@ TEMPERATURE = 0.07
 MEMORISED = (
     "A higher recall at 3/4 is the recall of runs that have memorised their pairs: at tau = 0.07, 1,500 steps of 256 "
     "are nearly 300 epochs of 1,300 pairs. Stopped at 200 steps, runs without control reach R@10 = 0.643; at tau = "
-    "0.25, 0.660 without it and 0.657 with the weight 3/4 (means of four seeds, standard errors 0.003 to 0.016). What the "
-    "weight does is to lower the gap."
+    "0.25, 0.660 without it and 0.657 with the weight 3/4 (means of four seeds, standard errors 0.003 to 0.016). What "
+    "the weight does is to lower the gap."
 )
 
 
