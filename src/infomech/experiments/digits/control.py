@@ -19,7 +19,7 @@ from ..._checks import InputError
 from ..._markdown import bullets, document
 from ..._typing import Progress
 from ...diagnosis import Settings, examine
-from ...equilibria import CRITICAL_WEIGHT
+from ...equilibria import critical_divergence_weight
 from ...reductions import torch_threads
 from ..experiment import Experiment, Form, option
 from ..runs import Part, RunFolder, silent
@@ -31,6 +31,7 @@ from .stacked import Run, train_stack
 NAME = "control"
 TITLE = "Control, shown: gap and retrieval against the divergence weight (T11), on the halves of handwritten digits"
 
+CRITICAL_WEIGHT = critical_divergence_weight()  # 3/4, the sharp limit
 TEMPERATURE = 0.07
 MEMORISED = (
     "A higher recall at 3/4 is the recall of runs that have memorised their pairs: at tau = 0.07, 1,500 steps of 256 "
