@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
-from ..geometry import Cosine, Critic, Manifold, Sphere, log_kernel_volume
+from ..geometry import Cosine, Critic, Manifold, Sphere, log_sphere_mgf
 from ..measures import VonMisesFisher
 from .fields import log_smoothed_density
 
 _NODES = 256
-_SAME_MEAN = 1e-7  # sine of an angle between means that is rounding: its effect is of second order
 _REACH = 12.0  # standard deviations of the polar angle on each side of its mode
 
 
@@ -122,20 +121,28 @@ def cross_entropy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: fl
     check_temperature(temperature)
     if law.dim != other.dim:
         raise InputError(f"laws on R^{law.dim} and R^{other.dim}; both must have one dimension")
-    d, k1, k2 = law.dim, float(law.kappa), float(other.kappa)
-    cosine = float((law.mean.double() @ other.mean.double()).clamp(-1, 1))
-    sine = math.sqrt(1 - cosine**2)
-    t, weight_t = _polar_rule(d - 2, k1)
-    if sine < _SAME_MEAN:  # the angle in the tangent plane does not matter
-        u, weight_u = np.zeros(1), np.ones(1)
+    d, k1, k2, pull = law.dim, float(law.concentration), float(other.concentration), 1 / temperature
+    first, second = (torch.nn.functional.normalize(m.double(), dim=0) for m in (law.mean, other.mean))
+    apart = 2 * math.atan2(float((first - second).norm()), float((first + second).norm()))  # angle of the means
+    angle, weight_t = _polar_rule(d - 2, k1)
+    if apart == 0:  # the angle in the tangent plane does not matter
+        beyond, weight_u = np.zeros(1), np.ones(1)
     else:
-        u, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([1.0, -1.0]), np.array([0.5, 0.5]))
-    along = t[:, None] * cosine + np.sqrt(1 - t**2)[:, None] * sine * u[None, :]  # m2.z
-    radius = np.sqrt(np.maximum(k2**2 + 1 / temperature**2 + 2 * k2 * along / temperature, 0.0))
+        tangent, weight_u = _polar_rule(d - 3, 0.0) if d > 2 else (np.array([0.0, math.pi]), np.array([0.5, 0.5]))
+        beyond = 2 * np.sin(tangent / 2) ** 2
+    # 1 - m2.z, and k2 + 1/tau less the length of k2 m2 + z / tau: small numbers where both laws are concentrated.
+    drop = 2 * np.sin((angle[:, None] - apart) / 2) ** 2 + np.sin(angle[:, None]) * math.sin(apart) * beyond
+    radius = np.sqrt((k2 - pull) ** 2 + 2 * k2 * pull * np.maximum(2 - drop, 0.0))
+    shorter = 2 * k2 * pull * drop / (k2 + pull + radius)
     weight = torch.from_numpy(weight_t[:, None] * weight_u[None, :])
-    sphere = Sphere(d)
-    log_field = sphere.log_linear_integral(torch.from_numpy(radius)) + float(other.log_normalizer)
-    return log_kernel_volume(sphere, Cosine(), temperature) - (weight * log_field).sum()
+    at = torch.from_numpy(radius)
+    held = torch.tensor([k2, pull], dtype=torch.float64)
+    if k2 + pull < d:
+        log_ratio = log_sphere_mgf(d, held).sum() - log_sphere_mgf(d, at)
+    else:
+        log_ratio = log_sphere_mgf(d, held, scaled=True).sum() - log_sphere_mgf(d, at, scaled=True)
+        log_ratio = log_ratio + torch.from_numpy(shorter)
+    return Sphere(d).log_volume + (weight * log_ratio).sum()
 
 
 @cache
@@ -146,17 +153,20 @@ def _gauss_legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64
     return nodes, weights
 
 
-def _polar_rule(power: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes t = cos(angle) and weights, summing to 1, for density sin(angle)^power exp(kappa cos(angle))."""
-    half = power / (2 * kappa) if kappa > 0 else math.inf
-    mode = math.acos(math.sqrt(half**2 + 1) - half) if math.isfinite(half) else math.pi / 2
+def _polar_rule(power: int, kappa: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Angles and weights, summing to 1, for the density sin(angle)^power exp(kappa cos(angle))."""
+    mode = math.pi / 2
+    if kappa > 0:
+        half = power / (2 * kappa)
+        height = 1 / (math.hypot(half, 1) + half)  # its cosine
+        mode = math.atan2(math.sqrt(2 * half * height), height)
     reach = _REACH / math.sqrt(max(power + kappa, 1e-12))
     low, high = max(0.0, mode - reach), min(math.pi, mode + reach)
     nodes, weights = _gauss_legendre(_NODES)
     angle = (low + high) / 2 + (high - low) / 2 * nodes
-    logs = power * np.log(np.sin(angle)) + kappa * (np.cos(angle) - 1)
+    logs = power * np.log(np.sin(angle)) - 2 * kappa * np.sin(angle / 2) ** 2
     dense = weights * np.exp(logs - logs.max())
-    return np.cos(angle), dense / dense.sum()
+    return angle, dense / dense.sum()
 
 
 def independent_energy(law: VonMisesFisher, other: VonMisesFisher, *, temperature: float) -> SymmetricEnergy:

@@ -5,7 +5,7 @@ from .geodesics import geodesic_step, to_tangent
 from .manifolds import FlatTorus, Manifold, Sphere
 from .operators import Faces, Harmonics, faces, harmonics
 from .quadrature import Quadrature, manifold_angles, quadrature_rule
-from .special import log_sphere_area, log_sphere_mgf, mean_resultant
+from .special import concentration_divergence, log_sphere_area, log_sphere_mgf, mean_resultant
 from .volume import log_kernel_volume
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Manifold",
     "Quadrature",
     "Sphere",
+    "concentration_divergence",
     "faces",
     "geodesic_step",
     "harmonics",
