@@ -10,16 +10,13 @@ import scipy.optimize
 import torch
 
 from infomech import FlatTorus, InputError, Sphere
-from infomech.equilibria import (
-    LinearPotential,
-    TwoWellPotential,
+from infomech.equilibria import LinearPotential, TwoWellPotential, minimise_measure, vmf_equilibrium
+from infomech.equilibria.finite_temperature import (
     held_energy,
     held_second_variation,
     held_variation,
-    minimise_measure,
     sharp_ratio,
     vmf_energy,
-    vmf_equilibrium,
 )
 from infomech.geometry import quadrature_rule
 from infomech.measures import Density

@@ -25,7 +25,7 @@ def pairwise_infonce(
 
     The same as the mean over ordered pairs of the one-directional losses, plus lambda times the mean over pairs of the
     batch's Dsym. Memory O(k n d). Control is critical at lambda = (k + 1) / (2 k) in the sharp limit: 3/4, 2/3, 5/8
-    (`infomech.equilibria.critical_weight_of_modalities`).
+    (`infomech.equilibria.critical_divergence_weight`).
 
     Args:
         modalities: k >= 2 embeddings of (n, d); row i of each shows the same object.

@@ -107,7 +107,7 @@ class VonMisesFisher:
         of_means = mean_resultant(self.dim, self._kappa) * other._kappa * (self._mean - other._mean).square().sum() / 2
         return (concentration_divergence(self.dim, self._kappa, other._kappa) + of_means).to(self.mean)
 
-    def log_partition_field(self, z: Points, *, temperature: float) -> Scalars:
+    def log_partition_field(self, z: Points, *, temperature: float | Tensor) -> Scalars:
         """D3 in closed form, cosine critic: log Gamma(z) = log c(k) - log c(|k m + z / tau|), (..., d) -> (...,)."""
         check_temperature(temperature)
         pull = z.double() / temperature

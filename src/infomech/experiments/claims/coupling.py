@@ -12,15 +12,9 @@ from ...energies import (
     intrinsic_second_variation_sym,
     smoothed_log_density,
 )
-from ...equilibria import (
-    Flow,
-    GibbsLaw,
-    critical_divergence_weight,
-    project_on_floor,
-    replicator_flow,
-    stationarity_residual,
-    vertex_density,
-)
+from ...equilibria import Flow, GibbsLaw, critical_divergence_weight, replicator_flow, stationarity_residual
+from ...equilibria.flows import project_on_floor
+from ...equilibria.responses import vertex_density
 from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
 from .claim import Claim, Evidence, Outcome, Picture, Series

@@ -13,12 +13,11 @@ from ...equilibria import (
     LinearPotential,
     ParametricMinimum,
     encoded_divergence,
-    held_energy,
     minimise_measure,
     minimise_parametric,
-    sharp_ratio,
     vmf_equilibrium,
 )
+from ...equilibria.finite_temperature import held_energy, sharp_ratio
 from ...geometry import Sphere, quadrature_rule
 from ...losses import symmetric_infonce
 from ...measures import Density
