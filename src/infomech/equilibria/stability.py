@@ -33,8 +33,9 @@ stable above
     lambda_c(l) = (2 + (k - 1) a_l) / (2 k),
 
 which at k = 2 is (2 + a_l)/4: 3/4 where the kernel resolves the mode (a = 1), towards 1/2 where it does not. The
-largest is that of l = 1, where a_1 is the mean resultant length A_d(1 / tau). Around other laws a weight of
-lambda_c removes most of the growth, and none may remove all (`MatchedStability.critical_weight` is then infinite).
+largest is that of l = 1, where a_1 is the mean resultant length A_d(1 / tau). Around other laws it is another:
+with two clusters 3/4 removes most of the growth and not all of it, and around laws about as narrow as the kernel no
+weight removes all (`MatchedStability.critical_weight` is then infinite).
 """
 
 from dataclasses import dataclass
