@@ -134,10 +134,10 @@ def log_smoothed_density(
     >>> grid = quadrature_rule(Sphere(2), 64)
     >>> east = VonMisesFisher(grid.nodes[0], 2.0)
     >>> on_nodes = Density(east.log_density(grid.nodes), grid)
-    >>> log_smoothed_density(grid.nodes[:1], on_nodes, temperature=0.5)
-    tensor([-1.0873], dtype=torch.float64)
+    >>> log_smoothed_density(grid.nodes[:1], on_nodes, temperature=0.5)  # log(I0(4) / I0(2)) - log(2 pi I0(2))
+    tensor([-1.0609], dtype=torch.float64)
     >>> log_smoothed_density(grid.nodes[:1], east, temperature=0.5)
-    tensor([-1.0873], dtype=torch.float64)
+    tensor([-1.0609], dtype=torch.float64)
     """
     if manifold is None:
         manifold = law.quadrature.manifold if isinstance(law, Density) else Sphere(z.shape[1])

@@ -73,6 +73,8 @@ class VmfEquilibrium:
         ratio: k tau; the Gibbs law has h.
         energy: J there, in nats.
         gibbs_energy: J at the Gibbs law vMF(m, h / tau).
+
+    Source: T13 (beyond the paper).
     """
 
     concentration: float
@@ -125,6 +127,9 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
         temperature: tau > 0.
         slope: h > 0, in units of the critic; |E[partner]| <= 1 for a potential of real pairs.
 
+    Returns:
+        Its concentration, and the energies of it and of the Gibbs law.
+
     Raises:
         InputError: if the temperature or the slope is not positive.
 
@@ -170,6 +175,11 @@ def sharp_ratio(slope: float = 1.0) -> float:
 
     Returns:
         The golden ratio for h = 1; inf from h = 2 on, where the law collapses.
+
+    Raises:
+        InputError: if the slope is not positive.
+
+    Source: T13 (beyond the paper); this module's head.
 
     >>> round(sharp_ratio(), 6)
     1.618034
@@ -253,7 +263,7 @@ def held_second_variation(rho: Density, direction: NodeValues, *, temperature: f
     >>> grid = quadrature_rule(Sphere(2), 64)
     >>> d = grid.nodes[:, 0] / (2 * math.pi)  # around the uniform law (2 a - a^2) int d^2 / rho, a = I1(2) / I0(2)
     >>> held_second_variation(Density.uniform(grid), d, temperature=0.5)
-    tensor(0.4544, dtype=torch.float64)
+    tensor(0.4543, dtype=torch.float64)
     """
     kernel = log_smoothing_kernel(rho.quadrature, temperature=temperature).exp()
     weights = rho.quadrature.weights
@@ -276,6 +286,8 @@ class AtomicEquilibrium:
         start_energies: J where each start ended.
         smoothed: the smoothed density S q on the nodes (D3).
         gibbs: the Gibbs law of the same potential and temperature.
+
+    Source: T13 (beyond the paper).
     """
 
     status: Literal["stationary", "atoms used up"]
