@@ -9,7 +9,6 @@ from .fields import (
     smoothed_log_density,
 )
 from .intrinsic import (
-    check_potential,
     effective_potential,
     intrinsic_energy,
     intrinsic_energy_sym,
@@ -27,7 +26,6 @@ __all__ = [
     "SymmetricEnergy",
     "alignment_potential",
     "cauchy_schwarz_divergence",
-    "check_potential",
     "cross_entropy",
     "directed_limit",
     "effective_potential",

@@ -49,7 +49,8 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
-from ..energies import check_potential, cross_entropy, log_smoothing_kernel, smoothed_log_density
+from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
+from ..energies.intrinsic import check_potential
 from ..geometry import Cosine, Quadrature, Sphere, log_kernel_volume, mean_resultant
 from ..measures import Density, VonMisesFisher
 from .gibbs import GibbsLaw

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Points, Rows, Scalars
-from ..energies import check_potential
+from ..energies.intrinsic import check_potential
 from ..geometry import Cosine, Critic, Quadrature
 
 Potential = Callable[[Points], Scalars]
