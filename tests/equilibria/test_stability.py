@@ -11,6 +11,7 @@ import torch
 from infomech import RBF, Cosine, InputError, Sphere, log_kernel_volume
 from infomech.energies import intrinsic_energy_sym, pairwise_intrinsic_energy
 from infomech.equilibria import (
+    CRITICAL_WEIGHT,
     GibbsLaw,
     critical_divergence_weight,
     kernel_eigenvalues,
@@ -274,6 +275,7 @@ def test_more_modalities_need_less_control() -> None:
     weights = [critical_divergence_weight(modalities=k) for k in (2, 3, 4, 100)]
     assert weights == sorted(weights, reverse=True)
     assert weights[:3] == pytest.approx([3 / 4, 2 / 3, 5 / 8])
+    assert weights[0] == CRITICAL_WEIGHT
     assert critical_divergence_weight(4096, 100.0, modalities=5) == pytest.approx(1 / 5, abs=1e-4)
 
 

@@ -16,6 +16,7 @@ from .parametric_minimum import ParametricMinimum, minimise_parametric
 from .potentials import EmpiricalPotential, LinearPotential, Potential, TwoWellPotential
 from .responses import Alternation, BestResponse, alternate_best_responses, best_response
 from .stability import (
+    CRITICAL_WEIGHT,
     MatchedStability,
     critical_divergence_weight,
     kernel_eigenvalues,
@@ -26,6 +27,7 @@ from .stability import (
 )
 
 __all__ = [
+    "CRITICAL_WEIGHT",
     "Alternation",
     "AtomicEquilibrium",
     "BestResponse",

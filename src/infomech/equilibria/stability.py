@@ -51,6 +51,8 @@ from ..energies import intrinsic_variation_sym, log_smoothing_kernel
 from ..geometry import Cosine, Critic, Harmonics, harmonics, mean_resultant
 from ..measures import Density, check_same_nodes
 
+CRITICAL_WEIGHT = 0.75  # lambda_c of two modalities in the sharp limit (T11), `critical_divergence_weight()`
+
 _VISIBLE = 1e-9  # modes that the kernel damps below this carry rounding, not information
 
 
@@ -373,6 +375,7 @@ def _finite_temperature_forms(rho: Density, directions: Tensor, kernel: Tensor) 
 
 
 __all__ = [
+    "CRITICAL_WEIGHT",
     "MatchedStability",
     "critical_divergence_weight",
     "kernel_eigenvalues",
