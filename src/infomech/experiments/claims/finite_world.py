@@ -1,11 +1,11 @@
 """Worlds of three inputs a modality, in which the large-batch limit of a loss is a finite sum.
 
 The reference of T1, T2 and T6 is exact. Inputs take three values in each modality, so that the law of N negatives is
-multinomial: the expectation of any function of a batch is a finite sum over the (N + 1)(N + 2) / 2 ways in which N draws
-fall on three values. Neither side of a comparison is then a simulation, and a rate is limited by N alone. Batches drawn
-at random and put through `infomech.losses.infonce` are set beside, so that it is the library's loss that the rates speak
-of; and samples whose pairs have exactly the world's law go through the library's energies, so that it is these that the
-losses tend to.
+multinomial: the expectation of any function of a batch is a finite sum over the (N + 1)(N + 2) / 2 ways in which N
+draws fall on three values. Neither side of a comparison is then a simulation, and a rate is limited by N alone. Batches
+drawn at random and put through `infomech.losses.infonce` are set beside, so that it is the library's loss that the
+rates speak of; and samples whose pairs have exactly the world's law go through the library's energies, so that it is
+these that the losses tend to.
 
 By the delta method, with e = exp(s / tau), G(z) its mean over the negatives' law q and V its variance,
 
