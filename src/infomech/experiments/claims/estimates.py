@@ -109,7 +109,7 @@ def check_c1(seed: int, *, share: float = 1.0, left: float = 0.25, tolerance: fl
     world = random_world(seed, modalities=2)
     limits = {weight: _limit(world, weight) for weight in _WEIGHTS}
     stated_limits = {weight: _stated_limit(world, share * weight) for weight in _WEIGHTS}
-    worst = max(_WEIGHTS, key=lambda w: abs(limits[w][0] - stated_limits[w]) - limits[w][1])
+    worst = max(_WEIGHTS, key=lambda w: abs(limits[w][0] - stated_limits[w]) / limits[w][1])
     reward = stated_limits[1.0] - stated_limits[0.0]  # Dsym~ of the two laws
     return Outcome(
         (
