@@ -231,8 +231,8 @@ def _energy_written_out(first: Tensor, second: Tensor, grid: Quadrature, tau: fl
 def _fastest_growth(rho: Density, tau: float, weight: float) -> float:
     """The largest rate at which a difference mode with up to 12 waves grows around matched laws under Fisher-Rao.
 
-    The amplitude of m = d1 - d2 grows at -4 times its coefficient, and coefficients are half the generalised eigenvalues
-    of the Hessian against int m^2 / rho.
+    The amplitude of m = d1 - d2 grows at -4 times its coefficient, and coefficients are half the generalised
+    eigenvalues of the Hessian against int m^2 / rho.
     """
     grid = rho.quadrature
     angles, values = grid.angles[:, 0], rho.values

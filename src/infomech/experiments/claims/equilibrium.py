@@ -1,157 +1,24 @@
-"""Checks of where training ends: the size of the gap (T12), and the equilibrium at finite temperature (T13)."""
+"""The check of the equilibrium at finite temperature (T13)."""
 
 import math
-import statistics
 
 import torch
 from torch import Tensor
 
 from ...energies import smoothed_log_density
-from ...equilibria import (
+from ...equilibria.finite_temperature import (
     AtomicEquilibrium,
-    LatentAngles,
-    LinearPotential,
-    ParametricMinimum,
-    encoded_divergence,
+    held_energy,
     minimise_measure,
-    minimise_parametric,
+    sharp_ratio,
     vmf_equilibrium,
 )
-from ...equilibria.finite_temperature import held_energy, sharp_ratio
+from ...equilibria.potentials import LinearPotential
 from ...geometry import Sphere, quadrature_rule
-from ...losses import symmetric_infonce
 from ...measures import Density
 from .claim import Claim, Evidence, Outcome, Picture, Series
 
-_TEMPERATURE = 0.07
-_RUNS = 5
-_BATCH_BIAS = 0.03  # the gap after training is biased as 1 / N: by -1.2% at N = 256 and -0.2% at 1,024, at 0.7 radians
 _GOLDEN = (1 + math.sqrt(5)) / 2
-
-
-def check_t12(
-    seed: int,
-    *,
-    aligned: float = 0.0,
-    at_04: float = 0.0243,
-    at_07: float = 0.0820,
-    trained_share: float = 1.0,
-    draws: int = _RUNS,
-    others: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8),
-) -> Outcome:
-    """The minimum of the deterministic energy has a gap of known size, and training ends there.
-
-    Args:
-        seed: of the starts and of the training runs.
-        aligned: the stated Dsym without misalignment.
-        at_04: the stated Dsym at a misalignment of 0.4 radians.
-        at_07: the same at 0.7.
-        trained_share: the stated Dsym after training, in units of the minimum's.
-        draws: training runs at each of the two misalignments, at least 2.
-        others: further misalignments at which the minimum is found and drawn.
-    """
-    grid = sorted({0.0, 0.4, 0.7, *others})
-    found = {s: minimise_parametric(LatentAngles(misalignment=s), starts=4, seed=seed) for s in grid}
-    spread = max(_spread(f) for f in found.values())
-    fewest = min(f.outcomes.get("minimum", 0) for f in found.values())
-    trained = {s: [_train(LatentAngles(misalignment=s), seed * 1000 + r) for r in range(draws)] for s in (0.4, 0.7)}
-    evidence = [
-        Evidence(
-            f"Dsym of the minimum at misalignment {s}, nats", stated, found[s].dsym, 0.01 * stated,
-            source="quadrature; 1% of the stated value",
-        )
-        for s, stated in ((0.4, at_04), (0.7, at_07))
-    ]  # fmt: skip
-    evidence.append(Evidence("the same without misalignment", aligned, found[0.0].dsym, 1e-9, source="quadrature"))
-    for s, values in trained.items():
-        error = 4 * statistics.stdev(values) / math.sqrt(len(values)) + _BATCH_BIAS * found[s].dsym
-        evidence.append(
-            Evidence(
-                f"Dsym after training over that of the minimum, misalignment {s}", trained_share,
-                statistics.fmean(values) / found[s].dsym, error / found[s].dsym,
-                source=f"{draws} runs of Adam, batch 256; 4 standard errors, and 3% for the finite batch",
-            )
-        )  # fmt: skip
-    evidence += [
-        Evidence("energies of all starts that reach the minimum: largest spread, nats", 1e-6, spread, 0.0, "<=",
-                 f"4 starts at each of {len(grid)} misalignments"),
-        Evidence("fewest of 4 starts that reach it", 2.0, float(fewest), 0.0, ">=", "the others run to rank one"),
-        Evidence("energy above rank-one encoders, misalignment 0.4, nats", 0.0,
-                 found[0.4].energy - found[0.4].rank_one.energy, 0.0, "<=", "the minimum is global there"),
-        Evidence("energy above rank-one encoders, misalignment 0.7, nats", 0.0,
-                 found[0.7].energy - found[0.7].rank_one.energy, 0.0, ">=", "the minimum is local there"),
-    ]  # fmt: skip
-    return Outcome(tuple(evidence), _gap_pictures(found, trained))
-
-
-def _spread(found: ParametricMinimum) -> float:
-    energies = [s.energy for s in found.starts if s.outcome == "minimum"]
-    return max(energies) - min(energies) if energies else math.inf
-
-
-def _train(problem: LatentAngles, seed: int, *, batch: int = 256, steps: int = 300, rate: float = 0.05) -> float:
-    """Dsym of the exact laws of two linear encoders after training them on the symmetric loss with Adam.
-
-    The rate falls to zero as the square of what is left, so that the last encoders average over many batches.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.eye(2, dtype=torch.float64) + 0.3 * torch.randn(2, 2, 2, generator=generator, dtype=torch.float64)
-    weights = start.requires_grad_()
-    optimizer = torch.optim.Adam([weights], lr=rate)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / steps) ** 2
-        x, y = (
-            torch.nn.functional.normalize(rows @ a.mT, dim=1)
-            for rows, a in zip(problem.sample(batch, generator=generator), weights, strict=True)
-        )
-        loss = symmetric_infonce(x, y, temperature=_TEMPERATURE)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        with torch.no_grad():  # scales are free; kept at one, so that the rate means an angle
-            weights /= weights.flatten(1).norm(dim=1)[:, None, None]
-    return float(encoded_divergence(problem, weights.detach()))
-
-
-def _gap_pictures(found: dict[float, ParametricMinimum], trained: dict[float, list[float]]) -> tuple[Picture, ...]:
-    grid = list(found)
-    means = [statistics.fmean(v) for v in trained.values()]
-    errors = [statistics.stdev(v) / math.sqrt(len(v)) for v in trained.values()]
-    first, second = found[0.7].laws
-    angle = first.quadrature.angles[:, 0]
-    order = angle.argsort()[::4]
-    x = angle[order].tolist()
-    return (
-        Picture(
-            "The gap that the minimum predicts",
-            "misalignment, radians",
-            "Dsym, nats",
-            (
-                Series("minimum, exact laws", grid, [f.dsym for f in found.values()]),
-                Series("minimum, smoothed laws", grid, [float(f.terms.divergence) for f in found.values()]),
-                Series("trained, ± 1 standard error", list(trained), means, errors, line=False),
-            ),
-        ),
-        Picture(
-            "Both laws at misalignment 0.7",
-            "angle, radians",
-            "density per radian",
-            (
-                Series("modality 1", x, first.values[order].tolist()),
-                Series("modality 2", x, second.values[order].tolist()),
-            ),
-        ),
-        Picture(
-            "Beyond 0.52 singular encoders lie lower",
-            "misalignment, radians",
-            "Jsym, nats",
-            (
-                Series("regular minimum", grid, [f.energy for f in found.values()]),
-                Series("rank-one encoders", grid, [f.rank_one.energy for f in found.values()]),
-            ),
-        ),
-    )
 
 
 def check_t13(
@@ -307,8 +174,7 @@ def _equilibrium_pictures(
 
 
 CLAIMS = (
-    Claim("T12", "the gap has a size: the deterministic minimum predicts what training reaches", check_t12),
     Claim("T13", "at finite τ the equilibrium is sharper than Gibbs: kτ → (1 + √5)/2, or a few atoms", check_t13),
 )
 
-__all__ = ["CLAIMS", "check_t12", "check_t13"]
+__all__ = ["CLAIMS", "check_t13"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 # The one list of modules with checks. Each has a tuple CLAIMS; a tag belongs to one module only.
-CHECK_MODULES = ("consistency", "landscape", "coupling", "control", "equilibrium", "estimates")
+CHECK_MODULES = ("consistency", "landscape", "coupling", "control", "trained_gap", "equilibrium", "estimates")
 
 Progress = Callable[[str, int, int], None]  # tag about to be checked, number done, number in all
 
