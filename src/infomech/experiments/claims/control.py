@@ -21,7 +21,7 @@ from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
 from .claim import Claim, Evidence, Outcome, Picture, Series
 from .landscape import first_order_term, furthest, random_smooth, second_order_term, unequal_path
-from .written_out import log_cosine_volume
+from .written_out import circle_energy
 
 Pair = tuple[Density, Density]
 
@@ -218,16 +218,6 @@ def _second_variation_error(grid: Quadrature, generator: torch.Generator, weight
     return abs(2 * second_order_term(path.energies, path.step) / float(stated) - 1)
 
 
-def _energy_written_out(first: Tensor, second: Tensor, grid: Quadrature, tau: float, weight: float) -> Tensor:
-    """D6 with control, less alignment, of densities (q,) on a circle: the kernel from the angles, V by quadrature."""
-    angles, step = grid.angles[:, 0], grid.weights
-    kernel = torch.exp((angles[:, None] - angles[None, :]).cos() / tau - log_cosine_volume(2, tau))
-    smooth = [(kernel @ (rho * step)).log() for rho in (first, second)]
-    cross = (first * step) @ smooth[1] + (second * step) @ smooth[0]
-    own = (first * step) @ smooth[0] + (second * step) @ smooth[1]
-    return ((1 - weight) * cross + weight * own) / 2
-
-
 def _fastest_growth(rho: Density, tau: float, weight: float) -> float:
     """The largest rate at which a difference mode with up to 12 waves grows around matched laws under Fisher-Rao.
 
@@ -242,7 +232,8 @@ def _fastest_growth(rho: Density, tau: float, weight: float) -> float:
 
     def energy(amplitudes: Tensor) -> Tensor:
         shift = modes @ amplitudes / 2
-        return _energy_written_out(values + shift, values - shift, grid, tau, weight)
+        pair = values + shift, values - shift
+        return circle_energy(*pair, angles=angles, weights=grid.weights, temperature=tau, divergence_weight=weight)
 
     hessian = torch.autograd.functional.hessian(energy, torch.zeros(modes.shape[1], dtype=torch.float64))
     metric = modes.mT @ (modes * (grid.weights / values)[:, None])
@@ -253,16 +244,17 @@ def _fastest_growth(rho: Density, tau: float, weight: float) -> float:
 def _pull(rho: Density, tau: float) -> float:
     """The largest slope of D6 in one of 24 modes at matched laws, in the potential of the library that stops it."""
     grid = rho.quadrature
+    angles = grid.angles[:, 0]
     u = matched_potential(rho, temperature=tau)
     worst = 0.0
     for wave in range(1, 13):
-        for f in ((wave * grid.angles[:, 0]).cos(), (wave * grid.angles[:, 0]).sin()):
+        for f in ((wave * angles).cos(), (wave * angles).sin()):
             d = rho.values * (f - rho.mean(f))
-            path = [
-                _energy_written_out(rho.values + k * 1e-2 * d, rho.values, grid, tau, 0.0)
-                + float(grid.integrate(u * (rho.values + k * 1e-2 * d))) / (2 * tau)
-                for k in range(-2, 3)
-            ]
+            path = []
+            for k in range(-2, 3):
+                moved = rho.values + k * 1e-2 * d
+                energy = circle_energy(moved, rho.values, angles=angles, weights=grid.weights, temperature=tau)
+                path.append(energy + float(grid.integrate(u * moved)) / (2 * tau))
             worst = max(worst, abs(first_order_term(torch.stack(path), 1e-2)))
     return worst
 

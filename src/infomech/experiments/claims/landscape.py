@@ -205,6 +205,7 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
     core = float(flat.mean((law.node_values <= law.node_values.min() + excess / 2).double()))
     bound = math.exp(-rate * excess / 2 / temperatures[-1]) / core
     caps, particles = _cap_masses(wells, cap_exponent, torch.Generator().manual_seed(seed))
+    off_caps, off_sets = _one_well_errors(fine, excess)
     curve = [10 ** (1 - k / 16) for k in range(33)]  # of temperatures, dense enough to be seen as a line
     coarse = quadrature_rule(Sphere(3), 48)
     laws = [GibbsLaw(wells, t, coarse) for t in curve]
@@ -217,6 +218,22 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
                 measured / excess,
                 1e-6,
                 source="quadrature of the cap; corrections are of order exp(−2/τ)",
+            ),
+            Evidence(
+                "mass of a cap, one well: relative error of the mass outside, at most",
+                1e-6,
+                off_caps,
+                0.0,
+                "<=",
+                "closed form of the von Mises-Fisher law at τ = 1, 0.2 and 0.05",
+            ),
+            Evidence(
+                "mass of {U ≤ min U + ε}, one well, off the closed form, at most",
+                0.01,
+                off_sets,
+                0.0,
+                "<=",
+                "the set's edge is resolved to the spacing of 128 latitudes",
             ),
             Evidence("largest rise of the mass as τ falls, two wells", 0.0, rise, 0.0, "<=", "quadrature"),
             Evidence(
@@ -258,6 +275,22 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
             ),
         ),
     )
+
+
+def _one_well_errors(grid: Quadrature, excess: float) -> tuple[float, float]:
+    """Masses of U = -m.z on S^2, m off the axes, against the closed form: of caps (outside, relative), and of sets.
+
+    The mass outside of the cap {m.z >= 1 - eps} is (exp(-eps / tau) - exp(-2 / tau)) / (1 - exp(-2 / tau)).
+    """
+    m = torch.tensor([0.48, 0.36, 0.8], dtype=torch.float64)
+    off_caps, off_sets = 0.0, 0.0
+    for tau in (1.0, 0.2, 0.05):
+        law = GibbsLaw(LinearPotential(m), tau, grid)
+        outside = (math.exp(-excess / tau) - math.exp(-2 / tau)) / -math.expm1(-2 / tau)
+        cap = float(law.cap_mass(m[None], math.acos(1 - excess)))
+        off_caps = max(off_caps, abs((1 - cap) / outside - 1))
+        off_sets = max(off_sets, abs(1 - float(law.sublevel_mass(excess)) - outside))
+    return off_caps, off_sets
 
 
 def _cap_masses(

@@ -94,6 +94,27 @@ def budget_parts(x: Tensor, y: Tensor, pairs: Tensor, temperature: float) -> dic
     return {name: float(value) for name, value in parts.items()}
 
 
+def circle_energy(
+    first: Tensor,
+    second: Tensor,
+    *,
+    angles: Tensor,
+    weights: Tensor,
+    temperature: float,
+    divergence_weight: float = 0.0,
+) -> Tensor:
+    """D6 with control, less alignment, of densities (q,) at angles of a circle, each side's anchors with weight 1/2.
+
+    (1/2) sum_i int q_i [(1 - lambda) log S q_j + lambda log S q_i], S the kernel over its volume. With the same density
+    twice it is int q log S q, D5 less alignment.
+    """
+    kernel = torch.exp((angles[:, None] - angles[None, :]).cos() / temperature - log_cosine_volume(2, temperature))
+    smooth = [(kernel @ (rho * weights)).log() for rho in (first, second)]
+    across = (first * weights) @ smooth[1] + (second * weights) @ smooth[0]
+    within = (first * weights) @ smooth[0] + (second * weights) @ smooth[1]
+    return ((1 - divergence_weight) * across + divergence_weight * within) / 2
+
+
 def tied_together(pairs: Tensor) -> Tensor:
     """A number for the group of each pair: pairs that share a row of x or of y, and so on, are one group."""
     shared = (pairs[:, None, :] == pairs[None, :, :]).any(2).double()
@@ -104,6 +125,7 @@ def tied_together(pairs: Tensor) -> Tensor:
 
 __all__ = [
     "budget_parts",
+    "circle_energy",
     "log_cosine_volume",
     "log_sphere_integral",
     "loss_parts",
