@@ -24,7 +24,7 @@ from .claim import Claim, Evidence, Outcome, Picture, Series
 from .written_out import log_cosine_volume
 
 _TEMPERATURE = 0.07
-_RUNS = 5
+_RUNS = 8
 _LATTICES = {233: 144, 377: 233}  # Fibonacci numbers: (i/n, i g/n mod 1) covers the square evenly
 _EVEN_BIAS = 0.008  # of gap and spread after training on lattices of 377, over their size
 _BATCH_BIAS = 0.03  # the same on independent pairs, as 1 / N: -1.2% at N = 256 and -0.2% at 1,024, at 0.7 radians
