@@ -59,6 +59,7 @@ def check_e1(seed: int, *, divergence_sign: float = -1.0, tolerance: float = 1e-
         whole = budget.energy_sym.value + budget.log_partition.value + budget.remainder.value
         furthest["identity"] = max(furthest.get("identity", 0.0), abs(off), abs(budget.infonce_sym.value - whole))
     identity = furthest.pop("identity")
+    places = [float(k) for k in range(len(furthest))]
     worst = max(furthest, key=lambda name: furthest[name])
     return Outcome(
         (
@@ -76,7 +77,7 @@ def check_e1(seed: int, *, divergence_sign: float = -1.0, tolerance: float = 1e-
                 "The budget against its definition",
                 "part",
                 "|difference|, nats",
-                (Series("", list(range(len(furthest))), [max(v, 1e-17) for v in furthest.values()], line=False),),
+                (Series("", places, [max(v, 1e-17) for v in furthest.values()], line=False),),
                 log_y=True,
             ),
         ),
