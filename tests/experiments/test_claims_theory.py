@@ -186,7 +186,8 @@ def test_groups_are_chains_of_shared_rows() -> None:
     chain = torch.tensor([[k // 2, (k + 1) // 2] for k in range(40)])  # each pair shares a row with the next
     assert set(tied_together(chain).tolist()) == {0}
     x, y, drawn = captioned(0)
-    assert len(x) == 40 and len(y) == len(drawn)  # one caption of two images, one of none
+    assert len(x) == 40
+    assert len(y) == len(drawn)  # one caption of two images, one of none
     assert len(set(tied_together(drawn).tolist())) == 39
 
 
