@@ -106,6 +106,7 @@ WRONG = [
     (check_t11, {"critical": 0.7501}),
     (check_t11, {"sharp_share": 0.0}),  # no dependence on temperature: 1/2 for ever
     (check_t11, {"sharp_share": 0.5}),
+    (check_t11, {"over_modalities": 0.75}),
     (check_t11, {"reward_left": 0.0}),  # 3/4 would take the whole reward away
     (check_t11, {"growth_left": (0.0, 0.001)}),  # or all of the growth, around any law
     (check_t12, {"aligned": 1e-6, **UNTRAINED}),  # a gap without misalignment

@@ -223,6 +223,7 @@ FAULTS: dict[str, tuple[Any, Mutant, Check, dict[str, Any]]] = {
     "3/4 at every temperature": (
         stability.critical_divergence_weight, lambda true: lambda *a, **k: 0.75, check_t11, {}
     ),
+    "pairs of modalities counted twice": (energies.pairwise_divergence, times(2.0), check_t11, {}),
     "growth doubled": (stability.matched_stability, stability_doubled, check_t11, {}),
     "matched potential upside down": (stability.matched_potential, times(-1.0), check_t11, {}),
     "held energy off": (finite_temperature.held_energy, plus(0.01), check_t13, TENTH),

@@ -11,6 +11,7 @@ from ...energies import (
     fisher_information,
     intrinsic_energy_sym,
     intrinsic_second_variation_sym,
+    pairwise_intrinsic_energy,
     smoothed_log_density,
     symmetric_divergence,
 )
@@ -82,6 +83,7 @@ def check_t11(
     *,
     critical: float = 0.75,
     sharp_share: float = 0.25,
+    over_modalities: float = 0.5,
     reward_left: float = 0.25,
     growth_left: tuple[float, float] = (1e-4, 0.05),
 ) -> Outcome:
@@ -94,6 +96,7 @@ def check_t11(
         seed: of laws, potentials and perturbations.
         critical: the stated lambda_c in the sharp limit; the flows are run 0.05 below and above it.
         sharp_share: c in the stated lambda_c = 1/2 + c A_d(1/tau) at finite temperature.
+        over_modalities: c in the stated lambda_c = 1/2 + c / k of k modalities, in the sharp limit.
         reward_left: the stated share of the reward -Dsym that is left at lambda = 3/4.
         growth_left: between which the growth at lambda = 3/4 lies, over that at 0, around a law that is not uniform.
     """
@@ -126,6 +129,9 @@ def check_t11(
             Series(f"S^{dim - 1} measured", temperatures, found, line=False),
             Series(f"S^{dim - 1}: (2 + A(1/τ))/4", temperatures, stated),
         ]
+    counts = (3, 4)
+    several = [k * (_root_of_several(quadrature_rule(Sphere(2), 64), generator, k) - 0.5) for k in counts]
+    ours = [k * (critical_divergence_weight(modalities=k) - 0.5) for k in counts]
     rewards = [_reward_left(quadrature_rule(Sphere(2), 64), generator, w) for w in (0.75, 1.0)]
     peak = Density.from_log(10 * quadrature_rule(Sphere(2), 128).nodes[:, 0], quadrature_rule(Sphere(2), 128))
     growth = {weight: _fastest_growth(peak, 0.1, weight) for weight in (0.0, 0.75)}
@@ -141,6 +147,10 @@ def check_t11(
             Evidence(f"Dsym at the end over the start, λ = {critical + 0.05:.2f}", 0.1,
                      float(above.divergences[-1] / above.divergences[0]), 0.0, "<=", "flow to time 40"),
             *finite,
+            Evidence("k (λ_c − 1/2) of 3 and 4 modalities, furthest", over_modalities,
+                     furthest(several, over_modalities), 1e-5, source="differences of order 4 of the pairwise energy"),
+            Evidence("the same of the library", over_modalities, furthest(ours, over_modalities), 1e-12,
+                     source="critical_divergence_weight"),
             Evidence("share of the reward −Dsym that is left at λ = 3/4", reward_left, rewards[0], 1e-9,
                      source="energies at unequal laws"),
             Evidence("the same at λ = 1", 0.0, rewards[1], 1e-9, source="energies at unequal laws"),
@@ -182,6 +192,30 @@ def _measured_coefficient(grid: Quadrature, generator: torch.Generator, sign: in
         return intrinsic_energy_sym(first, second, (u, u), temperature=tau, divergence_weight=weight)
 
     return _differences(energy, rho, rho.values * (f - rho.mean(f)), sign)
+
+
+def _root_of_several(grid: Quadrature, generator: torch.Generator, modalities: int) -> float:
+    """lambda_c of a random perturbation of k matched laws, its mean over the modalities zero, from energies."""
+    u, tau = random_smooth(grid, generator, size=0.5), 0.5
+    rho = GibbsLaw(u, tau, grid).density
+    shares = torch.randn(modalities, generator=generator, dtype=torch.float64)
+    f = random_smooth(grid, generator, size=0.3)
+    directions = (shares - shares.mean())[:, None] * rho.values * (f - rho.mean(f))
+    potentials = u.expand(modalities, -1)
+    terms = []
+    for weight in (0.0, 1.0):
+        path = [
+            pairwise_intrinsic_energy(
+                [Density.from_values(rho.values + k * _STEP * d, grid) for d in directions],
+                potentials,
+                temperature=tau,
+                divergence_weight=weight,
+            )
+            for k in range(-2, 3)
+        ]
+        terms.append(second_order_term(torch.stack(path), _STEP))
+    free, full = terms
+    return free / (free - full)
 
 
 def _finite_root(grid: Quadrature, tau: float) -> float:
