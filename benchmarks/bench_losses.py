@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from infomech.losses import sigmoid_loss, symmetric_infonce
-from infomech.reductions.losses.tiles import blocks, tile_shape
+from infomech.reductions.tiling import blocks, tile_shape
 
 DIM, TAU = 512, 0.07
 

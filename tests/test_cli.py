@@ -31,7 +31,8 @@ def test_report_and_compare(files: tuple[str, str], tmp_path: Path, capsys: pyte
     one, two = tmp_path / "one", tmp_path / "two"
     assert run("report", *files, "-t", "0.1", "-o", str(one), "--names", "image,text", "--batch-size", "64") == 0
     assert "report.html" in capsys.readouterr().out.replace("\n", "")
-    assert sorted(p.name for p in one.iterdir()) == ["figures", "report.html", "report.json", "report.md", "report.tex"]
+    written = ["figures", "pictures.npz", "report.html", "report.json", "report.md", "report.tex"]
+    assert sorted(p.name for p in one.iterdir()) == written
     content = json.loads((one / "report.json").read_text())
     assert set(content) == {
         *("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
@@ -42,6 +43,23 @@ def test_report_and_compare(files: tuple[str, str], tmp_path: Path, capsys: pyte
     assert printed["budget"] == json.loads((two / "report.json").read_text())["budget"]
     assert run("compare", str(one), str(two), "-o", str(tmp_path / "both")) == 0
     assert (tmp_path / "both" / "compare.html").exists()
+
+
+def test_a_saved_report_is_drawn_again_without_the_embeddings(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run("report", *files, "-t", "0.1", "-o", str(one), "--no-figures") == 0
+    for file in files:
+        Path(file).unlink()
+    assert run("report", "--from", str(one), "-o", str(two), "--no-figures") == 0
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
+    assert run("report", "--from", str(one), "-o", str(one), "--overwrite") == 0
+    assert (one / "figures" / "map.png").exists()
+    (one / "pictures.npz").unlink()
+    capsys.readouterr()
+    assert run("report", "--from", str(one), "-o", str(two), "--overwrite") == 2
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_saved_report_or_two_files(

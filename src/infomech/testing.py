@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._checks import InputError
 from .corrections import Correction
-from .geometry import Critic, Manifold, log_kernel_volume
+from .geometry import Critic, Euclidean, Manifold, log_kernel_volume
 
 _DRAWS = 200_000
 
@@ -48,6 +48,8 @@ def check_manifold(manifold: Manifold, *, seed: int = 0) -> None:
 def check_critic(critic: Critic, manifold: Manifold, *, seed: int = 0) -> None:
     """Check what `Critic` promises on a manifold: pairwise is pointwise, symmetry, the affine form, finite gradients.
 
+    The affine form is checked for rows of any norm, as tiles use it; the kernel's volume on R^d where it has one.
+
     >>> from infomech.geometry import RBF, Sphere
     >>> check_critic(RBF(0.5), Sphere(3))
     """
@@ -60,11 +62,30 @@ def check_critic(critic: Critic, manifold: Manifold, *, seed: int = 0) -> None:
     assert torch.allclose(table, critic.pairwise(w, z).T, atol=1e-12), "the critic is not symmetric"
     offset, slope = critic.affine_form(manifold.squared_radius)
     assert torch.allclose(table, offset + slope * (z @ w.T), atol=1e-12), "the affine form differs from the score"
+    sizes = torch.linspace(0.0, 3.0, 7, dtype=torch.float64)[:, None]
+    (a, b), (_, c) = critic.affine(sizes * z), critic.affine(2 * w)
+    table = a * (sizes * z) @ (2 * w).T
+    table = table + (0.0 if b is None else b[:, None]) + (0.0 if c is None else c[None, :])
+    assert torch.allclose(table, critic.pairwise(sizes * z, 2 * w), atol=1e-12), "the row terms differ from the score"
     same = z.clone().requires_grad_(True)
     critic.pointwise(same, same.detach()).sum().backward()
     assert same.grad is not None
     assert bool(torch.isfinite(same.grad).all()), "the gradient at coincident points is not finite"
     assert math.isfinite(log_kernel_volume(manifold, critic, 0.01)), "the kernel volume is not finite at tau = 0.01"
+    if critic.integrable:
+        _check_euclidean_volume(critic, generator)
+
+
+def _check_euclidean_volume(critic: Critic, generator: torch.Generator) -> None:
+    """The volume on R^2 against its Monte Carlo estimate from a wide Gaussian, within five standard errors."""
+    tau, at = 0.5, torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    volume = log_kernel_volume(Euclidean(2), critic, tau)
+    width = math.exp(volume / 2) / math.sqrt(math.pi)  # of a Gaussian kernel of that volume; any width is right
+    points = at + width * _normal(_DRAWS, 2, generator)
+    log_density = -(points - at).square().sum(1) / (2 * width**2) - math.log(2 * math.pi * width**2)
+    ratios = torch.exp(critic.pairwise(at, points)[0] / tau - log_density - volume)
+    off, error = abs(float(ratios.mean()) - 1), float(ratios.std()) / math.sqrt(_DRAWS)
+    assert off <= 5 * error, f"the kernel volume on R^2 is off its Monte Carlo estimate by {off:.3g}"
 
 
 def check_loss(loss: Callable[[Tensor, Tensor], Tensor], *, seed: int = 0) -> None:

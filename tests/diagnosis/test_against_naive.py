@@ -14,9 +14,9 @@ from infomech.diagnosis import Settings, examine
 from infomech.diagnosis.centering import centering_bias
 from infomech.diagnosis.frechet import _nuclear, _transports
 from infomech.diagnosis.gaps import gap
+from infomech.diagnosis.gram_statistics import run_sweeps
 from infomech.diagnosis.moments import halved_moments
 from infomech.diagnosis.retrieval import retrieval_scores
-from infomech.diagnosis.sweeps import run_sweeps
 from infomech.measures import PairedSample
 
 

@@ -7,7 +7,7 @@ import intervals
 from cases import image_text
 from generators import Draw, evenly
 from infomech.diagnosis import Estimate
-from infomech.diagnosis.sweeps import run_sweeps
+from infomech.diagnosis.gram_statistics import run_sweeps
 from infomech.diagnosis.uncertainty import proportion_estimate
 from infomech.measures import PairedSample
 from infomech.reductions import expected_hits

@@ -44,6 +44,19 @@ def test_cross_entropy_on_the_circle() -> None:
     assert float(energies.cross_entropy(x, y, temperature=0.3)) == pytest.approx(float(truth), rel=1e-11)
 
 
+@pytest.mark.parametrize("kappa", [1e8, 1e12, 1e15])
+def test_cross_entropy_of_concentrated_laws_is_a_gaussian_s(kappa: float) -> None:
+    """Two tangent directions, variances 1/k1 of the law and 1/k2 + tau of the smoothed one, means an angle apart."""
+    tau, angle = 0.5 / kappa, 1.3 / math.sqrt(kappa)
+    x, y = (
+        im.VonMisesFisher(torch.tensor([math.sin(a), 0.0, math.cos(a)], dtype=torch.float64), k)
+        for a, k in ((0.0, 3 * kappa), (angle, kappa))
+    )
+    variance = 1 / kappa + tau
+    truth = math.log(2 * math.pi * variance) + (1 / (3 * kappa) + angle**2 / 2) / variance
+    assert float(energies.cross_entropy(x, y, temperature=tau)) == pytest.approx(truth, abs=3 / kappa, rel=1e-13)
+
+
 def sample(n: int, dim: int, seed: int) -> torch.Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(torch.randn(n, dim, generator=g, dtype=torch.float64), dim=1)

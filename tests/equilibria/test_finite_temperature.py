@@ -9,17 +9,14 @@ import scipy.integrate
 import scipy.optimize
 import torch
 
-from infomech import FlatTorus, InputError, Sphere
-from infomech.equilibria import (
-    LinearPotential,
-    TwoWellPotential,
+from infomech import Cosine, FlatTorus, InputError, Sphere, log_kernel_volume
+from infomech.equilibria import LinearPotential, TwoWellPotential, minimise_measure, vmf_equilibrium
+from infomech.equilibria.finite_temperature import (
     held_energy,
     held_second_variation,
     held_variation,
-    minimise_measure,
     sharp_ratio,
     vmf_energy,
-    vmf_equilibrium,
 )
 from infomech.geometry import quadrature_rule
 from infomech.measures import Density
@@ -77,6 +74,24 @@ def test_the_sharp_limit_is_the_golden_ratio(dim: int) -> None:
     off = [vmf_equilibrium(dim, temperature=t).ratio - GOLDEN for t in (0.002, 0.001)]
     assert off[0] / off[1] == pytest.approx(2, abs=0.1)  # of first order in tau
     assert abs(off[1]) < 0.02
+
+
+@pytest.mark.parametrize("dim", [2, 3, 9, 64, 512])
+def test_along_the_gibbs_laws_the_energy_stays_below_f(dim: int) -> None:
+    """J - F -> (d - 1)/2 (1/2 - log 2), not 0: -0.193 nats on S^2 only; F(rho*) = -log V. The rest falls as d^2 tau."""
+    truth = (dim - 1) / 2 * (0.5 - math.log(2))
+    gaps = []
+    for tau in (1e-5, 1e-6):
+        energy = vmf_energy(dim, 1 / tau, temperature=tau)
+        gaps.append(energy + log_kernel_volume(Sphere(dim), Cosine(), tau))
+        assert gaps[-1] == pytest.approx(truth, abs=dim**2 * tau + 1e-9)
+    if dim > 3:  # a first-order rate: extrapolated to tau = 0 the rest is of second order
+        assert gaps[1] + (gaps[1] - gaps[0]) / 9 == pytest.approx(truth, rel=1e-5)
+
+
+def test_the_golden_ratio_at_very_low_temperatures() -> None:
+    for dim in (3, 64):
+        assert vmf_equilibrium(dim, temperature=1e-9).ratio == pytest.approx(GOLDEN, abs=1e-5)
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.5, 1.9])

@@ -14,10 +14,10 @@ from infomech.equilibria import (
     TwoWellPotential,
     fokker_planck,
     particle_flow,
-    project_on_floor,
     replicator_flow,
-    sample_gibbs_exact,
 )
+from infomech.equilibria.flows import project_on_floor
+from infomech.equilibria.gibbs import sample_gibbs_exact
 from infomech.geometry import Manifold, harmonics, quadrature_rule
 from infomech.measures import Density
 

@@ -8,18 +8,10 @@ import torch
 from scipy import stats
 
 from infomech import FlatTorus, InputError, Sphere, VonMisesFisher
-from infomech.equilibria import (
-    EmpiricalPotential,
-    GibbsLaw,
-    LinearPotential,
-    TwoWellPotential,
-    effective_sample_size,
-    langevin_step,
-    potential_at_nodes,
-    sample_gibbs_exact,
-    sample_mala,
-    split_rhat,
-)
+from infomech.equilibria import EmpiricalPotential, GibbsLaw, LinearPotential, TwoWellPotential, sample_mala
+from infomech.equilibria.gibbs import sample_gibbs_exact
+from infomech.equilibria.langevin import effective_sample_size, langevin_step, split_rhat
+from infomech.equilibria.potentials import potential_at_nodes
 from infomech.geometry import quadrature_rule
 
 TEMPERATURES = (10.0, 5.0, 2.5, 1.0, 0.5, 0.2, 0.1)  # of the paper

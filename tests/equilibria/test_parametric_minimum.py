@@ -12,15 +12,9 @@ import torch
 
 from infomech import InputError, Sphere, VonMisesFisher
 from infomech.energies import cross_entropy, symmetric_divergence
-from infomech.equilibria import (
-    LatentAngles,
-    ParametricMinimum,
-    angular_energy,
-    encoded_divergence,
-    encoded_law,
-    minimise_parametric,
-    rank_one_limit,
-)
+from infomech.equilibria import LatentAngles, ParametricMinimum, encoded_divergence, minimise_parametric
+from infomech.equilibria.encoded_angles import angular_energy, encoded_law
+from infomech.equilibria.rank_one import rank_one_limit
 from infomech.geometry import quadrature_rule
 
 TAU = 0.07

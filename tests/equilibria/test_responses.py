@@ -7,13 +7,9 @@ import torch
 
 from infomech import InputError, Sphere
 from infomech.energies import intrinsic_energy_sym
-from infomech.equilibria import (
-    alternate_best_responses,
-    best_response,
-    project_on_floor,
-    vertex_density,
-    vertex_energies,
-)
+from infomech.equilibria import alternate_best_responses, best_response
+from infomech.equilibria.flows import project_on_floor
+from infomech.equilibria.responses import vertex_density, vertex_energies
 from infomech.geometry import harmonics, quadrature_rule
 from infomech.measures import Density
 

@@ -1,5 +1,6 @@
 """Stability of matched marginals: closed forms, finite differences of the energies, and spectra on nodes."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import scipy.special
 import torch
 
 from infomech import RBF, Cosine, InputError, Sphere, log_kernel_volume
-from infomech.energies import intrinsic_energy_sym
+from infomech.energies import intrinsic_energy_sym, pairwise_intrinsic_energy
 from infomech.equilibria import (
     GibbsLaw,
     critical_divergence_weight,
@@ -16,7 +17,6 @@ from infomech.equilibria import (
     matched_potential,
     matched_stability,
     mode_coefficients,
-    sharp_coefficients,
     stationarity_residual,
 )
 from infomech.geometry import harmonics, quadrature_rule
@@ -27,6 +27,15 @@ def smooth(grid, seed: int) -> torch.Tensor:
     basis = harmonics(grid, 3)
     noise = torch.randn(basis.values.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return basis.synthesise(noise)
+
+
+def bump(grid, seed: int, size: float = 0.7) -> torch.Tensor:
+    """As `smooth`, without a constant and smaller."""
+    values = smooth(grid, seed)
+    return size * (values - grid.integrate(values) / grid.weights.sum())
+
+
+TAU = 0.4
 
 
 @pytest.mark.parametrize("dim", [2, 3, 8])
@@ -111,7 +120,7 @@ def test_sharp_limit() -> None:
     rho = Density.from_log(smooth(grid, 1), grid)
     for weight in (0.0, 0.5, 0.75, 1.0):
         result = matched_stability(rho, divergence_weight=weight, degree=4)
-        common, difference = sharp_coefficients(weight)
+        common, difference = mode_coefficients(divergence_weight=weight)
         torch.testing.assert_close(result.common, torch.full_like(result.common, common))
         torch.testing.assert_close(
             result.difference, torch.full_like(result.difference, difference), atol=1e-14, rtol=0
@@ -173,6 +182,101 @@ def test_critical_weight_of_the_flow_of_energies_changes_sign() -> None:
         assert sign * (energies[1] - energies[0]) > 0
 
 
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize(("dim", "n"), [(2, 48), (3, 12)])
+def test_sharp_coefficients_of_k_modalities_by_differences(k: int, dim: int, n: int) -> None:
+    grid = quadrature_rule(Sphere(dim), n)
+    potential = bump(grid, 5)
+    rho = GibbsLaw(potential, TAU, grid).density
+    u = potential.expand(k, -1)
+    shapes = torch.stack([bump(grid, 20 + i) for i in range(k)])
+    tilts = rho.values * (shapes - rho.mean(shapes)[:, None])
+    mean = tilts.mean(0)
+    pairs = [tilts[i] - tilts[j] for i, j in itertools.combinations(range(k), 2)]
+    h, lam = 1e-2, 0.3
+
+    def second_order(directions: torch.Tensor, weight: float) -> float:
+        values = [
+            pairwise_intrinsic_energy(
+                [Density.from_values(rho.values + s * h * d, grid) for d in directions], u,
+                temperature=TAU, divergence_weight=weight,
+            ).item()
+            for s in (-2, -1, 0, 1, 2)
+        ]  # fmt: skip
+        return (-values[0] + 16 * values[1] - 30 * values[2] + 16 * values[3] - values[4]) / (24 * h * h)
+
+    common, difference = mode_coefficients(modalities=k, divergence_weight=lam)
+    unit = grid.integrate(tilts.sum(0).square() / rho.values)
+    assert second_order(mean.expand(k, -1), lam) == pytest.approx(common * unit.item(), rel=1e-6)
+    spread = tilts - mean
+    unit = sum(grid.integrate(pair.square() / rho.values) for pair in pairs)
+    assert second_order(spread, lam) == pytest.approx(difference * unit.item(), rel=1e-6)
+    # they decouple, and the coefficient of the difference modes is zero at lambda_c = (k + 1)/(2 k)
+    whole = second_order(tilts, lam)
+    assert whole == pytest.approx(second_order(mean.expand(k, -1), lam) + second_order(spread, lam), rel=1e-6)
+    free, full = second_order(spread, 0.0), second_order(spread, 1.0)
+    assert free / (free - full) == pytest.approx((k + 1) / (2 * k), abs=1e-6)
+    assert critical_divergence_weight(modalities=k) == pytest.approx((k + 1) / (2 * k), abs=1e-15)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("weight", [0.0, 0.6])
+def test_finite_temperature_hessian_of_k_modalities_by_differentiation(k: int, weight: float) -> None:
+    # All eigenvalues of the k x modes Hessian of the energy itself: each common one once, each difference k - 1 times.
+    grid, degree = quadrature_rule(Sphere(2), 32), 4
+    rho = Density.from_log(bump(grid, 3), grid)
+    basis = harmonics(grid, degree).values[:, 1:]
+    root = (rho.values * grid.weights).sqrt()
+    frame = (
+        torch.linalg.qr(root[:, None] * (basis - rho.mean(basis.mT))).Q * (rho.values / grid.weights).sqrt()[:, None]
+    )
+    log_volume = log_kernel_volume(Sphere(2), Cosine(), TAU)
+    kernel = torch.exp(grid.nodes @ grid.nodes.mT / TAU - log_volume)
+
+    def energy(flat: torch.Tensor) -> torch.Tensor:
+        q = rho.values + flat.view(k, -1) @ frame.mT
+        log_smooth = ((q * grid.weights) @ kernel).log()
+        table = (q * grid.weights) @ log_smooth.mT  # (i, j): int q_i log S q_j
+        own = table.diagonal().mean()
+        cross = (table.sum() - table.diagonal().sum()) / (k * (k - 1))
+        return (1 - weight) * cross + weight * own
+
+    hessian = torch.autograd.functional.hessian(energy, torch.zeros(k * frame.shape[1], dtype=torch.float64)) / 2
+    found = matched_stability(rho, modalities=k, divergence_weight=weight, temperature=TAU, degree=degree)
+    # At coordinates of unit length sum^2 is k for equal d_i, and the squared differences add to k where they add to 0.
+    expected = k * torch.cat([found.common, found.difference.repeat(k - 1)]).sort().values
+    spectrum = torch.linalg.eigvalsh(hessian)
+    torch.testing.assert_close(spectrum, expected, rtol=0, atol=1e-10)
+    # In these coordinates the Fisher-Rao flow is the plain gradient flow: rates are minus twice the spectrum.
+    assert (found.growth_rates[:, None] + 2 * spectrum).abs().min(1).values.max() < 1e-9
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_uniform_law_with_k_modalities(k: int) -> None:
+    flat = Density.uniform(quadrature_rule(Sphere(3), 16))
+    found = matched_stability(flat, modalities=k, divergence_weight=0.3, temperature=TAU, degree=3)
+    a = kernel_eigenvalues(3, 3, temperature=TAU)[1:]
+    stated = mode_coefficients(a, modalities=k, divergence_weight=0.3)
+    counts = torch.tensor([3, 5, 7])
+    for truth, values in zip(stated, (found.common, found.difference), strict=True):
+        truth = truth.repeat_interleave(counts)
+        torch.testing.assert_close(values, truth.sort().values, rtol=0, atol=1e-11)
+    critical = critical_divergence_weight(3, TAU, modalities=k)
+    assert critical == pytest.approx((2 + (k - 1) * float(a[0])) / (2 * k), abs=1e-14)
+    assert found.critical_weight == pytest.approx(critical, abs=1e-9)
+    at_critical = matched_stability(flat, modalities=k, divergence_weight=critical, temperature=TAU, degree=3)
+    assert at_critical.difference.min().item() == pytest.approx(0, abs=1e-11)
+    sharp = matched_stability(flat, modalities=k, degree=3)
+    assert sharp.critical_weight == pytest.approx((k + 1) / (2 * k), abs=1e-12)
+
+
+def test_more_modalities_need_less_control() -> None:
+    weights = [critical_divergence_weight(modalities=k) for k in (2, 3, 4, 100)]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[:3] == pytest.approx([3 / 4, 2 / 3, 5 / 8])
+    assert critical_divergence_weight(4096, 100.0, modalities=5) == pytest.approx(1 / 5, abs=1e-4)
+
+
 def test_bad_input() -> None:
     grid = quadrature_rule(Sphere(2), 16)
     values = torch.ones(16, dtype=torch.float64)
@@ -183,3 +287,9 @@ def test_bad_input() -> None:
         matched_stability(Density.uniform(grid), temperature=0.0)
     with pytest.raises(InputError, match="temperature is -1"):
         critical_divergence_weight(3, -1.0)
+    with pytest.raises(InputError, match="modalities is 1"):
+        critical_divergence_weight(modalities=1)
+    with pytest.raises(InputError, match="modalities is 1"):
+        matched_stability(Density.uniform(grid), modalities=1)
+    with pytest.raises(InputError, match="go together"):
+        critical_divergence_weight(temperature=0.1)

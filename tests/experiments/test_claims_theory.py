@@ -8,18 +8,15 @@ import pytest
 import torch
 
 from infomech.experiments.claims.claim import Outcome
-from infomech.experiments.claims.consistency import (
-    check_t1,
-    check_t2,
-    check_t6,
-    fitted_rate,
-    measure_direction,
-    multinomial_counts,
-    random_world,
-)
-from infomech.experiments.claims.coupling import check_t8, check_t9, check_t10, check_t11
-from infomech.experiments.claims.equilibrium import check_t12, check_t13
+from infomech.experiments.claims.consistency import check_t1, check_t2, check_t6
+from infomech.experiments.claims.control import check_t10, check_t11
+from infomech.experiments.claims.coupling import check_t8, check_t9
+from infomech.experiments.claims.equilibrium import check_t13
+from infomech.experiments.claims.estimates import captioned, check_c1, check_e1
+from infomech.experiments.claims.finite_world import measure_direction, multinomial_counts, random_world
 from infomech.experiments.claims.landscape import check_t3, check_t4, check_t5, check_t7, order_at_zero
+from infomech.experiments.claims.trained_gap import check_t12
+from infomech.experiments.claims.written_out import log_sphere_integral, tied_together
 from infomech.reductions import torch_threads
 
 CHECKS = [
@@ -36,8 +33,11 @@ CHECKS = [
     check_t11,
     check_t12,
     check_t13,
+    check_c1,
+    check_e1,
 ]
-FEW = {"others": (), "draws": 2}  # what the statement does not need
+UNTRAINED = {"others": (), "trained_at": ()}  # what the statement does not need
+TRAINED = {"others": (), "trained_at": (0.4,), "draws": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,7 @@ WRONG = [
     (check_t1, {"rate": -1.02, "draws": 5}),
     (check_t1, {"offset": math.log(2), "draws": 5}),  # another count of the terms
     (check_t1, {"offset": 1e-4, "draws": 5}),
+    (check_t6, {"offset": 1e-4, "draws": 20}),
     (check_t1, {"positive_share": 0.0, "draws": 5}),  # the positive adds nothing to its own denominator
     (check_t1, {"curvature_share": -1.0, "draws": 5}),  # the logarithm raises the loss
     (check_t2, {"rate": -1.0, "draws": 20}),
@@ -89,6 +90,9 @@ WRONG = [
     (check_t7, {"order": 2.0}),
     (check_t8, {"curvature": 0.5}),  # convex
     (check_t8, {"barrier_sign": -1.0}),  # the other modality attracts
+    (check_t8, {"strength": 1.25}),
+    (check_t8, {"strength": 0.8}),
+    (check_t8, {"strength": 1.001}),
     (check_t8, {"barrier_sign": 0.0}),  # the other modality does not matter
     (check_t9, {"exponent": -0.5}),
     (check_t9, {"exponent": 1.0}),
@@ -102,11 +106,14 @@ WRONG = [
     (check_t11, {"critical": 0.7501}),
     (check_t11, {"sharp_share": 0.0}),  # no dependence on temperature: 1/2 for ever
     (check_t11, {"sharp_share": 0.5}),
-    (check_t12, {"aligned": 1e-6, **FEW}),  # a gap without misalignment
-    (check_t12, {"at_04": 0.0240, **FEW}),
-    (check_t12, {"at_07": 0.0833, **FEW}),
-    (check_t12, {"trained_share": 0.8, "others": (), "draws": 3}),
-    (check_t12, {"trained_share": 1.2, "others": (), "draws": 3}),
+    (check_t11, {"over_modalities": 0.75}),
+    (check_t11, {"reward_left": 0.0}),  # 3/4 would take the whole reward away
+    (check_t11, {"growth_left": (0.0, 0.001)}),  # or all of the growth, around any law
+    (check_t12, {"aligned": 1e-6, **UNTRAINED}),  # a gap without misalignment
+    (check_t12, {"at_04": 0.0240, **UNTRAINED}),
+    (check_t12, {"at_07": 0.0833, **UNTRAINED}),
+    (check_t12, {"trained_share": 0.96, **TRAINED}),
+    (check_t12, {"trained_share": 1.04, **TRAINED}),
     (check_t13, {"ratio": 1.0, "temperatures": (0.1,)}),  # the Gibbs law
     (check_t13, {"ratio": 1.662, "temperatures": (0.1,)}),
     (check_t13, {"limit": 1.0, "temperatures": (0.1,)}),
@@ -116,8 +123,14 @@ WRONG = [
     (check_t13, {"collapse": 2.00001, "temperatures": (0.1,)}),
     (check_t13, {"held_gap": 0.0, "temperatures": (0.1,)}),  # J would tend to F along the Gibbs laws too
     (check_t13, {"held_gap": -0.1927, "temperatures": (0.1,)}),
+    (check_t13, {"steeper": (1 + math.sqrt(5)) / 2, "temperatures": (0.1,)}),  # one ratio for every potential
     (check_t13, {"atoms": 2, "temperatures": (0.1,)}),
     (check_t13, {"atoms": 4, "temperatures": (0.1,)}),
+    (check_c1, {"share": 0.0}),
+    (check_c1, {"share": 2.0}),
+    (check_c1, {"left": 0.0}),
+    (check_e1, {"divergence_sign": 1.0}),
+    (check_e1, {"tolerance": 1e-18}),
 ]
 
 
@@ -160,18 +173,23 @@ def test_multinomial_counts() -> None:
     assert torch.allclose(weight @ n, 40 * law)
 
 
-def test_a_fitted_rate_is_covered() -> None:
-    generator = torch.Generator().manual_seed(0)
-    counts = (16, 32, 64, 128)
-    scale = torch.tensor(counts, dtype=torch.float64)[:, None] ** -1.0
-    off = []
-    for _ in range(300):
-        squares = scale * torch.randn(4, 100, generator=generator, dtype=torch.float64).square()
-        slope, four = fitted_rate(counts, squares)
-        off.append((slope + 0.5) / (four / 4))
-    values = torch.tensor(off)
-    assert abs(values.mean()) < 4 / math.sqrt(300)
-    assert 0.85 < values.std() < 1.15
+def test_integrals_over_spheres() -> None:
+    """The area, and a vMF normaliser in closed form: 4 pi sinh(k) / k."""
+    assert log_sphere_integral(2, lambda t: 0.0) == pytest.approx(math.log(2 * math.pi), abs=1e-12)
+    assert log_sphere_integral(6, lambda t: 0.0) == pytest.approx(3 * math.log(math.pi), abs=1e-12)
+    found = log_sphere_integral(3, lambda t: 100 * math.cos(t))
+    assert found == pytest.approx(math.log(2 * math.pi / 100) + 100, abs=1e-10)
+
+
+def test_groups_are_chains_of_shared_rows() -> None:
+    pairs = torch.tensor([[0, 0], [1, 1], [1, 0], [2, 2], [3, 3], [3, 4], [4, 4]])
+    assert tied_together(pairs).tolist() == [0, 0, 0, 3, 4, 4, 4]
+    chain = torch.tensor([[k // 2, (k + 1) // 2] for k in range(40)])  # each pair shares a row with the next
+    assert set(tied_together(chain).tolist()) == {0}
+    x, y, drawn = captioned(0)
+    assert len(x) == 40
+    assert len(y) == len(drawn)  # one caption of two images, one of none
+    assert len(set(tied_together(drawn).tolist())) == 39
 
 
 def test_order_at_zero_of_a_known_power() -> None:

@@ -88,5 +88,4 @@ def test_only_and_progress() -> None:
 
 
 def test_the_registry_is_in_order() -> None:
-    numbers = [int(tag[1:]) for tag in all_claims()]
-    assert numbers == sorted(set(numbers))
+    assert list(all_claims()) == [*(f"T{k}" for k in range(1, 14)), "C1", "E1"]

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from infomech import InputError
+from infomech import RBF, InputError
 from infomech.losses import Ranks, SigmoidLoss, SymmetricInfoNCE, symmetric_infonce
 
 WIDTH = 5
@@ -42,6 +42,45 @@ class Towers(torch.nn.Module):
     def forward(self, x, y, **kwargs):
         unit = torch.nn.functional.normalize
         return self.loss(unit(self.left(x), dim=1), unit(self.right(y), dim=1), **kwargs)
+
+
+class WeighedTowers(Towers):
+    """The same with a third head, which gives both sides' log-weights as negatives."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        super().__init__(loss)
+        self.weigh = torch.nn.Linear(WIDTH, 1).double()
+        with torch.no_grad():
+            self.weigh.weight.copy_(torch.linspace(-1, 2, WIDTH))
+            self.weigh.bias.fill_(0.3)
+
+    def forward(self, x, y, **kwargs):
+        u, v = self.weigh(x).flatten(), self.weigh(y).flatten()
+        return super().forward(x, y, log_weights_x=u, log_weights_y=v, **kwargs)
+
+
+def run_weighed(kind: str, rank: int, world: int, *, whole: bool = False):
+    """A critic and log-weights with gradients: `kind` names the loss and the exchange."""
+    name, exchange = kind.split(", ")
+    ranks = None if whole else Ranks(exchange=exchange)
+    x, y, weights, groups = batch(sum(UNEVEN[world]))
+    start = sum(UNEVEN[world][:rank])
+    mine = slice(None) if whole else slice(start, start + UNEVEN[world][rank])
+    if name == "sigmoid":
+        model, kwargs = WeighedTowers(SigmoidLoss(temperature=0.3, bias=-2.0, critic=RBF(0.6), ranks=ranks)), {}
+    else:
+        temperature = 0.001 if name == "cold" else 0.2
+        loss = make_loss(temperature, 0.5, ranks)
+        loss.critic, loss.weigh_positive = RBF(0.6), name == "cold"
+        model, kwargs = WeighedTowers(loss), {"weights": weights[mine], "groups": groups[mine]}
+    if not whole:
+        model = DistributedDataParallel(model)
+    value = model(x[mine], y[mine], **kwargs)
+    value.backward()
+    return outcome(model, value)
+
+
+WEIGHED = [f"{name}, {exchange}" for name in ("warm", "cold", "sigmoid") for exchange in ("ring", "gather")]
 
 
 def batch(rows: int):
@@ -158,6 +197,7 @@ def main(rank: int, world: int, init: str, output: str) -> None:
     found["loss outside DDP"] = run_case("uneven ring", rank, world, wrap_loss=False)
     for exchange in ("ring", "gather"):
         found[f"sigmoid, {exchange}"] = run_sigmoid(rank, world, exchange=exchange)
+    found |= {f"weighed {kind}": run_weighed(kind, rank, world) for kind in WEIGHED}
     extra = {"failures": failures(rank, world), "subgroup": subgroup(rank, world) if world > 1 else None}
     torch.save({"found": found, **extra}, f"{output}.{rank}")
     dist.destroy_process_group()

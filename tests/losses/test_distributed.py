@@ -74,6 +74,16 @@ def test_sigmoid(world, exchange: str) -> None:
         same(said["found"][f"sigmoid, {exchange}"], truth)
 
 
+def test_critics_and_log_weights(world) -> None:
+    size, ranks = world
+    worker = load_worker()
+    for kind in worker.WEIGHED:
+        truth = worker.run_weighed(kind, 0, size, whole=True)
+        assert truth["gradients"]["weigh.weight"].norm() > 0, kind
+        for said in ranks:
+            same(said["found"][f"weighed {kind}"], truth)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

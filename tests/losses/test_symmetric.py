@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import infomech as im
 from infomech.losses import SymmetricInfoNCE, symmetric_infonce, symmetric_terms
-from infomech.reductions.losses import tiles
+from infomech.reductions import shifts
+from infomech.reductions.losses import kept
 
 
 def fresh(*tensors, dtype=torch.float64):
@@ -120,8 +121,8 @@ def test_kept_and_recomputed_tiles_agree(naive, monkeypatch: pytest.MonkeyPatch)
     x, y = naive.rows(1500, 9, 1), naive.rows(1500, 9, 2)
     results = []
     for whole, budget in ((0, 0), (0, 3_000_000), (2**30, 0)):  # none, some and all of the tiles
-        monkeypatch.setattr(tiles, "WHOLE_BYTES", whole)
-        monkeypatch.setattr(tiles, "KEPT_BYTES", budget)
+        monkeypatch.setattr(kept, "WHOLE_BYTES", whole)
+        monkeypatch.setattr(kept, "KEPT_BYTES", budget)
         leaves = fresh(x, y)
         results.append(
             value_and_gradients(lambda v=leaves: symmetric_infonce(*v, temperature=0.05, divergence_weight=0.5), leaves)
@@ -136,8 +137,8 @@ def test_running_maxima_agree_with_the_fixed_shift(naive, monkeypatch: pytest.Mo
     x, y = naive.rows(1100, 9, 1), naive.rows(1100, 9, 2)
     groups = torch.arange(1100) // 3
     results = []
-    for limit in (tiles.FIXED_SHIFT_BOUND, -math.inf):
-        monkeypatch.setattr(tiles, "FIXED_SHIFT_BOUND", limit)
+    for limit in (shifts.FIXED_SHIFT_BOUND, -math.inf):
+        monkeypatch.setattr(shifts, "FIXED_SHIFT_BOUND", limit)
         leaves = fresh(x, y)
         results.append(
             value_and_gradients(
@@ -158,7 +159,7 @@ def test_fixed_shift_falls_back_when_it_underflows(naive) -> None:
     )
     doubles = fresh(x, -x)
     truth = value_and_gradients(lambda: naive.symmetric(*doubles, 0.0075, 1.0), doubles)
-    assert tiles.fixed_shift(1 / 0.0075, torch.float32) is not None
+    assert shifts.fixed_shift(1 / 0.0075, torch.float32) is not None
     assert abs(found[0] - truth[0]) <= 1e-6 * truth[0]
     for a, b in zip(found[1], truth[1], strict=True):
         assert norm_error(a, b) < 1e-5

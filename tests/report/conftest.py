@@ -1,11 +1,13 @@
 """A plausible diagnosis, computed roughly with numpy from simulated embeddings: the reports are drawn from it."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from infomech.diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Inputs, Pictures
+from infomech.diagnosis.curves import BUDGET_PARTS, Curves
 from infomech.geometry import Cosine, Sphere, log_kernel_volume
 
 AWKWARD = "a&b<script>alert(1)</script>"
@@ -250,6 +252,43 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             effective_negatives_y_to_x=effective["y_to_x"],
         ),
         provenance={"infomech": "0.1.0", "torch": "2.13.0", "seed": seed, "seconds": 1.8, "date": "2026-11-23"},
+    )
+
+
+def curves_of(taus=(0.02, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0), sizes=(8, 64, 512)):
+    """Curves with the powers of N that the theory has, a temperature that is seen at no batch, and a lost bias."""
+
+    def table(value):
+        return [[about(value(tau, n), 0.02 * value(tau, n)) for n in sizes] for tau in taus]
+
+    bias = table(lambda tau, n: 1 / (tau * n))
+    bias[-1][-1] = about(0.0001, 0.001)  # lost in its error
+    return Curves(
+        temperatures=list(taus),
+        batch_sizes=list(sizes),
+        budget={key: [about(math.log(tau) - k, 0.05) for tau in taus] for k, key in enumerate(BUDGET_PARTS)},
+        resolved=[tau > 0.04 for tau in taus],
+        effective_negatives=table(lambda tau, n: 1 + tau * n),
+        value_bias=bias,
+        gradient_error=table(lambda tau, n: (tau * n) ** -0.5),
+        gradient_cosine=table(lambda tau, n: 1 - 0.1 / n),
+        seen_at=[math.inf if tau < 0.04 else 100 / tau for tau in taus],
+        anchors=128,
+        population=600,
+    )
+
+
+@pytest.fixture(scope="session")
+def curved():
+    """A report with curves, a batch size, and labels that files like to lose: quotes, line ends, NULs, half letters."""
+    plain = plausible(n=80, d=12)
+    odd = ['a"b', "two\nlines", "nul\x00", "half \ud800 letter", "图像", "", " blank "]
+    labels = [odd[i % len(odd)] for i in range(80)]
+    return dataclasses.replace(
+        plain,
+        curves=curves_of(),
+        inputs=dataclasses.replace(plain.inputs, batch_size=64),
+        pictures=dataclasses.replace(plain.pictures, map_labels_x=labels, map_labels_y=None),
     )
 
 

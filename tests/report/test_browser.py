@@ -5,6 +5,8 @@ import shutil
 import pytest
 
 from infomech.report import Report, compare
+from infomech.report.section import SideBySide
+from infomech.report.sections import SECTIONS
 
 pytestmark = pytest.mark.browser
 
@@ -58,6 +60,15 @@ def saved(tmp_path_factory, diagnosis, awkward, several):
     }
 
 
+@pytest.fixture(scope="module")
+def charts(diagnosis, several):
+    """The charts that each page must draw."""
+    sides = SideBySide(("a", "b", "c"), tuple(several))
+    parts = [part for s in SECTIONS if (part := s.compared) and part.present(sides)]
+    own = {place for s in SECTIONS if s.present(diagnosis) for place in s.charts(diagnosis)}
+    return {"report": own, "awkward": own, "compare": {place for part in parts for place in part.charts(sides)}}
+
+
 @pytest.fixture
 def opened(browser, saved):
     """Opens a page and keeps what it complains about and asks for."""
@@ -83,12 +94,12 @@ def opened(browser, saved):
 
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("name", ["report", "awkward", "compare"])
-def test_a_page_opens_and_draws_every_plot(opened, saved, name, width):
+def test_a_page_opens_and_draws_every_plot(opened, saved, charts, name, width):
     page = opened(name, width=width)
     assert page.complaints == []
     assert page.requests == [saved[name].as_uri()]
     plots = page.evaluate(DRAWN)
-    assert len(plots) == (2 if name == "compare" else 6)
+    assert {plot["id"] for plot in plots} == charts[name]
     for plot in plots:
         assert plot["plot"], plot
         assert plot["traces"] >= plot["wanted"], plot

@@ -6,10 +6,11 @@ import pytest
 
 from infomech import InputError
 from infomech.diagnosis import Estimate
-from infomech.report import Report, compare, read_report_json
-from infomech.report.comparison import FILES
-from infomech.report.comparison_page import gap_rows, label_places
-from infomech.report.comparison_table import difference
+from infomech.report import SCHEMA_VERSION, Report, compare, read_report_json
+from infomech.report.compare import FILES, difference
+from infomech.report.schema import report_dict
+from infomech.report.sections.gap import shared
+from infomech.report.sections.retrieval import label_places
 
 
 def wilson(hits, n, z=1.959963984540054):
@@ -83,7 +84,7 @@ def test_a_measure_that_one_report_lacks_stays_empty(diagnosis):
     row = next(row for row in comparison.rows("gap") if row.key == "frechet")
     assert row.estimates[1] is None
     assert row.differences == (None, None)
-    assert "frechet" not in [row.key for row in gap_rows(comparison)]
+    assert "frechet" not in shared(comparison.reports)
 
 
 def test_folders_files_dictionaries_and_reports_say_the_same(tmp_path, diagnosis):
@@ -92,7 +93,7 @@ def test_folders_files_dictionaries_and_reports_say_the_same(tmp_path, diagnosis
     sources = [page.parent, str(page.parent / "report.json"), report.to_dict(), report]
     comparison = compare(sources)
     assert comparison.names == ("model one", "model one (2)", "image ↔ text", "image ↔ text (2)")
-    assert len({json.dumps(view.content, sort_keys=True) for view in comparison.views}) == 1
+    assert len({json.dumps(report_dict(each), sort_keys=True) for each in comparison.reports}) == 1
 
 
 def test_names_are_taken_as_given_and_made_distinct(diagnosis):
@@ -141,7 +142,7 @@ def test_a_comparison_is_saved_whole(tmp_path, several):
 
 def test_a_comparison_of_one(tmp_path, diagnosis):
     Report(diagnosis).save(tmp_path / "r", figures=False)
-    assert read_report_json(tmp_path / "r")["schema_version"] == 1
+    assert read_report_json(tmp_path / "r")["schema_version"] == SCHEMA_VERSION
     compare([tmp_path / "r"]).save(tmp_path / "c")
 
 
@@ -153,4 +154,4 @@ def test_names_of_points_stay_inside_and_apart():
 
 
 def test_the_usual_gap_measure_comes_first(several):
-    assert gap_rows(compare([Report(d) for d in several]))[0].key == "energy_distance"
+    assert next(iter(shared(several))) == "energy_distance"

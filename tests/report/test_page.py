@@ -1,5 +1,4 @@
 import base64
-import copy
 import dataclasses
 import hashlib
 import json
@@ -8,12 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from infomech._words import GAP
 from infomech.diagnosis import Estimate
 from infomech.report import Report, compare
-from infomech.report.charts import report_charts
-from infomech.report.page import glyph, report_page
-from infomech.report.view import View
-from infomech.report.words import GAP
+from infomech.report.charts import glyph
+from infomech.report.page import comparison_page, report_page
+from infomech.report.sections import SECTIONS
 
 LOADS = {"src", "srcset", "href", "xlink:href", "action", "formaction", "poster", "data", "background"}
 
@@ -49,13 +48,16 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+def report_charts(diagnosis):
+    shown = [section for section in SECTIONS if section.present(diagnosis)]
+    return {place: chart for section in shown for place, chart in section.charts(diagnosis).items()}
+
+
 @pytest.fixture(scope="module")
 def pages(awkward, diagnosis, several):
     made = {}
     for name, each in (("awkward", awkward), ("plain", diagnosis)):
-        made[name] = report_page(View.of(Report(each).to_dict()), each).decode()
-    from infomech.report.comparison_page import comparison_page
-
+        made[name] = report_page(each).decode()
     made["compare"] = comparison_page(compare([Report(d) for d in [*several, awkward]])).decode()
     return made
 
@@ -114,24 +116,24 @@ def test_the_page_tells_the_findings_first_and_the_serious_ones_before_all(pages
 
 def test_findings_are_put_in_order_of_weight(diagnosis):
     turned = dataclasses.replace(diagnosis, findings=diagnosis.findings[::-1])
-    page = report_page(View.of(Report(turned).to_dict()), turned).decode()
+    page = report_page(turned).decode()
     grades = re.findall(r'class="finding (\w+)"', page)
     assert grades == ["serious", "warning", "note", "good"]
 
 
 def test_no_findings_is_said(diagnosis):
     silent = dataclasses.replace(diagnosis, findings=[])
-    assert "Nothing stands out." in report_page(View.of(Report(silent).to_dict()), silent).decode()
+    assert "Nothing stands out." in report_page(silent).decode()
 
 
 def test_an_unresolved_density_is_said(diagnosis, pages):
     assert "Not resolved." not in pages["plain"]
     blurred = dataclasses.replace(diagnosis, budget=dataclasses.replace(diagnosis.budget, resolved=False))
-    assert "Not resolved." in report_page(View.of(Report(blurred).to_dict()), blurred).decode()
+    assert "Not resolved." in report_page(blurred).decode()
 
 
 def test_the_waterfall_ends_at_the_loss(diagnosis):
-    chart = report_charts(View.of(Report(diagnosis).to_dict()), diagnosis)["chart-budget"]
+    chart = report_charts(diagnosis)["chart-budget"]
     bars, whiskers, amounts = chart["data"]
     assert bars["measure"] == ["relative"] * 7 + ["total"]
     loss = diagnosis.budget.infonce_sym
@@ -149,17 +151,15 @@ def test_the_waterfall_ends_at_the_loss(diagnosis):
 def test_charts_survive_numbers_that_are_not_there(diagnosis):
     nan = float("nan")
     empty = Estimate(nan, nan, nan, nan)
-    content = copy.deepcopy(Report(diagnosis).to_dict())
-    view = View.of(content)
+    parts = {key: empty for key, part in vars(diagnosis.budget).items() if isinstance(part, Estimate)}
     hollow = dataclasses.replace(
-        view,
-        budget={k: empty for k in view.budget},
-        gap={k: empty for k in view.gap},
+        diagnosis,
+        budget=dataclasses.replace(diagnosis.budget, **parts, effective_negatives_quantiles={}),
+        gap={k: empty for k in diagnosis.gap},
         retrieval={},
-        quantiles={},
     )
-    json.dumps(report_charts(hollow, diagnosis), allow_nan=False)
-    assert b"n/a" in report_page(hollow, diagnosis)
+    json.dumps(report_charts(hollow), allow_nan=False)
+    assert b"n/a" in report_page(hollow)
 
 
 @pytest.mark.parametrize(

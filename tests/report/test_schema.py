@@ -12,7 +12,8 @@ from infomech import InputError
 from infomech._files import dump_json, plain
 from infomech.diagnosis import Estimate
 from infomech.report import SCHEMA_VERSION, Report, read_report_json
-from infomech.report.view import View
+from infomech.report.schema import report_from
+from infomech.report.sections.budget import terms
 
 KEYS = ["schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance"]
 
@@ -47,10 +48,10 @@ def test_report_json_reads_back_to_the_same_numbers(diagnosis, tmp_path):
     assert content == report.to_dict()
     assert read_report_json(tmp_path / "r") == content
     assert read_report_json(tmp_path / "r" / "report.json") == content
-    view = View.of(content)
-    assert view.gap == diagnosis.gap
-    assert view.retrieval == diagnosis.retrieval
-    assert view.budget["divergence_sym"] == diagnosis.budget.divergence_sym
+    read = report_from(content, "report")
+    assert read.gap == diagnosis.gap
+    assert read.retrieval == diagnosis.retrieval
+    assert read.budget.divergence_sym == diagnosis.budget.divergence_sym
 
 
 def test_every_field_of_the_budget_is_written(diagnosis):
@@ -65,7 +66,7 @@ def test_what_is_not_finite_becomes_null_and_comes_back_as_nan(diagnosis, tmp_pa
     content = strict((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     assert content["gap"]["energy_distance"] == {"value": None, "stderr": None, "low": None, "high": 1.0}
     assert content["findings"][2]["value"] is None
-    assert math.isnan(View.of(content).gap["energy_distance"].value)
+    assert math.isnan(report_from(content, "report").gap["energy_distance"].value)
     assert "n/a" in page.read_text(encoding="utf-8")
 
 
@@ -76,20 +77,21 @@ def test_numpy_values_become_plain_numbers():
 
 
 def test_the_terms_of_the_budget_add_up_to_the_loss(diagnosis):
-    *terms, total = View.of(Report(diagnosis).to_dict()).terms()
+    *parts, total = terms(diagnosis)
     assert total.total
-    assert not any(term.total for term in terms)
-    assert math.fsum(term.share.value for term in terms) == pytest.approx(diagnosis.budget.infonce_sym.value, abs=1e-12)
-    for term in terms:
-        assert term.share.low <= term.share.value <= term.share.high
+    assert not any(line.total for line in parts)
+    shares = [line.cells[0] for line in parts]
+    assert math.fsum(share.value for share in shares) == pytest.approx(diagnosis.budget.infonce_sym.value, abs=1e-12)
+    for share in shares:
+        assert share.low <= share.value <= share.high
 
 
 def test_a_term_with_a_minus_sign_turns_its_interval_around(diagnosis):
-    terms = {term.key: term.share for term in View.of(Report(diagnosis).to_dict()).terms()}
+    shares = {line.key: line.cells[0] for line in terms(diagnosis)}
     divergence, dispersion = diagnosis.budget.divergence_sym, diagnosis.budget.dispersion_x_relative
-    assert (terms["divergence_sym"].low, terms["divergence_sym"].high) == (-divergence.high, -divergence.low)
-    assert terms["dispersion_x_relative"].high == -0.5 * dispersion.low
-    assert terms["dispersion_x_relative"].stderr == 0.5 * dispersion.stderr
+    assert (shares["divergence_sym"].low, shares["divergence_sym"].high) == (-divergence.high, -divergence.low)
+    assert shares["dispersion_x_relative"].high == -0.5 * dispersion.low
+    assert shares["dispersion_x_relative"].stderr == 0.5 * dispersion.stderr
 
 
 def test_reading_what_is_not_there(tmp_path):
@@ -132,7 +134,7 @@ def test_a_report_without_a_needed_number_is_refused(part, key, diagnosis):
     content = copy.deepcopy(Report(diagnosis).to_dict())
     del content[part][key]
     with pytest.raises(InputError, match=f"the report is no complete infomech report.*{key}"):
-        View.of(content)
+        report_from(content, "the report")
 
 
 def test_drawing_libraries_wait_until_a_report_is_saved():

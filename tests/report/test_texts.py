@@ -5,15 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from infomech._words import GAP, interval_text, measure, number, value_text, with_error
 from infomech.diagnosis import Estimate
 from infomech.report import Report
-from infomech.report.texts import md, report_markdown, report_tex, tex, tex_interval, tex_value
-from infomech.report.view import View
-from infomech.report.words import GAP, interval_text, measure, number, track, value_text, with_error
-
-
-def view_of(diagnosis):
-    return View.of(Report(diagnosis).to_dict())
+from infomech.report.sections import SECTIONS
+from infomech.report.style import track
+from infomech.report.writing import md, report_markdown, report_tex, tex, tex_interval, tex_value
 
 
 def render(markdown):
@@ -37,20 +34,21 @@ def test_markdown_shows_any_name_as_it_is(name):
 
 
 def test_markdown_tables_of_a_report_are_whole(awkward):
-    html = render(report_markdown(view_of(awkward), figures=True))
-    assert html.count("<table>") == 5
+    html = render(report_markdown(awkward, figures=True))
+    assert html.count("<table>") == sum(len(s.tables(awkward)) for s in SECTIONS if s.present(awkward))
     assert "<script" not in html
     for table in re.findall(r"<table>.*?</table>", html, re.S):
         widths = {row.count("<t") - 1 for row in re.findall(r"<tr>.*?</tr>", table, re.S)}
         assert len(widths) == 1
     assert awkward.inputs.name_x in visible(html)
     assert awkward.inputs.name_y in visible(html)
-    assert html.count("<img") == 7
+    assert html.count("<img") == len(Report(awkward).drawings())
 
 
 def test_markdown_without_figures_links_none(diagnosis):
-    assert "figures/" not in report_markdown(view_of(diagnosis), figures=False)
-    assert report_markdown(view_of(diagnosis), figures=True).count("](figures/") == 7
+    assert "figures/" not in report_markdown(diagnosis, figures=False)
+    linked = re.findall(r"\]\(figures/(\w+)\.png\)", report_markdown(diagnosis, figures=True))
+    assert linked == list(Report(diagnosis).drawings())
 
 
 def tex_problems(text):
@@ -86,12 +84,13 @@ def test_the_checker_of_latex_can_fail():
 
 def test_latex_tables_are_well_formed(awkward, diagnosis):
     for each in (awkward, diagnosis):
-        text = report_tex(view_of(each))
+        count = sum(bool(t.caption) for s in SECTIONS if s.present(each) for t in s.tables(each))
+        text = report_tex(each)
         assert tex_problems(text) == []
-        assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
+        assert text.count(r"\begin{table}") == text.count(r"\end{table}") == count
         for rule in ("toprule", "midrule", "bottomrule"):
             assert text.count(rf"\{rule}") >= 4
-    assert r"a\&b\textless{}script\textgreater{}" in report_tex(view_of(awkward))
+    assert r"a\&b\textless{}script\textgreater{}" in report_tex(awkward)
     assert text.startswith("%")
     assert r"\usepackage{booktabs}" in text.split("\n\n")[0]
 

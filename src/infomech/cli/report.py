@@ -65,7 +65,7 @@ def report(
     if saved is not None:
         if x is not None:
             raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
-        result: Report = Report.load(saved)  # type: ignore[attr-defined]
+        result = Report.load(saved)
     else:
         settings = read_settings(
             temperature=temperature,

@@ -68,7 +68,7 @@ def verify(
 ) -> None:
     """Measure the claims of the theory, one row each: what is predicted, what was measured, and the verdict.
 
-    The claims are T1 to T13. Exit code 1 if one fails.
+    The claims are T1 to T13 of the theory, C1 of the loss and E1 of the budget. Exit code 1 if one fails.
     """
     from ..experiments.claims.verify import plot_claims, render_table, run_claims, to_json
 

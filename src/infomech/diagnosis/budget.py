@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from .._typing import Progress
-from ..geometry import Cosine, Sphere, log_kernel_volume
+from ..geometry import Critic, log_kernel_volume
 from ..measures import PairedSample
 from ..reductions import BlockedLogSums
 from .estimate import Estimate
+from .gram_statistics import KernelSweeps, run_sweeps
 from .replicates import degrees_of_freedom
-from .sweeps import KernelSweeps, run_sweeps
 from .uncertainty import block_jackknife, effective_number, quantile_estimate, symmetric_interval, unless_few
 
 Direction = Literal["x_to_y", "y_to_x"]
@@ -87,6 +87,7 @@ def decompose(
     *,
     temperature: float = 0.07,
     pairs: Int[Tensor, "p 2"] | None = None,
+    critic: Critic | None = None,
     normalize: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -115,6 +116,9 @@ def decompose(
         y: (m, d) embeddings of the second.
         temperature: tau > 0.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        critic: s(x, y) in place of x.y. `infomech.RBF(scale)` takes rows of any norm as they are, unless
+            ``normalize=True``: the kernel's volume is then that of R^d, (pi tau / scale)^{d/2}, and the dispersions
+            relative to the uniform law, which R^d does not have, are NaN.
         normalize: see `PairedSample.from_embeddings`.
         seed: of the random order of the groups.
         progress: called with shares of the work that sum to 1.
@@ -136,7 +140,9 @@ def decompose(
     True
     """
     check_temperature(temperature)
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sample = PairedSample.from_embeddings(
+        x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
+    )
     sweeps = run_sweeps(sample, temperature=temperature, progress=progress)
     assert sweeps.kernels is not None
     return energy_budget(sample, sweeps.kernels, temperature=temperature)
@@ -146,8 +152,7 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
     """The budget from kernel sums that have been swept; see `decompose`."""
     if sample.dim < 2:
         raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
-    manifold = Sphere(sample.dim)
-    log_volume = log_kernel_volume(manifold, Cosine(), temperature)
+    log_volume = log_kernel_volume(sample.space, sample.critic, temperature)
     full, replicates = _parts(sample, kernels, log_volume, 1 / temperature)
     corrected, stderr = block_jackknife(full, replicates, sample.block_groups)
     degrees = degrees_of_freedom(sample)
@@ -194,7 +199,7 @@ def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: f
         temperature=temperature,
         **fields,
         log_kernel_volume=log_volume,
-        log_manifold_volume=manifold.log_volume,
+        log_manifold_volume=sample.space.log_volume,
         effective_negatives=median.without_interval(_FIXED),
         effective_negatives_quantiles=quantiles,
         negatives=math.exp(fields["log_negatives"].value),
@@ -237,7 +242,7 @@ def _parts(
         "excess_xy": excess_xy,
         "excess_yx": excess_yx,
         "log_n": _log_negatives(sample),
-        "a": _pair_mean(sample, -scale * sample.pair_similarity),
+        "a": _pair_mean(sample, -scale * sample.pair_scores),
     }
 
     def combine(part: dict[str, Tensor]) -> Tensor:
@@ -250,7 +255,7 @@ def _parts(
         infonce_yx = a + yx + log_n + part["excess_yx"]
         infonce = (infonce_xy + infonce_yx) / 2
         log_partition = log_n + log_volume
-        relative = Sphere(sample.dim).log_volume
+        relative = sample.space.log_volume
         return torch.stack(
             [
                 a,
@@ -314,7 +319,7 @@ def _log_means(
         without = _rows_without_blocks(sums, unique)[back]
         own = sample.pair_blocks[at, None]
         if scale is not None:
-            logit = scale * sample.pair_similarity[at]
+            logit = scale * sample.pair_scores[at]
             full[1] += torch.nn.functional.softplus(logit - log_total[rows]).sum()
             replicates[1] += torch.nn.functional.softplus(logit[:, None] - without).scatter_(1, own, 0.0).sum(0)
         full[0] += (log_total[rows] - others[at].log()).sum()

@@ -14,7 +14,7 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows
 from .budget import energy_budget
 from .estimate import Estimate
-from .sweeps import run_sweeps
+from .gram_statistics import run_sweeps
 from .uncertainty import block_jackknife, symmetric_interval
 
 TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)

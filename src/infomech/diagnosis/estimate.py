@@ -1,7 +1,6 @@
 """The unit of currency of the diagnosis: a number with its uncertainty."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 
@@ -28,17 +27,6 @@ class Estimate:
     def exact(cls, value: float) -> "Estimate":
         """A number that carries no sampling error, log(N V) say."""
         return cls(value, 0.0, value, value)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, object]) -> "Estimate":
-        """The estimate that `to_dict` wrote; None, which JSON has for what is not finite, becomes NaN.
-
-        >>> Estimate.from_dict(Estimate.exact(1.0).to_dict())
-        Estimate(value=1.0, stderr=0.0, low=1.0, high=1.0, withheld='')
-        """
-        numbers = [content[key] for key in ("value", "stderr", "low", "high")]
-        value, stderr, low, high = (float(n) if isinstance(n, int | float) else math.nan for n in numbers)
-        return cls(value, stderr, low, high, str(content.get("withheld", "")))
 
     def without_interval(self, why: str) -> "Estimate":
         """The value alone, where its error and interval cannot be trusted; `why` completes "interval withheld:"."""

@@ -19,12 +19,12 @@ from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
+from .gram_statistics import GapSweeps, KernelSweeps, run_sweeps
 from .inputs import Inputs
 from .moments import halved_moments
 from .retrieval import retrieval_scores
 from .settings import Settings
 from .spectrum import side_geometry
-from .sweeps import GapSweeps, KernelSweeps, run_sweeps
 from .uncertainty import effective_number
 
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar

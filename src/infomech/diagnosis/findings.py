@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from .._words import with_interval
 from .budget import RESOLVED_FROM, EnergyBudget
 from .estimate import Estimate
 from .inputs import Inputs
@@ -237,7 +238,7 @@ def _gap(e: Evidence) -> Iterator[Finding]:
             "no-gap",
             "good",
             "No modality gap is seen",
-            f"The energy distance is {_with_error(energy)}; its interval reaches 0.",
+            f"The energy distance is {with_interval(energy)}; its interval reaches 0.",
             energy.value,
         )
         return
@@ -250,7 +251,8 @@ def _gap(e: Evidence) -> Iterator[Finding]:
         "warning" if apart.value >= APART else "note",
         "The modalities lie apart" if apart.value >= APART else "There is a modality gap",
         f"A linear classifier tells {e.inputs.name_x} from {e.inputs.name_y} with accuracy {apart.value:.3f}; "
-        f"the centroids are {_with_error(centroid)} apart and the energy distance is {_with_error(energy)}. {where}",
+        f"the centroids are {with_interval(centroid)} apart and the energy distance is {with_interval(energy)}. "
+        + where,
         energy.value,
     )
     divergence = e.budget.divergence_sym
@@ -259,7 +261,7 @@ def _gap(e: Evidence) -> Iterator[Finding]:
             "loss-rewards-gap",
             "note",
             "The loss rewards the gap",
-            f"The cross-modal divergence lowers the loss by {_with_error(divergence)} nats: it pays for keeping the "
+            f"The cross-modal divergence lowers the loss by {with_interval(divergence)} nats: it pays for keeping the "
             "modalities apart. A divergence weight of 3/4 or more in training takes the reward away.",
             divergence.value,
         )
@@ -277,12 +279,6 @@ def _hubs(e: Evidence) -> Iterator[Finding]:
                 f"{hubness.value:.1f}); they crowd retrieval. Centring, or rescaling similarities per query, helps.",
                 hubness.value,
             )
-
-
-def _with_error(estimate: Estimate) -> str:
-    if estimate.withheld:
-        return f"{estimate.value:.3g} (interval withheld: {estimate.withheld})"
-    return f"{estimate.value:.3g} (95% interval {estimate.low:.3g} to {estimate.high:.3g})"
 
 
 __all__ = ["SEVERITIES", "Evidence", "Finding", "Severity", "find"]

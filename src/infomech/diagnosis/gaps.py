@@ -10,12 +10,14 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._typing import Progress
+from ..geometry import Critic
 from ..measures import PairedSample
 from ..reductions import PairSums
 from .budget import energy_budget
 from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
+from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
 from .moments import HalvedMoments, halved_moments
 from .replicates import (
     Replicated,
@@ -27,7 +29,6 @@ from .replicates import (
     ratio_estimate,
 )
 from .spectrum import side_geometry
-from .sweeps import BANDWIDTHS, GapSweeps, run_sweeps
 from .uncertainty import effective_number, mapped, mean_estimate, proportion_estimate, unless_few
 
 Statistic = Literal["U", "V"]
@@ -40,6 +41,7 @@ def gap(
     *,
     pairs: Int[Tensor, "p 2"] | None = None,
     temperature: float = 0.07,
+    critic: Critic | None = None,
     bandwidth: float | None = None,
     statistic: Statistic = "U",
     normalize: bool | None = None,
@@ -85,6 +87,7 @@ def gap(
         y: (m, d) embeddings of the second.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
         temperature: of the smoothed divergence.
+        critic: of the smoothed divergence, the cosine by default; the other measures have distances of their own.
         bandwidth: s of the middle MMD kernel; by default the median cross distance. The others are half and twice it.
         statistic: "U" (unbiased) or "V" for energy distance and MMD^2.
         normalize: see `PairedSample.from_embeddings`.
@@ -109,7 +112,7 @@ def gap(
         raise InputError(f"statistic is {statistic!r}; it must be 'U' (unbiased) or 'V'")
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.kernels is not None
     assert sweeps.gap is not None

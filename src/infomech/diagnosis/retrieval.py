@@ -7,7 +7,7 @@ from torch import Tensor
 from ..measures import PairedSample
 from ..reductions import GroupedRows, expected_hits
 from .estimate import Estimate
-from .sweeps import RankSweeps
+from .gram_statistics import RankSweeps
 from .uncertainty import effective_number, proportion_estimate, quantile_estimate, unless_few
 
 RECALL_AT = (1, 5, 10)

@@ -1,9 +1,14 @@
 """Energies of representation measures: fields, parametric and intrinsic energies, divergences."""
 
 from .divergences import fisher_information, kl_divergence, symmetric_divergence, symmetric_divergence_variation
-from .fields import alignment_potential, log_partition_field, log_smoothed_density
+from .fields import (
+    alignment_potential,
+    log_partition_field,
+    log_smoothed_density,
+    log_smoothing_kernel,
+    smoothed_log_density,
+)
 from .intrinsic import (
-    check_potential,
     effective_potential,
     intrinsic_energy,
     intrinsic_energy_sym,
@@ -12,7 +17,7 @@ from .intrinsic import (
     intrinsic_variation,
     intrinsic_variation_sym,
 )
-from .node_fields import log_smoothing_kernel, smoothed_log_density
+from .pairwise import pairwise_divergence, pairwise_energy, pairwise_intrinsic_energy
 from .parametric import SymmetricEnergy, cross_entropy, energy, independent_energy, symmetric_energy
 from .population_limits import SigmoidLimit, cauchy_schwarz_divergence, directed_limit, sigmoid_limit
 
@@ -21,7 +26,6 @@ __all__ = [
     "SymmetricEnergy",
     "alignment_potential",
     "cauchy_schwarz_divergence",
-    "check_potential",
     "cross_entropy",
     "directed_limit",
     "effective_potential",
@@ -38,6 +42,9 @@ __all__ = [
     "log_partition_field",
     "log_smoothed_density",
     "log_smoothing_kernel",
+    "pairwise_divergence",
+    "pairwise_energy",
+    "pairwise_intrinsic_energy",
     "sigmoid_limit",
     "smoothed_log_density",
     "symmetric_divergence",

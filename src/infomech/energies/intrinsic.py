@@ -18,7 +18,23 @@ NodeValues = Float[Tensor, " q"]
 
 
 def check_potential(potential: NodeValues, quadrature: Quadrature, name: str = "potential") -> None:
-    """Raise InputError unless the potential has one finite value at each node."""
+    """Raise InputError unless the potential has one finite value at each node.
+
+    Args:
+        potential: values, in units of the critic.
+        quadrature: the nodes.
+        name: what the message calls it.
+
+    Raises:
+        InputError: with the number of values, or of those that are not finite and the first of them.
+
+    Source: D4.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> check_potential(torch.zeros(8), quadrature_rule(Sphere(2), 16), "potential U12")
+    Traceback (most recent call last):
+    infomech._checks.InputError: potential U12 has (8,) values for 16 nodes; give one per node
+    """
     if potential.shape != quadrature.weights.shape:
         raise InputError(f"{name} has {tuple(potential.shape)} values for {len(quadrature)} nodes; give one per node")
     bad = ~torch.isfinite(potential)
@@ -43,6 +59,8 @@ def intrinsic_energy(rho: Density, potential: NodeValues, *, temperature: float)
     Raises:
         InputError: if the potential is not finite or the temperature not positive.
 
+    Source: D8, T3 (Proposition 3.1 of the paper).
+
     >>> from infomech.geometry import Sphere, quadrature_rule
     >>> grid = quadrature_rule(Sphere(3), 16)
     >>> intrinsic_energy(Density.uniform(grid), -grid.nodes[:, 2], temperature=0.5)  # -log(4 pi)
@@ -54,12 +72,45 @@ def intrinsic_energy(rho: Density, potential: NodeValues, *, temperature: float)
 
 
 def intrinsic_variation(rho: Density, potential: NodeValues, *, temperature: float) -> NodeValues:
-    """First variation of D8 at the nodes: U / tau + log rho + 1; constant exactly at the Gibbs law."""
+    """First variation of D8 at the nodes: U / tau + log rho + 1; constant exactly at the Gibbs law.
+
+    Args:
+        rho: the law.
+        potential: (q,) U at the nodes, in units of the critic.
+        temperature: tau > 0.
+
+    Returns:
+        (q,) values in nats, defined up to a constant.
+
+    Source: D8, T3 (Proposition 3.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> gibbs = Density.from_log(-grid.nodes[:, 0] / 0.5, grid)
+    >>> bool(intrinsic_variation(gibbs, grid.nodes[:, 0], temperature=0.5).std() < 1e-14)
+    True
+    """
     return potential / temperature + rho.log_values + 1
 
 
 def intrinsic_second_variation(rho: Density, direction: NodeValues) -> Scalar:
-    """Second variation of D8: d^2/de^2 F(rho + e d) = int d^2 / rho dmu > 0, whatever the potential (T3)."""
+    """Second variation of D8: d^2/de^2 F(rho + e d) = int d^2 / rho dmu > 0, whatever the potential.
+
+    Args:
+        rho: the law.
+        direction: (q,) d at the nodes, with int d dmu = 0.
+
+    Returns:
+        A scalar >= 0: F is strictly convex.
+
+    Source: D8, T3 (Proposition 3.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> flat = Density.uniform(grid)
+    >>> intrinsic_second_variation(flat, grid.nodes[:, 0] * flat.values)
+    tensor(0.5000, dtype=torch.float64)
+    """
     return fisher_information(rho, direction)
 
 
@@ -71,14 +122,23 @@ def intrinsic_energy_sym(
     temperature: float,
     divergence_weight: float = 0.0,
 ) -> Scalar:
-    """The intrinsic energy of two modalities, with control: (F12 + F21)/2 - (1 - lambda) Dsym, in nats (D9, T11).
+    """The intrinsic energy of two modalities, with control: (F12 + F21)/2 - (1 - lambda) Dsym, in nats.
 
     Args:
         rho1: the law of modality 1.
         rho2: the law of modality 2, on the same nodes.
-        potentials: (U12, U21) at the nodes, each (q,).
+        potentials: (U12, U21) at the nodes, each (q,), in units of the critic.
         temperature: tau > 0.
-        divergence_weight: lambda; 0 is the symmetric loss, 3/4 critical, 1 no divergence at all.
+        divergence_weight: lambda; 0 is the symmetric loss. From 3/4 on matched marginals are stable, with a quarter of
+            the reward for a gap left there; at 1 there is no divergence at all.
+
+    Returns:
+        A scalar; for lambda < 1 without a lower bound.
+
+    Raises:
+        InputError: if the laws stand on different nodes, a potential is not finite or the temperature not positive.
+
+    Source: D9 (Definition 4.3 of the paper); with control T11 (beyond the paper).
 
     >>> from infomech.geometry import Sphere, quadrature_rule
     >>> grid = quadrature_rule(Sphere(2), 16)
@@ -109,6 +169,28 @@ def intrinsic_variation_sym(
 
     In rho1: (U12 / tau + log rho1 + 1)/2 - (1 - lambda)/2 (log(rho1 / rho2) + 1 - rho2 / rho1); in rho2 likewise.
     At lambda = 0 the entropy cancels: (V_{1|2} + rho2 / rho1)/2, with the effective potential of D10.
+
+    Args:
+        rho1: the law of modality 1.
+        rho2: the law of modality 2, on the same nodes.
+        potentials: (U12, U21) at the nodes, each (q,), in units of the critic.
+        temperature: tau > 0.
+        divergence_weight: lambda.
+
+    Returns:
+        Two (q,) tensors in nats, each defined up to a constant.
+
+    Raises:
+        InputError: if the laws stand on different nodes.
+
+    Source: D9, D10 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> u = grid.nodes[:, 0]
+    >>> rho = Density.from_log(-u / 0.5, grid)  # matched and stationary (T9)
+    >>> [bool(v.std() < 1e-14) for v in intrinsic_variation_sym(rho, rho, (u, u), temperature=0.5)]
+    [True, True]
     """
     weight = 1 - divergence_weight
     first = intrinsic_variation(rho1, potentials[0], temperature=temperature) / 2
@@ -127,6 +209,27 @@ def intrinsic_second_variation_sym(
     It is (1/2) int d1^2/rho1 + d2^2/rho2 - (1 - lambda)/2 int [d1^2/rho1 - 2 d1 d2/rho2 + rho1 d2^2/rho2^2
     + d2^2/rho2 - 2 d1 d2/rho1 + rho2 d1^2/rho1^2]. At rho1 = rho2 = rho, with sum = d1 + d2 and m = d1 - d2, it is
     int sum^2/rho / 4 + (4 lambda - 3)/4 int m^2/rho: twice the second-order term of T10 and T11.
+
+    Args:
+        rho1: the law of modality 1.
+        rho2: the law of modality 2, on the same nodes.
+        directions: (d1, d2) at the nodes, each (q,) with int d dmu = 0.
+        divergence_weight: lambda.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        InputError: if the laws stand on different nodes.
+
+    Source: D9, T8, T10, T11.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> flat = Density.uniform(grid)
+    >>> d = grid.nodes[:, 0] * flat.values / 2  # m = 2 d, int m^2 / rho = 1/2
+    >>> intrinsic_second_variation_sym(flat, flat, (d, -d))  # -3/4 of it
+    tensor(-0.3750, dtype=torch.float64)
     """
     check_same_nodes(rho1, rho2)
     d1, d2 = directions
@@ -137,12 +240,27 @@ def intrinsic_second_variation_sym(
 
 
 def effective_potential(other: Density, potential: NodeValues, *, temperature: float) -> NodeValues:
-    """The effective potential V_{1|2} = U12 / tau + log rho2 at the nodes: modality 2 is a barrier (D10).
+    """The effective potential V_{1|2} = U12 / tau + log rho2 at the nodes: modality 2 is a barrier.
 
     Args:
         other: the law rho2 of the other modality.
-        potential: (q,) U12 at the nodes.
+        potential: (q,) U12 at the nodes, in units of the critic.
         temperature: tau > 0.
+
+    Returns:
+        (q,) values in nats; -inf where the other modality is absent.
+
+    Raises:
+        InputError: if the potential is not finite or the temperature not positive.
+
+    Source: D10 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 16)
+    >>> u = grid.nodes[:, 0]
+    >>> gibbs = Density.from_log(-u / 0.5, grid)  # the law that fills the wells of u levels them
+    >>> bool(effective_potential(gibbs, u, temperature=0.5).std() < 1e-14)
+    True
     """
     check_temperature(temperature)
     check_potential(potential, other.quadrature)

@@ -83,6 +83,8 @@ class SigmoidLimit:
         log_overlap: log G = log E_x E_y exp(s / tau), pairs apart.
         log_own_x: log E exp(s(x, x') / tau).
         log_own_y: log E exp(s(y, y') / tau).
+
+    Source: this module's head (beyond the paper); the loss is that of Zhai et al. 2023.
     """
 
     alignment: Scalar
@@ -146,8 +148,17 @@ def sigmoid_limit(x: Rows, y: Rows, *, temperature: float, critic: Critic | None
 def cauchy_schwarz_divergence(rho1: Density, rho2: Density) -> Scalar:
     """D_CS = -log [int rho1 rho2 / sqrt(int rho1^2 int rho2^2)], in nats: what the sigmoid loss has in place of Dsym.
 
+    Args:
+        rho1: the law of modality 1.
+        rho2: the law of modality 2, on the same nodes.
+
+    Returns:
+        A scalar >= 0, 0 for equal laws only.
+
     Raises:
         InputError: if the densities stand on different nodes.
+
+    Source: this module's head (beyond the paper).
 
     >>> from infomech.geometry import Sphere, quadrature_rule
     >>> grid = quadrature_rule(Sphere(2), 64)

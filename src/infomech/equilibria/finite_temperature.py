@@ -5,7 +5,10 @@ With S the kernel over its volume, the energy of a law q on the sphere is
     J(q) = (1/tau) int U dq + int log(S q) dq,        first variation  phi = U/tau + log S q + S(q / S q).
 
 It is not F: the entropy of the law is replaced by a cross-entropy against the smoothed density, and J(q) = F(q) -
-KL(q || S q) where q has a density. Its minimiser is not the Gibbs law, but sharper:
+KL(q || S q) where q has a density. At a fixed law the divergence vanishes with tau (T5). Along the Gibbs laws of
+U(z) = -m.z it does not: law and kernel become Gaussian of variance tau on d - 1 tangent directions, and J - F tends
+to -KL(N(0, tau) || N(0, 2 tau)) = (d - 1)/2 (1/2 - log 2), which is -0.193 nats on S^2. The minimiser of J is not the
+Gibbs law, but sharper:
 
 **The von Mises-Fisher family**, U(z) = -h m.z. As tau -> 0 a law vMF(m, 1 / (tau v)) and the kernel become Gaussian, of
 variances tau v and tau on d - 1 tangent directions, and
@@ -46,8 +49,9 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
-from ..energies import check_potential, cross_entropy, log_smoothing_kernel
-from ..geometry import Cosine, Quadrature, Sphere, log_kernel_volume
+from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
+from ..energies.intrinsic import check_potential
+from ..geometry import Cosine, Quadrature, Sphere, log_kernel_volume, mean_resultant
 from ..measures import Density, VonMisesFisher
 from .gibbs import GibbsLaw
 from .potentials import Potential
@@ -70,6 +74,8 @@ class VmfEquilibrium:
         ratio: k tau; the Gibbs law has h.
         energy: J there, in nats.
         gibbs_energy: J at the Gibbs law vMF(m, h / tau).
+
+    Source: T13 (beyond the paper).
     """
 
     concentration: float
@@ -85,16 +91,33 @@ def vmf_energy(ambient_dim: int, concentration: float, *, temperature: float, sl
         ambient_dim: d >= 2.
         concentration: k >= 0, or inf for the point mass.
         temperature: tau > 0.
-        slope: h.
+        slope: h, in units of the critic.
+
+    Returns:
+        J, in nats.
+
+    Raises:
+        InputError: if the temperature is not positive or the concentration negative.
+
+    Source: D5 (Definition 3.2 of the paper) on laws; T13.
+
+    >>> tau = 1e-6  # against F = -log V of the Gibbs law vMF(m, 1 / tau): (d - 1)/2 (1/2 - log 2), not 0
+    >>> round(vmf_energy(3, 1 / tau, temperature=tau) + log_kernel_volume(Sphere(3), Cosine(), tau), 4)
+    -0.1931
     """
+    return _vmf_excess(ambient_dim, concentration, temperature, slope) - slope / temperature
+
+
+def _vmf_excess(ambient_dim: int, concentration: float, temperature: float, slope: float) -> float:
+    """J + h / tau, h (1 - A) / tau - Hx: of moderate size at any temperature."""
     check_temperature(temperature)
     if math.isinf(concentration):
-        return (1 - slope) / temperature - log_kernel_volume(Sphere(ambient_dim), Cosine(), temperature)
+        return 1 / temperature - log_kernel_volume(Sphere(ambient_dim), Cosine(), temperature)
     mean = torch.zeros(ambient_dim, dtype=torch.float64)
     mean[0] = 1
     law = VonMisesFisher(mean, concentration)
-    alignment = -slope * float(law.mean_resultant_length) / temperature
-    return alignment - float(cross_entropy(law, law, temperature=temperature))
+    deficit = mean_resultant(ambient_dim, torch.tensor(concentration, dtype=torch.float64), complement=True)
+    return slope * float(deficit) / temperature - float(cross_entropy(law, law, temperature=temperature))
 
 
 def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0) -> VmfEquilibrium:
@@ -104,6 +127,9 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
         ambient_dim: d >= 2.
         temperature: tau > 0.
         slope: h > 0, in units of the critic; |E[partner]| <= 1 for a potential of real pairs.
+
+    Returns:
+        Its concentration, and the energies of it and of the Gibbs law.
 
     Raises:
         InputError: if the temperature or the slope is not positive.
@@ -121,14 +147,14 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
         return VmfEquilibrium(math.inf, math.inf, point, gibbs)
 
     def energy(log_ratio: float) -> float:
-        return vmf_energy(ambient_dim, math.exp(log_ratio) / temperature, temperature=temperature, slope=slope)
+        return _vmf_excess(ambient_dim, math.exp(log_ratio) / temperature, temperature, slope)
 
     fit = scipy.optimize.minimize_scalar(
         energy, bounds=(math.log(slope / 2), math.log(_LARGEST_RATIO)), method="bounded", options={"xatol": 1e-9}
     )
     log_ratio = float(fit.x) - _newton_step(energy, float(fit.x))
     ratio = math.exp(log_ratio)
-    return VmfEquilibrium(ratio / temperature, ratio, energy(log_ratio), gibbs)
+    return VmfEquilibrium(ratio / temperature, ratio, energy(log_ratio) - slope / temperature, gibbs)
 
 
 def _newton_step(function: Callable[[float], float], x: float, *, step: float = 0.02) -> float:
@@ -151,6 +177,11 @@ def sharp_ratio(slope: float = 1.0) -> float:
     Returns:
         The golden ratio for h = 1; inf from h = 2 on, where the law collapses.
 
+    Raises:
+        InputError: if the slope is not positive.
+
+    Source: T13 (beyond the paper); this module's head.
+
     >>> round(sharp_ratio(), 6)
     1.618034
     """
@@ -165,24 +196,48 @@ def held_energy(rho: Density, potential: NodeValues, *, temperature: float) -> S
 
     Args:
         rho: the law; the nodes must resolve it, and the kernel.
-        potential: (q,) U at the nodes.
+        potential: (q,) U at the nodes, in units of the critic.
         temperature: tau > 0.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        InputError: if the temperature is not positive or the potential not finite.
+
+    Source: D5 (Definition 3.2 of the paper); T13.
 
     >>> from infomech.geometry import quadrature_rule
     >>> grid = quadrature_rule(Sphere(2), 64)
     >>> held_energy(Density.uniform(grid), -grid.nodes[:, 0], temperature=0.5)  # -log(2 pi)
     tensor(-1.8379, dtype=torch.float64)
     """
-    check_temperature(temperature)
     check_potential(potential, rho.quadrature)
-    log_kernel = log_smoothing_kernel(rho.quadrature, temperature=temperature)
-    smooth = torch.logsumexp(log_kernel + rho.log_values + rho.quadrature.log_weights, dim=1)
-    return rho.mean(potential / temperature + smooth)
+    return rho.mean(potential / temperature + smoothed_log_density(rho, temperature=temperature))
 
 
 def held_variation(rho: Density, potential: NodeValues, *, temperature: float) -> NodeValues:
-    """First variation phi = U/tau + log S rho + S(rho / S rho) at the nodes; constant exactly at stationary laws."""
-    check_temperature(temperature)
+    """First variation phi = U/tau + log S rho + S(rho / S rho) at the nodes; constant exactly at stationary laws.
+
+    Args:
+        rho: the law.
+        potential: (q,) U at the nodes, in units of the critic.
+        temperature: tau > 0.
+
+    Returns:
+        (q,) phi at the nodes, in nats; its mean under rho is J + 1.
+
+    Raises:
+        InputError: if the temperature is not positive.
+
+    Source: the variation of D5 with the potential held; T13.
+
+    >>> from infomech.geometry import quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> flat = Density.uniform(grid)
+    >>> bool(held_variation(flat, torch.zeros(64, dtype=torch.float64), temperature=0.5).std() < 1e-12)
+    True
+    """
     log_kernel = log_smoothing_kernel(rho.quadrature, temperature=temperature)
     log_mass = rho.log_values + rho.quadrature.log_weights
     smooth = torch.logsumexp(log_kernel + log_mass, dim=1)
@@ -196,8 +251,21 @@ def held_second_variation(rho: Density, direction: NodeValues, *, temperature: f
         rho: the law.
         direction: (q,) d at the nodes, with int d dmu = 0.
         temperature: tau > 0.
+
+    Returns:
+        A scalar, d^2/de^2 J(rho + e d).
+
+    Raises:
+        InputError: if the temperature is not positive.
+
+    Source: T13.
+
+    >>> from infomech.geometry import quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> d = grid.nodes[:, 0] / (2 * math.pi)  # around the uniform law (2 a - a^2) int d^2 / rho, a = I1(2) / I0(2)
+    >>> held_second_variation(Density.uniform(grid), d, temperature=0.5)
+    tensor(0.4543, dtype=torch.float64)
     """
-    check_temperature(temperature)
     kernel = log_smoothing_kernel(rho.quadrature, temperature=temperature).exp()
     weights = rho.quadrature.weights
     ratio = (kernel @ (weights * direction)) / (kernel @ (weights * rho.values))
@@ -219,6 +287,8 @@ class AtomicEquilibrium:
         start_energies: J where each start ended.
         smoothed: the smoothed density S q on the nodes (D3).
         gibbs: the Gibbs law of the same potential and temperature.
+
+    Source: T13 (beyond the paper).
     """
 
     status: Literal["stationary", "atoms used up"]

@@ -48,6 +48,8 @@ class Flow:
         residuals: (t,) what is driven to 0: KL to the Gibbs law for one modality, the length of the gradient for two.
         divergences: (t,) Dsym of two modalities along the way; empty for one.
         mass_error: the largest |mass - 1| of any state, before any renormalisation.
+
+    Source: D8, D9.
     """
 
     densities: tuple[Density, ...]
@@ -304,7 +306,21 @@ def particle_flow(
         generator: source of randomness.
 
     Returns:
-        The particles at that time, and the mean acceptance rate (a path needs it near 1).
+        The particles at that time, (n, d), and the mean acceptance rate (a path needs it near 1).
+
+    Raises:
+        InputError: if the temperature, the time or the number of steps is not positive.
+
+    Source: D8, T3; the paper's particles (Fig. 4).
+
+    >>> from infomech.equilibria import LinearPotential
+    >>> from infomech.geometry import Sphere
+    >>> seeded = torch.Generator().manual_seed(0)
+    >>> start = Sphere(3).uniform(2000, generator=seeded)
+    >>> setting = {"temperature": 0.5, "manifold": Sphere(3), "time": 3.0, "steps": 60, "generator": seeded}
+    >>> z, _ = particle_flow(start, LinearPotential(torch.eye(3, dtype=torch.float64)[2]), **setting)
+    >>> round(float(z[:, 2].mean()), 1)  # coth 2 - 1/2 = 0.537
+    0.5
     """
     check_temperature(temperature)
     _check_limits(first_step=time, max_time=time, growth=1.0, max_steps=steps)
@@ -318,7 +334,23 @@ def particle_flow(
 
 
 def check_floor(floor: float, grid: Quadrature, start: tuple[Density, ...] = ()) -> None:
-    """Raise InputError unless densities >= floor with mass 1 exist, and the start is among them."""
+    """Raise InputError unless densities >= floor with mass 1 exist, and the start is among them.
+
+    Args:
+        floor: smallest density allowed, in inverse volume.
+        grid: the nodes.
+        start: densities that must not lie below it.
+
+    Raises:
+        InputError: with the largest floor that fits, or the density that lies too low.
+
+    Source: T8 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> check_floor(0.2, quadrature_rule(Sphere(2), 16))
+    Traceback (most recent call last):
+    infomech._checks.InputError: floor is 0.2; it must be at least 0 and below 1 / volume = 0.1592, or no density fits
+    """
     volume = float(grid.weights.double().sum())
     if not (math.isfinite(floor) and floor >= 0 and floor * volume < 1):
         raise InputError(
@@ -339,6 +371,17 @@ def project_on_floor(log_values: Float[Tensor, " q"], grid: Quadrature, floor: f
         log_values: (q,) log of an unnormalised density.
         grid: the nodes.
         floor: in inverse volume, feasible.
+
+    Returns:
+        The density nearest to the normalised one in KL among those that are nowhere below the floor.
+
+    Source: T8 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> rho = project_on_floor(9 * grid.nodes[:, 0], grid, 0.01)
+    >>> round(float(rho.values.min()), 12)
+    0.01
     """
     free = torch.ones_like(log_values, dtype=torch.bool)
     if floor == 0:

@@ -35,6 +35,8 @@ class LangevinSamples:
         effective_sample_size: the least over the coordinates of z and U(z).
         split_rhat: the largest over the same functions; 1 when chains and their halves agree.
         status: "mixed" if split R-hat is at most 1.01 and the effective sample size at least 400.
+
+    Source: T3, T4; the paper's particles (Fig. 4).
     """
 
     samples: Float[Tensor, "steps chains d"]
@@ -84,7 +86,17 @@ def langevin_step(
         generator: source of randomness, on the particles' device.
 
     Returns:
-        The particles after the step, and which of them moved.
+        The particles after the step, (n, d), and which of them moved, (n,).
+
+    Source: D8; Roberts and Rosenthal (1998) for the rule.
+
+    >>> from infomech.geometry import Sphere
+    >>> seeded = torch.Generator().manual_seed(0)
+    >>> z = Sphere(3).uniform(5, generator=seeded)
+    >>> setting = {"temperature": 0.5, "step": 1e-4, "manifold": Sphere(3), "generator": seeded}
+    >>> end, moved = langevin_step(lambda z: z[:, 2], z, **setting)
+    >>> moved.tolist()  # short steps are accepted
+    [True, True, True, True, True]
     """
     moved = _Ensemble.at(z, _Target(potential, temperature, manifold)).step(step, generator)
     return moved.z, moved.accepted
@@ -162,8 +174,13 @@ def sample_mala(
         start: (chains, d) starting points; uniform by default. Wells that are not crossed keep their
             shares of it.
 
+    Returns:
+        All kept draws, and whether the chains have mixed.
+
     Raises:
         InputError: for a temperature or a count out of range, or a potential that is not finite at the start.
+
+    Source: T3, T4 (Propositions 3.1 and 3.2 of the paper).
 
     >>> from infomech.equilibria import LinearPotential
     >>> from infomech.geometry import Sphere
@@ -208,7 +225,13 @@ def split_rhat(paths: Paths) -> float:
     Args:
         paths: (steps, chains) values, at least 4 steps.
 
+    Returns:
+        A number near 1 if chains and their halves agree; inf if they stand still apart.
+
     Source: Gelman et al., Bayesian Data Analysis, 3rd ed., section 11.4.
+
+    >>> split_rhat(torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    inf
     """
     halves = _halves(paths)
     n = halves.shape[0]
@@ -228,7 +251,14 @@ def effective_sample_size(paths: Paths) -> float:
     Args:
         paths: (steps, chains) values, at least 8 steps.
 
+    Returns:
+        A number of draws; more than there are if they alternate.
+
     Source: Gelman et al., section 11.5; Geyer (1992).
+
+    >>> noise = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> 3000 < effective_sample_size(noise) < 5000  # of 4,000 independent ones
+    True
     """
     halves = _halves(paths)
     n, chains = halves.shape

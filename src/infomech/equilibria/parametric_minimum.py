@@ -40,6 +40,8 @@ class ParametricStart:
             "singular": an encoder runs towards rank one, beyond what the nodes resolve, so that the energy here is that
             of the nodes only; "not converged".
         steps: iterations.
+
+    Source: T12 (beyond the paper).
     """
 
     encoders: Encoders
@@ -68,6 +70,8 @@ class ParametricMinimum:
         error: change of the energy when the nodes are doubled, in nats.
         starts: where every start ended.
         rank_one: the lowest energy of rank-one encoders.
+
+    Source: T12 (beyond the paper).
     """
 
     status: Literal["global", "local", "not converged"]

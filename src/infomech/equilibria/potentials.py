@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Points, Rows, Scalars
-from ..energies import check_potential
+from ..energies.intrinsic import check_potential
 from ..geometry import Cosine, Critic, Quadrature
 
 Potential = Callable[[Points], Scalars]
@@ -24,6 +24,8 @@ class LinearPotential:
 
     Args:
         direction: (d,) unit vector m.
+
+    Source: D4 (Definition 3.1 of the paper), for a partner of mean m whatever z.
 
     >>> LinearPotential(torch.tensor([0.0, 1.0]))(torch.tensor([0.6, 0.8]))
     tensor(-0.8000)
@@ -98,6 +100,12 @@ class EmpiricalPotential:
 
     Raises:
         InputError: if rows are not finite or do not match, or the bandwidth is not positive.
+
+    Source: D4 (Definitions 3.1 and 4.1 of the paper); Nadaraya (1964), Watson (1964).
+
+    >>> eye = torch.eye(2, dtype=torch.float64)
+    >>> EmpiricalPotential(eye, eye, bandwidth=0.01)(eye)  # each its own partner
+    tensor([-1., -1.], dtype=torch.float64)
     """
 
     def __init__(self, x: Rows, y: OtherRows, *, bandwidth: float, critic: Critic | None = None) -> None:
@@ -133,8 +141,23 @@ def potential_at_nodes(
 ) -> Float[Tensor, " q"]:
     """Values (q,) of a potential at the nodes, from a callable or as they are.
 
+    Args:
+        potential: U, a function of points (..., d) -> (...,) or its values (q,).
+        quadrature: the nodes.
+        name: what a message calls it.
+
+    Returns:
+        (q,) values, in units of the critic.
+
     Raises:
         InputError: if a value is not finite, or their number is not that of the nodes; the message names the argument.
+
+    Source: D4.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 4)
+    >>> potential_at_nodes(LinearPotential(grid.nodes[0]), grid)[0]
+    tensor(-1., dtype=torch.float64)
     """
     values = potential if isinstance(potential, Tensor) else potential(quadrature.nodes)
     check_potential(values, quadrature, name)

@@ -35,6 +35,8 @@ class BestResponse:
         node: index of that node.
         barrier: (q,) the effective potential V_{1|2} that it answers to (D10).
         excess: the mass beyond the floor.
+
+    Source: T8, D10 (Proposition 4.1 of the paper).
     """
 
     density: Density
@@ -81,6 +83,22 @@ def vertex_energies(barrier: Float[Tensor, " q"], other: Density, *, floor: floa
     """Fsym, up to a constant, of the densities whose excess mass stands on one node, for each node.
 
     (1/2) (M V_i + w_i rho2_i log(1 + M / (w_i floor))), with M the excess mass and w_i the node's weight.
+
+    Args:
+        barrier: (q,) V_{1|2} at the nodes.
+        other: rho2.
+        floor: in inverse volume, above 0.
+
+    Returns:
+        (q,) energies in nats.
+
+    Source: T8 (Proposition 4.1 of the paper); this module's head.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> energies = vertex_energies(-grid.nodes[:, 0], Density.uniform(grid), floor=1e-3)
+    >>> int(energies.argmin())
+    0
     """
     weights = other.quadrature.weights
     excess = 1 - floor * weights.sum()
@@ -88,7 +106,23 @@ def vertex_energies(barrier: Float[Tensor, " q"], other: Density, *, floor: floa
 
 
 def vertex_density(node: int, quadrature: Quadrature, floor: float) -> Density:
-    """The density with floor everywhere and all other mass on one node."""
+    """The density with floor everywhere and all other mass on one node.
+
+    Args:
+        node: index of the node.
+        quadrature: the nodes.
+        floor: in inverse volume, feasible.
+
+    Returns:
+        The density: an extreme point of {rho >= floor, mass 1}.
+
+    Source: T8 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> rho = vertex_density(3, quadrature_rule(Sphere(2), 64), 0.01)
+    >>> int(rho.values.argmax()), round(float(rho.values.min()), 12)
+    (3, 0.01)
+    """
     values = torch.full_like(quadrature.weights, floor)
     values[node] += (1 - floor * quadrature.weights.sum()) / quadrature.weights[node]
     return Density.from_values(values, quadrature)
@@ -105,6 +139,8 @@ class Alternation:
         barriers: (r, 2, q) V_{1|2} and V_{2|1} as each modality answered, round by round.
         energies: (2 r + 1,) Fsym at the start and after each answer; it never rises.
         divergences: (r + 1,) Dsym at the start and after each round.
+
+    Source: T8 (Proposition 4.1 of the paper).
     """
 
     densities: tuple[Density, Density]
@@ -135,8 +171,20 @@ def alternate_best_responses(
         floor: smallest density allowed, above 0.
         max_rounds: stop after so many rounds.
 
+    Returns:
+        The last densities and the way there.
+
     Raises:
         InputError: as `best_response`, and if the start lies below the floor.
+
+    Source: T8 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> flat, u = Density.uniform(grid), -grid.nodes[:, 0]
+    >>> end = alternate_best_responses((flat, flat), (u, u), temperature=0.5, floor=1e-3)
+    >>> end.status, end.nodes[-1][0] != end.nodes[-1][1]  # one well, and two modalities that part
+    ('fixed point', True)
     """
     check_same_nodes(*start)
     grid = start[0].quadrature

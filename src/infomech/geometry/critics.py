@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,20 +13,58 @@ from .._checks import InputError
 from .._typing import OtherRows, Points, Rows, Scalars
 
 
-class Critic(ABC):
-    """A score s(z, w) that depends on its points through their inner product.
+class AffineRows(NamedTuple):
+    """What a critic adds to inner products: s(z, w) = slope z.w + b(z) + b(w), with b of each given row."""
 
-    On a manifold of constant norm, |z|^2 = r2, every critic here is affine in z.w, so that its kernel volume (D1)
-    has a closed form. A subclass gives the score, and that affine form.
+    slope: float
+    terms: Float[Tensor, " n"] | None  # float64, differentiable; None where b is 0
+
+
+class Critic(ABC):
+    """A score s(z, w) that depends on its points through their inner product and their norms.
+
+    Every critic here is affine in z.w, s(z, w) = a z.w + b(z) + b(w), with a term b of each row: that form reaches the
+    tiles of losses and statistics, so that one sweep serves them all. On a manifold of constant norm the terms are
+    constants, and the kernel volume (D1) has a closed form. A subclass gives the score, and the affine form.
     """
+
+    @property
+    @abstractmethod
+    def slope(self) -> float:
+        """The factor a of z.w."""
 
     @abstractmethod
     def of_inner(self, inner: Scalars, squared_norms: Scalars) -> Scalars:
         """The score, from z.w and |z|^2 + |w|^2."""
 
-    @abstractmethod
+    def row_terms(self, squared_norms: Scalars) -> Scalars | None:
+        """The term b of rows, from their |z|^2; None where it is 0, as it is by default."""
+        return None
+
+    def affine(self, rows: Rows) -> AffineRows:
+        """The affine form for given rows, of any norm: (n, d) -> slope, terms (n,) in float64 or None."""
+        squared = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+        return AffineRows(self.slope, self.row_terms(squared))
+
     def affine_form(self, squared_radius: float) -> tuple[float, float]:
         """(a, b) such that s(z, w) = a + b z.w for all z, w with |z|^2 = |w|^2 = squared_radius."""
+        terms = self.row_terms(torch.tensor(squared_radius, dtype=torch.float64))
+        return 0.0 if terms is None else 2 * float(terms), self.slope
+
+    @property
+    def integrable(self) -> bool:
+        """Whether the kernel has a finite volume on R^d, so that rows of any norm have a smoothed density."""
+        return False
+
+    def log_euclidean_volume(self, dim: int, temperature: Scalars) -> Scalars:
+        """Log of the integral of exp(s(z, w) / tau) over w in R^dim, the same for every z.
+
+        Raises:
+            InputError: for a critic whose kernel does not fall off, as by default.
+        """
+        raise InputError(
+            f"the kernel of {type(self).__name__} has no finite volume on R^{dim}; bring the rows to unit length"
+        )
 
     def pointwise(self, z: Points, w: Points) -> Scalars:
         """s(z_i, w_i) over matching leading axes: (..., d), (..., d) -> (...,)."""
@@ -46,11 +85,15 @@ class Cosine(Critic):
     tensor(0.6000)
     """
 
+    @property
+    def slope(self) -> float:  # noqa: D102
+        return 1.0
+
     def of_inner(self, inner: Scalars, squared_norms: Scalars) -> Scalars:  # noqa: D102
         return inner
 
-    def affine_form(self, squared_radius: float) -> tuple[float, float]:  # noqa: D102
-        return 0.0, 1.0
+    def affine(self, rows: Rows) -> AffineRows:  # noqa: D102 (no norms are needed)
+        return AffineRows(1.0, None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +103,8 @@ class RBF(Critic):
     Args:
         scale: g > 0, in inverse squared units of the embedding space.
 
-    Source: D1; on the sphere it is the cosine critic at temperature tau / (2 g), times exp(-2 g / tau).
+    Source: D1; on the sphere it is the cosine critic at temperature tau / (2 g), times exp(-2 g / tau). On R^d, for
+    rows of any norm, it is 2 g z.w - g |z|^2 - g |w|^2, and V = (pi tau / g)^{d/2}.
 
     >>> RBF(0.5).pointwise(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(-1.)
@@ -72,11 +116,22 @@ class RBF(Critic):
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise InputError(f"RBF scale is {self.scale}; it must be a finite number above 0")
 
+    @property
+    def slope(self) -> float:  # noqa: D102
+        return 2 * self.scale
+
     def of_inner(self, inner: Scalars, squared_norms: Scalars) -> Scalars:  # noqa: D102
         return -self.scale * torch.clamp_min(squared_norms - 2 * inner, 0.0)
 
-    def affine_form(self, squared_radius: float) -> tuple[float, float]:  # noqa: D102
-        return -2 * self.scale * squared_radius, 2 * self.scale
+    def row_terms(self, squared_norms: Scalars) -> Scalars:  # noqa: D102
+        return -self.scale * squared_norms
+
+    @property
+    def integrable(self) -> bool:  # noqa: D102
+        return True
+
+    def log_euclidean_volume(self, dim: int, temperature: Scalars) -> Scalars:  # noqa: D102
+        return dim / 2 * (math.log(math.pi / self.scale) + torch.log(temperature))
 
 
-__all__ = ["RBF", "Cosine", "Critic"]
+__all__ = ["RBF", "AffineRows", "Cosine", "Critic"]

@@ -29,8 +29,11 @@ class Manifold(ABC):
         """Log of mu(Z), the total volume."""
 
     @abstractmethod
-    def log_linear_integral(self, kappa: Scalars) -> Scalars:
-        """Log of int exp(kappa z.w) dmu(w), the same for every z on the manifold; differentiable in kappa."""
+    def log_linear_integral(self, kappa: Scalars, *, scaled: bool = False) -> Scalars:
+        """Log of int exp(kappa z.w) dmu(w), the same for every z on the manifold; differentiable in kappa.
+
+        Scaled: less its largest exponent kappa |z|^2, without the cancellation; for large kappa.
+        """
 
     @abstractmethod
     def uniform(self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Points:
@@ -62,8 +65,8 @@ class Sphere(Manifold):
     def log_volume(self) -> float:  # noqa: D102
         return log_sphere_area(self.ambient_dim)
 
-    def log_linear_integral(self, kappa: Scalars) -> Scalars:  # noqa: D102
-        return self.log_volume + log_sphere_mgf(self.ambient_dim, kappa)
+    def log_linear_integral(self, kappa: Scalars, *, scaled: bool = False) -> Scalars:  # noqa: D102
+        return self.log_volume + log_sphere_mgf(self.ambient_dim, kappa, scaled=scaled)
 
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
@@ -99,8 +102,8 @@ class FlatTorus(Manifold):
     def log_volume(self) -> float:  # noqa: D102
         return self.dim * math.log(2 * math.pi)
 
-    def log_linear_integral(self, kappa: Scalars) -> Scalars:  # noqa: D102
-        return self.log_volume + self.dim * log_sphere_mgf(2, kappa)
+    def log_linear_integral(self, kappa: Scalars, *, scaled: bool = False) -> Scalars:  # noqa: D102
+        return self.log_volume + self.dim * log_sphere_mgf(2, kappa, scaled=scaled)
 
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import Scalar
+from ..reductions.exclusion import Exclusion, Only, SameGroup
 from ..reductions.losses.infonce import row_log_sums, row_scores, score_bound
-from ..reductions.losses.tiles import Exclusion, Only, SameGroup
 
 Mined = tuple[Tensor, ...]
 
@@ -63,9 +63,7 @@ class LabelledInfoNCE(nn.Module):
         if len(pairs) == 0:
             return (embeddings.sum() + reference.sum()) * 0.0  # no positive pair: 0, as in that library
         scale = torch.tensor(1.0 / self.temperature, dtype=torch.float64, device=x.device)
-        negatives = row_log_sums(
-            x, y, inverse_temperature=scale, score_bound=score_bound(x, y, scale), exclusion=exclusion
-        )
+        negatives = row_log_sums(x, y, scale=scale, score_bound=score_bound(x, y, scale), exclusion=exclusion)
         score = row_scores(x[pairs[:, 0]], y[pairs[:, 1]], scale)
         losses = torch.logaddexp(negatives[pairs[:, 0]] - score, torch.zeros_like(score))
         return losses.mean().to(torch.float64 if x.dtype == torch.float64 else torch.float32)

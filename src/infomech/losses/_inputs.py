@@ -30,9 +30,9 @@ def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y")) -> N
         raise InputError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move them to one device")
 
 
-def checked_bound(x: Rows, y: OtherRows, inverse_temperature: Scalar, names: tuple[str, str] = ("x", "y")) -> float:
-    """A bound on every score; raises InputError if a row is not finite."""
-    bound = score_bound(x, y, inverse_temperature)
+def checked_bound(x: Rows, y: OtherRows, scale: Scalar, names: tuple[str, str] = ("x", "y")) -> float:
+    """A bound on every |scale x.y|; raises InputError if a row is not finite."""
+    bound = score_bound(x, y, scale)
     if not math.isfinite(bound):  # a NaN, an infinity, or finite rows whose norm overflows
         check_rows(x, names[0])
         check_rows(y, names[1])
@@ -52,13 +52,13 @@ def check_has_negatives(pairs: int) -> None:
         raise InputError("the batch holds one pair only; a contrastive loss needs negatives: two pairs or more")
 
 
-def checked_weights(weights: Tensor | None, rows: int) -> Tensor | None:
-    """Weights in double precision, or None; raises InputError unless they are usable as weights of a mean."""
+def checked_weights(weights: Tensor | None, rows: int, device: torch.device) -> Tensor | None:
+    """Weights in double precision on the rows' device, or None; raises InputError unless a mean can be weighted so."""
     if weights is None:
         return None
     if tuple(weights.shape) != (rows,):
         raise InputError(f"weights has shape {tuple(weights.shape)}; expected one weight a pair: ({rows},)")
-    values = weights.to(torch.float64)
+    values = weights.to(device=device, dtype=torch.float64)
     if not bool((torch.isfinite(values) & (values >= 0)).all()) or not bool(values.sum() > 0):
         raise InputError("weights must be finite and not negative, and some of them above 0")
     return values

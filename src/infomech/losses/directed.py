@@ -8,8 +8,9 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows
 from .._typing import OtherRows, Rows, Scalar
+from ..geometry import Critic
+from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
 from ..reductions.losses.infonce import row_log_sums, row_scores
-from ..reductions.losses.tiles import Both, Exclusion, Listed, Nothing, OwnRow
 from ._inputs import (
     check_shapes,
     checked_bound,
@@ -18,6 +19,7 @@ from ._inputs import (
     result_dtype,
     weighted_mean,
 )
+from .scores import PairScores, added, pair_scores
 from .temperature import TemperedLoss
 
 
@@ -30,7 +32,11 @@ def infonce(
     negatives: Float[Tensor, "... d"] | None = None,
     in_batch: bool = True,
     exclude_own: bool = False,
+    critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
+    log_weights: Float[Tensor, " m"] | None = None,
+    negative_log_weights: Float[Tensor, "..."] | None = None,
+    weigh_positive: bool = False,
 ) -> Scalar:
     """InfoNCE of every anchor against its candidates.
 
@@ -38,6 +44,15 @@ def infonce(
 
     With several positives P_i of an anchor (supervised contrastive, Khosla et al. 2020), the mean over p in P_i of
     -log [exp(x_i.y_p / tau) / sum_j exp(x_i.y_j / tau)], whose sum runs over all candidates, positives too.
+
+    Another critic s(x, y) takes the place of x.y. Log-weights v of the candidates are added to their scores in the sums
+    over j, for the positive only with ``weigh_positive=True``:
+
+        L_i = -log [p_i / (p_i + sum_{j != p} exp(s(x_i, y_j) / tau + v_j))],   p_i = exp(s(x_i, y_p) / tau [+ v_p])
+
+    With v_j = -log Q(j), Q the frequency with which an item is drawn as a candidate, ``weigh_positive=True`` is the
+    log-Q correction of two-tower recommenders as Yi et al. 2019 have it; False leaves the positive, which is there
+    whatever Q is, uncorrected. With several positives every candidate in the sum has its weight, the positives too.
 
     Rows are used as they are: pass unit rows for the cosine critic. Memory is O((n + m) d). Logits and sums are
     float32 (float64 for float64 rows); one derivative, as in `symmetric_infonce`.
@@ -51,7 +66,12 @@ def infonce(
         negatives: (k, d) further negatives for every anchor (a queue), or (n, k, d), k of its own for each.
         in_batch: use the other candidates as negatives; with False, only `negatives`.
         exclude_own: candidate i is anchor i itself (one set against itself): it is left out.
+        critic: s(x, y), `infomech.Cosine()` by default; `infomech.RBF(scale)` takes rows of any norm.
         weights: (n,) non-negative weights of the anchors; they may need a gradient.
+        log_weights: (m,) log-weights v of the candidates as negatives, in nats; -inf removes one. They may need a
+            gradient.
+        negative_log_weights: the same for `negatives`: (k,), or (n, k).
+        weigh_positive: whether the positive's score carries its log-weight too.
 
     Returns:
         The loss in nats, a scalar.
@@ -69,9 +89,19 @@ def infonce(
     0.9048
     """
     check_shapes(anchors, candidates, ("anchors", "candidates"))
-    scale = checked_inverse_temperature(temperature, anchors.device)
-    checked_bound(anchors, candidates, scale, ("anchors", "candidates"))
-    anchor_weights = checked_weights(weights, len(anchors))
+    inverse_temperature = checked_inverse_temperature(temperature, anchors.device)
+    checked_bound(anchors, candidates, inverse_temperature, ("anchors", "candidates"))
+    anchor_weights = checked_weights(weights, len(anchors), anchors.device)
+    scores = pair_scores(
+        anchors,
+        candidates,
+        critic=critic,
+        inverse_temperature=inverse_temperature,
+        log_weights=(None, log_weights),
+        names=("log_weights", "log_weights"),
+        finite=weigh_positive,
+    )
+    of_positive, _ = scores.positives(weigh=weigh_positive)
     if exclude_own and len(anchors) != len(candidates):
         raise InputError(
             f"exclude_own needs one set against itself; got {len(anchors)} anchors, {len(candidates)} candidates"
@@ -89,21 +119,30 @@ def infonce(
     sums = []
     if in_batch:
         exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, scale, exclusion))
+        sums.append(_log_sums(anchors, candidates, scores.scale, scores.negative_y, exclusion))
     elif not single:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
     if negatives is not None:
-        sums.append(_against(anchors, negatives, scale))
+        sums.append(_against(anchors, negatives, negative_log_weights, critic, inverse_temperature))
+    elif negative_log_weights is not None:
+        raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
     if not sums or bool((torch.stack(sums).detach().amax(0) == -math.inf).any()):
-        raise InputError("an anchor has no negatives: pass more candidates, or negatives")
+        raise InputError("an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf")
     total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
     if single:
-        partner = candidates if positives is None else candidates[pairs[torch.argsort(pairs[:, 0]), 1]]
+        at = pairs[torch.argsort(pairs[:, 0]), 1]
+        partner = candidates if positives is None else candidates[at]
         # log(1 + negatives / positive) keeps its digits when the loss is small.
-        score = row_scores(anchors, partner, scale)
+        score = row_scores(anchors, partner, scores.scale)
+        if of_positive is not None:
+            score = score + of_positive[at]
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
-        losses = total - row_scores(anchors, _mean_positives(candidates, pairs, counts), scale)
+        score = row_scores(anchors, _mean_positives(candidates, pairs, counts), scores.scale)
+        if of_positive is not None:
+            sums_of_terms = score.new_zeros(len(anchors)).index_add(0, pairs[:, 0], of_positive[pairs[:, 1]])
+            score = score + sums_of_terms / counts
+        losses = total - score
     return weighted_mean(losses, anchor_weights).to(result_dtype(anchors, candidates))
 
 
@@ -127,12 +166,18 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
     return distinct
 
 
-def _log_sums(anchors: Tensor, others: Tensor, scale: Tensor, exclusion: Exclusion) -> Tensor:
+def _log_sums(anchors: Tensor, others: Tensor, scale: Tensor, terms: Tensor | None, exclusion: Exclusion) -> Tensor:
     bound = checked_bound(anchors, others, scale)
-    return row_log_sums(anchors, others, inverse_temperature=scale, score_bound=bound, exclusion=exclusion)
+    return row_log_sums(anchors, others, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
 
 
-def _against(anchors: Rows, negatives: Tensor, scale: Tensor) -> Float[Tensor, " n"]:
+def _against(
+    anchors: Rows,
+    negatives: Tensor,
+    log_weights: Tensor | None,
+    critic: Critic | None,
+    inverse_temperature: Tensor,
+) -> Float[Tensor, " n"]:
     """Log-sums over further negatives: shared rows, or k rows for each anchor."""
     if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
         raise InputError(
@@ -141,15 +186,37 @@ def _against(anchors: Rows, negatives: Tensor, scale: Tensor) -> Float[Tensor, "
         )
     if negatives.device != anchors.device:
         raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    check_rows(negatives.detach().flatten(0, -2), "negatives")
-    if negatives.ndim == 2:
-        return _log_sums(anchors, negatives, scale, Nothing())
-    if len(negatives) != len(anchors):
+    rows = negatives.flatten(0, -2)
+    check_rows(rows.detach(), "negatives")
+    if negatives.ndim == 3 and len(negatives) != len(anchors):
         raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
+    if log_weights is not None and log_weights.shape != negatives.shape[:-1]:
+        raise InputError(
+            f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
+            f"negatives: {tuple(negatives.shape[:-1])}"
+        )
+    scores = pair_scores(
+        anchors,
+        rows,
+        critic=critic,
+        inverse_temperature=inverse_temperature,
+        log_weights=(None, None if log_weights is None else log_weights.flatten()),
+        names=("negative_log_weights", "negative_log_weights"),
+    )
+    if negatives.ndim == 2:
+        return _log_sums(anchors, negatives, scores.scale, scores.negative_y, Nothing())
+    return _own_negatives(anchors, negatives, scores)
+
+
+def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: PairScores) -> Float[Tensor, " n"]:
+    """Log-sums of every anchor over k negatives of its own."""
     dtype = result_dtype(anchors, negatives)
     with torch.autocast(anchors.device.type, enabled=False):
-        scores = torch.einsum("nd,nkd->nk", anchors.to(dtype), negatives.to(dtype)).to(torch.float64) * scale
-    return scores.logsumexp(1)
+        inner = torch.einsum("nd,nkd->nk", anchors.to(dtype), negatives.to(dtype)).to(torch.float64)
+    terms = None if scores.negative_y is None else scores.negative_y.view(inner.shape)
+    total = added(inner * scores.scale, terms)
+    assert total is not None
+    return total.logsumexp(1)
 
 
 def _mean_positives(candidates: Tensor, pairs: Tensor, counts: Tensor) -> Float[Tensor, "n d"]:
@@ -174,6 +241,8 @@ class InfoNCE(TemperedLoss):
         queue_size: rows that the queue holds; 0 for none. In training mode every call puts its candidates, detached,
             into the queue after use; the oldest leave. Until it has been filled, only what is there is used.
         dim: number of features d; needed for a queue.
+        critic: s(x, y); see `infonce`.
+        weigh_positive: whether the positive's score carries its log-weight too.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -194,8 +263,12 @@ class InfoNCE(TemperedLoss):
         in_batch: bool = True,
         queue_size: int = 0,
         dim: int | None = None,
+        critic: Critic | None = None,
+        weigh_positive: bool = False,
     ) -> None:
         super().__init__(temperature, learn_temperature=learn_temperature)
+        self.critic = critic
+        self.weigh_positive = weigh_positive
         if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
             raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
         self.in_batch = in_batch
@@ -226,6 +299,8 @@ class InfoNCE(TemperedLoss):
         negatives: Float[Tensor, "... d"] | None = None,
         exclude_own: bool = False,
         weights: Float[Tensor, " n"] | None = None,
+        log_weights: Float[Tensor, " m"] | None = None,
+        negative_log_weights: Float[Tensor, "..."] | None = None,
     ) -> Scalar:
         """The loss of one batch; the arguments are those of `infonce`."""
         queued = self.queued().clone() if len(self.queue) else None  # a copy: the queue moves on before the backward
@@ -241,7 +316,11 @@ class InfoNCE(TemperedLoss):
             negatives=negatives,
             in_batch=self.in_batch,
             exclude_own=exclude_own,
+            critic=self.critic,
             weights=weights,
+            log_weights=log_weights,
+            negative_log_weights=negative_log_weights,
+            weigh_positive=self.weigh_positive,
         )
         if self.training and len(self.queue):
             self.enqueue(candidates)

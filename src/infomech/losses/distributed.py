@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,7 @@ from .._checks import InputError
 from .._typing import Rows, Scalar
 
 Exchange = Literal["ring", "gather"]
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
@@ -67,35 +68,47 @@ class Shards:
         return sum(self.sizes)
 
 
-def agree(ranks: Ranks, local: Callable[[], tuple[Any, ...]], size: Callable[[], int]) -> tuple[list[Any], list[int]]:
+@dataclass(frozen=True)
+class Local(Generic[Checked]):
+    """What the checks of one rank give: a value of its own, and what goes to the others."""
+
+    value: Checked
+    bound: float  # on every score of this rank
+    size: int  # its rows
+    shared: list[tuple[str, Any]]  # by name, what all ranks must have alike
+
+
+def agree(ranks: Ranks, check: Callable[[], Local[Checked]]) -> tuple[Checked, list[float], list[int]]:
     """Run the local checks, tell all ranks how they went, and fail everywhere if they failed anywhere.
 
     Args:
         ranks: the ranks.
-        local: the checks of this rank; returns what all ranks must share (bound first), or raises InputError.
-        size: rows of this rank, once the checks are through.
+        check: the checks of this rank; raises InputError.
 
     Returns:
-        The bounds of all ranks, and their row counts.
+        This rank's value, the bounds of all ranks, and their row counts.
 
     Raises:
         InputError: on every rank, naming the first rank whose input cannot be used or differs from rank 0's.
     """
+    mine: Local[Checked] | None = None
+    said: dict[str, Any]
     try:
-        bound, *shared = local()
-        mine: dict[str, Any] = {"error": None, "bound": bound, "size": size(), "shared": shared}
+        mine = check()
+        said = {"error": None, "bound": mine.bound, "size": mine.size, "shared": mine.shared}
     except InputError as error:
-        mine = {"error": str(error)}
+        said = {"error": str(error)}
     everyone: list[Any] = [None] * ranks.world
-    dist.all_gather_object(everyone, mine, group=ranks.group)
-    for rank, said in enumerate(everyone):
-        if said["error"] is not None:
-            raise InputError(f"rank {rank}: {said['error']}")
-    for rank, said in enumerate(everyone):
-        for (name, first), (_, value) in zip(everyone[0]["shared"], said["shared"], strict=True):
+    dist.all_gather_object(everyone, said, group=ranks.group)
+    for rank, told in enumerate(everyone):
+        if told["error"] is not None:
+            raise InputError(f"rank {rank}: {told['error']}")
+    for rank, told in enumerate(everyone):
+        for (name, first), (_, value) in zip(everyone[0]["shared"], told["shared"], strict=True):
             if value != first:
                 raise InputError(f"the ranks disagree on {name}: rank 0 has {first}, rank {rank} has {value}")
-    return [said["bound"] for said in everyone], [said["size"] for said in everyone]
+    assert mine is not None
+    return mine.value, [told["bound"] for told in everyone], [told["size"] for told in everyone]
 
 
 class _SumOverRanks(Function):
@@ -273,4 +286,4 @@ def check_ranks_alike(rows: Rows, **settings: Any) -> list[tuple[str, Any]]:
     ]
 
 
-__all__ = ["Exchange", "Ranks", "Shards", "agree", "check_ranks_alike", "replicated", "sum_over_ranks", "tour"]
+__all__ = ["Exchange", "Local", "Ranks", "Shards", "agree", "check_ranks_alike", "replicated", "sum_over_ranks", "tour"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._typing import Rows, Scalar
+from ..geometry import Critic
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss
 
@@ -18,20 +19,26 @@ def pairwise_infonce(
     *,
     temperature: float | Tensor,
     divergence_weight: float | Tensor = 0.0,
+    critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
+    log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
+    weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
     The same as the mean over ordered pairs of the one-directional losses, plus lambda times the mean over pairs of the
     batch's Dsym. Memory O(k n d). Control is critical at lambda = (k + 1) / (2 k) in the sharp limit: 3/4, 2/3, 5/8
-    (`infomech.equilibria.critical_weight_of_modalities`).
+    (`infomech.equilibria.critical_divergence_weight`).
 
     Args:
         modalities: k >= 2 embeddings of (n, d); row i of each shows the same object.
         temperature: tau > 0, one for all pairs.
         divergence_weight: lambda; see `symmetric_infonce`.
+        critic: s(x, y), one for all pairs; see `symmetric_infonce`.
         weights: (n,) weights of the objects as anchors.
+        log_weights: for each modality, (n,) log-weights of its rows as negatives, or None.
+        weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; objects of equal number are not each other's negatives.
 
     Returns:
@@ -48,11 +55,23 @@ def pairwise_infonce(
     """
     if len(modalities) < 2:
         raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
+    own = [None] * len(modalities) if log_weights is None else list(log_weights)
+    if len(own) != len(modalities):
+        raise InputError(f"log_weights has {len(own)} entries for {len(modalities)} modalities; expected one for each")
     losses = [
         symmetric_infonce(
-            x, y, temperature=temperature, divergence_weight=divergence_weight, weights=weights, groups=groups
+            x,
+            y,
+            temperature=temperature,
+            divergence_weight=divergence_weight,
+            critic=critic,
+            weights=weights,
+            log_weights_x=u,
+            log_weights_y=v,
+            weigh_positive=weigh_positive,
+            groups=groups,
         )
-        for x, y in combinations(modalities, 2)
+        for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
     return torch.stack(losses).mean()
 
@@ -64,6 +83,8 @@ class PairwiseInfoNCE(TemperedLoss):
         temperature: tau, or its initial value when learned.
         divergence_weight: lambda.
         learn_temperature: learn log(1/tau); see `SymmetricInfoNCE`.
+        critic: s(x, y), one for all pairs.
+        weigh_positive: whether the positives' scores carry the log-weights too.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -71,9 +92,17 @@ class PairwiseInfoNCE(TemperedLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.07, divergence_weight: float = 0.0, learn_temperature: bool = False
+        self,
+        temperature: float = 0.07,
+        divergence_weight: float = 0.0,
+        learn_temperature: bool = False,
+        *,
+        critic: Critic | None = None,
+        weigh_positive: bool = False,
     ) -> None:
         super().__init__(temperature, learn_temperature=learn_temperature)
+        self.critic = critic
+        self.weigh_positive = weigh_positive
         self.divergence_weight = divergence_weight
 
     def forward(
@@ -81,6 +110,7 @@ class PairwiseInfoNCE(TemperedLoss):
         modalities: Sequence[Rows],
         *,
         weights: Float[Tensor, " n"] | None = None,
+        log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
         groups: Int[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch: k times (n, d) -> scalar."""
@@ -88,7 +118,10 @@ class PairwiseInfoNCE(TemperedLoss):
             modalities,
             temperature=self.temperature,
             divergence_weight=self.divergence_weight,
+            critic=self.critic,
             weights=weights,
+            log_weights=log_weights,
+            weigh_positive=self.weigh_positive,
             groups=groups,
         )
 

@@ -1,6 +1,7 @@
 """Log-sums of a batch that is sharded over ranks: the tiled core, with shards in place of blocks."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .._typing import Rows, Scalar
-from ..reductions.losses.infonce import PairedLogSums, positive_scores
+from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
+from ..reductions.log_sums import LogSums
+from ..reductions.losses.infonce import PairedLogSums, positive_scores, without_terms
+from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.passes import (
     Side,
+    TermsOfBoth,
     add_scaled_rows,
     gather,
     gather_within,
@@ -21,46 +26,61 @@ from ..reductions.losses.passes import (
     scatter,
     scatter_within,
 )
-from ..reductions.losses.sigmoid import accumulate
-from ..reductions.losses.tiles import (
-    Exclusion,
-    LogSums,
-    Nothing,
-    OwnRow,
-    SameGroup,
-    compute_dtype,
-    fixed_shift,
-    outside_graphs,
-    underflowed,
-    without_autocast,
-)
+from ..reductions.losses.sigmoid import SoftplusGradients, accumulate, save_gradients, saved_gradients
+from ..reductions.losses.terms import NegativeTerms, spread_of, top_of
+from ..reductions.shifts import fixed_shift, underflowed
+from ..reductions.tiling import compute_dtype
 from .distributed import Shards, tour
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """What a sharded sweep needs besides rows, scale and terms."""
+
+    shards: Shards
+    within: bool
+    groups: Tensor | None
+
+    @property
+    def rank(self) -> int:
+        return self.shards.ranks.rank
+
+    def exclusion(self, owner: int, theirs: Tensor | None) -> Exclusion:
+        """What of the rows here against the shard of `owner` is left out."""
+        if self.groups is not None and theirs is not None:
+            return SameGroup(self.groups, theirs)
+        return OwnRow() if self.rank == owner else Nothing()
+
+
 def sharded_log_sums(
-    x: Rows, y: Rows, *, inverse_temperature: Scalar, shards: Shards, within: bool, groups: Tensor | None
+    x: Rows,
+    y: Rows,
+    *,
+    scale: Scalar,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    shards: Shards,
+    within: bool,
+    groups: Tensor | None,
 ) -> PairedLogSums:
     """`paired_log_sums` of this rank's rows against the whole batch; a collective call, forward and backward."""
-    out = _apply_log_sums(x, y, inverse_temperature, shards, within, groups)
+    out = _apply_log_sums(x, y, scale, x_terms, y_terms, _Setting(shards, within, groups))
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
 
-def sharded_softplus_sum(x: Rows, y: Rows, *, inverse_temperature: Scalar, bias: Scalar, shards: Shards) -> Scalar:
+def sharded_softplus_sum(
+    x: Rows, y: Rows, *, scale: Scalar, x_terms: Tensor | None, y_terms: Tensor, shards: Shards
+) -> Scalar:
     """`softplus_sum` of this rank's rows of x against all rows of y but its own partner; a collective call."""
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, inverse_temperature, bias))
-    return _apply_softplus(x, y, inverse_temperature, bias, shards, wanted)
+    tensors = (x, y, scale, x_terms, y_terms)
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted)
 
 
 def _counts_here(rank: int, owner: int, world: int) -> bool:
     """Whether this rank handles the pair of shards (rank, owner) within a modality: each pair is met at two ranks."""
     ahead = (owner - rank) % world
     return 2 * ahead < world or (2 * ahead == world and rank < owner)
-
-
-def _exclusion(rank: int, owner: int, groups: Tensor | None, theirs: Tensor | None) -> Exclusion:
-    if groups is not None and theirs is not None:
-        return SameGroup(groups, theirs)
-    return OwnRow() if rank == owner else Nothing()
 
 
 def _view(state: Tensor, shift: float | None) -> LogSums:
@@ -70,10 +90,10 @@ def _view(state: Tensor, shift: float | None) -> LogSums:
     return sums
 
 
-def _merge_log_sums(first: list[Tensor], second: list[Tensor], shift: float | None) -> None:
-    for a, b in zip(first, second, strict=True):
-        merged = _view(a, shift)
-        merged.merge(_view(b, shift))
+def _merge_log_sums(first: list[Tensor], second: list[Tensor], levels: list[float | None]) -> None:
+    for a, b, level in zip(first, second, levels, strict=True):
+        merged = _view(a, level)
+        merged.merge(_view(b, level))
         a[:, 0], a[:, 1] = merged.peak, merged.total
 
 
@@ -81,14 +101,22 @@ class _ShardedLogSums(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, shards: Shards, within: bool, groups: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        x_terms: Tensor | None,
+        y_terms: Tensor | None,
+        setting: _Setting,
     ) -> tuple[Tensor, ...]:
+        shards = setting.shards
         work = scale.to(compute_dtype(x, y))
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
-        shift = fixed_shift(shards.bound, work.dtype)
+        terms = _shared_terms(x_terms, work.dtype, shards), _shared_terms(y_terms, work.dtype, shards)
+        shift = fixed_shift(shards.bound, work.dtype, spread=spread_of(*terms))
         values: list[Tensor] = []
         for attempt in (shift, None):
-            sums = _sweep(x, y, work, shards, within, groups, attempt, own)
+            sums = _sweep(x, y, work, terms, setting, attempt, own)
             values, shift = [part.value() for part in sums], attempt
             if attempt is None:
                 break
@@ -97,9 +125,9 @@ class _ShardedLogSums(Function):
             if not bool(lost):
                 break
         ctx.save_for_backward(x, y, scale, *values)
-        ctx.shards, ctx.shift, ctx.within, ctx.groups = shards, shift, within, groups
-        positive = positive_scores(own, paired_scores(x, y, scale), torch.maximum(values[0], values[1]))
-        return positive, *values
+        ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
+        bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
+        return positive_scores(own, paired_scores(x, y, scale), bare), *values
 
     @staticmethod
     @once_differentiable
@@ -107,88 +135,124 @@ class _ShardedLogSums(Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, y, scale, *values = ctx.saved_tensors
         positive, *rest = cotangents
-        shards, shift, rank = ctx.shards, ctx.shift, ctx.shards.ranks.rank
+        setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
+        shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
         size = torch.stack([c.abs().max() for c in cotangents]).max()
         dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
         unit = torch.where(size > 0, size, 1.0)
         rest = [c / unit for c in rest]
         grad_x, grad_y = (torch.zeros_like(z, dtype=work.dtype) for z in (x, y))
+        grad_terms = tuple(None if t is None else scale.new_zeros(len(x)) for t in terms)
         options: dict[str, Any] = {"scale": work, "shift": shift}
-        groups = [] if ctx.groups is None else [ctx.groups]
+        groups = [] if setting.groups is None else [setting.groups]
+
+        sides = list(zip(values, rest, strict=True))
+        travelling = [vector for k in ((1, 2, 3) if setting.within else (1,)) for vector in sides[k]]
+        accumulators = [grad_y, *([grad_x] if setting.within else []), *(g for g in grad_terms if g is not None)]
 
         def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
-            y_there, c, h = carried[0], carried[1], carried[2]
-            exclusion = _exclusion(rank, owner, ctx.groups, carried[-1] if groups else None)
-            scatter(
-                x,
-                y_there,
-                row=Side(values[0], rest[0], grad_x),
-                col=Side(c, h, sums[0]),
-                exclusion=exclusion,
-                **options,
-            )
-            if not ctx.within or not _counts_here(rank, owner, shards.ranks.world):
+            there = _Visitor(carried, terms, within=setting.within, vectors=len(travelling))
+            queue = iter(sums[2 if setting.within else 1 :])
+            their_terms = [None if t is None else next(queue) for t in terms]
+            theirs = [sums[1] if setting.within else None, sums[0]]
+            options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
+            here = Side(values[0], rest[0], grad_x, terms[0], grad_terms[0])
+            column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
+            scatter(x, there.y, row=here, col=column, **options)
+            if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
-            x_there, rx, gx, ry, gy = carried[3:8]
-            if owner == rank:
-                scatter_within(x, row=Side(values[2], rest[2], grad_x), exclusion=exclusion, **options)
-                scatter_within(y, row=Side(values[3], rest[3], grad_y), exclusion=exclusion, **options)
-                return
-            here = (Side(values[2], rest[2], grad_x), Side(values[3], rest[3], grad_y))
-            there = (Side(rx, gx, sums[1]), Side(ry, gy, sums[0]))
-            for k, (z, z_there) in enumerate(((x, x_there), (y, y_there))):
-                scatter(z, z_there, row=here[k], col=there[k], exclusion=exclusion, **options)
+            for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
+                here = Side(values[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
+                if owner == rank:
+                    scatter_within(z, row=here, **options)
+                    continue
+                log_sums, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
+                column = Side(log_sums, cotangent, theirs[k], there.terms[k], their_terms[k])
+                scatter(z, z_there, row=here, col=column, **options)
 
-        carried = [y, values[1], rest[1]]
-        sums = [torch.zeros_like(grad_y)]
-        if ctx.within:
-            carried += [x, values[2], rest[2], values[3], rest[3]]
-            sums.append(torch.zeros_like(grad_x))
-        home = tour(shards, carried + groups, sums, visit)
-        grad_y += home[0]
-        if ctx.within:
-            grad_x += home[1]
+        carried = [y, *([x] if setting.within else []), *travelling]
+        carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
+        home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
+        for total, more in zip(accumulators, home, strict=True):
+            total += more
         add_scaled_rows(grad_x, y, positive / unit)
         add_scaled_rows(grad_y, x, positive / unit)
         # By Euler's theorem both rows' gradients hold each score twice; summed over ranks it is all of it.
         grad_scale = (inner_product(x, grad_x) + inner_product(y, grad_y)) * (unit / 2)
         factor = (unit * scale).to(work.dtype)
-        return grad_x.mul_(factor).to(x.dtype), grad_y.mul_(factor).to(y.dtype), grad_scale, None, None, None
+        return (
+            grad_x.mul_(factor).to(x.dtype),
+            grad_y.mul_(factor).to(y.dtype),
+            grad_scale,
+            *(None if g is None else g * unit for g in grad_terms),
+            None,
+        )
+
+
+class _Visitor:
+    """A shard that visits this rank: its rows, and their terms, as they stand in a message."""
+
+    def __init__(self, carried: list[Tensor], terms: TermsOfBoth, *, within: bool, vectors: int = 0) -> None:
+        """`vectors` more of them stand between the rows and the terms."""
+        self.y, self.x = carried[0], carried[1] if within else carried[0]
+        place = (2 if within else 1) + vectors
+        self.vectors = carried[place - vectors : place]
+        found: list[NegativeTerms | None] = []
+        for t in terms:
+            found.append(None if t is None else NegativeTerms(carried[place], carried[place + 1], t.top, t.spread))
+            place += 0 if t is None else 2
+        self.terms = found[0], found[1]
+
+
+def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> NegativeTerms | None:
+    """The forms of this rank's terms, with the top and the spread of all ranks' terms."""
+    if terms is None:
+        return None
+    finite = terms[torch.isfinite(terms)]
+    ends = torch.stack([part.max() if len(finite) else terms.new_tensor(-math.inf) for part in (finite, -finite)])
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=shards.ranks.group)
+    return NegativeTerms.between(terms, dtype, low=-float(ends[1]), top=float(ends[0]))
 
 
 def _sweep(
     x: Tensor,
     y: Tensor,
     scale: Tensor,
-    shards: Shards,
-    within: bool,
-    groups: Tensor | None,
+    terms: TermsOfBoth,
+    setting: _Setting,
     shift: float | None,
     own: Tensor,
 ) -> list[LogSums]:
     """Forward: rows of x and y here against the shards of all ranks; columns' sums travel with their shard."""
-    rank, world = shards.ranks.rank, shards.ranks.world
-    rows = [LogSums(len(x), shift=shift, device=x.device) for _ in range(3 if within else 1)]
-    start = torch.tensor([-math.inf if shift is None else shift, 0.0], dtype=torch.float64, device=x.device)
-    states = [start.repeat(len(x), 1) for _ in range(3 if within else 1)]
+    shards, within = setting.shards, setting.within
+    rank, world = setting.rank, shards.ranks.world
+    levels = [None if shift is None else shift + top_of(terms[k]) for k in ((1, 0, 1) if within else (1,))]
+    rows = [LogSums(len(x), shift=level, device=x.device) for level in levels]
+    levels = [None if shift is None else shift + top_of(terms[k]) for k in ((0, 0, 1) if within else (0,))]
+    starts = [[-math.inf if level is None else level, 0.0] for level in levels]
+    states = [torch.tensor(start, dtype=torch.float64, device=x.device).repeat(len(x), 1) for start in starts]
 
     def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
-        y_there = carried[0]
-        exclusion = _exclusion(rank, owner, groups, carried[-1] if groups is not None else None)
-        cols = [_view(state, shift) for state in sums]
+        there = _Visitor(carried, terms, within=within)
+        exclusion = setting.exclusion(owner, carried[-1] if setting.groups is not None else None)
+        cols = [_view(state, level) for state, level in zip(sums, levels, strict=True)]
+        options: dict[str, Any] = {"scale": scale, "shift": shift, "exclusion": exclusion}
         at_home = own if owner == rank else None
-        gather(x, y_there, scale=scale, exclusion=exclusion, rows=rows[0], cols=cols[0], own=at_home)
+        gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
         if within and _counts_here(rank, owner, world):
-            for k, (z, z_there) in enumerate(((x, carried[1]), (y, y_there)), start=1):
+            for k, (z, z_there) in enumerate(((x, there.x), (y, there.y))):
                 if owner == rank:
-                    gather_within(z, scale=scale, exclusion=exclusion, rows=rows[k])
+                    gather_within(z, rows=rows[1 + k], terms=terms[k], **options)
                 else:
-                    gather(z, z_there, scale=scale, exclusion=exclusion, rows=rows[k], cols=cols[k])
+                    both = terms[k], there.terms[k]
+                    gather(z, z_there, rows=rows[1 + k], cols=cols[1 + k], terms=both, **options)
 
-    carried = [y, *([x] if within else []), *([groups] if groups is not None else [])]
-    home = tour(shards, carried, states, visit, lambda a, b: _merge_log_sums(a, b, shift))
-    arrived = [_view(state, shift) for state in home]
+    carried = [y, *([x] if within else [])]
+    carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
+    carried += [] if setting.groups is None else [setting.groups]
+    home = tour(shards, carried, states, visit, lambda a, b: _merge_log_sums(a, b, levels))
+    arrived = [_view(state, level) for state, level in zip(home, levels, strict=True)]
     for part, more in zip(rows[1:], arrived[1:], strict=True):
         part.merge(more)
     return [rows[0], arrived[0], *rows[1:]]
@@ -197,50 +261,60 @@ def _sweep(
 class _ShardedSoftplus(Function):
     @staticmethod
     @without_autocast
-    def forward(ctx: Any, x: Tensor, y: Tensor, scale: Tensor, bias: Tensor, shards: Shards, wanted: bool) -> Tensor:
-        dtype = compute_dtype(x, y)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        x_terms: Tensor | None,
+        y_terms: Tensor,
+        shards: Shards,
+        wanted: bool,
+    ) -> Tensor:
         rank = shards.ranks.rank
-        grad_x, grad_y = (torch.zeros_like(z, dtype=dtype) for z in (x, y))
-        totals = torch.zeros(2, dtype=torch.float64, device=x.device)
+        here = SoftplusGradients.zeros(x, y, x_terms, y_terms)
+        assert here.y_terms is not None
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
 
         def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
-            value, slope = accumulate(
-                x,
-                carried[0],
-                scale=scale,
-                bias=bias,
-                exclusion=OwnRow() if owner == rank else Nothing(),
-                gradients=(grad_x, sums[0]) if wanted else None,
+            total.add_(
+                accumulate(
+                    x,
+                    carried[0],
+                    scale=scale,
+                    x_terms=x_terms,
+                    y_terms=carried[1],
+                    exclusion=OwnRow() if owner == rank else Nothing(),
+                    gradients=SoftplusGradients(here.x, sums[0], here.x_terms, sums[1]) if wanted else None,
+                )
             )
-            totals.add_(torch.stack([value, slope]))
 
-        (home,) = tour(shards, [y], [grad_y], visit)
+        home = tour(shards, [y, y_terms], [here.y, here.y_terms], visit)
         if wanted:
-            ctx.save_for_backward(grad_x, home, inner_product(x, grad_x), totals[1], scale)
+            gradients = SoftplusGradients(here.x, home[0], here.x_terms, home[1])
+            save_gradients(ctx, gradients, inner_product(x, here.x), scale)
             ctx.dtypes = x.dtype, y.dtype
-        return totals[0]
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x, grad_y, grad_scale, slope, scale = ctx.saved_tensors
-        (g,) = cotangents
-        factor = (g * scale).to(grad_x.dtype)
-        grads = (grad_x * factor).to(ctx.dtypes[0]), (grad_y * factor).to(ctx.dtypes[1])
-        return *grads, grad_scale * g, slope * g, None, None
+        return *saved_gradients(ctx, cotangents[0]), None, None
 
 
 @outside_graphs
 def _apply_log_sums(
-    x: Tensor, y: Tensor, scale: Tensor, shards: Shards, within: bool, groups: Tensor | None
+    x: Tensor, y: Tensor, scale: Tensor, x_terms: Tensor | None, y_terms: Tensor | None, setting: _Setting
 ) -> tuple[Tensor, ...]:
-    out: tuple[Tensor, ...] = _ShardedLogSums.apply(x, y, scale, shards, within, groups)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, ...] = _ShardedLogSums.apply(x, y, scale, x_terms, y_terms, setting)  # type: ignore[no-untyped-call]
     return out
 
 
 @outside_graphs
-def _apply_softplus(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor, shards: Shards, wanted: bool) -> Tensor:
-    out: Tensor = _ShardedSoftplus.apply(x, y, scale, bias, shards, wanted)  # type: ignore[no-untyped-call]
+def _apply_softplus(
+    x: Tensor, y: Tensor, scale: Tensor, x_terms: Tensor | None, y_terms: Tensor, shards: Shards, wanted: bool
+) -> Tensor:
+    out: Tensor = _ShardedSoftplus.apply(x, y, scale, x_terms, y_terms, shards, wanted)  # type: ignore[no-untyped-call]
     return out
 
 

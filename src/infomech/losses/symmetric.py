@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._typing import Rows, Scalar
+from ..geometry import Critic
+from ..reductions.exclusion import SameGroup
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
-from ..reductions.losses.tiles import SameGroup
 from ._inputs import (
     check_has_negatives,
     check_paired,
@@ -22,8 +23,9 @@ from ._inputs import (
     result_dtype,
     weighted_mean,
 )
-from .distributed import Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .schedules import DivergenceController, WeightSchedule
+from .scores import PairScores, pair_scores
 from .sharded import sharded_log_sums
 from .temperature import TemperedLoss
 
@@ -41,7 +43,11 @@ def symmetric_infonce(
     *,
     temperature: float | Tensor,
     divergence_weight: float | Tensor = 0.0,
+    critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
+    log_weights_x: Float[Tensor, " n"] | None = None,
+    log_weights_y: Float[Tensor, " n"] | None = None,
+    weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
     ranks: Ranks | None = None,
 ) -> Scalar:
@@ -50,6 +56,16 @@ def symmetric_infonce(
         L = (L_xy + L_yx) / 2 + lambda Dsym,   L_xy = -mean_i log softmax_j(x_i.y_j / tau)[i]
         Dsym = (D_XY + D_YX) / 2
         D_XY = mean_i [log mean_{j != i} exp(x_i.x_j / tau) - log mean_{j != i} exp(x_i.y_j / tau)]
+
+    Another critic s(x, y) takes the place of x.y in all four sums. Log-weights u of x and v of y count a row exp(u_i)
+    and exp(v_j) times wherever it is a *negative*,
+
+        L_xy = -mean_i log [p_i / (p_i + sum_{j != i} exp(s(x_i, y_j) / tau + v_j))],   p_i = exp(s(x_i, y_i) / tau),
+
+    so L_yx with u, and so the sums within modalities (total weights cancel in Dsym). ``weigh_positive=True`` adds v_i
+    to the positive's score as well, u_i in L_yx. With v_j = -log Q(j), Q the frequency with which an item enters a
+    batch, that is the log-Q correction of two-tower recommenders in its classical form (Yi et al. 2019), a softmax over
+    s_ij / tau - log Q(j); without it the positive, which is there whatever Q is, stays as it is.
 
     Row i of ``x`` is paired with row i of ``y``; all other rows are negatives. **Rows are used as they are**: pass
     unit rows, as CLIP does, for the cosine critic; the value is exact for rows of any norm. Memory is O(n d), forward
@@ -63,7 +79,12 @@ def symmetric_infonce(
         temperature: tau > 0, a number or a tensor that may need a gradient.
         divergence_weight: lambda; 0 is CLIP's loss, 3/4 is critical (T11), 1 replaces the cross-modal negatives of the
             energy by within-modality ones. A tensor may need a gradient.
-        weights: (n,) non-negative weights of the pairs as anchors; they may need a gradient. Negatives are unweighted.
+        critic: s(x, y), `infomech.Cosine()` by default; `infomech.RBF(scale)` takes rows of any norm.
+        weights: (n,) non-negative weights of the pairs as anchors; they may need a gradient.
+        log_weights_x: (n,) log-weights u of the rows of x as negatives, in nats; -inf removes a row as a negative, and
+            only as that. They may need a gradient.
+        log_weights_y: (n,) log-weights v of the rows of y.
+        weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; pairs of equal number (captions of one image, say) are not each other's negatives, in
             all four sums.
         ranks: the processes over which the batch is sharded, `Ranks()` say: x and y are then this rank's rows, as many
@@ -87,8 +108,20 @@ def symmetric_infonce(
     1.862
     """
     plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
-    request = _Request(temperature, not plain, divergence_weight, weights, groups)
+    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
+    request = _Request(temperature, not plain, divergence_weight, weights, negatives)
     return _combine(_terms(x, y, request, ranks), divergence_weight)
+
+
+@dataclass(frozen=True)
+class _Negatives:
+    """How a row counts as a negative."""
+
+    critic: Critic | None
+    log_weights_x: Tensor | None
+    log_weights_y: Tensor | None
+    weigh_positive: bool
+    groups: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +132,7 @@ class _Request:
     divergence: bool
     divergence_weight: float | Tensor
     weights: Tensor | None
-    groups: Tensor | None
+    negatives: _Negatives
 
 
 @dataclass(frozen=True)
@@ -128,7 +161,11 @@ def symmetric_terms(
     *,
     temperature: float | Tensor,
     divergence: bool = True,
+    critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
+    log_weights_x: Float[Tensor, " n"] | None = None,
+    log_weights_y: Float[Tensor, " n"] | None = None,
+    weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
     ranks: Ranks | None = None,
 ) -> SymmetricTerms:
@@ -138,7 +175,8 @@ def symmetric_terms(
     >>> round(terms.infonce.item(), 4), terms.divergence.item()
     (1.862, 0.0)
     """
-    return _terms(x, y, _Request(temperature, divergence, 0.0, weights, groups), ranks)
+    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
+    return _terms(x, y, _Request(temperature, divergence, 0.0, weights, negatives), ranks)
 
 
 def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> SymmetricTerms:
@@ -146,21 +184,35 @@ def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> Symm
         return _sharded_terms(x, y, request, ranks)
     ready = _check(x, y, request)
     check_has_negatives(len(x))
+    scores = _scores(x, y, request.negatives, ready.inverse_temperature)
     sums = paired_log_sums(
         x,
         y,
-        inverse_temperature=ready.inverse_temperature,
+        scale=scores.scale,
         score_bound=ready.bound,
+        x_terms=scores.negative_x,
+        y_terms=scores.negative_y,
         within=request.divergence,
         exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
     )
-    if ready.groups is not None:
-        check_negatives(sums.x_to_y)
-    infonce, gap = pair_terms(sums)
+    if ready.groups is not None or scores.may_remove:
+        check_negatives(sums)
+    infonce, gap = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
     dtype = result_dtype(x, y)
     return SymmetricTerms(
         weighted_mean(infonce, ready.weights).to(dtype),
         None if gap is None else weighted_mean(gap, ready.weights).to(dtype),
+    )
+
+
+def _scores(x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Tensor) -> PairScores:
+    return pair_scores(
+        x,
+        y,
+        critic=negatives.critic,
+        inverse_temperature=inverse_temperature,
+        log_weights=(negatives.log_weights_x, negatives.log_weights_y),
+        finite=negatives.weigh_positive,
     )
 
 
@@ -169,7 +221,7 @@ def _check(x: Tensor, y: Tensor, request: _Request) -> _Checked:
     check_shapes(x, y)
     check_paired(x, y)
     inverse_temperature = checked_inverse_temperature(request.temperature, x.device)
-    weight, groups = request.divergence_weight, request.groups
+    weight, groups = request.divergence_weight, request.negatives.groups
     number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
     if isinstance(number, Tensor) or not math.isfinite(number):
         raise InputError(f"divergence_weight is {number}; it must be finite (0 is CLIP, 0.75 is critical)")
@@ -177,48 +229,57 @@ def _check(x: Tensor, y: Tensor, request: _Request) -> _Checked:
         if tuple(groups.shape) != (len(x),):
             raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
         groups = groups.to(x.device)
-    weights = checked_weights(request.weights, len(x))
-    return _Checked(inverse_temperature, number, checked_bound(x, y, inverse_temperature), weights, groups)
+    weights = checked_weights(request.weights, len(x), x.device)
+    critic = request.negatives.critic
+    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
+    return _Checked(inverse_temperature, number, checked_bound(x, y, scale), weights, groups)
 
 
 def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
     """The terms of the whole batch, of which this rank holds a shard: the same value on every rank."""
-    checked: list[_Checked] = []
+    negatives = request.negatives
 
-    def check() -> tuple[Any, ...]:
+    def check() -> Local[_Checked]:
         ready = _check(x, y, request)
-        checked.append(ready)
-        needs = (torch.is_grad_enabled(), *(t.requires_grad for t in (x, y, ready.inverse_temperature)))
-        return ready.bound, *check_ranks_alike(
+        scores = _scores(x, y, negatives, ready.inverse_temperature)
+        tensors = (x, y, ready.inverse_temperature, scores.negative_x, scores.negative_y)
+        needs = (torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors))
+        shared = check_ranks_alike(
             x,
             temperature=1 / ready.inverse_temperature.item(),
             divergence_weight=ready.divergence_weight,
             divergence=request.divergence,
+            critic=str(negatives.critic),
             weights=ready.weights is not None,
+            log_weights=(negatives.log_weights_x is not None, negatives.log_weights_y is not None),
+            weigh_positive=negatives.weigh_positive,
             groups=None if ready.groups is None else str(ready.groups.dtype),
             exchange=ranks.exchange,
             gradients=needs,
         )
+        return Local(ready, ready.bound, len(x), shared)
 
-    bounds, sizes = agree(ranks, check, lambda: len(x))
+    ready, bounds, sizes = agree(ranks, check)
     check_has_negatives(sum(sizes))
-    (ready,) = checked
+    scores = _scores(x, y, negatives, replicated(ready.inverse_temperature, ranks))
     sums = sharded_log_sums(
         x,
         y,
-        inverse_temperature=replicated(ready.inverse_temperature, ranks),
+        scale=scores.scale,
+        x_terms=scores.negative_x,
+        y_terms=scores.negative_y,
         shards=Shards(ranks, sizes, max(bounds)),
         within=request.divergence,
         groups=ready.groups,
     )
-    if ready.groups is not None:
+    if ready.groups is not None or scores.may_remove:
 
-        def check_groups() -> tuple[Any, ...]:
-            check_negatives(sums.x_to_y)
-            return (0.0,)
+        def check_all_have_negatives() -> Local[None]:
+            check_negatives(sums)
+            return Local(None, 0.0, len(x), [])
 
-        agree(ranks, check_groups, lambda: len(x))
-    infonce, gap = pair_terms(sums)
+        agree(ranks, check_all_have_negatives)
+    infonce, gap = pair_terms(sums, scores.positives(weigh=negatives.weigh_positive))
     anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights
     totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
     *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
@@ -226,23 +287,32 @@ def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Sym
     return SymmetricTerms(means[0], means[1] if request.divergence else None)
 
 
-def pair_terms(sums: PairedLogSums) -> tuple[Tensor, Tensor | None]:
-    """Each pair's InfoNCE and its share of Dsym: the same number of points stands in every sum, so counts cancel."""
+def pair_terms(
+    sums: PairedLogSums, positive_terms: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> tuple[Tensor, Tensor | None]:
+    """Each pair's InfoNCE and its share of Dsym: the same points stand in every sum, so counts and weights cancel.
+
+    `positive_terms` are added to the positives' scores, x to y and y to x. An anchor's own term stands on both sides
+    of every difference here, and cancels as well.
+    """
     # log(1 + negatives / positive) keeps its digits when the loss is small; log(all) - positive does not.
-    one_way = torch.logaddexp(sums.x_to_y - sums.positive, torch.zeros_like(sums.positive))
-    other_way = torch.logaddexp(sums.y_to_x - sums.positive, torch.zeros_like(sums.positive))
+    one_way, other_way = (
+        torch.logaddexp(rest - (sums.positive if term is None else sums.positive + term), torch.zeros_like(rest))
+        for rest, term in zip((sums.x_to_y, sums.y_to_x), positive_terms, strict=True)
+    )
     infonce = (one_way + other_way) / 2
     if sums.x_to_x is None or sums.y_to_y is None:
         return infonce, None
     return infonce, (sums.x_to_x - sums.x_to_y + sums.y_to_y - sums.y_to_x) / 2
 
 
-def check_negatives(log_sums: Tensor) -> None:
+def check_negatives(sums: PairedLogSums) -> None:
     """Raise InputError if a row has no negative at all."""
-    lonely = torch.nonzero(log_sums.detach() == -math.inf).flatten()
+    lonely = torch.nonzero(torch.minimum(sums.x_to_y, sums.y_to_x).detach() == -math.inf).flatten()
     if len(lonely):
         raise InputError(
-            f"pair {int(lonely[0])} has no negative: its group is the whole batch; every batch needs two groups or more"
+            f"pair {int(lonely[0])} has no negative: its group is the whole batch, or log-weights of -inf remove the "
+            "others; every batch needs two groups or more"
         )
 
 
@@ -255,7 +325,9 @@ class SymmetricInfoNCE(TemperedLoss):
             `DivergenceController`): a schedule moves by one step with every call in training mode.
         learn_temperature: learn log(1/tau), starting at `temperature`. Before every use it is clamped in place to
             [0, log 100], as CLIP does: tau stays within [0.01, 1] and keeps its gradient at either end.
-        ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
+        critic: s(x, y); see `symmetric_infonce`, as for the two below.
+        weigh_positive: whether the positives' scores carry the log-weights too.
+        ranks: the processes over which a batch is sharded.
 
     Raises:
         InputError: if the temperature cannot be used, or cannot be learned from where it starts.
@@ -274,21 +346,33 @@ class SymmetricInfoNCE(TemperedLoss):
         divergence_weight: float | WeightSchedule = 0.0,
         learn_temperature: bool = False,
         *,
+        critic: Critic | None = None,
+        weigh_positive: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__(temperature, learn_temperature=learn_temperature)
+        self.critic = critic
+        self.weigh_positive = weigh_positive
         self.ranks = ranks
         self.divergence_weight = divergence_weight
 
     def forward(
-        self, x: Rows, y: Rows, *, weights: Float[Tensor, " n"] | None = None, groups: Int[Tensor, " n"] | None = None
+        self,
+        x: Rows,
+        y: Rows,
+        *,
+        weights: Float[Tensor, " n"] | None = None,
+        log_weights_x: Float[Tensor, " n"] | None = None,
+        log_weights_y: Float[Tensor, " n"] | None = None,
+        groups: Int[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
         schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None
         weight = schedule.weight() if schedule is not None else self.divergence_weight
         assert not isinstance(weight, WeightSchedule)
         divergence = weight != 0 or isinstance(schedule, DivergenceController)
-        terms = _terms(x, y, _Request(self.temperature, divergence, weight, weights, groups), self.ranks)
+        negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
+        terms = _terms(x, y, _Request(self.temperature, divergence, weight, weights, negatives), self.ranks)
         if schedule is not None and self.training:
             schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))
         return _combine(terms, weight)

@@ -45,7 +45,7 @@ class Density:
 
     def __post_init__(self) -> None:
         _check_log_values(self.log_values, self.quadrature)
-        mass = float(self.mass)
+        mass = float(self.mass.detach())
         tolerance = 1e-8 if self.log_values.dtype == torch.float64 else 1e-4
         if not abs(mass - 1) <= tolerance:
             raise InputError(

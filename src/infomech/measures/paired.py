@@ -1,7 +1,8 @@
 """Two sets of embeddings and the pairs that tie them together: the empirical law of positive pairs (D2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
@@ -11,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width
-from ..reductions import GroupedRows
+from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
+from ..reductions import GroupedRows, RowTerms
 
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
 _MIN_GROUPS = 4
@@ -39,6 +41,8 @@ class PairedSample:
     norms_x: Float[Tensor, " nn"]  # of the given rows, float64
     norms_y: Float[Tensor, " mm"]
     normalized: bool  # whether rows had to be brought to unit length
+    critic: Critic = field(default_factory=Cosine)
+    unit: bool = True  # whether the rows here are of unit length
 
     @classmethod
     def from_embeddings(
@@ -50,6 +54,8 @@ class PairedSample:
         normalize: bool | None = None,
         seed: int = 0,
         blocks: int = BLOCKS,
+        critic: Critic | None = None,
+        any_norm: bool = False,
     ) -> "PairedSample":
         """Check, normalise, group and order two sets of embeddings.
 
@@ -61,6 +67,9 @@ class PairedSample:
                 where a length differs from 1 by more than 1%, and remembers it.
             seed: of the random order of the groups.
             blocks: number of blocks of the jackknife; fewer where there are fewer groups.
+            critic: the score of kernel sums; the cosine by default.
+            any_norm: leave rows as they are where the critic has a kernel volume on R^d, a length differs from 1 by
+                more than 1%, and `normalize` is not True. They are then held in float64: squared distances cancel.
 
         Raises:
             InputError: for arrays or pairs that cannot be used; the message says what to do.
@@ -69,9 +78,14 @@ class PairedSample:
         check_rows(y, "y")
         check_same_width(x, y)
         pairs = _check_pairs(pairs, len(x), len(y)).to(x.device)
-        norms_x, norms_y = _norms(x, "x"), _norms(y, "y")
+        critic = Cosine() if critic is None else critic
+        as_given = any_norm and critic.integrable and normalize is not True
+        norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
         off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))
-        if normalize is False and off > 1e-2:
+        as_given = as_given and off > 1e-2
+        if as_given:
+            norms_x, norms_y = torch.ones_like(norms_x), torch.ones_like(norms_y)
+        elif normalize is False and off > 1e-2:
             worst = "x" if float((norms_x - 1).abs().max()) == off else "y"
             raise InputError(
                 f"rows of {worst} are not of unit length (a norm differs from 1 by {off:.3g}); normalise them, "
@@ -88,14 +102,15 @@ class PairedSample:
         rank[torch.randperm(count, generator=generator)] = torch.arange(count)
         bounds = [b * count // min(blocks, count) for b in range(min(blocks, count) + 1)]
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        if dtype is not torch.float64 and (_collapsed(x, norms_x) or _collapsed(y, norms_y)):
+        if as_given or (dtype is not torch.float64 and (_collapsed(x, norms_x) or _collapsed(y, norms_y))):
             dtype = torch.float64
         rows_x, order_x, place_x = _ordered(x, norms_x, rank, (groups_x, pairs[:, 0], bounds), dtype, "x")
         rows_y, order_y, place_y = _ordered(y, norms_y, rank, (groups_y, pairs[:, 1], bounds), dtype, "y")
         placed = torch.stack([place_x[pairs[:, 0]], place_y[pairs[:, 1]]], 1)
         placed = placed[torch.argsort(placed[:, 0] * len(y) + placed[:, 1])]
-        normalized = off > 1e-2
-        return cls(rows_x, rows_y, placed, order_x, order_y, x, y, norms_x, norms_y, normalized)
+        normalized = off > 1e-2 and not as_given
+        given = (x, y, norms_x, norms_y)
+        return cls(rows_x, rows_y, placed, order_x, order_y, *given, normalized, critic, not as_given)
 
     @property
     def dim(self) -> int:
@@ -156,6 +171,28 @@ class PairedSample:
         """float64 similarity of each pair."""
         return self.similarity(self.pairs[:, 0], self.pairs[:, 1])
 
+    @property
+    def space(self) -> Sphere | Euclidean:
+        """Where the rows live: the unit sphere, or R^d for rows that are left as they are."""
+        return Sphere(self.dim) if self.unit else Euclidean(self.dim)
+
+    @cached_property
+    def pair_scores(self) -> Float[Tensor, " p"]:
+        """float64 score of each pair under the critic; the similarity for the cosine."""
+        squares = torch.full_like(self.pair_similarity, 2.0)
+        if not self.unit:
+            ends = zip((self.x, self.y), self.pairs.T, strict=True)
+            squares = torch.stack([rows.values.square().sum(1)[at] for rows, at in ends]).sum(0)
+        return self.critic.of_inner(self.pair_similarity, squares)
+
+    @cached_property
+    def _affine(self) -> tuple[AffineRows, AffineRows]:
+        return self.critic.affine(self.x.values), self.critic.affine(self.y.values)
+
+    def row_terms(self, x: Literal[0, 1], y: Literal[0, 1]) -> RowTerms:
+        """What the critic adds to inner products of rows of two sides (0 is x, 1 is y), for kernel sums."""
+        return RowTerms(self._affine[x].slope, self._affine[x].terms, self._affine[y].terms)
+
     def similarity(self, i: Int[Tensor, " c"], j: Int[Tensor, " c"]) -> Float[Tensor, " c"]:
         """float64 cosines of rows i of x with rows j of y, from the arrays as they were given."""
         out = []
@@ -195,12 +232,13 @@ def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
     return pairs
 
 
-def _norms(rows: Tensor, name: str) -> Tensor:
+def _norms(rows: Tensor, name: str, *, zero: bool) -> Tensor:
+    """Lengths in float64; rows of length zero are refused unless they may be there."""
     norms = torch.cat([torch.linalg.vector_norm(c, dim=1, dtype=torch.float64) for c in rows.split(_CHUNK)])
-    zero = torch.nonzero(norms == 0).flatten()
-    if len(zero):
+    empty = torch.nonzero(norms == 0).flatten()
+    if len(empty) and not zero:
         raise InputError(
-            f"{name} has {len(zero)} zero rows, the first at row {int(zero[0])}; they have no direction: remove them"
+            f"{name} has {len(empty)} zero rows, the first at row {int(empty[0])}; they have no direction: remove them"
         )
     return norms
 

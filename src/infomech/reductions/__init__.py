@@ -1,7 +1,7 @@
 """Tiled kernel reductions: everything that walks a Gram matrix, without ever holding it."""
 
 from .statistics.gram import Reduction, sweep
-from .statistics.kernel_sums import BlockedLogSums, KernelSums
+from .statistics.kernel_sums import BlockedLogSums, KernelSums, RowTerms, TemperatureSums
 from .statistics.neighbours import NearestNeighbours
 from .statistics.pair_sums import Distance, Gaussian, PairFunction, PairSums, ShiftedDistances
 from .statistics.ranks import TIE, Queries, RankCounts, expected_hits
@@ -21,8 +21,10 @@ __all__ = [
     "Queries",
     "RankCounts",
     "Reduction",
+    "RowTerms",
     "ShiftedDistances",
     "Span",
+    "TemperatureSums",
     "cpu_threads",
     "expected_hits",
     "side_by_side",

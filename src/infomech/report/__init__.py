@@ -1,9 +1,10 @@
 """Reports: HTML, JSON, Markdown, LaTeX and figures; the only place that draws a diagnosis.
 
-`Report` wraps a diagnosis and writes it to a folder; `compare` reads such folders back and puts them side by side.
+`Report` wraps a diagnosis, writes it to a folder and reads it back; `compare` puts several side by side. What stands in
+a report is made by its `sections`, one module each; pages, texts and figures are loops over them.
 """
 
-from .comparison import Comparison, compare
+from .compare import Comparison, compare
 from .report import Report, diagnose
 from .schema import SCHEMA_VERSION, read_report_json
 

@@ -10,8 +10,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
+from .._markdown import document, table
+from .._words import with_error
 from ..corrections import Score, Scored
-from .words import with_error
+from .writing import md
 
 FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
 SHOWN = {
@@ -97,18 +99,12 @@ def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], 
 def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
     """The table, and what it is."""
     header, rows = corrected_table(scored, names)
-    lines = [
-        f"# {names[0]} and {names[1]}: corrections of the gap",
-        "",
+    how = (
         f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}; "
-        "± is one standard error, by group.",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|---" * len(header) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
-    return "\n".join(lines)
+        "± is one standard error, by group."
+    )
+    title = f"{md(names[0])} and {md(names[1])}: corrections of the gap"
+    return document(title, how, table([md(cell) for cell in header], rows))
 
 
 __all__ = ["check_corrected", "corrected_dict", "corrected_markdown", "corrected_table", "save_corrected"]

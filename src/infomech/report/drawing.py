@@ -1,29 +1,31 @@
-"""What the figures on paper share: colours, bare axes, and files of a figure as bytes. No pyplot, no global state."""
+"""What the figures on paper share: bare axes, legends, and files of a figure as bytes. No pyplot, no global state."""
 
 import io
-import math
-import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from .._checks import InputError
+from .._words import cut
+from .style import SERIES as _SERIES
+from .style import on_paper, whiskers
 
-from ..diagnosis import Estimate
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else:
+    Axes = Figure = Any  # matplotlib is imported when the first figure is drawn
 
-INK, MUTED, LINE = "#1b2430", "#5d6876", "#d5dae0"
-X, Y, PAIR, CROSS = "#0072b2", "#d55e00", "#009e73", "#6c7585"  # after Okabe and Ito: told apart by every eye
-UP, DOWN, TOTAL = "#aa3377", "#9a9430", "#38424f"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b08900", "#2f9fd0", "#38424f", "#8a5a44")
+INK, MUTED, LINE = on_paper("ink"), on_paper("muted"), on_paper("line")
+X, Y = on_paper("x"), on_paper("y")
+SERIES = tuple(on_paper(name) for name in _SERIES)
 MARKERS = "osD^vP*X"
 FORMATS = ("png", "pdf")
 
 Drawing = Callable[[], Figure]
 
 
-def figure_files(drawings: dict[str, Drawing]) -> Iterator[tuple[str, bytes]]:
+def figure_files(drawings: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
     """Each figure as PNG and PDF, drawn one after the other."""
     for name, draw in drawings.items():
         figure = draw()
@@ -32,13 +34,24 @@ def figure_files(drawings: dict[str, Drawing]) -> Iterator[tuple[str, bytes]]:
             figure.set_layout_engine("none")  # keeps what the first file's layout has found: it is half of the time
 
 
-def figure_names(names: tuple[str, ...]) -> list[str]:
+def figure_names(names: Iterable[str]) -> list[str]:
     """The files that `figure_files` writes for figures of these names."""
     return [f"figures/{name}.{kind}" for name in names for kind in FORMATS]
 
 
+def chosen_figure(drawings: Mapping[str, Drawing], name: str | None) -> Figure:
+    """The figure of that name, or the first; raises InputError if there is none."""
+    if name is None:
+        name = next(iter(drawings))
+    if name not in drawings:
+        raise InputError(f"there is no figure {name!r}; choose one of {', '.join(drawings)}")
+    return drawings[name]()
+
+
 def figure_bytes(figure: Figure, kind: str) -> bytes:
     """The figure in one format; the same figure gives the same bytes."""
+    import matplotlib as mpl
+
     out = io.BytesIO()
     dated = {"Creator": "infomech", "CreationDate": None} if kind == "pdf" else {"Software": "infomech"}
     # Type 42 fonts: journals refuse Type 3. Names may hold letters that the font lacks: a box is drawn in their place.
@@ -48,10 +61,19 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return out.getvalue()
 
 
-def bare_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes in the common style; sizes in inches."""
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure without axes; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def bare_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in the common style; sizes in inches."""
+    figure = blank_figure(width, height)
     axes = figure.subplots()
     bare_axes(axes)
     return figure, axes
@@ -91,47 +113,36 @@ def label(name: str, most: int = 26) -> str:
     >>> label("US$ & EUR$")
     'US\\$ & EUR\\$'
     """
-    name = " ".join(name.split())
-    name = name if len(name) <= most else name[: most - 1] + "…"
-    return name.replace("$", r"\$")
+    return cut(name, most).replace("$", r"\$")
 
 
-def wrapped(text: str, width: int) -> str:
-    """Text in lines of at most that many letters."""
-    return "\n".join(textwrap.wrap(text, width)) or text
-
-
-def whiskers(estimates: list[Estimate]) -> list[list[float]]:
-    """Lower and upper arms of 95% intervals; none where one is not finite or points the wrong way."""
-
-    def arm(length: float) -> float:
-        return max(0.0, length) if math.isfinite(length) else 0.0
-
-    return [[arm(e.value - e.low) for e in estimates], [arm(e.high - e.value) for e in estimates]]
+def no_spine(axes: Axes) -> None:
+    """Names of rows on the left, without an axis line."""
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 __all__ = [
-    "CROSS",
-    "DOWN",
     "FORMATS",
     "INK",
     "LINE",
     "MARKERS",
     "MUTED",
-    "PAIR",
     "SERIES",
-    "TOTAL",
-    "UP",
+    "Axes",
     "Drawing",
+    "Figure",
     "X",
     "Y",
     "bare_axes",
     "bare_figure",
+    "blank_figure",
+    "chosen_figure",
     "figure_bytes",
     "figure_files",
     "figure_names",
     "label",
     "legend",
+    "no_spine",
     "whiskers",
-    "wrapped",
 ]

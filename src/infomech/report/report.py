@@ -3,37 +3,56 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._files import Files, Json, check_target, dump_json, write_folder
 from .._typing import Progress
 from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Settings, examine
-from .schema import report_dict
-from .view import View
+from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
+from .schema import dump_arrays, read_report, report_arrays, report_dict
+from .sections import SECTIONS
 
-FIGURES = ("budget", "gap", "similarity", "map", "spectra", "effective_negatives", "retrieval")
-WITH_CURVES = (*FIGURES, "curves")
-FILES = (
-    "report.html",
-    "report.json",
-    "report.md",
-    "report.tex",
-    *(f"figures/{name}.{kind}" for name in WITH_CURVES for kind in ("png", "pdf")),
-)
+FIGURES = tuple(name for section in SECTIONS for name in section.figures)
+FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", *figure_names(FIGURES))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """A diagnosis that can be looked at: HTML, JSON, Markdown, LaTeX and figures.
+
+    Two reports are equal if they are saved to the same files.
 
     Args:
         diagnosis: all numbers, from `infomech.diagnosis`.
     """
 
     diagnosis: Diagnosis
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Report":
+        """A report that `save` wrote, equal to the one that was saved: all formats are drawn from it as from new.
+
+        Args:
+            folder: with its ``report.json`` and ``pictures.npz``; the other files are not read.
+
+        Raises:
+            InputError: if one of them is missing or damaged, or of another schema.
+        """
+        return cls(read_report(folder))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Report):
+            return NotImplemented
+        mine, theirs = report_arrays(self.diagnosis), report_arrays(other.diagnosis)
+        same = mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine)
+        return same and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     @property
     def budget(self) -> EnergyBudget:
@@ -68,8 +87,29 @@ class Report:
         """
         return report_dict(self.diagnosis)
 
+    def plot(self, name: str | None = None) -> Figure:
+        """One figure of the report, as matplotlib knows it.
+
+        Args:
+            name: ``budget`` (the default), ``gap``, ``similarity``, ``map``, ``spectra``, ``effective_negatives``,
+                ``retrieval``, or ``curves`` where they were measured.
+
+        Raises:
+            InputError: if this report has no figure of that name.
+        """
+        return chosen_figure(self.drawings(), name)
+
+    def drawings(self) -> dict[str, Drawing]:
+        """Each figure by its name, drawn when called."""
+        shown = [section for section in SECTIONS if section.present(self.diagnosis)]
+        return {
+            name: partial(picture.draw, self.diagnosis)
+            for section in shown
+            for name, picture in section.figures.items()
+        }
+
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, figures: bool = True) -> Path:
-        """Write ``report.html``, ``.json``, ``.md``, ``.tex`` and ``figures/``, all of them or none.
+        """Write ``report.html``, ``.json``, ``.md``, ``.tex``, ``pictures.npz`` and ``figures/``: all or none.
 
         The HTML is one file that needs no network. A folder that holds anything, an earlier report too, is refused
         unless `overwrite` is set; then the files of a report are replaced, and other files in it stay. Whatever goes
@@ -96,24 +136,20 @@ class Report:
         check_target(Path(folder), owned=FILES, what="report", overwrite=overwrite)
 
     def _files(self, figures: bool) -> Iterator[tuple[str, bytes]]:
-        # Only who saves a report pays for the drawing libraries.
+        # Only who saves a report pays for the libraries of page and figures.
         from .page import report_page
-        from .texts import report_markdown, report_tex
+        from .writing import report_markdown, report_tex
 
-        content = self.to_dict()
-        view = View.of(content)
-        yield "report.json", dump_json(content)
-        yield "report.md", report_markdown(view, figures=figures).encode("utf-8", errors="replace")
-        yield "report.tex", report_tex(view).encode("utf-8", errors="replace")
-        yield "report.html", report_page(view, self.diagnosis)
+        yield "report.json", dump_json(self.to_dict())
+        yield "pictures.npz", dump_arrays(report_arrays(self.diagnosis))
+        yield "report.md", report_markdown(self.diagnosis, figures=figures).encode("utf-8", errors="replace")
+        yield "report.tex", report_tex(self.diagnosis).encode("utf-8", errors="replace")
+        yield "report.html", report_page(self.diagnosis)
         if figures:
-            yield from self._figures(view)
+            yield from self._figures()
 
-    def _figures(self, view: View) -> Files:
-        from .drawing import figure_files
-        from .figures import report_drawings
-
-        return figure_files(report_drawings(view, self.diagnosis))
+    def _figures(self) -> Files:
+        return figure_files(self.drawings())
 
 
 def diagnose(

@@ -1,20 +1,31 @@
-"""``report.json``: what stands in it, how it is written, and how it is read back."""
+"""A report as files: what stands in ``report.json`` and ``pictures.npz``, and how both are read back."""
 
+import io
 import json
+import math
 import os
+import types
+from contextlib import suppress
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from .._checks import InputError
 from .._files import Json, plain
-from ..diagnosis import Diagnosis, Estimate
+from ..diagnosis import Diagnosis, Pictures
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 REPORT_KEYS = ("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
+_AGAIN = "run `infomech report` again"
+_DIMENSIONS = {"map_x": 2, "map_y": 2}  # of the arrays of `Pictures`; all others have one
+
+Arrays = dict[str, np.ndarray]
 
 
 def report_dict(diagnosis: Diagnosis) -> Json:
-    """The content of ``report.json``."""
+    """The content of ``report.json``: everything but the arrays."""
     content = {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain(diagnosis.inputs),
@@ -28,18 +39,189 @@ def report_dict(diagnosis: Diagnosis) -> Json:
     return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
 
 
-def is_estimate(value: Any) -> bool:
-    """Whether a value of a report's dictionary is an estimate."""
-    return isinstance(value, dict) and value.keys() - {"withheld"} == {"value", "stderr", "low", "high"}
+def report_arrays(diagnosis: Diagnosis) -> Arrays:
+    """The content of ``pictures.npz``, by the path of each array: ``pictures/similarity_counts/xy``, say.
+
+    What is not an array, the labels of the points say, is JSON as bytes. A reader passes over paths that it does not
+    know, so that other parts of a report can keep arrays here, too.
+    """
+    return _packed(diagnosis.pictures, "pictures")
 
 
-def estimate_from(value: Json) -> Estimate:
-    """The estimate that `plain` wrote; what was not finite comes back as NaN."""
-    return Estimate.from_dict(value)
+def _packed(value: Any, path: str) -> Arrays:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: array for name, item in value.items() for key, array in _packed(item, f"{path}/{name}").items()}
+    if not isinstance(value, np.ndarray):
+        value = np.frombuffer(json.dumps(plain(value)).encode("ascii"), np.uint8)
+    return {path: value}
+
+
+def dump_arrays(arrays: Arrays) -> bytes:
+    """Arrays as a compressed ``.npz`` without pickles; the same arrays give the same bytes."""
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise TypeError("an array of Python objects cannot be saved without pickle")
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # names are ours, none of them an option's
+    return out.getvalue()
+
+
+def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
+    """A whole report from its folder, or from the ``report.json`` in it.
+
+    Raises:
+        InputError: if one of its two files is missing or damaged, or of another schema.
+    """
+    path = Path(folder)
+    path = path.parent if path.name == "report.json" and not path.is_dir() else path
+    content = read_report_json(path)
+    file = path / "pictures.npz"
+    if not file.exists():
+        raise InputError(f"{file} does not exist; a report is drawn from it and from report.json: {_AGAIN}")
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
+            arrays = {key: saved[key] for key in saved.files}
+    except Exception as error:  # whatever zipfile, zlib and numpy make of damaged bytes
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise InputError(f"{file} cannot be read ({reason}); {_AGAIN}") from error
+    try:
+        pictures = _pictures(arrays)
+    except _Unfit as error:
+        raise InputError(f"{file} is not of a complete infomech report ({error}); {_AGAIN}") from None
+    return report_from(content, str(path / "report.json"), pictures)
+
+
+def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Diagnosis:
+    """The diagnosis whose `report_dict` the content is; without pictures it has numbers only, for comparisons.
+
+    Raises:
+        InputError: if something that every report has is missing, or is not what it should be.
+    """
+    content = check_report(content, name)
+    hints = get_type_hints(Diagnosis)
+    parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name != "pictures"}
+    try:
+        for side in ("x", "y"):
+            if side not in content["geometry"]:
+                raise _Unfit(f"geometry lacks {side}")
+        read = {key: _built(hints[key], value, key) for key, value in parts.items()}
+    except _Unfit as error:
+        raise InputError(f"{name} is no complete infomech report ({error}); {_AGAIN}") from None
+    return Diagnosis(pictures=_NO_PICTURES if pictures is None else pictures, **read)
+
+
+class _Unfit(Exception):
+    """What is wrong with a saved report, in a few words."""
+
+
+def _built(kind: Any, value: Any, path: str) -> Any:
+    """The value that `plain` wrote, as its type says; what was not finite comes back as NaN."""
+    origin, args = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        value, hints = _as(dict, value, path), get_type_hints(kind)
+        for field in fields(kind):
+            if field.name not in value and field.default is MISSING:
+                raise _Unfit(f"{path} lacks {field.name}")
+        given = [field.name for field in fields(kind) if field.name in value]
+        return kind(**{name: _built(hints[name], value[name], f"{path}.{name}") for name in given})  # type: ignore[operator]
+    if origin is dict:
+        return {key: _built(args[1], item, f"{path}.{key}") for key, item in _as(dict, value, path).items()}
+    if origin is list:
+        return [_built(args[0], item, f"{path}[{at}]") for at, item in enumerate(_as(list, value, path))]
+    if origin is tuple:
+        items = _as(list, value, path)
+        if len(items) != len(args):
+            raise _Unfit(f"{path} has {len(items)} entries for {len(args)}")
+        return tuple(_built(arg, item, path) for arg, item in zip(args, items, strict=True))
+    if origin in (Union, types.UnionType):
+        return _one_of(args, value, path)
+    if origin is Literal:
+        if value not in args:
+            raise _Unfit(f"{path} is {value!r}")
+        return value
+    if kind is float:
+        return math.nan if value is None else float(_as(int | float, value, path))
+    return _as(kind, value, path)
+
+
+def _as(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _Unfit(f"{path} is {'missing' if value is None else f'a {type(value).__name__}'}")
+    return value
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    """The value as it is, if its type is one of several, or as the first of them that fits."""
+    if type(value) in kinds:
+        return value
+    *others, last = (kind for kind in kinds if kind is not types.NoneType)
+    for kind in others:
+        with suppress(_Unfit):
+            return _built(kind, value, path)
+    return _built(last, value, path)
+
+
+def _pictures(arrays: Arrays) -> Pictures:
+    """The pictures that `report_arrays` packed."""
+    hints = get_type_hints(Pictures)
+    read = {field.name: _unpacked(hints[field.name], arrays, field.name) for field in fields(Pictures)}
+    pictures = Pictures(**read)
+    bins = len(pictures.similarity_edges) - 1
+    unlike = [key for key, counts in pictures.similarity_counts.items() if len(counts) != bins]
+    unlike += [f"map_{side}" for side in "xy" if read[f"map_{side}"].shape[1] != 2]
+    for side in "xy":
+        labels = read[f"map_labels_{side}"]
+        unlike += [f"map_labels_{side}"] if labels is not None and len(labels) != len(read[f"map_{side}"]) else []
+    if bins < 1 or unlike:
+        raise _Unfit(f"the sizes of {', '.join(unlike) or 'similarity_edges'} do not fit")
+    return pictures
+
+
+def _unpacked(kind: Any, arrays: Arrays, name: str) -> Any:
+    path = f"pictures/{name}"
+    if get_origin(kind) is np.ndarray:
+        return _numbers(arrays, path, _DIMENSIONS.get(name, 1))
+    if get_origin(kind) is dict:
+        below = [key for key in arrays if key.startswith(f"{path}/")]
+        return {key.removeprefix(f"{path}/"): _numbers(arrays, key, 1) for key in below}
+    if path not in arrays:
+        raise _Unfit(f"it lacks {path}")
+    try:
+        value = json.loads(arrays[path].tobytes())
+    except (ValueError, RecursionError):
+        raise _Unfit(f"{path} is not JSON") from None
+    return _built(kind, value, path)
+
+
+def _numbers(arrays: Arrays, path: str, dimensions: int) -> np.ndarray:
+    if path not in arrays:
+        raise _Unfit(f"it lacks {path}")
+    array = arrays[path]
+    if array.dtype != np.float64 or array.ndim != dimensions:
+        raise _Unfit(f"{path} is {array.ndim}-dimensional {array.dtype}, not {dimensions}-dimensional float64")
+    return array
+
+
+_NONE, _NO_POINTS = np.zeros(0), np.zeros((0, 2))
+_NO_PICTURES = Pictures(
+    similarity_edges=_NONE,
+    similarity_counts={},
+    map_x=_NO_POINTS,
+    map_y=_NO_POINTS,
+    map_labels_x=None,
+    map_labels_y=None,
+    map_explained=math.nan,
+    map_gap_axis=False,
+    spectrum_x=_NONE,
+    spectrum_y=_NONE,
+    effective_negatives_x_to_y=_NONE,
+    effective_negatives_y_to_x=_NONE,
+)
 
 
 def read_report_json(path: str | os.PathLike[str]) -> Json:
-    """Read a report back from its folder or its ``report.json``.
+    """Read the numbers of a report back from its folder or its ``report.json``.
 
     Args:
         path: a folder that `Report.save` wrote, or the file itself.
@@ -71,16 +253,14 @@ def check_report(content: Any, name: str) -> Json:
     version = content["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"{name} has schema_version {version!r}, this version of infomech reads {SCHEMA_VERSION}; "
-            "run `infomech report` again"
+            f"{name} has schema_version {version!r}, this version of infomech reads {SCHEMA_VERSION}; {_AGAIN}"
         )
     missing = [key for key in REPORT_KEYS if key not in content]
     if missing:
-        raise InputError(f"{name} is no infomech report: it lacks {', '.join(missing)}; run `infomech report` again")
-    parts = {"inputs": dict, "budget": dict, "gap": dict, "geometry": dict, "retrieval": dict, "findings": list}
-    for key, kind in parts.items():
-        if not isinstance(content[key], kind):
-            raise InputError(f"{name} is no infomech report: its {key} is a {type(content[key]).__name__}")
+        raise InputError(f"{name} is no infomech report: it lacks {', '.join(missing)}; {_AGAIN}")
+    for key in REPORT_KEYS[1:]:
+        if not isinstance(content[key], list if key == "findings" else dict):
+            raise InputError(f"{name} is no infomech report: its {key} is a {type(content[key]).__name__}; {_AGAIN}")
     return content
 
 
@@ -89,8 +269,10 @@ __all__ = [
     "SCHEMA_VERSION",
     "Json",
     "check_report",
-    "estimate_from",
-    "is_estimate",
+    "dump_arrays",
+    "read_report",
     "read_report_json",
+    "report_arrays",
     "report_dict",
+    "report_from",
 ]

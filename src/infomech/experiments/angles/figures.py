@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...equilibria import LatentAngles, encoded_law
+from ...equilibria import LatentAngles
+from ...equilibria.encoded_angles import encoded_law
 from ...geometry import Sphere, quadrature_rule
 from ...report.drawing import INK, MARKERS, MUTED, SERIES, X, Y, bare_axes
 

@@ -16,7 +16,7 @@ from ..._checks import InputError
 from ..._markdown import bullets, document
 from ..._typing import Progress
 from ...energies import effective_potential, symmetric_divergence
-from ...equilibria import CRITICAL_WEIGHT, alternate_best_responses, replicator_flow
+from ...equilibria import alternate_best_responses, critical_divergence_weight, replicator_flow
 from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
 from ..experiment import Experiment, Form, option
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NAME = "barrier"
 TITLE = "The barrier between two modalities, and the control that takes it down (T8, T10, T11)"
 
+CRITICAL_WEIGHT = critical_divergence_weight()  # 3/4, the sharp limit
 EARLY = 0.02  # Dsym below which a flow counts as still linear
 
 

@@ -112,7 +112,7 @@ class ClaimResult:
     """A claim after its check.
 
     Args:
-        tag: T1 to T13.
+        tag: T1 to T13, or C1, E1.
         statement: the claim in a line.
         evidence: at least one; the verdict is that all hold.
         pictures: for `plot_claims`.

@@ -1,158 +1,29 @@
-"""Checks of where training ends: the size of the gap (T12), and the equilibrium at finite temperature (T13)."""
+"""The check of the equilibrium at finite temperature (T13)."""
 
 import math
-import statistics
 
 import torch
 from torch import Tensor
 
 from ...energies import smoothed_log_density
-from ...equilibria import (
+from ...equilibria.finite_temperature import (
     AtomicEquilibrium,
-    LatentAngles,
-    LinearPotential,
-    ParametricMinimum,
-    encoded_divergence,
     held_energy,
+    held_second_variation,
+    held_variation,
     minimise_measure,
-    minimise_parametric,
     sharp_ratio,
+    vmf_energy,
     vmf_equilibrium,
 )
-from ...geometry import Sphere, quadrature_rule
-from ...losses import symmetric_infonce
+from ...equilibria.potentials import LinearPotential
+from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
 from .claim import Claim, Evidence, Outcome, Picture, Series
+from .landscape import first_order_term, random_smooth, second_order_term
+from .written_out import circle_energy, log_cosine_volume
 
-_TEMPERATURE = 0.07
-_RUNS = 5
-_BATCH_BIAS = 0.03  # the gap after training is biased as 1 / N: by -1.2% at N = 256 and -0.2% at 1,024, at 0.7 radians
 _GOLDEN = (1 + math.sqrt(5)) / 2
-
-
-def check_t12(
-    seed: int,
-    *,
-    aligned: float = 0.0,
-    at_04: float = 0.0243,
-    at_07: float = 0.0820,
-    trained_share: float = 1.0,
-    draws: int = _RUNS,
-    others: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8),
-) -> Outcome:
-    """The minimum of the deterministic energy has a gap of known size, and training ends there.
-
-    Args:
-        seed: of the starts and of the training runs.
-        aligned: the stated Dsym without misalignment.
-        at_04: the stated Dsym at a misalignment of 0.4 radians.
-        at_07: the same at 0.7.
-        trained_share: the stated Dsym after training, in units of the minimum's.
-        draws: training runs at each of the two misalignments, at least 2.
-        others: further misalignments at which the minimum is found and drawn.
-    """
-    grid = sorted({0.0, 0.4, 0.7, *others})
-    found = {s: minimise_parametric(LatentAngles(misalignment=s), starts=4, seed=seed) for s in grid}
-    spread = max(_spread(f) for f in found.values())
-    fewest = min(f.outcomes.get("minimum", 0) for f in found.values())
-    trained = {s: [_train(LatentAngles(misalignment=s), seed * 1000 + r) for r in range(draws)] for s in (0.4, 0.7)}
-    evidence = [
-        Evidence(
-            f"Dsym of the minimum at misalignment {s}, nats", stated, found[s].dsym, 0.01 * stated,
-            source="quadrature; 1% of the stated value",
-        )
-        for s, stated in ((0.4, at_04), (0.7, at_07))
-    ]  # fmt: skip
-    evidence.append(Evidence("the same without misalignment", aligned, found[0.0].dsym, 1e-9, source="quadrature"))
-    for s, values in trained.items():
-        error = 4 * statistics.stdev(values) / math.sqrt(len(values)) + _BATCH_BIAS * found[s].dsym
-        evidence.append(
-            Evidence(
-                f"Dsym after training over that of the minimum, misalignment {s}", trained_share,
-                statistics.fmean(values) / found[s].dsym, error / found[s].dsym,
-                source=f"{draws} runs of Adam, batch 256; 4 standard errors, and 3% for the finite batch",
-            )
-        )  # fmt: skip
-    evidence += [
-        Evidence("energies of all starts that reach the minimum: largest spread, nats", 1e-6, spread, 0.0, "<=",
-                 f"4 starts at each of {len(grid)} misalignments"),
-        Evidence("fewest of 4 starts that reach it", 2.0, float(fewest), 0.0, ">=", "the others run to rank one"),
-        Evidence("energy above rank-one encoders, misalignment 0.4, nats", 0.0,
-                 found[0.4].energy - found[0.4].rank_one.energy, 0.0, "<=", "the minimum is global there"),
-        Evidence("energy above rank-one encoders, misalignment 0.7, nats", 0.0,
-                 found[0.7].energy - found[0.7].rank_one.energy, 0.0, ">=", "the minimum is local there"),
-    ]  # fmt: skip
-    return Outcome(tuple(evidence), _gap_pictures(found, trained))
-
-
-def _spread(found: ParametricMinimum) -> float:
-    energies = [s.energy for s in found.starts if s.outcome == "minimum"]
-    return max(energies) - min(energies) if energies else math.inf
-
-
-def _train(problem: LatentAngles, seed: int, *, batch: int = 256, steps: int = 300, rate: float = 0.05) -> float:
-    """Dsym of the exact laws of two linear encoders after training them on the symmetric loss with Adam.
-
-    The rate falls to zero as the square of what is left, so that the last encoders average over many batches.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.eye(2, dtype=torch.float64) + 0.3 * torch.randn(2, 2, 2, generator=generator, dtype=torch.float64)
-    weights = start.requires_grad_()
-    optimizer = torch.optim.Adam([weights], lr=rate)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / steps) ** 2
-        x, y = (
-            torch.nn.functional.normalize(rows @ a.mT, dim=1)
-            for rows, a in zip(problem.sample(batch, generator=generator), weights, strict=True)
-        )
-        loss = symmetric_infonce(x, y, temperature=_TEMPERATURE)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        with torch.no_grad():  # scales are free; kept at one, so that the rate means an angle
-            weights /= weights.flatten(1).norm(dim=1)[:, None, None]
-    return float(encoded_divergence(problem, weights.detach()))
-
-
-def _gap_pictures(found: dict[float, ParametricMinimum], trained: dict[float, list[float]]) -> tuple[Picture, ...]:
-    grid = list(found)
-    means = [statistics.fmean(v) for v in trained.values()]
-    errors = [statistics.stdev(v) / math.sqrt(len(v)) for v in trained.values()]
-    first, second = found[0.7].laws
-    angle = first.quadrature.angles[:, 0]
-    order = angle.argsort()[::4]
-    x = angle[order].tolist()
-    return (
-        Picture(
-            "The gap that the minimum predicts",
-            "misalignment, radians",
-            "Dsym, nats",
-            (
-                Series("minimum, exact laws", grid, [f.dsym for f in found.values()]),
-                Series("minimum, smoothed laws", grid, [float(f.terms.divergence) for f in found.values()]),
-                Series("trained, ± 1 standard error", list(trained), means, errors, line=False),
-            ),
-        ),
-        Picture(
-            "Both laws at misalignment 0.7",
-            "angle, radians",
-            "density per radian",
-            (
-                Series("modality 1", x, first.values[order].tolist()),
-                Series("modality 2", x, second.values[order].tolist()),
-            ),
-        ),
-        Picture(
-            "Beyond 0.52 singular encoders lie lower",
-            "misalignment, radians",
-            "Jsym, nats",
-            (
-                Series("regular minimum", grid, [f.energy for f in found.values()]),
-                Series("rank-one encoders", grid, [f.rank_one.energy for f in found.values()]),
-            ),
-        ),
-    )
 
 
 def check_t13(
@@ -160,6 +31,7 @@ def check_t13(
     *,
     ratio: float = 1.659,
     limit: float = _GOLDEN,
+    steeper: float = 3 / (math.sqrt(7) - 2),
     collapse: float = 2.0,
     held_gap: float = 0.5 - math.log(2),
     atoms: int = 3,
@@ -171,8 +43,9 @@ def check_t13(
         seed: of the atoms' starts.
         ratio: the stated k tau of the best von Mises-Fisher law on S^2 at tau = 0.1.
         limit: the stated limit of k tau as tau -> 0, in every dimension.
+        steeper: the same for U = -1.5 m.z: 1/v with 1/(1 + v) + 1/(1 + v)^2 = 1.5.
         collapse: the stated slope h of U = -h m.z from which the point mass is stationary.
-        held_gap: the stated limit of J - F along the Gibbs laws on S^2, nats.
+        held_gap: the stated limit of J - F along the Gibbs laws on S^{d-1}, nats over (d - 1)/2: it is that on S^2.
         atoms: the stated number of atoms that hold all but 1e-6 of the mass on the circle at tau = 0.1.
         temperatures: at which equilibria are found and drawn, 0.1 among them.
     """
@@ -185,9 +58,11 @@ def check_t13(
         minimise_measure(LinearPotential(east), temperature=t, quadrature=circle, seed=seed) for t in temperatures
     ]
     tenth = measures[temperatures.index(0.1)]
-    best, sphere = families[3][temperatures.index(0.1)], (0.02, 0.01, 0.005)
-    gaps = [_gibbs_gap(3, tau) for tau in sphere]
-    gap, gap_error = _extrapolated([g for g, _ in gaps])
+    best = families[3][temperatures.index(0.1)]
+    gaps = {d: _gibbs_gap_limit(d) for d in families}
+    off = max(gaps, key=lambda d: abs(gaps[d][0] - held_gap))
+    steep = _extrapolated([vmf_equilibrium(3, temperature=t, slope=1.5).ratio for t in (8e-3, 4e-3, 2e-3)])
+    energies, variations = _off_written_out(tenth, 0.1), _variation_errors(circle, seed)
     threshold, resolution = _collapse_slope(0.1)
     return Outcome(
         (
@@ -206,8 +81,15 @@ def check_t13(
                      "three starts each; at τ = 1 two stationary arrangements differ by 7.4e-8"),
             Evidence("J of the Gibbs law above the minimum, circle, τ = 0.1, nats", 0.03,
                      _gibbs_energy(tenth, 0.1) - tenth.energy, 0.0, ">=", "quadrature"),
-            Evidence("limit of J − F along the Gibbs laws on S², nats", held_gap, gap, gap_error,
+            Evidence(f"limit of J − F along the Gibbs laws on S^{off - 1}, nats over (d − 1)/2, furthest", held_gap,
+                     *gaps[off], source="three spheres, extrapolated to τ = 0; the last refinement is the error"),
+            Evidence("limit of kτ on S² in U = −1.5 m·z", steeper, *steep,
                      source="extrapolated to τ = 0; the last refinement is the error"),
+            Evidence("the library's limit there", steeper, sharp_ratio(1.5), 1e-12, source="sharp_ratio"),
+            Evidence("largest |J − sums written out|, nats: Gibbs, uniform and atoms, circle, τ = 0.1", 1e-9, energies,
+                     0.0, "<=", "log V by quadrature"),
+            Evidence("variations of J off differences of it, relative, at most", 1e-6, variations, 0.0, "<=",
+                     "first and second at a random law, differences of order 4"),
         ),
         _equilibrium_pictures(temperatures, {d: [v.ratio for v in f] for d, f in families.items()}, measures, tenth),
     )  # fmt: skip
@@ -222,18 +104,56 @@ def _extrapolated(values: list[float]) -> tuple[float, float]:
     return (4 * fine - coarse) / 3, abs(fine - coarse) / 3 + 1e-6
 
 
-def _gibbs_gap(ambient_dim: int, tau: float) -> tuple[float, float]:
-    """J - F along the Gibbs law of U = -m.z, and the bound 2 eps / min rho of T5, by quadrature."""
-    dim_grid = quadrature_rule(Sphere(ambient_dim), 1024 if ambient_dim == 2 else 24)
-    if ambient_dim == 2:
-        rho = Density.from_log(dim_grid.nodes[:, 0] / tau, dim_grid)
-        log_smooth = smoothed_log_density(rho, temperature=tau)
-        deviation = float((log_smooth.exp() - rho.values).abs().max())
-        return float(rho.mean(log_smooth - rho.log_values)), 2 * deviation / float(rho.values.min())
-    gibbs = vmf_equilibrium(ambient_dim, temperature=tau).gibbs_energy
-    # F of the Gibbs law vMF(m, 1 / tau) is -log Z, with Z = 2 pi tau (exp(1 / tau) - exp(-1 / tau)) on S^2
-    log_partition = 1 / tau + math.log(2 * math.pi * tau) + math.log1p(-math.exp(-2 / tau))
-    return gibbs + log_partition, math.inf
+def _gibbs_gap_limit(ambient_dim: int) -> tuple[float, float]:
+    """The limit as tau -> 0 of J - F along the Gibbs laws of U = -m.z on S^{d-1}, over (d - 1)/2, and its error.
+
+    F of the Gibbs law vMF(m, 1 / tau) is -log Z, and Z is the kernel's volume.
+    """
+    gaps = [
+        vmf_energy(ambient_dim, 1 / t, temperature=t) + log_cosine_volume(ambient_dim, t) for t in (2e-3, 1e-3, 5e-4)
+    ]
+    limit, error = _extrapolated(gaps)
+    return 2 * limit / (ambient_dim - 1), 2 * error / (ambient_dim - 1)
+
+
+def _circle_gap(tau: float) -> tuple[float, float]:
+    """J - F along the Gibbs law of U = -m.z on the circle, and the bound 2 eps / min rho of T5, by quadrature."""
+    grid = quadrature_rule(Sphere(2), 1024)
+    rho = Density.from_log(grid.nodes[:, 0] / tau, grid)
+    log_smooth = smoothed_log_density(rho, temperature=tau)
+    deviation = float((log_smooth.exp() - rho.values).abs().max())
+    return float(rho.mean(log_smooth - rho.log_values)), 2 * deviation / float(rho.values.min())
+
+
+def _off_written_out(found: AtomicEquilibrium, tau: float) -> float:
+    """The largest difference of J from sums written out: the Gibbs law, the uniform law, the atoms."""
+    grid, u = found.gibbs.quadrature, found.gibbs.node_values
+    differences = []
+    for rho in (found.gibbs.density, Density.uniform(grid)):
+        mass = rho.values * grid.weights
+        field = circle_energy(rho.values, rho.values, angles=grid.angles[:, 0], weights=grid.weights, temperature=tau)
+        differences.append(float(held_energy(rho, u, temperature=tau) - mass @ u / tau - field))
+    masses, scores = found.masses, found.atoms @ found.atoms.mT / tau
+    alignment = masses @ -found.atoms[:, 0] / tau  # the potential is that of the first coordinate
+    written = alignment + masses @ (scores.exp() @ masses).log() - log_cosine_volume(2, tau)
+    differences.append(found.energy - float(written))
+    return max(abs(d) for d in differences)
+
+
+def _variation_errors(grid: Quadrature, seed: int) -> float:
+    """Relative differences of the first and second variation of J, closed form against differences of it."""
+    generator = torch.Generator().manual_seed(seed)
+    tau, step = 0.2, 1e-2
+    u = random_smooth(grid, generator)
+    rho = Density.from_log(random_smooth(grid, generator), grid)
+    f = random_smooth(grid, generator, size=0.3)
+    d = rho.values * (f - rho.mean(f))
+    path = torch.stack(
+        [held_energy(Density.from_values(rho.values + k * step * d, grid), u, temperature=tau) for k in range(-2, 3)]
+    )
+    first = float(grid.integrate(held_variation(rho, u, temperature=tau) * d))
+    second = float(held_second_variation(rho, d, temperature=tau))
+    return max(abs(first_order_term(path, step) / first - 1), abs(2 * second_order_term(path, step) / second - 1))
 
 
 def _gibbs_energy(found: AtomicEquilibrium, tau: float) -> float:
@@ -260,7 +180,7 @@ def _equilibrium_pictures(
 ) -> tuple[Picture, ...]:
     curves = [Series(f"S^{d - 1}", temperatures, values) for d, values in ratios.items() if d < 16]
     golden = Series("limit (1 + √5)/2", temperatures, [sharp_ratio()] * len(temperatures))
-    gaps = [_gibbs_gap(2, tau) for tau in temperatures]
+    gaps = [_circle_gap(tau) for tau in temperatures]
     resolved = [i for i, (_, bound) in enumerate(gaps) if math.isfinite(bound) and bound < 1e12]
     angle = tenth.smoothed.quadrature.angles[:, 0]
     order = angle.argsort()[::4]
@@ -308,8 +228,7 @@ def _equilibrium_pictures(
 
 
 CLAIMS = (
-    Claim("T12", "the gap has a size: the deterministic minimum predicts what training reaches", check_t12),
     Claim("T13", "at finite τ the equilibrium is sharper than Gibbs: kτ → (1 + √5)/2, or a few atoms", check_t13),
 )
 
-__all__ = ["CLAIMS", "check_t12", "check_t13"]
+__all__ = ["CLAIMS", "check_t13"]

@@ -1,13 +1,24 @@
 """Checks of the landscape of one modality and of its sharp limit: T3, T4, T5, T7."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ...energies import fisher_information, intrinsic_energy, kl_divergence, smoothed_log_density, symmetric_divergence
-from ...equilibria import GibbsLaw, LinearPotential, TwoWellPotential, fokker_planck, sample_mala
+from ...energies import (
+    fisher_information,
+    intrinsic_energy,
+    intrinsic_energy_sym,
+    kl_divergence,
+    smoothed_log_density,
+    symmetric_divergence,
+)
+from ...equilibria.flows import fokker_planck
+from ...equilibria.gibbs import GibbsLaw
+from ...equilibria.langevin import sample_mala
+from ...equilibria.potentials import LinearPotential, TwoWellPotential
 from ...geometry import Quadrature, Sphere, harmonics, quadrature_rule
 from ...measures import Density
 from .claim import Claim, Evidence, Outcome, Picture, Series
@@ -24,10 +35,60 @@ def random_smooth(grid: Quadrature, generator: torch.Generator, *, degree: int =
     return basis.synthesise(coefficients * (size * math.sqrt(volume) / float(coefficients.norm())))
 
 
+def first_order_term(energy: Tensor, step: float) -> float:
+    """The derivative at 0, from values at -2h, -h, 0, h, 2h: fourth-order central differences."""
+    stencil = torch.tensor([1.0, -8.0, 0.0, 8.0, -1.0], dtype=torch.float64)
+    return float(stencil @ energy) / (12 * step)
+
+
 def second_order_term(energy: Tensor, step: float) -> float:
     """Half the second derivative at 0, from values at -2h, -h, 0, h, 2h: fourth-order central differences."""
     stencil = torch.tensor([-1.0, 16.0, -30.0, 16.0, -1.0], dtype=torch.float64)
     return float(stencil @ energy) / (24 * step * step)
+
+
+@dataclass(frozen=True, eq=False)
+class UnequalPath:
+    """Energies D9 along a straight path through two unequal laws.
+
+    Args:
+        potentials: (U12, U21) at the nodes.
+        temperature: tau.
+        laws: (rho1, rho2) at its middle.
+        directions: (d1, d2), each (q,) with int d dmu = 0.
+        energies: (5,) at -2h, -h, 0, h, 2h.
+        step: h.
+    """
+
+    potentials: tuple[Tensor, Tensor]
+    temperature: float
+    laws: tuple[Density, Density]
+    directions: tuple[Tensor, Tensor]
+    energies: Tensor
+    step: float
+
+
+def unequal_path(grid: Quadrature, generator: torch.Generator, weight: float, *, step: float = 1e-2) -> UnequalPath:
+    """Draw potentials, laws and directions at random, and follow D9 with control lambda = weight."""
+    tau = 0.5
+    u = random_smooth(grid, generator), random_smooth(grid, generator)
+    first, second = (Density.from_log(random_smooth(grid, generator, size=0.7), grid) for _ in range(2))
+    d1, d2 = (_direction(rho, random_smooth(grid, generator, size=0.3)) for rho in (first, second))
+    energies = [
+        intrinsic_energy_sym(
+            Density.from_values(first.values + k * step * d1, grid),
+            Density.from_values(second.values + k * step * d2, grid),
+            u,
+            temperature=tau,
+            divergence_weight=weight,
+        )
+        for k in range(-2, 3)
+    ]
+    return UnequalPath(u, tau, (first, second), (d1, d2), torch.stack(energies), step)
+
+
+def _direction(rho: Density, f: Tensor) -> Tensor:
+    return rho.values * (f - rho.mean(f))
 
 
 def furthest(values: list[float], predicted: float) -> float:
@@ -144,6 +205,7 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
     core = float(flat.mean((law.node_values <= law.node_values.min() + excess / 2).double()))
     bound = math.exp(-rate * excess / 2 / temperatures[-1]) / core
     caps, particles = _cap_masses(wells, cap_exponent, torch.Generator().manual_seed(seed))
+    off_caps, off_sets = _one_well_errors(fine, excess)
     curve = [10 ** (1 - k / 16) for k in range(33)]  # of temperatures, dense enough to be seen as a line
     coarse = quadrature_rule(Sphere(3), 48)
     laws = [GibbsLaw(wells, t, coarse) for t in curve]
@@ -156,6 +218,22 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
                 measured / excess,
                 1e-6,
                 source="quadrature of the cap; corrections are of order exp(−2/τ)",
+            ),
+            Evidence(
+                "mass of a cap, one well: relative error of the mass outside, at most",
+                1e-6,
+                off_caps,
+                0.0,
+                "<=",
+                "closed form of the von Mises-Fisher law at τ = 1, 0.2 and 0.05",
+            ),
+            Evidence(
+                "mass of {U ≤ min U + ε}, one well, off the closed form, at most",
+                0.01,
+                off_sets,
+                0.0,
+                "<=",
+                "the set's edge is resolved to the spacing of 128 latitudes",
             ),
             Evidence("largest rise of the mass as τ falls, two wells", 0.0, rise, 0.0, "<=", "quadrature"),
             Evidence(
@@ -197,6 +275,22 @@ def check_t4(seed: int, *, rate: float = 1.0, excess: float = 0.3, cap_exponent:
             ),
         ),
     )
+
+
+def _one_well_errors(grid: Quadrature, excess: float) -> tuple[float, float]:
+    """Masses of U = -m.z on S^2, m off the axes, against the closed form: of caps (outside, relative), and of sets.
+
+    The mass outside of the cap {m.z >= 1 - eps} is (exp(-eps / tau) - exp(-2 / tau)) / (1 - exp(-2 / tau)).
+    """
+    m = torch.tensor([0.48, 0.36, 0.8], dtype=torch.float64)
+    off_caps, off_sets = 0.0, 0.0
+    for tau in (1.0, 0.2, 0.05):
+        law = GibbsLaw(LinearPotential(m), tau, grid)
+        outside = (math.exp(-excess / tau) - math.exp(-2 / tau)) / -math.expm1(-2 / tau)
+        cap = float(law.cap_mass(m[None], math.acos(1 - excess)))
+        off_caps = max(off_caps, abs((1 - cap) / outside - 1))
+        off_sets = max(off_sets, abs(1 - float(law.sublevel_mass(excess)) - outside))
+    return off_caps, off_sets
 
 
 def _cap_masses(
@@ -342,12 +436,15 @@ CLAIMS = (
 
 __all__ = [
     "CLAIMS",
+    "UnequalPath",
     "check_t3",
     "check_t4",
     "check_t5",
     "check_t7",
+    "first_order_term",
     "furthest",
     "order_at_zero",
     "random_smooth",
     "second_order_term",
+    "unequal_path",
 ]

@@ -1,4 +1,4 @@
-"""The claims T1 to T13, measured: run their checks, show one row each, write JSON and figures."""
+"""The claims T1 to T13, C1 and E1, measured: run their checks, show one row each, write JSON and figures."""
 
 import platform
 import time
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 # The one list of modules with checks. Each has a tuple CLAIMS; a tag belongs to one module only.
-CHECK_MODULES = ("consistency", "landscape", "coupling", "equilibrium")
+CHECK_MODULES = ("consistency", "landscape", "coupling", "control", "trained_gap", "equilibrium", "estimates")
 
 Progress = Callable[[str, int, int], None]  # tag about to be checked, number done, number in all
 
 
 def all_claims() -> dict[str, Claim]:
-    """Every registered claim by its tag, in the order of the tags."""
+    """Every registered claim by its tag: the theory's T1 to T13, then those of what users call, C1 and E1."""
     claims: dict[str, Claim] = {}
     for name in CHECK_MODULES:
         for claim in import_module(f".{name}", __package__).CLAIMS:
             if claim.tag in claims:
                 raise ValueError(f"{claim.tag} is checked twice; the second time in {name}")
             claims[claim.tag] = claim
-    return dict(sorted(claims.items(), key=lambda item: int(item[0][1:])))
+    return dict(sorted(claims.items(), key=lambda item: (item[0][0] != "T", item[0][0], int(item[0][1:]))))
 
 
 def run_claims(

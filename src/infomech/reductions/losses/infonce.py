@@ -1,5 +1,6 @@
 """Log-sums of paired rows, differentiable, in memory O(n d): what every InfoNCE of the package is made of."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..._typing import OtherRows, Rows
+from ..exclusion import Exclusion, Nothing, OwnRow
+from ..log_sums import LogSums
+from ..shifts import fixed_shift, underflowed
+from ..tiling import compute_dtype
+from .kept import KeptTiles, entries_within, outside_graphs, without_autocast
 from .passes import (
     Side,
     add_scaled_rows,
@@ -19,19 +25,7 @@ from .passes import (
     scatter,
     scatter_within,
 )
-from .tiles import (
-    Exclusion,
-    KeptTiles,
-    LogSums,
-    Nothing,
-    OwnRow,
-    compute_dtype,
-    entries_within,
-    fixed_shift,
-    outside_graphs,
-    underflowed,
-    without_autocast,
-)
+from .terms import NegativeTerms, spread_of, top_of
 
 Vector = Float[Tensor, " k"]
 
@@ -39,10 +33,10 @@ Vector = Float[Tensor, " k"]
 class PairedLogSums(NamedTuple):
     """Scores of the pairs and log-sum-exps over everything outside an anchor's own pair (or group), in float64."""
 
-    positive: Vector  # s(x_i, y_i)
-    x_to_y: Vector  # over j of s(x_i, y_j)
-    y_to_x: Vector  # over i of s(x_i, y_j)
-    x_to_x: Vector | None  # over j of s(x_i, x_j)
+    positive: Vector  # s_ii, without any term
+    x_to_y: Vector  # over j of s(x_i, y_j) + the term of y_j
+    y_to_x: Vector  # over i of s(x_i, y_j) + the term of x_i
+    x_to_x: Vector | None  # over j of s(x_i, x_j) + the term of x_j
     y_to_y: Vector | None
 
 
@@ -50,26 +44,31 @@ def paired_log_sums(
     x: Rows,
     y: Rows,
     *,
-    inverse_temperature: Tensor,
+    scale: Tensor,
     score_bound: float,
+    x_terms: Float[Tensor, " n"] | None = None,
+    y_terms: Float[Tensor, " n"] | None = None,
     within: bool = False,
     exclusion: Exclusion | None = None,
 ) -> PairedLogSums:
-    """The log-sums of the scores s = x.y / tau over the negatives of every pair, both ways.
+    """The log-sums of the scores s_ij = scale x_i.y_j over the negatives of every pair, both ways.
 
     Two matrix products forward and backward each for the cross-modal sums, together with their gradients' two; within
-    modalities, half of that for each. Differentiable once in x, y and the inverse temperature.
+    modalities, half of that for each. Differentiable once in x, y, the scale and the terms. Every score of the package
+    is of this form: the anchor's own row term is one number for its whole sum, and is added outside.
 
     Args:
         x: (n, d) rows; row i is paired with row i of y.
         y: (n, d) rows.
-        inverse_temperature: 1/tau, a scalar tensor.
+        scale: what the inner products are multiplied by, 1/tau for the cosine critic; a scalar tensor.
         score_bound: a bound on every |s|, as `score_bound` gives it; infinity is always right, and slower.
+        x_terms: (n,) what is added to the score of x_i wherever it is a negative, in nats; -inf removes it. None: 0.
+        y_terms: (n,) the same for y_j.
         within: also return the sums of x against x and of y against y.
         exclusion: the entries that are nobody's negative; by default (i, i).
     """
     pairs = exclusion if exclusion is not None else OwnRow()
-    out = _apply_paired(x, y, inverse_temperature.to(torch.float64), pairs, score_bound, within)
+    out = _apply_paired(x, y, scale.double(), _doubled(x_terms), _doubled(y_terms), pairs, score_bound, within)
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
 
@@ -77,59 +76,77 @@ def row_log_sums(
     x: Rows,
     y: OtherRows,
     *,
-    inverse_temperature: Tensor,
+    scale: Tensor,
     score_bound: float,
+    y_terms: Float[Tensor, " m"] | None = None,
     exclusion: Exclusion | None = None,
 ) -> Float[Tensor, " n"]:
-    """The sums log sum_j exp(x_i.y_j / tau) for every row of x, over the entries that are not excluded; float64."""
-    out: Tensor = _apply_rows(
-        x, y, inverse_temperature.to(torch.float64), exclusion if exclusion is not None else Nothing(), score_bound
-    )
+    """The sums log sum_j exp(scale x_i.y_j + t_j) for every row of x, over what is not excluded; float64."""
+    pairs = exclusion if exclusion is not None else Nothing()
+    out: Tensor = _apply_rows(x, y, scale.double(), _doubled(y_terms), pairs, score_bound)
     return out
 
 
-def row_scores(x: Rows, y: Rows, inverse_temperature: Tensor) -> Float[Tensor, " n"]:
-    """The scores x_i.y_i / tau of matching rows, float64; differentiable once, and no n x d temporary is kept."""
-    out: Tensor = _RowScores.apply(x, y, inverse_temperature.to(torch.float64))  # type: ignore[no-untyped-call]
+def _doubled(terms: Tensor | None) -> Tensor | None:
+    return None if terms is None else terms.double()
+
+
+def row_scores(x: Rows, y: Rows, scale: Tensor) -> Float[Tensor, " n"]:
+    """The scores scale x_i.y_i of matching rows, float64; differentiable once, and no n x d temporary is kept."""
+    out: Tensor = _RowScores.apply(x, y, scale.to(torch.float64))  # type: ignore[no-untyped-call]
     return out
 
 
-def score_bound(x: Rows, y: OtherRows, inverse_temperature: Tensor) -> float:
-    """A bound on |x_i.y_j| / tau and on the scores within modalities: the larger squared norm, over tau.
+def score_bound(x: Rows, y: OtherRows, scale: Tensor) -> float:
+    """A bound on |scale x_i.y_j| and on the scores within modalities: the larger squared norm, times the scale.
 
     NaN or infinite if a row is not finite.
     """
     norms = [torch.linalg.vector_norm(z.detach(), dim=1, dtype=compute_dtype(z)).max() for z in (x, y)]
     largest = torch.maximum(norms[0], norms[1]).to(torch.float64)
-    return float(largest.square() * inverse_temperature.detach())
+    return float(largest.square() * scale.detach().abs())
 
 
 class _PairedLogSums(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool, keep: bool
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        x_terms: Tensor | None,
+        y_terms: Tensor | None,
+        exclusion: Exclusion,
+        bound: float,
+        within: bool,
+        keep: bool,
     ) -> tuple[Tensor, ...]:
         work = scale.to(compute_dtype(x, y))
         n = len(x)
         entries = [n * n, *([entries_within(n, x.device)] * 2 if within else [])]
         kept = [KeptTiles(count if keep else 0, like=work) for count in entries]
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
+        terms = NegativeTerms.of(x_terms, work.dtype), NegativeTerms.of(y_terms, work.dtype)
 
         def sweep(shift: float | None) -> list[LogSums]:
-            sums = [LogSums(len(x), shift=shift, device=x.device) for _ in range(4 if within else 2)]
-            gather(x, y, scale=work, exclusion=exclusion, rows=sums[0], cols=sums[1], own=own, kept=kept[0])
+            tops = [top_of(terms[k]) for k in ((1, 0, 0, 1) if within else (1, 0))]
+            sums = [LogSums(n, shift=None if shift is None else shift + top, device=x.device) for top in tops]
+            options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
+            gather(x, y, rows=sums[0], cols=sums[1], terms=terms, own=own, kept=kept[0], **options)
             if within:
-                for z, part, store in zip((x, y), sums[2:], kept[1:], strict=True):
-                    gather_within(z, scale=work, exclusion=exclusion, rows=part, kept=store)
+                for k, z in enumerate((x, y)):
+                    gather_within(z, rows=sums[2 + k], terms=terms[k], kept=kept[1 + k], **options)
             return sums
 
-        shift, sums = _with_safe_shift(sweep, bound, work.dtype, len(x))
+        shift = fixed_shift(bound + exclusion.headroom, work.dtype, spread=spread_of(*terms))
+        ctx.shift, sums = _with_safe_shift(sweep, shift, work.dtype, n)
         values = [part.value() for part in sums]
         ctx.save_for_backward(x, y, scale, *values, *(store.buffer for store in kept))
-        ctx.exclusion, ctx.shift, ctx.within = exclusion, shift, within
+        ctx.exclusion, ctx.within, ctx.terms = exclusion, within, terms
         ctx.kept = [store.without_buffer() for store in kept]
-        return positive_scores(own, paired_scores(x, y, scale), torch.maximum(values[0], values[1])), *values
+        bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
+        return positive_scores(own, paired_scores(x, y, scale), bare), *values
 
     @staticmethod
     @once_differentiable
@@ -138,23 +155,26 @@ class _PairedLogSums(Function):
         positive, *rest = cotangents
         x, y, scale, *saved = ctx.saved_tensors
         values, kept = saved[: len(rest)], list(zip(ctx.kept, saved[len(rest) :], strict=True))
-        # Both gradients are needed for the temperature's, and then they are there anyway.
-        want_x = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
-        want_y = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        # Both gradients are needed for the temperature's, and then they are there anyway; the terms' need the sweep.
+        want_x = ctx.needs_input_grad[0] or ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
+        want_y = ctx.needs_input_grad[1] or ctx.needs_input_grad[2] or ctx.needs_input_grad[4]
         work = scale.to(compute_dtype(x, y))
         grad_x = torch.zeros_like(x, dtype=work.dtype) if want_x else None
         grad_y = torch.zeros_like(y, dtype=work.dtype) if want_y else None
+        grad_terms = [scale.new_zeros(len(x)) if ctx.needs_input_grad[3 + k] else None for k in range(2)]
         # Cotangents of size 1 at most: those of a scaled loss, divided by exp(-70), would leave float32.
         size = torch.stack([c.abs().max() for c in cotangents]).max()
         unit = torch.where(size > 0, size, 1.0)
         rest = [c / unit for c in rest]
         options = {"scale": work, "shift": ctx.shift, "exclusion": ctx.exclusion}
-        row, col = Side(values[0], rest[0], grad_x), Side(values[1], rest[1], grad_y)
+        row = Side(values[0], rest[0], grad_x, ctx.terms[0], grad_terms[0])
+        col = Side(values[1], rest[1], grad_y, ctx.terms[1], grad_terms[1])
         scatter(x, y, row=row, col=col, kept=kept[0], **options)
         if ctx.within:
-            for k, (z, gradient) in enumerate(((x, grad_x), (y, grad_y)), start=2):
+            for k, (z, gradient) in enumerate(((x, grad_x), (y, grad_y))):
                 if gradient is not None:
-                    scatter_within(z, row=Side(values[k], rest[k], gradient), kept=kept[k - 1], **options)
+                    side = Side(values[2 + k], rest[2 + k], gradient, ctx.terms[k], grad_terms[k])
+                    scatter_within(z, row=side, kept=kept[1 + k], **options)
         for gradient, other in ((grad_x, y), (grad_y, x)):
             if gradient is not None:
                 add_scaled_rows(gradient, other, positive / unit)
@@ -167,6 +187,7 @@ class _PairedLogSums(Function):
             grad_x.mul_(factor).to(x.dtype) if grad_x is not None and ctx.needs_input_grad[0] else None,
             grad_y.mul_(factor).to(y.dtype) if grad_y is not None and ctx.needs_input_grad[1] else None,
             grad_scale,
+            *(None if gradient is None else gradient * unit for gradient in grad_terms),
             *(None,) * 4,
         )
 
@@ -175,20 +196,30 @@ class _RowLogSums(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, keep: bool
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        y_terms: Tensor | None,
+        exclusion: Exclusion,
+        bound: float,
+        keep: bool,
     ) -> Tensor:
         work = scale.to(compute_dtype(x, y))
         kept = KeptTiles(len(x) * len(y) if keep else 0, like=work)
+        terms = NegativeTerms.of(y_terms, work.dtype)
 
         def sweep(shift: float | None) -> list[LogSums]:
-            rows = LogSums(len(x), shift=shift, device=x.device)
-            gather(x, y, scale=work, exclusion=exclusion, rows=rows, cols=None, kept=kept)
+            rows = LogSums(len(x), shift=None if shift is None else shift + top_of(terms), device=x.device)
+            options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
+            gather(x, y, rows=rows, cols=None, terms=(None, terms), kept=kept, **options)
             return [rows]
 
-        ctx.shift, sums = _with_safe_shift(sweep, bound, work.dtype, len(y))
+        shift = fixed_shift(bound + exclusion.headroom, work.dtype, spread=spread_of(terms))
+        ctx.shift, sums = _with_safe_shift(sweep, shift, work.dtype, len(y))
         value = sums[0].value()
         ctx.save_for_backward(x, y, scale, kept.buffer, value)
-        ctx.exclusion, ctx.kept = exclusion, kept.without_buffer()
+        ctx.exclusion, ctx.terms, ctx.kept = exclusion, terms, kept.without_buffer()
         return value
 
     @staticmethod
@@ -203,6 +234,7 @@ class _RowLogSums(Function):
         want_x = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
         grad_x = torch.zeros_like(x, dtype=work.dtype) if want_x else None
         grad_y = torch.zeros_like(y, dtype=work.dtype) if ctx.needs_input_grad[1] else None
+        grad_terms = scale.new_zeros(len(y)) if ctx.needs_input_grad[3] else None
         scatter(
             x,
             y,
@@ -210,7 +242,7 @@ class _RowLogSums(Function):
             shift=ctx.shift,
             exclusion=ctx.exclusion,
             row=Side(value, cotangent / unit, grad_x),
-            col=Side(None, None, grad_y),
+            col=Side(None, None, grad_y, ctx.terms, grad_terms),
             kept=(ctx.kept, buffer),
         )
         grad_scale = None
@@ -221,6 +253,7 @@ class _RowLogSums(Function):
             grad_x.mul_(factor).to(x.dtype) if grad_x is not None and ctx.needs_input_grad[0] else None,
             grad_y.mul_(factor).to(y.dtype) if grad_y is not None else None,
             grad_scale,
+            None if grad_terms is None else grad_terms * unit,
             *(None,) * 3,
         )
 
@@ -255,31 +288,60 @@ def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector
     return torch.where(negatives > rounded - 1.0, rounded, exact)
 
 
-def _with_safe_shift(sweep: Any, bound: float, dtype: torch.dtype, entries: int) -> tuple[float | None, list[LogSums]]:
+def without_terms(log_sums: Vector, terms: Vector | None) -> Vector:
+    """Log-sums to be compared with bare scores: less the own row's term, where that is finite."""
+    return log_sums if terms is None else log_sums - torch.where(terms == -torch.inf, 0.0, terms)
+
+
+def _with_safe_shift(
+    sweep: Callable[[float | None], list[LogSums]], shift: float | None, dtype: torch.dtype, entries: int
+) -> tuple[float | None, list[LogSums]]:
     """Sweep with a fixed shift, and again with running maxima in the rare case that the shift lost digits."""
-    shift = fixed_shift(bound, dtype)
     if shift is not None:
-        sums: list[LogSums] = sweep(shift)
+        sums = sweep(shift)
         lost = torch.stack([underflowed(part, entries, dtype) for part in sums]).any()
         if not bool(lost):
             return shift, sums
     return None, sweep(None)
 
 
+def _any_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 @outside_graphs
 def _apply_paired(
-    x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float, within: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: Exclusion,
+    bound: float,
+    within: bool,
 ) -> tuple[Tensor, ...]:
-    keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
-    out: tuple[Tensor, ...] = _PairedLogSums.apply(x, y, scale, exclusion, bound, within, keep)  # type: ignore[no-untyped-call]
+    keep = _any_gradient(x, y, scale, x_terms, y_terms)
+    out: tuple[Tensor, ...] = _PairedLogSums.apply(  # type: ignore[no-untyped-call]
+        x, y, scale, x_terms, y_terms, exclusion, bound, within, keep
+    )
     return out
 
 
 @outside_graphs
-def _apply_rows(x: Tensor, y: Tensor, scale: Tensor, exclusion: Exclusion, bound: float) -> Tensor:
-    keep = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or scale.requires_grad)
-    out: Tensor = _RowLogSums.apply(x, y, scale, exclusion, bound, keep)  # type: ignore[no-untyped-call]
+def _apply_rows(
+    x: Tensor, y: Tensor, scale: Tensor, y_terms: Tensor | None, exclusion: Exclusion, bound: float
+) -> Tensor:
+    keep = _any_gradient(x, y, scale, y_terms)
+    out: Tensor = _RowLogSums.apply(x, y, scale, y_terms, exclusion, bound, keep)  # type: ignore[no-untyped-call]
     return out
 
 
-__all__ = ["PairedLogSums", "paired_log_sums", "row_log_sums", "row_scores", "score_bound"]
+__all__ = [
+    "PairedLogSums",
+    "paired_log_sums",
+    "positive_scores",
+    "row_log_sums",
+    "row_scores",
+    "score_bound",
+    "without_terms",
+]

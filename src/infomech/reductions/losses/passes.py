@@ -1,12 +1,14 @@
 """Sweeps over a score matrix, tile by tile: log-sums forward, gradients backward, never holding n x m entries.
 
-Scores are s_ij = scale x_i.y_j. A forward sweep gathers the log-sum-exp r_i of every row and c_j of every column from
-one product a tile. A backward sweep recomputes the tile once and forms from it
+Scores are s_ij = scale x_i.y_j; wherever y_j is a negative its score is s_ij + t_j, and s_ij + u_i where x_i is one. A
+forward sweep gathers the log-sum-exp r_i = log sum_j exp(s_ij + t_j) of every row and c_j = log sum_i exp(s_ij + u_i)
+of every column from one product a tile. A backward sweep recomputes the tile once and forms from it
 
-    G_ij = g_i exp(s_ij - r_i) + h_j exp(s_ij - c_j),
+    G_ij = g_i exp(s_ij + t_j - r_i) + h_j exp(s_ij + u_i - c_j),
 
 whose two products G y and G^T x are the gradients, up to the factor `scale`: four products in all for both directions.
-The Gram matrix of one set is symmetric: its sweeps visit the tiles on and above the diagonal only.
+The gradient in t_j is the sum over i of the first part, that in u_i the sum over j of the second. The Gram matrix of
+one set is symmetric: its sweeps visit the tiles on and above the diagonal only.
 """
 
 from dataclasses import dataclass
@@ -16,9 +18,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..._typing import OtherRows, Rows
-from .tiles import NEGLIGIBLE, Exclusion, KeptTiles, LogSums, Workspace, blocks, diagonal_of, tile_shape
+from ..exclusion import Exclusion
+from ..log_sums import NEGLIGIBLE, LogSums
+from ..tiling import blocks, diagonal_of, tile_shape
+from ..workspace import Workspace
+from .kept import KeptTiles
+from .terms import NegativeTerms, top_of
 
 Vector = Float[Tensor, " k"]
+ByRowAndColumn = tuple[Float[Tensor, " a"] | None, Float[Tensor, " b"] | None]
+TermsOfBoth = tuple[NegativeTerms | None, NegativeTerms | None]
 
 
 @dataclass(frozen=True)
@@ -28,12 +37,20 @@ class Side:
     log_sums: Vector | None  # None: this direction has no sums
     cotangent: Vector | None
     gradient: Float[Tensor, "k d"] | None  # None: not wanted
+    terms: NegativeTerms | None = None  # of this side's rows as negatives
+    term_gradient: Vector | None = None  # float64; None: not wanted
 
-    def weights(self, shift: float, dtype: torch.dtype) -> Vector | None:
-        """The factors g exp(shift - r), which turn exp(s - shift) into g exp(s - r)."""
+    def factors(self, shift: float, other: NegativeTerms | None, dtype: torch.dtype) -> Vector | None:
+        """G exp(shift + top - r), which turns exp(s - shift) weights into g exp(s + t - r); 0 for an empty sum."""
         if self.log_sums is None or self.cotangent is None:
             return None
-        return (self.cotangent * torch.exp(shift - self.log_sums)).to(dtype)
+        return (self.cotangent * torch.exp(shift + top_of(other) - self.levels(slice(None)))).to(dtype)
+
+    def levels(self, where: slice) -> Vector:
+        """The log-sums; +inf in place of an empty sum's -inf, so that its exponentials vanish."""
+        assert self.log_sums is not None
+        part = self.log_sums[where]
+        return torch.where(part == -torch.inf, torch.inf, part)
 
 
 def gather(
@@ -41,69 +58,85 @@ def gather(
     y: OtherRows,
     *,
     scale: Tensor,
+    shift: float | None,
     exclusion: Exclusion,
     rows: LogSums,
     cols: LogSums | None,
+    terms: TermsOfBoth = (None, None),
     own: Vector | None = None,
     kept: KeptTiles | None = None,
 ) -> None:
     """Add the exponentials of every score of x against y to the log-sums of the rows and, if given, of the columns.
 
-    `own` receives the scores s_ii, with the very rounding that duplicates of a pair meet in its sums; `kept`, with a
-    fixed shift, the first tiles of exponentials.
+    `terms` are those of the rows of x and of y as negatives; with a fixed `shift` of the scores, the log-sums have that
+    shift plus the largest term. `own` receives the scores s_ii, with the very rounding
+    that duplicates of a pair meet in its sums; `kept`, with a fixed shift, the first tiles of exponentials.
     """
     height, width = tile_shape(x.device)
     dtype = scale.dtype
-    space = Workspace(min(height, len(x)), min(width, len(y)), dtype=dtype, device=x.device)
+    space = Workspace(scale)
     for i in blocks(len(x), height):
         left = x[i].to(dtype) * scale
         for j in blocks(len(y), width):
             right = y[j].to(dtype)
-            room = kept.place(i, j) if kept is not None else None
-            tile = torch.mm(left, right.mT, out=room if room is not None else space.tile(len(left), len(right)))
+            tile = _product(left, right, space, kept.place(i, j) if kept is not None else None)
             if own is not None:
                 low, high, diagonal = diagonal_of(tile, i, j)
                 own[low:high] = diagonal
-            _absorb(tile, space, (i, j), exclusion, (rows, cols))
+            _absorb(tile, space, (i, j), shift, exclusion, (rows, cols), terms)
 
 
 def gather_within(
-    x: Rows, *, scale: Tensor, exclusion: Exclusion, rows: LogSums, kept: KeptTiles | None = None
+    x: Rows,
+    *,
+    scale: Tensor,
+    shift: float | None,
+    exclusion: Exclusion,
+    rows: LogSums,
+    terms: NegativeTerms | None = None,
+    kept: KeptTiles | None = None,
 ) -> None:
     """Add the exponentials of every score of x against itself, each tile above the diagonal serving both its sides."""
-    size = tile_shape(x.device)[0]
     dtype = scale.dtype
-    space = Workspace(min(size, len(x)), min(size, len(x)), dtype=dtype, device=x.device)
-    cuts = list(blocks(len(x), size))
+    space = Workspace(scale)
+    cuts = list(blocks(len(x), tile_shape(x.device)[0]))
     for a, i in enumerate(cuts):
         left = x[i].to(dtype) * scale
         for j in cuts[a:]:
-            right = x[j].to(dtype)
-            room = kept.place(i, j) if kept is not None else None
-            tile = torch.mm(left, right.mT, out=room if room is not None else space.tile(len(left), len(right)))
-            _absorb(tile, space, (i, j), exclusion, (rows, None if i == j else rows))
+            tile = _product(left, x[j].to(dtype), space, kept.place(i, j) if kept is not None else None)
+            both = rows, None if i == j else rows
+            _absorb(tile, space, (i, j), shift, exclusion, both, (terms, terms))
+
+
+def _product(left: Tensor, right: Tensor, space: Workspace, room: Tensor | None = None) -> Tensor:
+    """Left right^T, in the room for a kept tile or in the workspace."""
+    return torch.mm(left, right.mT, out=room if room is not None else space.buffer("tile", len(left), len(right)))
 
 
 def _absorb(
     tile: Tensor,
     space: Workspace,
     where: tuple[slice, slice],
+    shift: float | None,
     exclusion: Exclusion,
     sums: tuple[LogSums, LogSums | None],
+    terms: TermsOfBoth,
 ) -> None:
     """Turn one tile of scores into additions to the log-sums of its rows and columns."""
-    shift = sums[0].shift
     if shift is None:
+        exclusion.weigh(tile, *where)
         exclusion.clear(tile, *where, -torch.inf)
-        scratch = space.scratch(*tile.shape)
-        for side, part in enumerate(sums):
-            if part is not None:
-                part.absorb_scores(tile, scratch, where[side], 1 - side)
-        return
-    _exponentials(tile, shift, where, exclusion)
+        scratch = space.buffer("scratch", *tile.shape)
+    else:
+        _exponentials(tile, shift, where, exclusion)
     for side, part in enumerate(sums):
-        if part is not None:
-            part.absorb_exponentials(tile, where[side], 1 - side)
+        other, there = terms[1 - side], where[1 - side]
+        if part is None:
+            continue
+        if shift is None:
+            part.absorb_scores(tile, scratch, where[side], 1 - side, None if other is None else other.terms[there])
+        else:
+            part.absorb_exponentials(tile, where[side], 1 - side, None if other is None else other.weights[there])
 
 
 def scatter(
@@ -123,8 +156,8 @@ def scatter(
     """
     height, width = tile_shape(x.device)
     dtype = scale.dtype
-    space = Workspace(min(height, len(x)), min(width, len(y)), dtype=dtype, device=x.device)
-    factors = None if shift is None else (row.weights(shift, dtype), col.weights(shift, dtype))
+    space = Workspace(scale)
+    factors = _factors(row, col, shift, dtype)
     for i in blocks(len(x), height):
         left = x[i].to(dtype)
         scaled = left * scale
@@ -132,9 +165,7 @@ def scatter(
             right = y[j].to(dtype)
             tile = kept[0].find(i, j, kept[1]) if kept is not None and factors is not None else None
             if tile is None:
-                tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
-                if shift is not None:
-                    _exponentials(tile, shift, (i, j), exclusion)
+                tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
             weights = _softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
             if row.gradient is not None:
                 row.gradient[i].addmm_(weights, right)
@@ -151,12 +182,12 @@ def scatter_within(
     row: Side,
     kept: tuple[KeptTiles, Tensor] | None = None,
 ) -> None:
-    """Add (G + G^T) x to the gradients, with G_ij = g_i exp(s_ij - r_i); still to be multiplied by `scale`."""
-    size = tile_shape(x.device)[0]
+    """Add (G + G^T) x to the gradients, G_ij = g_i exp(s_ij + t_j - r_i); still to be multiplied by `scale`."""
     dtype = scale.dtype
-    space = Workspace(min(size, len(x)), min(size, len(x)), dtype=dtype, device=x.device)
-    factor = None if shift is None else row.weights(shift, dtype)
-    cuts = list(blocks(len(x), size))
+    space = Workspace(scale)
+    factors = _factors(row, row, shift, dtype)
+    on_diagonal = Side(row.log_sums, row.cotangent, row.gradient, row.terms)  # its terms' gradient counts once
+    cuts = list(blocks(len(x), tile_shape(x.device)[0]))
     assert row.gradient is not None
     for a, i in enumerate(cuts):
         left = x[i].to(dtype)
@@ -165,18 +196,35 @@ def scatter_within(
             right = x[j].to(dtype)
             tile = kept[0].find(i, j, kept[1]) if kept is not None and shift is not None else None
             if tile is None:
-                tile = torch.mm(scaled, right.mT, out=space.tile(len(left), len(right)))
-                if shift is not None:
-                    _exponentials(tile, shift, (i, j), exclusion)
-            factors = None if shift is None else (factor, factor)
-            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, row), factors)
+                tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
+            sides = (row, on_diagonal if i == j else row)
+            weights = _softmax_weights(tile, space, (i, j), exclusion, sides, factors)
             row.gradient[i].addmm_(weights, right)
             if i != j:
                 row.gradient[j].addmm_(weights.mT, left)
 
 
+def _factors(row: Side, col: Side, shift: float | None, dtype: torch.dtype) -> ByRowAndColumn | None:
+    if shift is None:
+        return None
+    return row.factors(shift, col.terms, dtype), col.factors(shift, row.terms, dtype)
+
+
+def _recomputed(
+    left: Tensor, right: Tensor, space: Workspace, shift: float | None, where: tuple[slice, slice], exclusion: Exclusion
+) -> Tensor:
+    """The tile of exponentials with a fixed shift, or of scores, which are cleared at the very end."""
+    tile = _product(left, right, space)
+    if shift is not None:
+        _exponentials(tile, shift, where, exclusion)
+    else:
+        exclusion.weigh(tile, *where)
+    return tile
+
+
 def _exponentials(tile: Tensor, shift: float, where: tuple[slice, slice], exclusion: Exclusion) -> None:
     """exp(score - shift) in place of the scores, and 0 for what is excluded."""
+    exclusion.weigh(tile, *where)
     if shift != 0.0:
         tile.sub_(shift)
     tile.exp_()
@@ -189,18 +237,39 @@ def _softmax_weights(
     where: tuple[slice, slice],
     exclusion: Exclusion,
     sides: tuple[Side, Side],
-    factors: tuple[Vector | None, Vector | None] | None,
+    factors: ByRowAndColumn | None,
 ) -> Tensor:
     """The tile of G: from the tile of exponentials where factors are given for a fixed shift, else from the scores."""
-    scratch = space.scratch(*tile.shape)
+    scratch = space.buffer("scratch", *tile.shape)
     if factors is None:
         return _softmax_weights_any_scores(tile, scratch, where, exclusion, sides)
     u, v = (None if f is None else f[part] for f, part in zip(factors, where, strict=True))
+    a, b = (None if s.terms is None else s.terms.weights[part] for s, part in zip(sides, where, strict=True))
+    _add_term_gradients(tile, where, sides, (u, v), (a, b))
     if u is None or v is None:
-        only = u[:, None] if u is not None else v
+        only, other = (u[:, None], b) if u is not None else (v, None if a is None else a[:, None])
         assert only is not None
-        return torch.mul(tile, only, out=scratch)
-    return torch.add(u[:, None], v[None, :], out=scratch).mul_(tile)
+        weights = torch.mul(tile, only, out=scratch)
+        return weights if other is None else weights.mul_(other)
+    if a is None and b is None:
+        return torch.add(u[:, None], v[None, :], out=scratch).mul_(tile)
+    left = scratch.copy_(u[:, None]) if b is None else torch.mul(u[:, None], b[None, :], out=scratch)
+    right = left.add_(v[None, :]) if a is None else left.addcmul_(a[:, None], v[None, :])
+    return right.mul_(tile)
+
+
+def _add_term_gradients(
+    tile: Tensor,
+    where: tuple[slice, slice],
+    sides: tuple[Side, Side],
+    factors: ByRowAndColumn,
+    weights: ByRowAndColumn,
+) -> None:
+    """sum_i u_i E_ij w_j to the terms of the columns, and its mirror image to those of the rows."""
+    for side, matrix in enumerate((tile, tile.mT)):
+        gradient, factor, weight = sides[side].term_gradient, factors[1 - side], weights[side]
+        if gradient is not None and factor is not None and weight is not None:
+            gradient[where[side]] += torch.mv(matrix, factor).mul_(weight)
 
 
 def _softmax_weights_any_scores(
@@ -209,11 +278,20 @@ def _softmax_weights_any_scores(
     """The tile of G with one exponential for each direction: right for scores of any size."""
     parts = []
     for side, buffer in ((1, scratch), (0, tile)):  # the rows come last, in place of the scores
-        sums, cotangent = sides[side].log_sums, sides[side].cotangent
-        if sums is not None and cotangent is not None:
-            level, factor = (v[where[side]].to(tile.dtype).unsqueeze(1 - side) for v in (sums, cotangent))
-            torch.sub(tile, level, out=buffer).clamp_(min=NEGLIGIBLE).exp_().mul_(factor)
-            parts.append(buffer)
+        this, other = sides[side], sides[1 - side]
+        if this.log_sums is None or this.cotangent is None:
+            continue
+        vectors = this.levels(where[side]), this.cotangent[where[side]]
+        level, factor = (v.to(tile.dtype).unsqueeze(1 - side) for v in vectors)
+        if other.terms is None:
+            torch.sub(tile, level, out=buffer)
+        else:
+            torch.add(tile, other.terms.terms[where[1 - side]].unsqueeze(side), out=buffer).sub_(level)
+        buffer.clamp_(min=NEGLIGIBLE).exp_().mul_(factor)
+        if other.term_gradient is not None:
+            exclusion.clear(buffer, *where, 0.0)
+            other.term_gradient[where[1 - side]] += buffer.sum(side)
+        parts.append(buffer)
     weights = parts[0] if len(parts) == 1 else tile.add_(scratch)
     exclusion.clear(weights, *where, 0.0)  # last: an excluded entry may exceed every log-sum
     return weights
@@ -243,6 +321,7 @@ def inner_product(rows: Tensor, gradient: Tensor) -> Tensor:
 
 __all__ = [
     "Side",
+    "TermsOfBoth",
     "add_scaled_rows",
     "gather",
     "gather_within",

@@ -6,8 +6,9 @@ diagonal are computed; a reduction then sees ``tile.mirrored`` and counts the ti
 
 Precision. Tiles have the rows' dtype (float32 for float32 embeddings, float64 for float64). A reduction adds up at
 most some thousand numbers in that dtype, by pairwise summation or a matrix-vector product, and then goes on in
-float64. The rounding of a tile's entries is independent from entry to entry, so that a sum of 10^9 float32 terms is
-good to about 1e-8 of its value (tests/reductions/test_precision.py).
+float64. The rounding of a tile's entries is independent from entry to entry, so that it averages out: a
+sum of distances is good to 1e-8 of its value. What is left of a sum of exponentials is the rounding of its exponent's
+factor, 2^-24 of the exponent (tests/reductions/test_precision.py).
 
 Threads. A tile's operations are many and small: shared out over cores one by one they would spend their time waiting
 for each other. On a CPU each thread therefore walks tiles of its own, with accumulators of its own that are merged at
@@ -17,7 +18,7 @@ the end. Which thread takes a tile does not depend on timing: results repeat to 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,29 +26,13 @@ import torch
 from torch import Tensor
 
 from ..._typing import Progress
+from ..exclusion import SameGroup
 from ..threads import cpu_threads, side_by_side
+from ..tiling import tile_side
+from ..workspace import Workspace
 from .rows import GroupedRows, Span
 
-TILE_ROWS = 1024  # a float32 tile of 4 MB: large enough for full matrix-product speed, small enough for the cache
-
 _TILES_A_THREAD = 4  # fewer are not worth a thread
-
-
-@dataclass
-class Workspace:
-    """Buffers that are allocated once and lent to the reductions of each tile in turn."""
-
-    like: Tensor
-    _floats: dict[str, Tensor] = field(default_factory=dict)
-
-    def buffer(self, name: str, rows: int, cols: int, dtype: torch.dtype | None = None) -> Tensor:
-        """A contiguous (rows, cols) view of the buffer `name`; its content is whatever was there."""
-        dtype = dtype or self.like.dtype
-        flat = self._floats.get(name)
-        if flat is None or flat.numel() < rows * cols:
-            flat = torch.empty(rows * cols, dtype=dtype, device=self.like.device)
-            self._floats[name] = flat
-        return flat[: rows * cols].view(rows, cols)
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,7 @@ def sweep(
     reductions: Sequence[Reduction],
     *,
     progress: Progress | None = None,
-    tile_rows: int = TILE_ROWS,
+    tile_rows: int | None = None,
     threads: int | None = None,
 ) -> None:
     """Walk the Gram matrix of x with y, or of x with itself where y is None, once.
@@ -102,13 +87,13 @@ def sweep(
         y: the columns; None for the symmetric matrix of x with itself.
         reductions: each sees every tile once.
         progress: called after each tile with the share of the work done since the last call (sums to 1).
-        tile_rows: longest side of a tile.
+        tile_rows: longest side of a tile; by default as the device wants it.
         threads: that walk tiles side by side, each with torch on one thread; by default as many as torch uses on a CPU,
             one on other devices.
 
     Source: DESIGN section 4, reductions.
     """
-    work = _Work(x, y, tile_rows, progress)
+    work = _Work(x, y, tile_side(x.values.device) if tile_rows is None else tile_rows, progress)
     threads = cpu_threads(x.values.device) if threads is None else threads
     threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
     forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
@@ -127,6 +112,7 @@ class _Work:
         rows, cols = list(x.spans(tile_rows)), list(self._y.spans(tile_rows))
         self.places = [(a, b) for i, a in enumerate(rows) for b in (cols[i:] if self._symmetric else cols)]
         self._entries = sum(len(a) * len(b) for a, b in self.places)
+        self._same_group = SameGroup(x.groups, self._y.groups, ascending=True)
         self._progress, self._lock = progress, threading.Lock()
         self.stop = threading.Event()
 
@@ -146,7 +132,7 @@ class _Work:
                 return
             similarity = workspace.buffer("similarity", len(rows), len(cols))
             torch.mm(x.values[rows.slice], y.values[cols.slice].T, out=similarity)
-            own = _own_groups(x, rows, y, cols)
+            own = self._same_group.mask(rows.slice, cols.slice)
             mirrored = self._symmetric and cols.start != rows.start
             tile = Tile(similarity, rows, cols, own, mirrored, workspace)
             for reduction in reductions:
@@ -156,11 +142,4 @@ class _Work:
                     self._progress(len(rows) * len(cols) / self._entries)
 
 
-def _own_groups(x: GroupedRows, rows: Span, y: GroupedRows, cols: Span) -> Tensor | None:
-    a, b = x.groups[rows.slice], y.groups[cols.slice]
-    if a[0] > b[-1] or b[0] > a[-1]:  # groups ascend: most tiles hold no own entry at all
-        return None
-    return a[:, None] == b[None, :]
-
-
-__all__ = ["TILE_ROWS", "Reduction", "Tile", "Workspace", "sweep"]
+__all__ = ["Reduction", "Tile", "sweep"]

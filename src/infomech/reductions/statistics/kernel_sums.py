@@ -1,45 +1,52 @@
 """Sums of the kernel exp(s / tau) along the rows and columns of a Gram matrix, in the log domain, by block."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..log_sums import LogSums
+from ..shifts import common_shift, unshifted
+from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
-# One exponential serves rows and columns, the kernel and its square, if both stay normal numbers: with no shift while
-# 2 / tau is below the first bound, otherwise with a tile's largest entry at e^(second / 2) if the largest entry of each
-# row and column lies within the second bound of it (in s / tau). Squares that are lost are then below e^-47 of a row's
-# largest. Where that does not hold each row of each block is shifted by its own maximum.
-_UNSHIFTED_TO = {torch.float32: 50.0, torch.float64: 600.0}
-_COMMON_SHIFT_TO = {torch.float32: 40.0, torch.float64: 300.0}
 _EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
-_NOTHING = -2.0  # stands for an entry that is left out: below every cosine, yet finite
+_MANY_BLOCKS = 64  # in one tile: from there on a product with their indicator is cheaper than a sum for each
 
 
 class BlockedLogSums:
-    """For each row, the log of the sum of weighted kernels over each block of the columns. float64.
+    """For each row, the log of the sum of weighted kernels over each block of the columns, and of their squares.
 
-    ``log_sums[i, b] = log sum over j in block b, outside i's group, of w_j exp(s_ij / tau)``.
+    ``log_sums[i, b] = log sum over j in block b, outside i's group, of w_j exp(s_ij / tau)``, float64, -inf where there
+    is no such column; `log_squares` the same of (w_j exp(s_ij / tau))^2.
     """
 
-    def __init__(self, rows: int, blocks: int, device: torch.device) -> None:
-        self.log_sums = torch.full((rows, blocks), -torch.inf, dtype=torch.float64, device=device)
-        self.log_squares = torch.full((rows,), -torch.inf, dtype=torch.float64, device=device)
+    def __init__(self, rows: int, blocks: int, device: torch.device, *, shift: float | None = None) -> None:
+        self._sums = LogSums(rows, blocks, shift=shift, device=device, with_squares=True)
 
-    def add(self, span: Span, block: int, log_sum: Tensor, log_square: Tensor) -> None:
-        """Add logs of sums and of sums of squares over (a part of) one block, for the rows of a span."""
-        here = self.log_sums[span.slice, block]
-        self.log_sums[span.slice, block] = torch.logaddexp(here, log_sum)
-        self.log_squares[span.slice] = torch.logaddexp(self.log_squares[span.slice], log_square)
+    def add(self, span: Span, first: int, totals: Tensor, squares: Tensor, level: Tensor | float) -> None:
+        """Add sums times exp(level), and sums of squares times its square, over consecutive blocks from `first` on."""
+        self._sums.add((span.slice, slice(first, first + totals.shape[1])), totals, level, squares)
 
     def merge(self, other: "BlockedLogSums") -> None:
         """Add another table of the same shape."""
-        torch.logaddexp(self.log_sums, other.log_sums, out=self.log_sums)
-        torch.logaddexp(self.log_squares, other.log_squares, out=self.log_squares)
+        self._sums.merge(other._sums)
+
+    @property
+    def log_sums(self) -> Float[Tensor, "n b"]:
+        """Logs of the sums by row and block of columns."""
+        return self._sums.value()
+
+    @property
+    def log_squares(self) -> Float[Tensor, "n b"]:
+        """Logs of the sums of squares by row and block of columns."""
+        return self._sums.value_of_squares()
 
     def log_total(self) -> Float[Tensor, " n"]:
         """The log of the sum over all blocks."""
@@ -47,7 +54,7 @@ class BlockedLogSums:
 
     def log_without_blocks(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n b"]:
         """The same for some rows, each block left out in turn; by sums from both ends, so that nothing cancels."""
-        sums = self.log_sums[rows]
+        sums = self._sums.value(rows)
         top = sums.amax(1, keepdim=True)
         if float((top - sums.where(sums.isfinite(), top)).amax()) < _EXP_RANGE:  # 20 times as fast as in the log domain
             terms = (sums - top).exp_()
@@ -61,104 +68,264 @@ class BlockedLogSums:
 
     def effective_count(self) -> Float[Tensor, " n"]:
         """(sum w kappa)^2 / sum (w kappa)^2: how many columns a row's softmax really sees (E2)."""
-        return torch.exp(2 * self.log_total() - self.log_squares)
+        return torch.exp(2 * self.log_total() - self.log_squares.logsumexp(1))
+
+
+@dataclass(frozen=True)
+class TemperatureSums:
+    """The sums at one temperature."""
+
+    temperature: float
+    by_row: BlockedLogSums
+    by_column: BlockedLogSums  # of a symmetric sweep: the same table
+
+    def merge(self, other: "TemperatureSums") -> None:
+        """Add the sums of another part of the matrix."""
+        self.by_row.merge(other.by_row)
+        if self.by_column is not self.by_row:
+            self.by_column.merge(other.by_column)
+
+
+@dataclass(frozen=True)
+class RowTerms:
+    """Scores s_ij = slope x_i.y_j + b_i + c_j: what a critic, a bias or a correction adds to inner products.
+
+    Args:
+        slope: a factor above 0.
+        x: (n,) terms b of the rows, finite; None for 0.
+        y: (m,) terms c of the columns; of a symmetric sweep they are those of x.
+    """
+
+    slope: float = 1.0
+    x: Float[Tensor, " n"] | None = None
+    y: Float[Tensor, " m"] | None = None
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One temperature of a chain in which each is half the one before."""
+
+    scale: float  # what x.y plus the terms over the slope is multiplied by
+    sums: list[TemperatureSums]
 
 
 class KernelSums(Reduction):
-    """Kernel sums at one temperature over the columns outside each row's group, and over the rows for each column.
+    """Kernel sums over the columns outside each row's group, and over the rows for each column.
 
-    The square of the kernel, which is the kernel at tau / 2, is summed alongside for the effective count.
+    One or several temperatures; where they stand in the ratio 2 one exponential serves them all, by squares. The
+    square of the kernel is summed alongside for the effective count. A column counts by its weight as a negative.
 
     Args:
         x: the rows of the sweep.
         y: its columns, or None for a symmetric sweep; then ``by_column`` is ``by_row``.
-        temperature: tau > 0.
+        temperature: tau > 0, or several.
+        terms: what is added to the inner products, before the sum is divided by tau.
 
-    Source: D3, E1, E2.
+    Source: D3, E1, E2, E8.
     """
 
-    def __init__(self, x: GroupedRows, y: GroupedRows | None, *, temperature: float) -> None:
+    def __init__(
+        self,
+        x: GroupedRows,
+        y: GroupedRows | None,
+        *,
+        temperature: float | Sequence[float],
+        terms: RowTerms | None = None,
+    ) -> None:
         self._x, self._y = x, x if y is None else y
-        self._temperature, self._scale = temperature, 1 / temperature
-        device = x.values.device
-        self.by_row = BlockedLogSums(len(x), self._y.blocks, device)
-        self.by_column = self.by_row if y is None else BlockedLogSums(len(self._y), x.blocks, device)
         self._symmetric = y is None
-        self._unshifted = 2 * self._scale <= _UNSHIFTED_TO[x.values.dtype]
-        self._reach = _COMMON_SHIFT_TO[x.values.dtype]
+        self._terms = RowTerms() if terms is None else terms
+        temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
+        dtype = x.values.dtype
+        slope = self._terms.slope
+        parts = self._terms.x, self._terms.x if y is None else self._terms.y
+        self._added = tuple(None if part is None else (part / slope).to(dtype) for part in parts)
+        bound = x.largest_norm * self._y.largest_norm
+        bound += sum(float(part.abs().max()) for part in self._added if part is not None)
+        self._nothing = -2 * bound - 1  # stands for an entry that is left out: below every score, yet finite
+        self._unshifted = {tau: unshifted(bound * slope / tau, dtype) for tau in temperatures}
+        self.at = tuple(self._tables(tau) for tau in temperatures)
+        self._chains = self._levels()
+
+    def _tables(self, temperature: float) -> TemperatureSums:
+        device, shift = self._x.values.device, 0.0 if self._unshifted[temperature] else None
+        by_row = BlockedLogSums(len(self._x), self._y.blocks, device, shift=shift)
+        if self._symmetric:
+            return TemperatureSums(temperature, by_row, by_row)
+        by_column = BlockedLogSums(len(self._y), self._x.blocks, device, shift=shift)
+        return TemperatureSums(temperature, by_row, by_column)
+
+    def _levels(self) -> list[list[_Level]]:
+        scales = {str(k): self._terms.slope / sums.temperature for k, sums in enumerate(self.at)}
+        return [
+            [_Level(scales[names[0]], [self.at[int(name)] for name in names]) for names in chain]
+            for chain in geometric_chains(scales, ratio=2.0)
+        ]
+
+    @property
+    def by_row(self) -> BlockedLogSums:
+        """The sums along rows, at the first temperature."""
+        return self.at[0].by_row
+
+    @property
+    def by_column(self) -> BlockedLogSums:
+        """The sums along columns, at the first temperature."""
+        return self.at[0].by_column
 
     def fork(self) -> "KernelSums":  # noqa: D102
-        return KernelSums(self._x, None if self._symmetric else self._y, temperature=self._temperature)
+        temperatures = [sums.temperature for sums in self.at]
+        return KernelSums(self._x, None if self._symmetric else self._y, temperature=temperatures, terms=self._terms)
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
-        self.by_row.merge(other.by_row)
-        if not self._symmetric:
-            self.by_column.merge(other.by_column)
+        for mine, theirs in zip(self.at, other.at, strict=True):
+            mine.merge(theirs)
 
     def update(self, tile: Tile) -> None:  # noqa: D102
-        want_columns = tile.mirrored or not self._symmetric
-        if self._unshifted:
-            self._update_with_one_shift(tile, 0.0, want_columns)
-            return
-        source = tile.similarity
-        if tile.own is not None:
-            source = source.masked_fill(tile.own, _NOTHING)
-        tops = torch.stack([torch.stack(source.amax(dim).aminmax()) for dim in ((1, 0) if want_columns else (1,))])
-        lowest, highest = float(tops[:, 0].min()), float(tops[:, 1].max())
-        if (highest - lowest) * self._scale <= self._reach:
-            self._update_with_one_shift(tile, highest * self._scale - self._reach / 2, want_columns)
-            return
-        for block, cut in tile.cols.blocks:
-            self._add_shifted(self.by_row, tile.rows, block, source[:, cut], self._weights(self._y, tile.cols, cut))
-        if want_columns:
-            for block, cut in tile.rows.blocks:
-                part = source[cut].T
-                self._add_shifted(self.by_column, tile.cols, block, part, self._weights(self._x, tile.rows, cut))
+        sweep = _TileSweep(self, tile)
+        for chain in self._chains:
+            start = 0
+            while start < len(chain):
+                start += sweep.take(chain[start:])
 
-    def _update_with_one_shift(self, tile: Tile, shift: float, want_columns: bool) -> None:
-        kernel, square = tile.buffer("kernel"), tile.buffer("square")
-        torch.mul(tile.similarity, self._scale * _LOG2_E, out=kernel)
+    def scores(self, tile: Tile) -> Tensor:
+        """The tile's scores over the slope."""
+        b, c = self._added
+        if b is None and c is None:
+            return tile.similarity
+        scores = tile.buffer("scores").copy_(tile.similarity)
+        if b is not None:
+            scores.add_(b[tile.rows.slice, None])
+        return scores if c is None else scores.add_(c[None, tile.cols.slice])
+
+
+class _TileSweep:
+    """What one tile adds to the sums of all temperatures."""
+
+    def __init__(self, kernels: KernelSums, tile: Tile) -> None:
+        self._kernels, self._tile = kernels, tile
+        self._rows = (kernels._x, tile.rows), (kernels._y, tile.cols)
+        self._want_columns = tile.mirrored or not kernels._symmetric
+        self._scores = kernels.scores(tile)
+
+    def take(self, chain: Sequence[_Level]) -> int:
+        """Add the first levels of a chain, as many as one exponential serves; how many that were."""
+        free = self._unshifted(chain[0])
+        served, last = 0, 0.0
+        for level in chain:
+            shift = 0.0 if free else self._common_shift(level)
+            if shift is None or self._unshifted(level) != free:
+                break
+            served, last = served + 1, shift
+        if served:
+            self._add_powers(chain[:served], last)
+        else:
+            self._add_by_own_maxima(chain[0])
+        return max(served, 1)
+
+    def _unshifted(self, level: _Level) -> bool:
+        return self._kernels._unshifted[level.sums[0].temperature]
+
+    @cached_property
+    def _cleared(self) -> Tensor:
+        """The scores, with a number below all of them in place of what is left out."""
+        own = self._tile.own
+        return self._scores if own is None else self._scores.masked_fill(own, self._kernels._nothing)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """The smallest of the largest scores of the rows and columns, and the largest score."""
+        tops = [self._tops(side) for side in ((0, 1) if self._want_columns else (0,))]
+        ends = torch.stack([torch.stack(top.aminmax()) for top in tops if top.numel()] or [self._cleared.new_zeros(2)])
+        lowest, highest = float(ends[:, 0].min()), float(ends[:, 1].max())
+        if any(rows.counted is not None for rows, _ in self._rows):  # an entry that counts for nobody must not overflow
+            highest = max(highest, float(self._cleared.amax()))
+        return lowest, highest
+
+    def _tops(self, side: int) -> Tensor:
+        """The largest score of each row (side 0) or column (1), among what counts as its negative."""
+        others, span = self._rows[1 - side]
+        scores = self._cleared
+        if others.counted is not None:
+            scores = scores.index_select(1 - side, torch.nonzero(others.counted[span.slice]).flatten())
+        return scores.amax(1 - side) if scores.shape[1 - side] else scores.new_empty(0)
+
+    def _common_shift(self, level: _Level) -> float | None:
+        lowest, highest = self._ends
+        return common_shift(lowest * level.scale, highest * level.scale, self._scores.dtype)
+
+    def _add_powers(self, chain: Sequence[_Level], last_shift: float) -> None:
+        """One exponential for the first level, squares for the others; each shift is half the next one's."""
+        kernel, square = self._tile.buffer("kernel"), self._tile.buffer("square")
+        shift = last_shift / 2 ** (len(chain) - 1)
+        torch.mul(self._scores, chain[0].scale * _LOG2_E, out=kernel)
         if shift:
             kernel.sub_(shift * _LOG2_E)
         kernel.exp2_()
-        if tile.own is not None:
-            kernel.masked_fill_(tile.own, 0.0)
-        torch.mul(kernel, kernel, out=square)
-        for block, cut in tile.cols.blocks:
-            weights = self._weights(self._y, tile.cols, cut)
-            self._add_logs(self.by_row, tile.rows, block, (kernel[:, cut], square[:, cut]), shift, weights)
-        if want_columns:
-            for block, cut in tile.rows.blocks:
-                weights = self._weights(self._x, tile.rows, cut)
-                self._add_logs(self.by_column, tile.cols, block, (kernel[cut].T, square[cut].T), shift, weights)
+        if self._tile.own is not None:
+            kernel.masked_fill_(self._tile.own, 0.0)
+        for level in chain:
+            torch.mul(kernel, kernel, out=square)
+            for sums in level.sums:
+                self._add(sums.by_row, 0, kernel, square, shift)
+                if self._want_columns:
+                    self._add(sums.by_column, 1, kernel, square, shift)
+            kernel, square, shift = square, kernel, 2 * shift
 
-    @staticmethod
-    def _weights(rows: GroupedRows, span: Span, cut: slice) -> Tensor | None:
-        return None if rows.uniform else rows.tile_weights[span.start + cut.start : span.start + cut.stop]
+    def _add(self, table: BlockedLogSums, side: int, kernel: Tensor, square: Tensor, shift: float) -> None:
+        """Sums along the rows (side 0) or columns (1), by block of the other side."""
+        (_, here), (others, there) = self._rows[side], self._rows[1 - side]
+        weights = others.negative_weights
+        weights = None if weights is None else weights[there.slice]
+        totals = _sums_by_block(kernel, there, weights, dim=1 - side)
+        squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
+        table.add(here, there.blocks[0][0], totals, squares, shift)
 
-    def _add_shifted(
-        self, table: BlockedLogSums, span: Span, block: int, similarity: Tensor, weights: Tensor | None
-    ) -> None:
-        top = similarity.amax(1)
-        kernel = torch.sub(similarity, top[:, None]).mul_(self._scale * _LOG2_E).exp2_()
-        kernel.masked_fill_(similarity == _NOTHING, 0.0)
-        self._add_logs(table, span, block, (kernel, kernel.square()), top.double() * self._scale, weights)
+    def _add_by_own_maxima(self, level: _Level) -> None:
+        """Each row of each block shifted by its own maximum."""
+        for sums in level.sums:
+            self._add_shifted(sums.by_row, 0, level.scale)
+            if self._want_columns:
+                self._add_shifted(sums.by_column, 1, level.scale)
 
-    @staticmethod
-    def _add_logs(
-        table: BlockedLogSums,
-        span: Span,
-        block: int,
-        kernels: tuple[Tensor, Tensor],
-        shift: Tensor | float,
-        weights: Tensor | None,
-    ) -> None:
-        kernel, square = kernels
+    def _add_shifted(self, table: BlockedLogSums, side: int, scale: float) -> None:
+        (_, here), (others, there) = self._rows[side], self._rows[1 - side]
+        scores = self._cleared if side == 0 else self._cleared.T
+        for block, cut in there.blocks:
+            part = scores[:, cut]
+            weights = others.negative_weights
+            if weights is not None:
+                weights = weights[there.slice][cut]
+            if others.counted is not None and weights is not None:
+                kept = torch.nonzero(weights).flatten()
+                part, weights = part[:, kept], weights[kept]
+            if not part.shape[1]:
+                continue
+            top = part.amax(1, keepdim=True)
+            kernel = torch.sub(part, top).mul_(scale * _LOG2_E).exp2_()
+            kernel.masked_fill_(part == self._kernels._nothing, 0.0)
+            square = kernel.square()
+            if weights is None:
+                totals, squares = kernel.sum(1, keepdim=True), square.sum(1, keepdim=True)
+            else:
+                totals, squares = kernel @ weights[:, None], square @ weights.square()[:, None]
+            table.add(here, block, totals, squares, top.double() * scale)
+
+
+def _sums_by_block(values: Tensor, span: Span, weights: Tensor | None, *, dim: int) -> Float[Tensor, "a k"]:
+    """Weighted sums of a tile over each block of its columns (dim 1) or rows (dim 0), in the tile's dtype."""
+    if len(span.blocks) > _MANY_BLOCKS:
+        indicator = values.new_zeros(len(span), len(span.blocks))
+        for k, (_, cut) in enumerate(span.blocks):
+            indicator[cut, k] = 1.0 if weights is None else weights[cut]
+        return (values if dim == 1 else values.T) @ indicator
+    parts = []
+    for _, cut in span.blocks:
+        part = values[:, cut] if dim == 1 else values[cut]
         if weights is None:
-            total, squares = kernel.sum(1), square.sum(1)
+            parts.append(part.sum(dim))
         else:
-            total, squares = torch.mv(kernel, weights), torch.mv(square, weights.square())
-        table.add(span, block, total.double().log_().add_(shift), squares.double().log_().add_(2 * shift))
+            parts.append(torch.mv(part if dim == 1 else part.T, weights[cut]))
+    return torch.stack(parts, 1)
 
 
-__all__ = ["BlockedLogSums", "KernelSums"]
+__all__ = ["BlockedLogSums", "KernelSums", "RowTerms", "TemperatureSums"]

@@ -1,6 +1,7 @@
 """Sums of functions of the distance over all pairs of rows of different groups, by pair of blocks."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,33 +9,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
 _CHUNK = 1024  # rows that are lifted to float64 at a time
 
 
-@dataclass(frozen=True)
-class Distance:
-    """The function |x - y| of a pair."""
+class PairFunction(ABC):
+    """A function of the distance of two unit rows."""
 
+    exponent: float | None = None  # gamma of exp(-gamma |x - y|^2), so that powers can share an exponential
+
+    @abstractmethod
     def of_squared(self, squared: Tensor) -> Tensor:
         """The function, from squared distances of any shape."""
-        return squared.clamp_min(0).sqrt()
+
+    @abstractmethod
+    def of_half(self, half: Tensor, out: Tensor) -> Tensor:
+        """The function, from half the squared distances, written to a buffer."""
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Distance(PairFunction):
+    """The function |x - y| of a pair."""
+
+    def of_squared(self, squared: Tensor) -> Tensor:  # noqa: D102
+        return squared.clamp_min(0).sqrt()
+
+    def of_half(self, half: Tensor, out: Tensor) -> Tensor:  # noqa: D102
+        return torch.mul(half, 2.0, out=out).sqrt_()
+
+
+@dataclass(frozen=True)
+class Gaussian(PairFunction):
     """The function exp(-gamma |x - y|^2) of a pair; bandwidth sigma = (2 gamma)^(-1/2)."""
 
     gamma: float
 
-    def of_squared(self, squared: Tensor) -> Tensor:
-        """The function, from squared distances of any shape."""
+    @property
+    def exponent(self) -> float:  # type: ignore[override]  # noqa: D102
+        return self.gamma
+
+    def of_squared(self, squared: Tensor) -> Tensor:  # noqa: D102
         return torch.exp(-self.gamma * squared)
 
-
-PairFunction = Distance | Gaussian
+    def of_half(self, half: Tensor, out: Tensor) -> Tensor:  # noqa: D102
+        return torch.mul(half, -2 * self.gamma * math.log2(math.e), out=out).exp2_()  # four times as fast as exp
 
 
 class PairSums(Reduction):
@@ -58,9 +79,9 @@ class PairSums(Reduction):
         self.sums: dict[str, Float[Tensor, "b c"]] = {
             name: torch.zeros(shape, dtype=torch.float64, device=x.values.device) for name in functions
         }
-        self._distances = [name for name, f in functions.items() if isinstance(f, Distance)]
-        gammas = {name: f.gamma for name, f in functions.items() if isinstance(f, Gaussian)}
-        self._chains = _fourfold_chains(gammas)
+        exponents = {name: f.exponent for name, f in functions.items() if f.exponent is not None}
+        others = [[[name]] for name, f in functions.items() if f.exponent is None]
+        self._chains = others + geometric_chains(exponents, ratio=4.0)
 
     def fork(self) -> "PairSums":  # noqa: D102
         return PairSums(self._x, None if self._symmetric else self._y, functions=self.functions)
@@ -79,14 +100,10 @@ class PairSums(Reduction):
         """Each function of |x - y|^2 = 2 - 2 x.y in turn, in one buffer."""
         half, values = tile.buffer("kernel"), tile.buffer("pair")
         torch.sub(half.new_ones(()), tile.similarity, out=half).clamp_min_(0.0)
-        if self._distances:
-            yield self._distances, torch.mul(half, 2.0, out=values).sqrt_()
-        for gamma, chain in self._chains:
-            torch.mul(half, -2 * gamma * math.log2(math.e), out=values).exp2_()  # four times as fast as exp
-            for k, names in enumerate(chain):
-                if k:
-                    values.square_().square_()
-                yield names, values
+        for first, *powers in self._chains:
+            yield first, self.functions[first[0]].of_half(half, values)
+            for names in powers:
+                yield names, values.square_().square_()
 
     def _accumulate(self, tile: Tile, names: list[str], values: Tensor) -> None:
         totals = block_totals(values, (tile.rows, tile.cols), self._x, self._y)
@@ -112,23 +129,6 @@ def block_totals(
     first, last = rows.blocks[0][0], rows.blocks[-1][0]
     totals = by_row.new_zeros(last - first + 1, len(parts))
     return totals.index_add_(0, x.block_of[rows.slice] - first, by_row)
-
-
-def _fourfold_chains(gammas: Mapping[str, float]) -> list[tuple[float, list[list[str]]]]:
-    """Split the gammas into chains g, 4 g, 16 g, ...: (g, [names at g, names at 4 g, ...])."""
-    chains: list[tuple[float, list[list[str]]]] = []
-    for name, gamma in sorted(gammas.items(), key=lambda item: item[1]):
-        for start, steps in chains:
-            last = start * 4.0 ** (len(steps) - 1)
-            if abs(gamma - last) <= 1e-12 * gamma:
-                steps[-1].append(name)
-                break
-            if abs(gamma - 4 * last) <= 1e-12 * gamma:
-                steps.append([name])
-                break
-        else:
-            chains.append((gamma, [[name]]))
-    return chains
 
 
 class ShiftedDistances(Reduction):

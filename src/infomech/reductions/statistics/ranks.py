@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..exclusion import Entries
 from .gram import Reduction, Tile
 
 TIE = 1e-9  # similarities of unit rows that differ by less, in float64, are tied
@@ -46,6 +47,7 @@ class RankCounts(Reduction):
 
     def __init__(self, rows: Queries, columns: Queries, *, exact: ExactSimilarity | None, doubt: float) -> None:
         self._rows, self._columns = rows, columns
+        self._row_positives, self._column_positives = Entries(rows.positives), Entries(columns.positives)
         self._exact, self._doubt = exact, doubt
         self.rows_above = torch.zeros_like(rows.best)
         self.rows_tied = torch.zeros_like(rows.best)
@@ -62,12 +64,12 @@ class RankCounts(Reduction):
         self.columns_tied += other.columns_tied
 
     def update(self, tile: Tile) -> None:  # noqa: D102
-        hidden = _entries(self._rows.positives, tile.rows.start, tile.rows.stop, tile.cols.start, tile.cols.stop)
+        hidden, _ = self._row_positives.within(tile.rows.slice, tile.cols.slice)
         best = self._rows.best[tile.rows.slice]
         above, tied = self._count(tile, hidden, best[:, None], dim=1)
         self.rows_above[tile.rows.slice] += above
         self.rows_tied[tile.rows.slice] += tied
-        hidden = _entries(self._columns.positives, tile.cols.start, tile.cols.stop, tile.rows.start, tile.rows.stop)
+        hidden, _ = self._column_positives.within(tile.cols.slice, tile.rows.slice)
         best = self._columns.best[tile.cols.slice]
         above, tied = self._count(tile, hidden.flip(1), best[None, :], dim=0)
         self.columns_above[tile.cols.slice] += above
@@ -101,16 +103,6 @@ class RankCounts(Reduction):
             above.index_add_(0, query, (margin > TIE).double())
             tied.index_add_(0, query, (margin.abs() <= TIE).double())
         return above, tied
-
-
-def _entries(pairs: Tensor, start: int, stop: int, low: int, high: int) -> Tensor:
-    """Pairs (query, candidate) with start <= query < stop and low <= candidate < high, counted from there."""
-    queries = pairs[:, 0].contiguous()
-    ends = torch.tensor([start, stop], device=pairs.device)
-    first, last = torch.searchsorted(queries, ends).tolist()
-    here = pairs[first:last]
-    here = here[(here[:, 1] >= low) & (here[:, 1] < high)]
-    return here - torch.tensor([start, low], device=pairs.device)
 
 
 def expected_hits(

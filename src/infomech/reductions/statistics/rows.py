@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -35,12 +35,15 @@ class GroupedRows:
         weights: (n,) float64, how often a row counts (the number of pairs that name it).
         groups: (n,) group of each row, ascending.
         edges: block b holds the rows edges[b] to edges[b + 1], at least one; groups are never cut.
+        negatives: (n,) float64, how often a row counts as somebody's negative in kernel sums, 0 to leave it out there;
+            None for `weights`.
     """
 
     values: Float[Tensor, "n d"]
     weights: Float[Tensor, " n"]
     groups: Int[Tensor, " n"]
     edges: tuple[int, ...]
+    negatives: Float[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -59,6 +62,26 @@ class GroupedRows:
     def tile_weights(self) -> Float[Tensor, " n"]:
         """The weights in the dtype of the tiles (whole numbers: exact in float32)."""
         return self.weights.to(self.values.dtype)
+
+    @cached_property
+    def negative_weights(self) -> Float[Tensor, " n"] | None:
+        """Weights of the rows as negatives in the dtype of the tiles; None where every one is 1."""
+        if self.negatives is None:
+            return None if self.uniform else self.tile_weights
+        return None if bool((self.negatives == 1).all()) else self.negatives.to(self.values.dtype)
+
+    @cached_property
+    def counted(self) -> Bool[Tensor, " n"] | None:
+        """Which rows count as negatives at all; None where every one does."""
+        weights = self.negative_weights
+        if weights is None:
+            return None
+        return None if bool((weights > 0).all()) else weights > 0
+
+    @cached_property
+    def largest_norm(self) -> float:
+        """The largest length of a row."""
+        return float(torch.linalg.vector_norm(self.values, dim=1).max())
 
     @cached_property
     def block_of(self) -> Int[Tensor, " n"]:

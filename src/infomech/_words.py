@@ -1,12 +1,29 @@
-"""Names, units, one-line meanings and number formats: what the tables, the figures and the page all say alike."""
+"""Names, one-line meanings and number formats: what findings, tables, figures and pages all say alike."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from ..diagnosis import Estimate
+from typing import Protocol, runtime_checkable
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "n/a"
+WITHHELD = "withheld"
+
+
+@runtime_checkable
+class Uncertain(Protocol):
+    """A number with its standard error and its 95% interval: an `infomech.Estimate`, which is defined above this."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def stderr(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def withheld(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,61 +150,29 @@ BUDGET = {
     "infonce_sym": Measure("InfoNCE, symmetric", "The loss: mean of both directions, all other groups as negatives."),
     "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x}."),
     "infonce_yx": Measure("InfoNCE, {y} → {x}", "The loss of finding the {x} of a given {y}."),
+    "energy_sym": Measure("Energy", "Alignment − mean dispersion − divergence: the large-batch limit, less log N V."),
     "alignment": Measure(
         "Alignment", "Minus the mean similarity of true pairs over τ; lower means that partners agree more."
     ),
-    "dispersion_x": Measure("Dispersion of {x}", "Entropy of the smoothed density; larger is more evenly spread."),
-    "dispersion_y": Measure("Dispersion of {y}", "Entropy of the smoothed density; larger is more evenly spread."),
     "dispersion_x_relative": Measure("Dispersion of {x}, relative", "The same against the uniform law: 0 is uniform."),
     "dispersion_y_relative": Measure("Dispersion of {y}, relative", "The same against the uniform law: 0 is uniform."),
+    "dispersion_x": Measure("Dispersion of {x}", "Entropy of the smoothed density; larger is more evenly spread."),
+    "dispersion_y": Measure("Dispersion of {y}", "Entropy of the smoothed density; larger is more evenly spread."),
+    "divergence_sym": Measure("Divergence, symmetric", "Mean of both: the gap as the loss sees it."),
     "divergence_xy": Measure("Divergence {x} from {y}", "Mean of log density of {x} over that of {y}, at the {x}."),
     "divergence_yx": Measure("Divergence {y} from {x}", "Mean of log density of {y} over that of {x}, at the {y}."),
-    "divergence_sym": Measure("Divergence, symmetric", "Mean of both: the gap as the loss sees it."),
-    "energy_sym": Measure("Energy", "Alignment − mean dispersion − divergence: the large-batch limit, less log N V."),
     "log_negatives": Measure("log N", "Logarithm of the number of negatives per anchor."),
     "log_partition": Measure("log N V", "Logarithm of the number of negatives times the kernel's volume."),
     "remainder": Measure("Remainder", "InfoNCE − energy − log N V: what the large-batch limit leaves out."),
-    "effective_negatives": Measure("Effective negatives", "How many negatives the softmax really sees; median anchor."),
+    "effective_negatives": Measure(
+        "Effective negatives, median", "How many negatives the softmax really sees; median anchor."
+    ),
 }
-
-GLOSSARY = (
-    ("nat", "Unit of all log quantities here: natural logarithms. 1 nat is 1.44 bits."),
-    (
-        "± and 95% interval",
-        "The standard error, and a range that would cover the true value in 95 of 100 repetitions. Both come from "
-        "groups (an item with all of its partners), because rows of one group are not independent.",
-    ),
-    ("Temperature τ", "Similarities are divided by it before the softmax; a small τ looks at the nearest rows only."),
-    ("InfoNCE", "The contrastive loss: how hard it is to find the partner among the negatives. Guessing costs log N."),
-    ("Alignment", "The part of the loss that true pairs make: minus their mean similarity over τ."),
-    (
-        "Dispersion",
-        "The entropy of a modality's density, smoothed at the scale of τ. Here against the uniform law on the sphere, "
-        "so 0 is perfectly even, and more negative is more concentrated.",
-    ),
-    (
-        "Divergence",
-        "How differently the two modalities fill the space. It enters the symmetric loss with a minus sign: "
-        "a larger gap lowers the loss, which is why training leaves one.",
-    ),
-    ("log kernel mean", "Logarithm of exp(similarity/τ) averaged over the uniform sphere: a constant of τ and d."),
-    (
-        "Remainder",
-        "The loss minus the energy minus log N V: the positive pair in its own denominator, and the finite number of "
-        "negatives.",
-    ),
-    (
-        "Effective negatives",
-        "(Σκ)²/Σκ² over an anchor's negatives, κ = exp(similarity/τ): N if all weigh the same, 1 if one outweighs all.",
-    ),
-    ("Recall at k", "Share of the queries with a true partner among the k most similar rows of the other modality."),
-    ("Shuffled control", "The same with partners exchanged at random: what a model that knows nothing would score."),
-)
 
 _FALLBACK = "A measure without a description here; see the documentation of its name."
 
 
-def measure(table: dict[str, Measure], name: str, name_x: str = "x", name_y: str = "y") -> Measure:
+def measure(table: Mapping[str, Measure], name: str, name_x: str = "x", name_y: str = "y") -> Measure:
     """The measure of that name, with the modalities' names put in; unknown names speak for themselves.
 
     >>> measure(GAP, "centroid_norm_x", "image", "text").label
@@ -196,15 +181,20 @@ def measure(table: dict[str, Measure], name: str, name_x: str = "x", name_y: str
     'Brand new'
     """
     known = table.get(name) or Measure(name.replace("_", " ").capitalize(), _FALLBACK)
-
-    def put_in(text: str) -> str:
-        # in two steps, so that a name that holds "{y}" stays as it is
-        return name_x.join(part.replace("{y}", name_y) for part in text.split("{x}"))
-
-    return Measure(put_in(known.label), put_in(known.meaning), known.ends, known.still)
+    label, meaning = (put_in(text, name_x, name_y) for text in (known.label, known.meaning))
+    return Measure(label, meaning, known.ends, known.still)
 
 
-def decimals(estimate: Estimate) -> int:
+def put_in(text: str, name_x: str, name_y: str) -> str:
+    """The text with names for ``{x}`` and ``{y}``; in two steps, so that a name that holds ``{y}`` stays as it is.
+
+    >>> put_in("{x} from {y}", "{y}", "text")
+    '{y} from text'
+    """
+    return name_x.join(part.replace("{y}", name_y) for part in text.split("{x}"))
+
+
+def decimals(estimate: Uncertain) -> int:
     """Decimals that the error allows: two significant digits of it, at most six."""
     error = estimate.stderr
     if not (math.isfinite(error) and error > 0):
@@ -235,26 +225,31 @@ def number(value: float, places: int = 3) -> str:
     return text
 
 
-def value_text(estimate: Estimate) -> str:
+def value_text(estimate: Uncertain) -> str:
     """The value with the decimals that its error allows."""
     return number(estimate.value, decimals(estimate))
 
 
-def error_text(estimate: Estimate) -> str:
-    """The standard error; nothing where it is 0: the number is exact, or a share of none or all."""
-    if estimate.stderr == 0:
+def error_text(estimate: Uncertain) -> str:
+    """The standard error; nothing where it is withheld, or 0: the number is exact, or a share of none or all."""
+    if estimate.stderr == 0 or estimate.withheld:
         return ""
     return number(estimate.stderr, decimals(estimate))
 
 
-def interval_text(estimate: Estimate, *, exact: str | None = "exact") -> str:
-    """The 95% interval; the word for exact where there is no sampling error, unless that is None.
+def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
+    """The 95% interval; or that it is withheld; the word for exact where there is no sampling error, unless it is None.
 
+    >>> from infomech import Estimate
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), interval_text(Estimate.exact(2.0))
     ('0.1193 to 0.1276', 'exact')
     >>> interval_text(Estimate.exact(1.0), exact=None)  # a median rank, which a sample may happen to leave no doubt of
     '1 to 1'
+    >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    'withheld'
     """
+    if estimate.withheld:
+        return WITHHELD
     if exact is not None and estimate.stderr == 0 and estimate.low == estimate.high:
         return exact
     places = decimals(estimate)
@@ -262,56 +257,98 @@ def interval_text(estimate: Estimate, *, exact: str | None = "exact") -> str:
     return MISSING if low == high == MISSING else f"{low} to {high}"
 
 
-def with_error(estimate: Estimate) -> str:
+def with_error(estimate: Uncertain) -> str:
     """Value and standard error.
 
+    >>> from infomech import Estimate
     >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
     ('−0.1235 ± 0.0021', '2')
+    >>> with_error(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    '0.1235 (interval withheld)'
     """
+    if estimate.withheld:
+        return f"{value_text(estimate)} (interval {WITHHELD})"
     error = error_text(estimate)
     return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")
 
 
-def track(measure: Measure, estimates: list[Estimate]) -> tuple[float, float]:
-    """Ends of the axis on which estimates of one measure are drawn: its own where it has them.
+def with_interval(estimate: Uncertain) -> str:
+    """Value and 95% interval, for a sentence.
 
-    >>> track(GAP["centroid_cosine"], [Estimate(0.2, 0.1, 0.0, 0.4)])
-    (-1.0, 1.0)
+    >>> from infomech import Estimate
+    >>> with_interval(Estimate(-0.12345, 0.0021, -0.1276, -0.1193))
+    '−0.1235 (95% interval −0.1276 to −0.1193)'
+    >>> with_interval(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    '0.1235 (95% interval withheld: 3 groups)'
     """
-    numbers = [v for e in estimates for v in (e.value, e.low, e.high) if math.isfinite(v)]
-    low, high = measure.ends
-    points = [*numbers, *(p for p in (measure.still,) if p is not None)] or [0.0, 1.0]
-    bottom = min(0.0, *points) if low is None else min(low, *points)
-    top = _round_up(max(points)) if high is None else max(high, *points)
-    if not top > bottom:
-        top = bottom + 1.0
-    return float(bottom), float(top)
+    if estimate.withheld:
+        return f"{value_text(estimate)} (95% interval {WITHHELD}: {estimate.withheld})"
+    interval = interval_text(estimate, exact=None)
+    return value_text(estimate) + ("" if interval == MISSING else f" (95% interval {interval})")
 
 
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 0.0
-    unit = 10.0 ** math.floor(math.log10(value))
-    for factor in (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0):
-        if value <= 0.97 * factor * unit:
-            return factor * unit
-    return 15 * unit
+def signed_text(estimate: Uncertain) -> str:
+    """The value with its sign spelled out.
+
+    >>> from infomech import Estimate
+    >>> signed_text(Estimate(0.25, 0.01, 0.23, 0.27)), signed_text(Estimate(-0.25, 0.01, -0.27, -0.23))
+    ('+0.250', '−0.250')
+    """
+    text = value_text(estimate)
+    return text if text.startswith(MINUS) or text == MISSING else f"+{text}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number to some significant digits.
+
+    >>> significant(0.00123456), significant(34.5678), significant(123456.0)
+    ('0.00123', '34.6', '123,456')
+    """
+    if value == 0 or not math.isfinite(value):
+        return number(value, 0)
+    return number(value, min(6, max(0, digits - 1 - math.floor(math.log10(abs(value))))))
+
+
+def brief(value: float) -> str:
+    """A round number at the end of an axis: two significant digits and no zeros behind them.
+
+    >>> brief(2.0), brief(-0.25), brief(0.0005), brief(30000.0)
+    ('2', '−0.25', '0.0005', '30,000')
+    """
+    text = significant(value, 2)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def cut(name: str, most: int = 26) -> str:
+    r"""A name in one line of at most that many letters.
+
+    >>> cut("one name\nthat is long", 12)
+    'one name th…'
+    """
+    name = " ".join(name.split())
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 __all__ = [
     "BUDGET",
     "GAP",
     "GEOMETRY",
-    "GLOSSARY",
     "MINUS",
     "MISSING",
+    "WITHHELD",
     "Measure",
+    "Uncertain",
+    "brief",
+    "cut",
     "decimals",
     "error_text",
     "interval_text",
     "measure",
     "number",
-    "track",
+    "put_in",
+    "signed_text",
+    "significant",
     "value_text",
     "with_error",
+    "with_interval",
 ]

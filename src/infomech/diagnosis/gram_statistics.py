@@ -1,4 +1,4 @@
-"""The three Gram sweeps of a diagnosis, each walked once for all that is asked for."""
+"""The statistics of the three Gram matrices of a diagnosis, each matrix walked once for all that is asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,7 +104,11 @@ def run_sweeps(
     gap_sweeps: GapSweeps | None
     rank_sweeps: RankSweeps | None
     if temperature is not None:
-        kernels = KernelSweeps(*(KernelSums(a, b, temperature=temperature) for a, b in ((x, None), (y, None), (x, y))))
+        kernels = KernelSweeps(
+            xx=KernelSums(x, None, temperature=temperature, terms=sample.row_terms(0, 0)),
+            yy=KernelSums(y, None, temperature=temperature, terms=sample.row_terms(1, 1)),
+            xy=KernelSums(x, y, temperature=temperature, terms=sample.row_terms(0, 1)),
+        )
         within_x.append(kernels.xx)
         within_y.append(kernels.yy)
         across.append(kernels.xy)

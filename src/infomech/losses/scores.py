@@ -1,0 +1,96 @@
+"""The scores of a loss: a critic over a temperature, with log-weights of the negatives, in the form that tiles take."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import InputError
+from .._typing import Scalar
+from ..geometry import Cosine, Critic
+
+XTerms = Float[Tensor, " n"]
+YTerms = Float[Tensor, " m"]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """The scores s(x, y) / tau = scale x.y + b(x) + b(y) of two sets of rows, and their rows' log-weights.
+
+    All of them are float64, and differentiable where what they were made of is.
+    """
+
+    scale: Scalar
+    own_x: XTerms | None  # b(x): the critic's term of each row, over tau; None where it is 0
+    own_y: YTerms | None
+    log_weights_x: XTerms | None
+    log_weights_y: YTerms | None
+
+    @property
+    def negative_x(self) -> XTerms | None:
+        """What is added to scale x.y where x_i is a negative."""
+        return added(self.own_x, self.log_weights_x)
+
+    @property
+    def negative_y(self) -> YTerms | None:
+        """The same for y_j."""
+        return added(self.own_y, self.log_weights_y)
+
+    def positives(self, *, weigh: bool) -> tuple[YTerms | None, XTerms | None]:
+        """What is added to scale x.y of a positive, by y's row for x to y, by x's row for y to x."""
+        if weigh:
+            return self.negative_y, self.negative_x
+        return self.own_y, self.own_x
+
+    @property
+    def may_remove(self) -> bool:
+        """Whether log-weights may leave an anchor without negatives."""
+        return self.log_weights_x is not None or self.log_weights_y is not None
+
+
+def pair_scores(
+    x: Tensor,
+    y: Tensor,
+    *,
+    critic: Critic | None,
+    inverse_temperature: Scalar,
+    log_weights: tuple[Tensor | None, Tensor | None] = (None, None),
+    names: tuple[str, str] = ("log_weights_x", "log_weights_y"),
+    finite: bool = False,
+) -> PairScores:
+    """Check the log-weights and bring everything into the form of `PairScores`; `finite` refuses -inf."""
+    checked = [
+        _checked_log_weights(values, rows, name, finite=finite)
+        for values, rows, name in zip(log_weights, (x, y), names, strict=True)
+    ]
+    critic = Cosine() if critic is None else critic
+    terms = [critic.affine(rows).terms for rows in (x, y)]
+    own = [None if t is None else t * inverse_temperature for t in terms]
+    return PairScores(critic.slope * inverse_temperature, *own, *checked)
+
+
+def added(*parts: Tensor | None) -> Tensor | None:
+    """The sum of the parts that are there; None if none is."""
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> XTerms | None:
+    if values is None:
+        return None
+    if tuple(values.shape) != (len(rows),) or not values.is_floating_point():
+        raise InputError(
+            f"{name} is {values.dtype} of shape {tuple(values.shape)}; expected one floating-point number a row: "
+            f"({len(rows)},)"
+        )
+    values = values.to(device=rows.device, dtype=torch.float64)
+    if bool((values.isnan() | (values == math.inf)).any()):
+        raise InputError(f"{name} has NaN or +inf; expected finite numbers, or -inf to remove a row as a negative")
+    if finite and bool((values == -math.inf).any()):
+        raise InputError(f"{name} has -inf, and weigh_positive would give a positive no weight; drop one of the two")
+    return values
+
+
+__all__ = ["PairScores", "added", "pair_scores"]

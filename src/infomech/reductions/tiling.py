@@ -1,0 +1,47 @@
+"""How a score matrix is cut into tiles, by device, and in which precision a tile is computed."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def tile_shape(device: torch.device) -> tuple[int, int]:
+    """Rows and columns of a differentiable tile: small enough for a CPU's cache, large enough for an accelerator."""
+    return (512, 1024) if device.type == "cpu" else (2048, 4096)
+
+
+def tile_side(device: torch.device) -> int:
+    """Longest side of a tile of statistics: a float32 tile of 4 MB on a CPU, as wide as a loss's elsewhere."""
+    return 1024 if device.type == "cpu" else 4096
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Cut range(count) into the fewest runs of at most `size`, of nearly equal length, longer ones first.
+
+    >>> list(blocks(10, 4))
+    [slice(0, 4, None), slice(4, 7, None), slice(7, 10, None)]
+    """
+    parts = -(-count // size)
+    base, extra = divmod(count, parts) if parts else (0, 0)
+    start = 0
+    for k in range(parts):
+        stop = start + base + (k < extra)
+        yield slice(start, stop)
+        start = stop
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any input is; float32 otherwise: half-precision rows get float32 logits, sums and accumulators."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def diagonal_of(tile: Tensor, rows: slice, cols: slice) -> tuple[int, int, Tensor]:
+    """The entries (i, i) of the whole matrix that lie in a tile: first i, last i + 1, and a view of them."""
+    low, high = max(rows.start, cols.start), min(rows.stop, cols.stop)
+    high = max(low, high)
+    part = tile[max(low - rows.start, 0) : high - rows.start, max(low - cols.start, 0) : high - cols.start]
+    return low, high, part.diagonal()
+
+
+__all__ = ["blocks", "compute_dtype", "diagonal_of", "tile_shape", "tile_side"]

@@ -1,0 +1,14 @@
+"""The sections of a report, in the order of the page. One file each: its words, rows, chart, figure and comparison."""
+
+from ..section import Section
+from .budget import BUDGET
+from .curves import CURVES
+from .gap import GAP
+from .geometry import GEOMETRY
+from .retrieval import RETRIEVAL
+from .similarity import SIMILARITY
+from .spread import SPREAD
+
+SECTIONS: tuple[Section, ...] = (BUDGET, GAP, SIMILARITY, SPREAD, CURVES, RETRIEVAL, GEOMETRY)
+
+__all__ = ["SECTIONS"]

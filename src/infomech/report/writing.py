@@ -1,0 +1,256 @@
+"""Markdown for reading and pasting, LaTeX for papers: the same findings and tables as the page."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import _markdown as markdown
+from .._words import MINUS, error_text, interval_text, significant, value_text, with_error
+from ..diagnosis import Diagnosis, Estimate
+from .section import Picture, Table, names_of
+from .sections import SECTIONS
+
+MARKS = {"serious": "●", "warning": "▲", "note": "◆", "good": "✓"}  # the most serious first
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~^$])")
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "→": r"$\rightarrow$",
+    "↔": r"$\leftrightarrow$",
+    MINUS: r"$-$",
+    "−": r"$-$",
+    "²": r"$^2$",
+    "τ": r"$\tau$",
+    "√": r"$\sqrt{}$",
+    "·": r"$\cdot$",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\u00a0": "~",
+}
+
+
+def md(text: str) -> str:
+    r"""Text that Markdown shows as it is: no markup, no HTML, no table cell of its own.
+
+    >>> md("a|b <i>*c*")
+    'a\\|b &lt;i&gt;\\*c\\*'
+    """
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def tex(text: str) -> str:
+    r"""Text that LaTeX typesets as it is.
+
+    >>> tex("50% of a_b & c")
+    '50\\% of a\\_b \\& c'
+    """
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split("\n")))
+
+
+def tex_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
+    """A floating booktabs table; an empty row is a rule."""
+    lines = [r"\begin{table}", r"  \centering", f"  \\caption{{{caption}}}", f"  \\label{{{label}}}"]
+    lines += [f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"    \toprule"]
+    lines += ["    " + " & ".join(header) + r" \\", r"    \midrule"]
+    lines += ["    " + " & ".join(row) + r" \\" if row else r"    \midrule" for row in rows]
+    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+    return "\n".join(lines)
+
+
+def tex_value(estimate: Estimate | None) -> str:
+    """Value and standard error in mathematics."""
+    if estimate is None:
+        return "--"
+    error = error_text(estimate)
+    return _math(value_text(estimate) + (f" \\pm {error}" if error else ""))
+
+
+def tex_interval(estimate: Estimate | None) -> str:
+    """The 95% interval in brackets."""
+    if estimate is None:
+        return "--"
+    text = interval_text(estimate)
+    low, to, high = text.partition(" to ")
+    return _math(f"[{low},\\, {high}]") if to else text
+
+
+def _math(text: str) -> str:
+    if "n/a" in text:
+        return "n/a"
+    text = re.sub(r"e(-|\+|−)?0*(\d+)", r"\\times 10^{\1\2}", text.replace(MINUS, "-")).replace("^{+", "^{")
+    text = re.sub(r"(?<=\d),(?=\d{3})", "{,}", text)  # of thousands: no space behind it
+    return "$" + text.replace("∞", r"\infty") + "$"
+
+
+def lead_text(diagnosis: Diagnosis) -> str:
+    """What was looked at, in a line."""
+    inputs = diagnosis.inputs
+    parts = [f"{inputs.pairs:,} pairs"]
+    if inputs.groups != inputs.pairs:
+        parts.append(f"{inputs.groups:,} groups")
+    parts += [f"{inputs.dim:,} dimensions", f"temperature τ\u00a0=\u00a0{inputs.temperature:g}"]
+    return " · ".join(parts)
+
+
+def findings(diagnosis: Diagnosis) -> list[dict[str, str]]:
+    """The findings, the serious ones first."""
+    ranks = list(MARKS)
+    return [
+        {
+            "severity": f.severity,
+            "mark": MARKS[f.severity],
+            "title": f.title,
+            "text": f.text,
+            "shown": significant(f.value) if math.isfinite(f.value) else "",
+        }
+        for f in sorted(diagnosis.findings, key=lambda f: ranks.index(f.severity))
+    ]
+
+
+def tally(diagnosis: Diagnosis) -> str:
+    """How many findings of each kind."""
+    counts = {severity: sum(f.severity == severity for f in diagnosis.findings) for severity in MARKS}
+    plural = {"warning": "warnings", "note": "notes"}
+    words = [f"{n} {plural.get(s, s) if n != 1 else s}" for s, n in counts.items() if n]
+    return ", ".join(words) + "." if words else "Nothing stands out."
+
+
+def provenance(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    """Inputs and provenance as pairs of words."""
+    inputs = dict(vars(diagnosis.inputs))
+    out: list[tuple[str, str]] = []
+    for side in ("x", "y"):
+        rows, unpaired, norms = (inputs.pop(f"{key}_{side}") for key in ("rows", "unpaired", "norm_range"))
+        text = f"{rows:,} rows"
+        if unpaired:
+            text += f", {unpaired:,} of them without a partner and left out"
+        if all(map(math.isfinite, norms)):
+            text += f"; norms from {norms[0]:.4g} to {norms[1]:.4g}"
+        out.append((inputs.pop(f"name_{side}"), text))
+    words = {"dim": "dimensions", "dtype": "number format", "batch_size": "training batch size"}
+    known = {words.get(key, key): value for key, value in inputs.items() if value is not None}
+    return out + [(key.replace("_", " "), _plain(value)) for key, value in (known | diagnosis.provenance).items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
+    """The whole report as Markdown; with links to the figures if there are any."""
+    x, y = names_of(diagnosis)
+    found = [
+        f"**{f['severity'].capitalize()}: {md(f['title'])}**{' (' + f['shown'] + ')' if f['shown'] else ''}. "
+        f"{md(f['text'])}"
+        for f in findings(diagnosis)
+    ]
+    blocks = [md(lead_text(diagnosis)), "## Findings", markdown.bullets(found) or "Nothing stands out."]
+    for section in SECTIONS:
+        if section.present(diagnosis):
+            parts = section.notes(diagnosis)
+            for table in section.tables(diagnosis):
+                parts += [table.note, _markdown(table)]
+            if figures:
+                parts += md_figures(section.figures)
+            blocks += [f"## {section.title}", *parts] if parts else []
+    made = markdown.bullets(f"{md(key)}: {md(value)}" for key, value in provenance(diagnosis))
+    return markdown.document(f"{md(x)} ↔ {md(y)}", *blocks, "## Provenance", made)
+
+
+def md_figures(figures: Mapping[str, Picture]) -> list[str]:
+    """Links to figures."""
+    return [f"![{picture.title}](figures/{name}.png)" for name, picture in figures.items()]
+
+
+def _markdown(table: Table) -> str:
+    header = [md(table.head), *(md(str(column)) for column in table.columns)]
+    if not table.intervals:
+        return markdown.table(header, [[md(line.measure.label), *map(_cell, line.cells)] for line in table.lines])
+    rows = [
+        [_strong(md(line.measure.label), line.total), with_error(cell), interval_text(cell)]
+        for line in table.lines
+        for cell in line.cells
+        if isinstance(cell, Estimate)
+    ]
+    return markdown.table([*header, "95% interval"], rows)
+
+
+def _strong(text: str, strong: bool) -> str:
+    return f"**{text}**" if strong else text
+
+
+def _cell(cell: Estimate | str | None) -> str:
+    if isinstance(cell, Estimate):
+        return f"{value_text(cell)} ({interval_text(cell, exact=None)})"
+    return md(cell or "")
+
+
+TEX_HEADER = r"""% Tables of an infomech report. \input this file; the preamble needs
+%   \usepackage{booktabs}
+%   \usepackage[T1]{fontenc}
+%   \usepackage{textcomp}
+% An uncertainty is one standard error; intervals are 95% confidence intervals. A number without an uncertainty is
+% exact, or none is known to hold."""
+
+
+def report_tex(diagnosis: Diagnosis) -> str:
+    r"""Every table that has a caption, with booktabs, to be ``\input``."""
+    x, y = map(tex, names_of(diagnosis))
+    what = f"{x} and {y}, {diagnosis.inputs.pairs} pairs, $\\tau = {diagnosis.inputs.temperature:g}$"
+    tables = [
+        _tex(table, what)
+        for section in SECTIONS
+        if section.present(diagnosis)
+        for table in section.tables(diagnosis)
+        if table.caption
+    ]
+    return "\n\n".join([TEX_HEADER, *tables]) + "\n"
+
+
+def _tex(table: Table, what: str) -> str:
+    header = [tex(table.head), *(tex(str(column)) for column in table.columns)]
+    rows: list[list[str]] = []
+    for line in table.lines:
+        estimates = [cell if isinstance(cell, Estimate) else None for cell in line.cells]
+        cells = [tex(line.measure.label), *map(tex_value, estimates)]
+        rows += [[]] if line.total else []
+        rows.append([*cells, *map(tex_interval, estimates)] if table.intervals else cells)
+    header = [*header, r"95\% interval"] if table.intervals else header
+    return tex_table(header, rows, caption=f"{tex(table.caption)}: {what}.", label=f"tab:infomech-{table.key}")
+
+
+__all__ = [
+    "findings",
+    "lead_text",
+    "md",
+    "md_figures",
+    "provenance",
+    "report_markdown",
+    "report_tex",
+    "tally",
+    "tex",
+    "tex_interval",
+    "tex_table",
+    "tex_value",
+]
