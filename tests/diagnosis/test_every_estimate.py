@@ -69,7 +69,7 @@ def test_error_and_interval(name: str) -> None:
 
 def test_influence_errors_are_those_of_leaving_groups_out() -> None:
     """Of functions of moments, against the delete-a-group jackknife of their definitions."""
-    x, y, pairs = GAP.draw((1, 2, 3) * 50, torch.Generator().manual_seed(1))
+    x, y, pairs = GAP.draw((1, 2, 3) * 100, torch.Generator().manual_seed(1))
     sample = PairedSample.from_embeddings(x, y, pairs=pairs)
     e = naive.Expanded(sample.x.values[sample.pairs[:, 0]], sample.y.values[sample.pairs[:, 1]], sample.pair_groups)
     found = intervals.estimates(Draw(x, y, pairs), 0)
@@ -86,7 +86,7 @@ def test_influence_errors_are_those_of_leaving_groups_out() -> None:
     without = [numbers(e.keep(e.groups != g)) for g in range(sample.groups)]
     for name, full in numbers(e).items():
         _, stderr = naive.jackknife(full, [w[name] for w in without], [1] * sample.groups)
-        assert found[name].stderr == pytest.approx(stderr, rel=0.1), name
+        assert found[name].stderr == pytest.approx(stderr, rel=0.04), name
 
 
 def test_no_estimate_is_left_out() -> None:
