@@ -23,7 +23,7 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
 
     Intervals: Wilson's at the effective number of independent queries, by group, for the recalls (the gallery is held
     as it is, and has at least 15 effective groups, or the interval is withheld); Woodruff's by group for the median
-    rank. The control gives each query the partners of another query.
+    rank, where queries, too, have 15 effective groups. The control gives each query the partners of another query.
 
     Source: E5.
     """
@@ -43,7 +43,7 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
             out[f"{name}_recall_at_{k}"] = unless_few(recall, galleries[name])
         rank = expected_rank(above, tied, positives)
         median = quantile_estimate(rank, 0.5, rows.groups, sample.groups)
-        out[f"{name}_median_rank"] = unless_few(median, galleries[name])
+        out[f"{name}_median_rank"] = unless_few(median, min(galleries[name], _effective_groups(sample, rows)))
     control = ranks.shuffled
     shuffled = (
         ("x_to_y", sample.x, control.rows_above, control.rows_tied, ranks.shuffled_tied_positives[0]),
