@@ -23,6 +23,7 @@ import torch
 
 from generators import Blob, Draw, SphereLaw, evenly, one_large, unevenly
 from infomech.diagnosis import Diagnosis, Estimate, Settings, examine
+from infomech.diagnosis.uncertainty import effective_number
 
 TEMPERATURE = 0.3
 _BLOBS = (Blob(0.7, (0, 0, 1), 2.0), Blob(0.3, (1, 0.2, 0), 4.0))
@@ -204,9 +205,11 @@ _EXACT = r"budget\.(log_.*|dispersion_._relative)|budget\.plain.*|gap\.smoothed_
 
 def table(content: Mapping[str, Mapping[str, list[float | None]]]) -> str:
     """The record in words: coverage in per cent, the worst of both sides and directions, and the known exceptions."""
+    told = [f"{effective_number(torch.tensor(PROBLEMS[key].sizes).double()):.3g}" for key in content]
     lines = [
         f"Share of the nominal 95% intervals that do not miss the truth, in per cent, over {DRAWS} independent data",
         "sets of each kind (so that a number is itself good to about 1.1): the worst of both sides and directions.",
+        f"They have {', '.join(told[:-1])} and {told[-1]} effective groups: so many of equal size tell as much.",
         "",
         "| 95% interval of | " + " | ".join(PROBLEMS[key].title for key in content) + " |",
         "|---|" + "---|" * len(content),
@@ -240,6 +243,7 @@ def _cell(found: list[list[float | None]]) -> str:
         return "withheld"
     withheld = max(share or 0.0 for _, _, share in found)
     some = f" ({100 * withheld:.0f}% withheld)" if withheld >= 0.005 else ""
+    some = " (one side withheld)" if withheld == 1 else some
     return f"{100 * min(covers):.1f}{some}"
 
 
