@@ -145,8 +145,11 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     log_volume = log_kernel_volume(Sphere(sample.dim), Cosine(), tau)
     shape = Sphere(sample.dim).log_volume
 
-    def combine(a: Tensor, sums: Sequence[Tensor], own: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
-        return _combine(a, [s - log_n for s in sums], own, seen, log_n=log_n, log_volume=log_volume, log_shape=shape)
+    fewer = log_n.clone()
+    fewer[-1] = math.log(layout.groups - layout.size - 1)  # with all others as negatives a replicate has fewer of them
+
+    def combine(a: Tensor, n: Tensor, sums: list[Tensor], own: list[Tensor], seen: list[Tensor]) -> Tensor:
+        return _combine(a, [s - n for s in sums], own, seen, log_n=n, log_volume=log_volume, log_shape=shape)
 
     parts = [[w.values for w in group] for group in (logs, pairs, counts)]
     replicates = [[w.replicates for w in group] for group in (logs, pairs, counts)]
@@ -154,8 +157,8 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
         layout,
         tau,
         log_volume,
-        combine(alignment, *parts),
-        combine(without[:, None], *replicates),
+        combine(alignment, log_n, *parts),
+        combine(without[:, None], fewer, *replicates),
         {name: w.by_anchor - logit[:, None] for name, w in zip(("infonce_xy", "infonce_yx"), pairs, strict=True)},
         {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)},
     )
@@ -197,12 +200,12 @@ def _pair_mean(weights: Tensor, values: Tensor, blocks: Tensor, count: int) -> t
 
 
 def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
-    """Weights of the columns at N: cubic in log N between powers of two, linear between the largest and all others."""
+    """Weights of the columns at N: cubic in log N between powers of two, quadratic from the largest to all others."""
     every = layout.negatives
     grid = [n for n in every[:-1] if n & (n - 1) == 0]
     weights = torch.zeros(len(every), dtype=torch.float64)
     if negatives >= grid[-1]:
-        nodes = sorted({grid[-1], every[-1]})
+        nodes = sorted({*grid[-2:], every[-1]})
     else:
         at = bisect.bisect_right(grid, negatives)
         start = max(0, min(at - 2, len(grid) - 4))
