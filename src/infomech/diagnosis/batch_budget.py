@@ -4,6 +4,7 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from .._checks import InputError
 from ..geometry import Cosine, Sphere, log_kernel_volume
 from ..reductions import cpu_threads, side_by_side
 from .batch_tables import SIDES, KernelTables
-from .batch_windows import BlockLayout, window_averages
+from .batch_windows import AnchorSums, BlockLayout, Statistic, WindowAverages, window_averages
 from .estimate import Estimate
 from .uncertainty import symmetric_interval
 
@@ -70,7 +71,8 @@ class BatchStatistics:
         largest = self.layout.groups - 1
         if not 1 <= negatives <= largest:
             raise InputError(
-                f"{negatives:g} negatives cannot be measured with {self.layout.groups} groups; N runs from 1 to {largest}"
+                f"{negatives:g} negatives cannot be measured with {self.layout.groups} groups; "
+                f"N runs from 1 to {largest}"
             )
         return Interpolation(self, _interpolation_weights(self.layout, negatives), float(negatives))
 
@@ -132,12 +134,11 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     sample = batches.sample
     if sample.dim < 2:
         raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
-    jobs: list[Callable[[], object]] = [
-        lambda side=side: window_averages(tables.by_row(side), layout, "log") for side in SIDES
-    ]
-    jobs += [lambda side=side: window_averages(tables.by_pair(side), layout, "log") for side in ("xy", "yx")]
-    jobs += [lambda side=side: window_averages(tables.by_row(side), layout, "count") for side in ("xy", "yx")]
-    averages = side_by_side(jobs, threads=cpu_threads(sample.x.values.device))
+    jobs = [partial(_averages, tables.by_row, side, "log") for side in SIDES]
+    jobs += [partial(_averages, tables.by_pair, side, "log") for side in ("xy", "yx")]
+    jobs += [partial(_averages, tables.by_row, side, "count") for side in ("xy", "yx")]
+    work = [partial(job, layout) for job in jobs]
+    averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
     logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
     logit = sample.pair_similarity / tau
     alignment, without = _pair_mean(batches.pair_weights, -logit, layout.block_of(sample.pair_groups), layout.blocks)
@@ -162,6 +163,12 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
         {name: w.by_anchor - logit[:, None] for name, w in zip(("infonce_xy", "infonce_yx"), pairs, strict=True)},
         {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)},
     )
+
+
+def _averages(
+    anchors: Callable[[str], AnchorSums], side: str, statistic: Statistic, layout: BlockLayout
+) -> WindowAverages:
+    return window_averages(anchors(side), layout, statistic)
 
 
 def _combine(

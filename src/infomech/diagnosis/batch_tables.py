@@ -14,6 +14,7 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, Reduction, sweep
 from ..reductions.statistics.gram import Tile
 from .batch_windows import AnchorSums, BlockLayout
+from .near_duplicates import NearDuplicates
 
 SIDES = ("xx", "xy", "yy", "yx")  # anchor's modality, negatives' modality
 _ENTRIES = 2**22  # of a table: smaller batches are averaged over more parts of blocks where the table stays small
@@ -93,9 +94,19 @@ class KernelTables:
 
 
 def kernel_tables(
-    batches: Batches, temperatures: Sequence[float], *, progress: Progress | None = None
+    batches: Batches,
+    temperatures: Sequence[float],
+    *,
+    duplicates: list[NearDuplicates] | None = None,
+    progress: Progress | None = None,
 ) -> list[KernelTables]:
     """Sweep every row against the lent rows of each modality, once for all temperatures.
+
+    Args:
+        batches: the law of a batch.
+        temperatures: each above 0.
+        duplicates: gains what the two sweeps within a modality found.
+        progress: called with shares of the work that sum to 1.
 
     Source: E8, D3.
     """
@@ -106,7 +117,11 @@ def kernel_tables(
         lent = batches.negatives("xy".index(side[1]))
         found[side] = SegmentSums(len(anchors), batches.layout, temperatures, device=anchors.values.device)
         share = len(anchors) / (2 * (len(sample.x) + len(sample.y)))
-        sweep(anchors, lent, [found[side]], progress=_scaled(progress, share))
+        reductions: list[Reduction] = [found[side]]
+        if duplicates is not None and side in ("xx", "yy"):
+            duplicates.append(NearDuplicates(anchors, lent))
+            reductions.append(duplicates[-1])
+        sweep(anchors, lent, reductions, progress=_scaled(progress, share))
     return [
         KernelTables(
             batches,
@@ -132,9 +147,7 @@ class SegmentSums(Reduction):
         device: of the tables.
     """
 
-    def __init__(
-        self, rows: int, layout: BlockLayout, temperatures: Sequence[float], *, device: torch.device
-    ) -> None:
+    def __init__(self, rows: int, layout: BlockLayout, temperatures: Sequence[float], *, device: torch.device) -> None:
         self._arguments = (rows, layout, temperatures, device)
         self._scales = [1 / tau for tau in temperatures]
         edges = torch.tensor(layout.edges)
@@ -170,7 +183,7 @@ def _segment_logs(tile: Tile, local: Tensor, count: int, scale: float) -> tuple[
     if single:
         kernel = torch.mul(tile.similarity, scale * _LOG2_E, out=tile.buffer("kernel"))
     else:
-        kernel = tile.similarity.double().mul_(scale * _LOG2_E)
+        kernel = tile.similarity.double() * (scale * _LOG2_E)
     kernel.exp2_()
     if tile.own is not None:
         kernel.masked_fill_(tile.own, 0.0)

@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows
-from .budget import energy_budget
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .gram_statistics import run_sweeps
 from .uncertainty import block_jackknife, symmetric_interval
@@ -249,7 +249,7 @@ def _budgets(
         shares = None if progress is None else lambda share: progress(share / len(taus))
         kernels = run_sweeps(part, temperature=tau, progress=shares).kernels
         assert kernels is not None
-        budget = energy_budget(part, kernels, temperature=tau)
+        budget = corrected_budget(part, kernels, temperature=tau)
         resolved.append(budget.resolved)
         for name, estimates in parts.items():
             estimates.append(getattr(budget, name))

@@ -13,9 +13,9 @@ from .._files import environment
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
-from .budget import energy_budget
 from .curves import population_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
@@ -68,7 +68,7 @@ def examine(
     gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
         [
             lambda: gap_measures(sample, swept, moments=moments, seed=seed),
-            lambda: energy_budget(sample, kernels, temperature=temperature),
+            lambda: corrected_budget(sample, kernels, temperature=temperature),
             lambda: side_geometry(sample, 0, moments=x_whole, pair_sums=swept.xx, neighbours=swept.neighbours_xx),
             lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
             lambda: _histograms(sample, torch.Generator().manual_seed(seed)),

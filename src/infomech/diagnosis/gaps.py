@@ -13,8 +13,8 @@ from .._typing import Progress
 from ..geometry import Critic
 from ..measures import PairedSample
 from ..reductions import PairSums
-from .budget import energy_budget
 from .centering import centering_bias
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
@@ -107,7 +107,7 @@ def gap(
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.kernels is not None
     assert sweeps.gap is not None
-    divergence = energy_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
+    divergence = corrected_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
     moments = halved_moments(sample)
     measures = gap_measures(sample, sweeps.gap, moments=moments, statistic=statistic, seed=seed)
     measures = with_divergence(measures, divergence)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .._files import Files, Json, check_target, dump_json, write_folder
 from .._typing import Progress
-from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Settings, examine
+from ..diagnosis import Diagnosis, Estimate, Finding, Settings, examine
+from ..diagnosis.energy_limit import CorrectedBudget
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .sections import SECTIONS
@@ -55,7 +56,7 @@ class Report:
     __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     @property
-    def budget(self) -> EnergyBudget:
+    def budget(self) -> CorrectedBudget:
         """What the loss is made of (E1, E2)."""
         return self.diagnosis.budget
 
