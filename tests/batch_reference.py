@@ -71,7 +71,7 @@ class Naive:
             if own is not None and own == without:
                 continue
             if negatives == layout.groups - 1:
-                kept = [g for g in range(layout.groups) if g != group and not (g // layout.size == without)]
+                kept = [g for g in range(layout.groups) if g != group and g // layout.size != without]
                 sets = [kept]
             else:
                 first = 0 if own is None else own + 1

@@ -3,6 +3,18 @@
 import torch
 from torch import Tensor
 
+from infomech.diagnosis.energy_limit import CorrectedBudget, corrected_budget
+from infomech.diagnosis.sweeps import run_sweeps
+from infomech.measures import PairedSample
+
+
+def corrected(x: Tensor, y: Tensor, *, temperature: float, pairs: Tensor | None = None) -> CorrectedBudget:
+    """E1 of two sets of embeddings."""
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs)
+    kernels = run_sweeps(sample, temperature=temperature).kernels
+    assert kernels is not None
+    return corrected_budget(sample, kernels, temperature=temperature)
+
 
 def captions(groups: int = 30, dim: int = 6, *, seed: int = 0, most: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     """Images with 1 to `most` captions each, rows and pairs in a mixed order; float64, not normalised."""

@@ -12,7 +12,7 @@ from torch import Tensor
 import infomech as im
 from cases import image_text
 from infomech.diagnosis import Estimate
-from infomech.diagnosis.budget import energy_budget
+from infomech.diagnosis.energy_limit import corrected_budget
 from infomech.diagnosis.gaps import gap_measures
 from infomech.diagnosis.gram_statistics import run_sweeps
 from infomech.diagnosis.moments import halved_moments
@@ -35,7 +35,7 @@ def estimates(x: Tensor, y: Tensor, pairs: Tensor | None, seed: int) -> dict[str
     assert sweeps.kernels is not None
     assert sweeps.gap is not None
     assert sweeps.ranks is not None
-    budget = energy_budget(sample, sweeps.kernels, temperature=TAU)
+    budget = corrected_budget(sample, sweeps.kernels, temperature=TAU)
     gaps = gap_measures(sample, sweeps.gap, moments=halved_moments(sample))
     out = {name: gaps[name] for name in GAPS} | {name: getattr(budget, name) for name in PARTS}
     recalls = retrieval_scores(sample, sweeps.ranks)

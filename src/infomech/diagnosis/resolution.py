@@ -132,7 +132,7 @@ def resolving_temperature(batches: Batches, *, temperature: float, seed: int = 0
 
 
 def _anchor_scores(batches: Batches) -> list[Tensor]:
-    """Similarities of some groups' lent rows with those of all groups, for each of the four sides; -inf for their own."""
+    """Similarities of some groups' lent rows with those of all groups, for each side; -inf for their own."""
     sample = batches.sample
     pairs = sample.pairs[batches.lent]
     rows = {"x": sample.x.values[pairs[:, 0]], "y": sample.y.values[pairs[:, 1]]}
