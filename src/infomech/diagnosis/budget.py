@@ -253,7 +253,7 @@ def energy_budget(
         log_kernel_volume=statistics.log_volume,
         log_manifold_volume=Sphere(sample.dim).log_volume,
         effective_negatives_quantiles=_quantiles(at, batches),
-        off_the_limit=None if at_limit is None else _off_the_limit(statistics, at),
+        off_the_limit=None if at_limit is None else _off_the_limit(statistics, at, at_limit.energy_sym.value),
         curve=_curve(statistics),
         growth=found,
         resolved=found.resolved,
@@ -288,15 +288,11 @@ def without_duplicates(
     return WithoutDuplicates(left, common, parts, with_them, growth(found))
 
 
-def _off_the_limit(statistics: BatchStatistics, at: Interpolation) -> Estimate:
-    """InfoNCE at N less log(N V) less the corrected energy of the limit; the jackknife of the difference."""
-    factor = (statistics.layout.groups - statistics.layout.size) / statistics.layout.size
-    row = statistics.row("energy_sym")
-    energy, without = statistics.values[row, -1], statistics.replicates[:, row, -1]
-    corrected = float(energy - factor * (without.mean() - energy))
-    here = at.replicates("infonce_sym") - without
-    value = at.value("infonce_sym") - at.value("log_partition") - corrected
-    return statistics.estimate(value, here)
+def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float) -> Estimate:
+    """InfoNCE at N less log(N V) less the energy of the limit; the jackknife of the difference."""
+    without = statistics.replicates[:, statistics.row("energy_sym"), -1]
+    value = at.value("infonce_sym") - at.value("log_partition") - energy
+    return statistics.estimate(value, at.replicates("infonce_sym") - without)
 
 
 def _curve(statistics: BatchStatistics) -> BudgetCurve:

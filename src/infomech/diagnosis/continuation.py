@@ -81,6 +81,30 @@ def continuations(
     return found
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the bracket says of an N that was measured, and what was measured there."""
+
+    continuation: Continuation
+    measured: Estimate
+
+    @property
+    def held(self) -> bool:
+        """Whether the measured value lies in the bracket."""
+        return self.continuation.low <= self.measured.value <= self.continuation.high
+
+
+def held_out(statistics: BatchStatistics) -> dict[str, HeldOut]:
+    """Each part at the largest measured N, continued from a quarter of it as if no more were known.
+
+    Source: E8.
+    """
+    largest = largest_measured(statistics)
+    found = continuations(statistics, largest, start=largest / 4)
+    at = statistics.at(largest)
+    return {name: HeldOut(continuation, at.estimate(name)) for name, continuation in found.items()}
+
+
 def _continued(values: Tensor, steps: float) -> Tensor:
     """Log-linear and geometric continuation, and the last movement, (..., 3) -> (..., 3)."""
     before, last = values[..., 1] - values[..., 0], values[..., 2] - values[..., 1]
@@ -92,4 +116,4 @@ def _continued(values: Tensor, steps: float) -> Tensor:
     return torch.stack([values[..., 2] + steps * last, values[..., 2] + last * powers, last], -1)
 
 
-__all__ = ["CONTINUED", "Continuation", "continuations", "largest_measured"]
+__all__ = ["CONTINUED", "Continuation", "HeldOut", "continuations", "held_out", "largest_measured"]

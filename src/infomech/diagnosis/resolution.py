@@ -93,14 +93,18 @@ def limit(statistics: BatchStatistics) -> LimitBudget | None:
         return None
     layout = statistics.layout
     factor = (layout.groups - layout.size) / layout.size
-    found = {}
+    values: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for name in _LIMITS:
         row = statistics.row(name)
         replicates = statistics.replicates[:, row, -1]
         value = statistics.values[row, -1]
         corrected = value if name == "alignment" else value - factor * (replicates.mean() - value)
-        found[name] = symmetric_interval(float(corrected), float(statistics.stderr(replicates)), statistics.degrees)
-    return LimitBudget(**found)
+        values[name], errors[name] = float(corrected), float(statistics.stderr(replicates))
+    # groups in no block are never left out, so that a correction of the energy itself would not be that of its parts
+    dispersion = (values["dispersion_x"] + values["dispersion_y"]) / 2
+    values["energy_sym"] = values["alignment"] - dispersion - values["divergence_sym"]
+    return LimitBudget(**{n: symmetric_interval(values[n], errors[n], statistics.degrees) for n in _LIMITS})
 
 
 def resolving_temperature(batches: Batches, *, temperature: float, seed: int = 0) -> float | None:
