@@ -1,4 +1,4 @@
-"""Do the intervals of the budget at N hold, is an unresolved limit refused, does the bracket beyond the data hold?
+"""Do the intervals of the budget at N hold, is an unresolved limit refused, does the bracket beyond the data hold.
 
 python benchmarks/budget_at_n.py coverage [--draws 500 --groups 400 --captions 1]
 python benchmarks/budget_at_n.py mixture [--draws 200]
@@ -54,6 +54,7 @@ class Mixture:
         self.concentration, self.dim = concentration, dim
 
     def draw(self, count: int, generator: torch.Generator) -> Data:
+        """Pairs, each from a centre at random."""
         chosen = torch.randint(len(self.x), (count,), generator=generator)
         return self._around(self.x[chosen], generator), self._around(self.y[chosen], generator), None
 
@@ -143,10 +144,8 @@ def print_held_out() -> None:
         print(f"{title}, tau = {tau}: {len(held)} of {len(found)} parts held; widest bracket {wide:.3f} nats")
         for name, f in found.items():
             if not f.held:
-                c = f.continuation
-                print(
-                    f"    {name}: {f.measured.value:.4f} +- {f.measured.stderr:.4f} outside {c.low:.4f} to {c.high:.4f}"
-                )
+                c, m = f.continuation, f.measured
+                print(f"    {name}: {m.value:.4f} +- {m.stderr:.4f} outside {c.low:.4f} to {c.high:.4f}")
     print(f"{hits} of {every} held")
 
 

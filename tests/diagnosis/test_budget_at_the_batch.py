@@ -15,7 +15,7 @@ from infomech.diagnosis.batch_budget import PARTS, BatchStatistics, batch_statis
 from infomech.diagnosis.batch_gradient import batch_gradients
 from infomech.diagnosis.batch_tables import Batches, kernel_tables
 from infomech.diagnosis.budget import default_batch
-from infomech.diagnosis.continuation import CONTINUED, _continued, continuations, held_out
+from infomech.diagnosis.continuation import CONTINUED, continuations, continued, held_out
 from infomech.diagnosis.resolution import growth, limit, resolving_temperature
 from infomech.measures import PairedSample
 
@@ -156,11 +156,14 @@ def test_batch_larger_than_the_data() -> None:
 def test_continuations_of_known_sequences() -> None:
     """A straight line in log N is continued by the first, a geometric approach to a limit by the second."""
     straight = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-    assert _continued(straight, 3.0).tolist() == pytest.approx([5.0, 5.0, 1.0])
+    assert continued(straight, 3.0).tolist() == pytest.approx([5.0, 5.0, 1.0])
     geometric = torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64)  # 2 - 2^(1 - k)
-    assert _continued(geometric, 2.0).tolist() == pytest.approx([2.5, 1.875, 0.5])
+    assert continued(geometric, 2.0).tolist() == pytest.approx([2.5, 1.875, 0.5])
     turning = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
-    assert _continued(turning, 2.0).tolist() == pytest.approx([-0.5, 0.5, -0.5])
+    assert continued(turning, 2.0).tolist() == pytest.approx([-0.5, 0.5, -0.5])
+    proportional = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
+    assert continued(proportional, 2.0).tolist() == pytest.approx([0.8, 1.6, 0.2])
+    assert continued(proportional, 2.0, most=0.5).tolist() == pytest.approx([0.8, 1.3, 0.2])
 
 
 def test_the_bracket_holds_what_was_held_out() -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .batch_budget import BatchStatistics
@@ -27,8 +28,9 @@ class Continuation:
     """One part of the budget at an N that was not measured: an extrapolation of what its last doublings moved it by.
 
     ``log_linear``: every further doubling moves it as much as the last one did. ``geometric``: every further doubling
-    moves it less than the one before, by the ratio of the last two. The bracket holds both with their intervals. It is
-    an extrapolation: nothing in the data bounds what neighbours not yet drawn will do.
+    moves it by the one before times the ratio of the last two, 2 at most (what is proportional to N doubles) and
+    0 where they differ in sign; InfoNCE by log 2 at most. The bracket holds both with their intervals. It is an
+    extrapolation: nothing in the data bounds what neighbours not yet drawn will do.
     """
 
     log_linear: Estimate
@@ -52,33 +54,36 @@ def largest_measured(statistics: BatchStatistics) -> int:
 
 
 def continuations(
-    statistics: BatchStatistics, negatives: int, *, start: float | int | None = None
+    statistics: BatchStatistics, negatives: float | int, *, start: float | int | None = None
 ) -> dict[str, Continuation]:
     """Each part at N, continued from the doublings that end at `start` (by default the largest N that is measured).
-
-    InfoNCE grows without bound; what is continued is log(N + 1) - InfoNCE, the information it has gained (E12).
 
     Source: E8.
     """
     start = largest_measured(statistics) if start is None else start
     steps = math.log2(negatives / start)
-    sizes = [max(start / 4, 1.0), max(start / 2, 1.0), float(start)]
+    points = [statistics.at(n) for n in (max(start / 4, 1.0), max(start / 2, 1.0), float(start))]
     found = {}
     for name in CONTINUED:
-        points = [statistics.at(n) for n in sizes]
         values = torch.tensor([p.value(name) for p in points], dtype=torch.float64)
         replicates = torch.stack([p.replicates(name).cpu() for p in points], 1)
-        ends = torch.zeros(3, dtype=torch.float64)
-        offset = 0.0
-        if name.startswith("infonce"):
-            ends, offset = torch.tensor([math.log1p(n) for n in sizes], dtype=torch.float64), math.log1p(negatives)
-        full, again = _continued(values - ends, steps), _continued(replicates - ends, steps)
-        linear, geometric, last = (
-            statistics.estimate(float(v) + o, r)
-            for v, o, r in zip(full, (offset, offset, 0.0), again.unbind(1), strict=True)
-        )
-        found[name] = Continuation(linear, geometric, last)
+        most = math.log(2) if name.startswith("infonce") else math.inf
+        full, again = continued(values, steps, most=most), continued(replicates, steps, most=most)
+        estimates = (statistics.estimate(float(v), r) for v, r in zip(full, again.unbind(1), strict=True))
+        found[name] = Continuation(*estimates)
     return found
+
+
+def continued(values: Float[Tensor, "... 3"], steps: float, *, most: float = math.inf) -> Float[Tensor, "... 3"]:
+    """Log-linear and geometric continuation by some doublings, no one above `most`; and the last movement."""
+    before, last = values[..., 1] - values[..., 0], values[..., 2] - values[..., 1]
+    ratio = torch.where(before * last > 0, last / before, torch.zeros_like(last)).clamp_max(2.0)
+    end, step, left = values[..., 2].clone(), last.clone(), steps
+    while left > 0:
+        step = (step * ratio).clamp_max(most)
+        end += min(left, 1.0) * step
+        left -= 1
+    return torch.stack([values[..., 2] + steps * last, end, last], -1)
 
 
 @dataclass(frozen=True)
@@ -105,15 +110,4 @@ def held_out(statistics: BatchStatistics) -> dict[str, HeldOut]:
     return {name: HeldOut(continuation, at.estimate(name)) for name, continuation in found.items()}
 
 
-def _continued(values: Tensor, steps: float) -> Tensor:
-    """Log-linear and geometric continuation, and the last movement, (..., 3) -> (..., 3)."""
-    before, last = values[..., 1] - values[..., 0], values[..., 2] - values[..., 1]
-    same = (before * last > 0).double()
-    ratio = (same * last / torch.where(before == 0, torch.ones_like(before), before)).clamp(0.0, 1.0)
-    powers = torch.where(
-        ratio > 0.999, torch.full_like(ratio, steps), ratio * (1 - ratio**steps) / (1 - ratio).clamp_min(1e-3)
-    )
-    return torch.stack([values[..., 2] + steps * last, values[..., 2] + last * powers, last], -1)
-
-
-__all__ = ["CONTINUED", "Continuation", "HeldOut", "continuations", "held_out", "largest_measured"]
+__all__ = ["CONTINUED", "Continuation", "HeldOut", "continuations", "continued", "held_out", "largest_measured"]
