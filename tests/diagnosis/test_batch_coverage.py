@@ -29,7 +29,7 @@ def measure(data: tuple[Tensor, Tensor, Tensor | None], tau: float, seed: int) -
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_intervals_hold_at_every_n(per_group: int) -> None:
     g = torch.Generator().manual_seed(7)
-    large = [measure(image_text(2000, 1, generator=g), TAU, 0) for _ in range(8)]
+    large = [measure(image_text(1000, 1, generator=g), TAU, 0) for _ in range(12)]
     draws = [measure(image_text(GROUPS, per_group, generator=g), TAU, s) for s in range(DRAWS)]
     for n in SIZES:
         for name in PARTS:

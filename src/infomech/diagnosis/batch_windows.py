@@ -15,7 +15,7 @@ from torch import Tensor
 
 FEWEST_BLOCKS = 32  # of the jackknife, where there are as many groups: at least 31 degrees of freedom
 _LINEAR_RANGE = 600.0  # exp(-600) is a normal number in float64
-_CHUNK = 4096  # anchors at a time
+_CHUNK = 1024  # anchors at a time
 
 Statistic = Literal["log", "count"]
 
