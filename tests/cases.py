@@ -4,13 +4,16 @@ import torch
 from torch import Tensor
 
 from infomech.diagnosis.energy_limit import CorrectedBudget, corrected_budget
-from infomech.diagnosis.sweeps import run_sweeps
+from infomech.diagnosis.gram_statistics import run_sweeps
+from infomech.geometry import Critic
 from infomech.measures import PairedSample
 
 
-def corrected(x: Tensor, y: Tensor, *, temperature: float, pairs: Tensor | None = None) -> CorrectedBudget:
+def corrected(
+    x: Tensor, y: Tensor, *, temperature: float, pairs: Tensor | None = None, critic: Critic | None = None
+) -> CorrectedBudget:
     """E1 of two sets of embeddings."""
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs)
+    sample = PairedSample.from_embeddings(x, y, pairs=pairs, critic=critic, any_norm=True)
     kernels = run_sweeps(sample, temperature=temperature).kernels
     assert kernels is not None
     return corrected_budget(sample, kernels, temperature=temperature)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
-from ..geometry import Cosine, Sphere, log_kernel_volume
+from ..geometry import log_kernel_volume
 from ..reductions import cpu_threads, side_by_side
 from .batch_tables import SIDES, KernelTables
 from .batch_windows import AnchorSums, BlockLayout, Statistic, WindowAverages, window_averages
@@ -140,11 +140,11 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     work = [partial(job, layout) for job in jobs]
     averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
     logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
-    logit = sample.pair_similarity / tau
+    logit = sample.pair_scores / tau
     alignment, without = _pair_mean(batches.pair_weights, -logit, layout.block_of(sample.pair_groups), layout.blocks)
     log_n = torch.tensor(layout.negatives, dtype=torch.float64, device=logit.device).log()
-    log_volume = log_kernel_volume(Sphere(sample.dim), Cosine(), tau)
-    shape = Sphere(sample.dim).log_volume
+    log_volume = log_kernel_volume(sample.space, sample.critic, tau)
+    shape = sample.space.log_volume
 
     fewer = log_n.clone()
     fewer[-1] = math.log(layout.groups - layout.size - 1)  # with all others as negatives a replicate has fewer of them

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..reductions import RowTerms
 from .batch_tables import Batches
 from .estimate import Estimate
 from .uncertainty import block_jackknife, symmetric_interval
@@ -31,47 +32,69 @@ class BatchGradient:
 def batch_gradients(
     batches: Batches, *, temperature: float, negatives: Sequence[int], seed: int = 0
 ) -> list[BatchGradient]:
-    """Gradient of each anchor's loss with respect to its own embedding, tangent to the sphere, at each N.
+    """Gradient of each anchor's loss with respect to its own embedding, at each N; on the sphere its tangent part.
 
     Up to 256 groups lend an anchor each. Negatives are other groups' lent pairs, the positive stands in the
-    denominator, and the gradient is minus the partner plus the mean under the softmax, over tau. The interval is the
-    jackknife's over 32 sets of anchors, each of which meets four random batches of its own.
+    denominator, and the gradient is minus the partner plus the mean under the softmax, over tau; what a critic adds to
+    the anchor alone cancels in it. The interval is the jackknife's over 32 sets of anchors, each of which meets four
+    random batches of its own.
 
     Source: E8, T2.
     """
     sample = batches.sample
     pairs = sample.pairs[batches.lent]
     generator = torch.Generator().manual_seed(seed)
-    rows = sample.x.values[pairs[:, 0]], sample.y.values[pairs[:, 1]]
+    x, y = sample.x.values[pairs[:, 0]], sample.y.values[pairs[:, 1]]
+    sides = (
+        _Side.of(x, y, sample.row_terms(0, 1), pairs[:, 1], unit=sample.unit),
+        _Side.of(y, x, sample.row_terms(1, 0), pairs[:, 0], unit=sample.unit),
+    )
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
     moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
     for k, chosen in enumerate(sets):
         everyone = torch.arange(sample.groups, device=chosen.device)
-        for own, other in (rows, rows[::-1]):
-            truth = _gradients(own, other, chosen, everyone, temperature)
+        for side in sides:
+            truth = _gradients(side, chosen, everyone, temperature)
             for _ in range(_BATCHES):
                 order = torch.randperm(sample.groups, generator=generator).to(chosen.device)
                 for at, count in enumerate(negatives):
-                    found = _gradients(own, other, chosen, order[: count + 1], temperature)
+                    found = _gradients(side, chosen, order[: count + 1], temperature)
                     moments[at, k] += _moments(found, truth).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
     return [_estimate(count, moments[at], groups) for at, count in enumerate(negatives)]
 
 
-def _gradients(own: Tensor, other: Tensor, anchors: Tensor, drawn: Tensor, tau: float) -> Float[Tensor, "a d"]:
-    """Tau times the gradient of each anchor's loss; of the drawn groups its own is left out, or else the last one."""
-    rows = other[drawn]
-    logits = (own[anchors] @ rows.T).double() / tau
+@dataclass(frozen=True)
+class _Side:
+    """One direction: the groups' lent rows, and the critic's scores slope x.y + terms, up to terms of the anchor."""
+
+    anchors: Float[Tensor, "g d"]
+    others: Float[Tensor, "g d"]
+    slope: float
+    terms: Float[Tensor, " g"]
+    unit: bool
+
+    @classmethod
+    def of(cls, anchors: Tensor, others: Tensor, terms: RowTerms, at: Tensor, *, unit: bool) -> "_Side":
+        added = torch.zeros(len(others), dtype=torch.float64, device=others.device)
+        return cls(anchors, others, terms.slope, added if terms.y is None else terms.y[at].double(), unit)
+
+
+def _gradients(side: _Side, anchors: Tensor, drawn: Tensor, tau: float) -> Float[Tensor, "a d"]:
+    """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one."""
+    rows, own, partners = side.others[drawn], side.anchors[anchors], side.others[anchors]
+    logits = (side.slope * (own @ rows.T).double() + side.terms[drawn]) / tau
     mine = anchors[:, None] == drawn[None, :]
     mine[:, -1] |= ~mine.any(1)
     logits.masked_fill_(mine, -torch.inf)
-    partners = other[anchors]
-    positive = (own[anchors] * partners).sum(1, keepdim=True).double() / tau
-    shares = torch.cat([positive, logits], 1).softmax(1)
+    positive = (side.slope * (own * partners).sum(1).double() + side.terms[anchors]) / tau
+    shares = torch.cat([positive[:, None], logits], 1).softmax(1)
     negatives = shares[:, 1:].to(rows.dtype) @ rows
     gradient = negatives.double() - (1 - shares[:, :1]) * partners.double()
-    at = own[anchors].double()
+    if not side.unit:
+        return gradient
+    at = own.double()
     return gradient - (gradient * at).sum(1, keepdim=True) * at
 
 

@@ -1,6 +1,5 @@
 """What the budget at N is computed from: each anchor's kernel sums over segments of other groups' drawn pairs (E8)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,15 +10,13 @@ from torch import Tensor
 
 from .._typing import Progress
 from ..measures import PairedSample
-from ..reductions import GroupedRows, Reduction, sweep
-from ..reductions.statistics.gram import Tile
+from ..reductions import GroupedRows, KernelSums, Reduction, sweep
 from .batch_windows import AnchorSums, BlockLayout
 from .near_duplicates import NearDuplicates
 
 SIDES = ("xx", "xy", "yy", "yx")  # anchor's modality, negatives' modality
+COUNTED = ("xy", "yx")  # whose effective negatives are asked for
 _ENTRIES = 2**22  # of a table: smaller batches are averaged over more parts of blocks where the table stays small
-_SINGLE_RANGE, _DOUBLE_RANGE = 50.0, 600.0  # of 2 / tau, up to which the kernel's square is a normal number
-_LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,20 @@ class Batches:
         rows = self.sample.x if column == 0 else self.sample.y
         return self.pair_weights.new_zeros(len(rows)).index_add_(0, self.sample.pairs[:, column], self.pair_weights)
 
-    def negatives(self, column: int) -> GroupedRows:
-        """The rows of one modality that the groups lend, in the order of the groups."""
-        rows, sample = (self.sample.x, self.sample.y)[column], self.sample
-        values = rows.values[sample.pairs[self.lent, column]]
-        size, blocks = self.layout.size, self.layout.blocks
-        edges = [*range(0, size * blocks + 1, size), *([sample.groups] if self.layout.left_over else [])]
-        groups = torch.arange(sample.groups, device=values.device)
-        return GroupedRows(values, torch.ones_like(groups, dtype=torch.float64), groups, tuple(edges))
+    def rows(self, column: int) -> GroupedRows:
+        """The rows of one modality, cut into the layout's segments; only those that are lent count as negatives."""
+        return self._rows[column]
+
+    @cached_property
+    def _rows(self) -> tuple[GroupedRows, GroupedRows]:
+        bounds = torch.tensor(self.layout.edges, device=self.lent.device)
+        found = []
+        for column, rows in enumerate((self.sample.x, self.sample.y)):
+            edges = torch.searchsorted(rows.groups.contiguous(), bounds).tolist()
+            lent = torch.zeros_like(rows.weights)
+            lent[self.sample.pairs[self.lent, column]] = 1.0
+            found.append(GroupedRows(rows.values, rows.weights, rows.groups, tuple(edges), lent))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class KernelTables:
         sample = self.batches.sample
         rows = sample.pairs[:, "xy".index(side[0])]
         blocks = self.batches.layout.block_of(sample.pair_groups)
-        own = sample.pair_similarity / self.temperature
+        own = sample.pair_scores / self.temperature
         return AnchorSums(self.log_sums[side][rows], None, blocks, self.batches.pair_weights, own)
 
 
@@ -100,7 +103,7 @@ def kernel_tables(
     duplicates: list[NearDuplicates] | None = None,
     progress: Progress | None = None,
 ) -> list[KernelTables]:
-    """Sweep every row against the lent rows of each modality, once for all temperatures.
+    """Walk the three Gram matrices once for all temperatures; every row an anchor, the lent rows its negatives.
 
     Args:
         batches: the law of a batch.
@@ -111,94 +114,32 @@ def kernel_tables(
     Source: E8, D3.
     """
     sample = batches.sample
-    found: dict[str, SegmentSums] = {}
-    for side in SIDES:
-        anchors = (sample.x, sample.y)["xy".index(side[0])]
-        lent = batches.negatives("xy".index(side[1]))
-        found[side] = SegmentSums(len(anchors), batches.layout, temperatures, device=anchors.values.device)
-        share = len(anchors) / (2 * (len(sample.x) + len(sample.y)))
-        reductions: list[Reduction] = [found[side]]
-        if duplicates is not None and side in ("xx", "yy"):
-            duplicates.append(NearDuplicates(anchors, lent))
+    x, y = batches.rows(0), batches.rows(1)
+    kernels = {
+        "xx": KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0)),
+        "yy": KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1)),
+        "xy": KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1)),
+    }
+    work = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
+    for side, sums in kernels.items():
+        first, second = batches.rows("xy".index(side[0])), None if side[0] == side[1] else y
+        reductions: list[Reduction] = [sums]
+        if duplicates is not None and second is None and sample.unit:
+            duplicates.append(NearDuplicates(first))
             reductions.append(duplicates[-1])
-        sweep(anchors, lent, reductions, progress=_scaled(progress, share))
-    return [
-        KernelTables(
-            batches,
-            tau,
-            {side: sums.log_sums[t] for side, sums in found.items()},
-            {side: sums.log_squares[t] for side, sums in found.items()},
-        )
-        for t, tau in enumerate(temperatures)
-    ]
+        sweep(first, second, reductions, progress=_scaled(progress, work[side] / sum(work.values())))
+    found = []
+    for t, tau in enumerate(temperatures):
+        xx, yy, xy = (kernels[side].at[t] for side in ("xx", "yy", "xy"))
+        tables = {"xx": xx.by_row, "xy": xy.by_row, "yy": yy.by_row, "yx": xy.by_column}
+        log_sums = {side: table.log_sums for side, table in tables.items()}
+        log_squares = {side: tables[side].log_squares for side in COUNTED}
+        found.append(KernelTables(batches, tau, log_sums, log_squares))
+    return found
 
 
 def _scaled(progress: Progress | None, factor: float) -> Progress | None:
     return None if progress is None else lambda share: progress(share * factor)
 
 
-class SegmentSums(Reduction):
-    """For each row, logs of the sums of the kernel and of its square over segments of columns; several temperatures.
-
-    Args:
-        rows: number of rows.
-        layout: whose edges cut the columns.
-        temperatures: each above 0.
-        device: of the tables.
-    """
-
-    def __init__(self, rows: int, layout: BlockLayout, temperatures: Sequence[float], *, device: torch.device) -> None:
-        self._arguments = (rows, layout, temperatures, device)
-        self._scales = [1 / tau for tau in temperatures]
-        edges = torch.tensor(layout.edges)
-        self._segment_of = torch.repeat_interleave(torch.arange(len(edges) - 1), edges.diff()).to(device)
-        shape = (len(temperatures), rows, len(edges) - 1)
-        self.log_sums = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
-        self.log_squares = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
-
-    def fork(self) -> "SegmentSums":  # noqa: D102
-        rows, layout, temperatures, device = self._arguments
-        return SegmentSums(rows, layout, temperatures, device=device)
-
-    def merge(self, other: "SegmentSums") -> None:  # noqa: D102
-        torch.logaddexp(self.log_sums, other.log_sums, out=self.log_sums)
-        torch.logaddexp(self.log_squares, other.log_squares, out=self.log_squares)
-
-    def update(self, tile: Tile) -> None:  # noqa: D102
-        columns = self._segment_of[tile.cols.slice]
-        first, last = int(columns[0]), int(columns[-1])
-        local = columns - first
-        at = (tile.rows.slice, slice(first, last + 1))
-        for t, scale in enumerate(self._scales):
-            sums, squares = _segment_logs(tile, local, last - first + 1, scale)
-            for table, found in ((self.log_sums[t], sums), (self.log_squares[t], squares)):
-                table[at] = torch.logaddexp(table[at], found)
-
-
-def _segment_logs(tile: Tile, local: Tensor, count: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Logs of sums of exp(scale * s), and of its square, over each segment of a tile's columns: (rows, count)."""
-    single = tile.similarity.dtype is torch.float32 and 2 * scale <= _SINGLE_RANGE
-    if not single and 2 * scale > _DOUBLE_RANGE:
-        return _in_the_log_domain(tile, local, count, scale)
-    if single:
-        kernel = torch.mul(tile.similarity, scale * _LOG2_E, out=tile.buffer("kernel"))
-    else:
-        kernel = tile.similarity.double() * (scale * _LOG2_E)
-    kernel.exp2_()
-    if tile.own is not None:
-        kernel.masked_fill_(tile.own, 0.0)
-    # a product with an indicator sums all segments at once
-    indicator = torch.nn.functional.one_hot(local, count).to(kernel.dtype)
-    sums = (kernel @ indicator).double().log_()
-    return sums, (kernel.square_() @ indicator).double().log_()
-
-
-def _in_the_log_domain(tile: Tile, local: Tensor, count: int, scale: float) -> tuple[Tensor, Tensor]:
-    logits = tile.similarity.double() * scale
-    if tile.own is not None:
-        logits.masked_fill_(tile.own, -torch.inf)
-    parts = [logits[:, local == k] for k in range(count)]
-    return tuple(torch.stack([(f * part).logsumexp(1) for part in parts], 1) for f in (1.0, 2.0))  # type: ignore[return-value]
-
-
-__all__ = ["SIDES", "Batches", "KernelTables", "SegmentSums", "kernel_tables"]
+__all__ = ["COUNTED", "SIDES", "Batches", "KernelTables", "kernel_tables"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_temperature
 from .._typing import Progress
-from ..geometry import Sphere
+from ..geometry import Critic
 from ..measures import PairedSample
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
 from .batch_gradient import BatchGradient, batch_gradients
@@ -149,6 +149,7 @@ def decompose(
     temperature: float,
     batch_size: int | None = None,
     pairs: Int[Tensor, "p 2"] | None = None,
+    critic: Critic | None = None,
     normalize: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -178,6 +179,9 @@ def decompose(
         batch_size: B of the training; by default 1,024, or the largest power of two up to a quarter of the groups
             where that is less. Larger than the data: the fields are at all other groups, and ``beyond`` extrapolates.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
+        critic: s(x, y) in place of x.y. `infomech.RBF(scale)` takes rows of any norm as they are, unless
+            ``normalize=True``: the kernel's volume is then that of R^d, (pi tau / scale)^{d/2}, and the dispersions
+            relative to the uniform law, which R^d does not have, are NaN.
         normalize: see `PairedSample.from_embeddings`.
         seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
@@ -201,7 +205,9 @@ def decompose(
     """
     check_temperature(temperature)
     check_batch_size(batch_size)
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
+    sample = PairedSample.from_embeddings(
+        x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
+    )
     batches = Batches.of(sample, seed=seed)
     duplicates: list[NearDuplicates] = []
     (tables,) = kernel_tables(batches, [temperature], duplicates=duplicates, progress=progress)
@@ -251,7 +257,7 @@ def energy_budget(
         groups=sample.groups,
         **{name: at.estimate(name) for name in PARTS},
         log_kernel_volume=statistics.log_volume,
-        log_manifold_volume=Sphere(sample.dim).log_volume,
+        log_manifold_volume=sample.space.log_volume,
         effective_negatives_quantiles=_quantiles(at, batches),
         off_the_limit=None if at_limit is None else _off_the_limit(statistics, at, at_limit.energy_sym.value),
         curve=_curve(statistics),

@@ -20,16 +20,15 @@ class NearDuplicates(Reduction):
     """Pairs of different groups with a cosine above 0.9999 between rows of one modality.
 
     Args:
-        x: the rows.
-        y: the columns.
+        rows: unit rows, of a symmetric sweep.
     """
 
-    def __init__(self, x: GroupedRows, y: GroupedRows) -> None:
-        self._x, self._y = x, y
+    def __init__(self, rows: GroupedRows) -> None:
+        self._rows = rows
         self.found: list[Tensor] = []  # (k, 2) groups
 
     def fork(self) -> "NearDuplicates":  # noqa: D102
-        return NearDuplicates(self._x, self._y)
+        return NearDuplicates(self._rows)
 
     def merge(self, other: Any) -> None:  # noqa: D102
         self.found += other.found
@@ -42,8 +41,8 @@ class NearDuplicates(Reduction):
             close &= ~tile.own
         at = torch.nonzero(close)
         if len(at):
-            rows, cols = self._x.groups[tile.rows.slice][at[:, 0]], self._y.groups[tile.cols.slice][at[:, 1]]
-            self.found.append(torch.stack([rows, cols], 1))
+            groups = self._rows.groups
+            self.found.append(torch.stack([groups[tile.rows.slice][at[:, 0]], groups[tile.cols.slice][at[:, 1]]], 1))
 
 
 def one_of_each(groups: int, reductions: list[NearDuplicates]) -> Bool[Tensor, " g"]:
@@ -63,7 +62,9 @@ def restricted(sample: PairedSample, kept: Bool[Tensor, " g"], *, seed: int = 0)
     """The sample with the pairs of some groups only."""
     pairs = sample.pairs[kept.to(sample.pairs.device)[sample.pair_groups]]
     given = torch.stack([sample.order_x[pairs[:, 0]], sample.order_y[pairs[:, 1]]], 1)
-    return PairedSample.from_embeddings(sample.given_x, sample.given_y, pairs=given, seed=seed)
+    return PairedSample.from_embeddings(
+        sample.given_x, sample.given_y, pairs=given, seed=seed, critic=sample.critic, any_norm=not sample.unit
+    )
 
 
 __all__ = ["NEAR_DUPLICATE", "NearDuplicates", "one_of_each", "restricted"]

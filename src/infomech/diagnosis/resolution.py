@@ -6,6 +6,7 @@ The limit is given only where the last doubling of N moved each of the four log 
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from .uncertainty import symmetric_interval
 LARGEST_GROWTH = 0.05  # nats, of each log kernel mean over the last doubling
 _ANCHORS, _TIMES = 256, 8  # groups that give an anchor each to the search; times that the others are halved at random
 _FACTOR, _CLOSE = 64.0, 1.01  # the search ends at this multiple of tau; its answer is good to 1%, less than its error
+_COLUMN: dict[str, Literal[0, 1]] = {"x": 0, "y": 1}
 _LIMITS = tuple(n for n in PARTS if not n.startswith(("effective", "infonce", "remainder", "log_")))
 
 
@@ -143,7 +145,10 @@ def _anchor_scores(batches: Batches) -> list[Tensor]:
     chosen = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     found = []
     for side in SIDES:
-        scores = (rows[side[0]][chosen] @ rows[side[1]].T).double()
+        terms = sample.row_terms(*(_COLUMN[letter] for letter in side))
+        scores = terms.slope * (rows[side[0]][chosen] @ rows[side[1]].T).double()
+        if terms.y is not None:  # what the critic adds to an anchor moves none of its growth
+            scores += terms.y[pairs[:, _COLUMN[side[1]]]].double()
         scores[chosen, chosen] = -math.inf
         found.append(scores)
     return found
