@@ -116,9 +116,9 @@ def kernel_tables(
     sample = batches.sample
     x, y = batches.rows(0), batches.rows(1)
     kernels = {
-        "xx": KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0)),
-        "yy": KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1)),
-        "xy": KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1)),
+        "xx": KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0), each_block=True),
+        "yy": KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1), each_block=True),
+        "xy": KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1), each_block=True),
     }
     work = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
     for side, sums in kernels.items():

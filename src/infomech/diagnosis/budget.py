@@ -64,6 +64,7 @@ class Contributions:
     """
 
     pairs: NDArray[np.int64]  # (p, 2) rows of the given x and y
+    lent: NDArray[np.int64]  # (g,) which of the pairs each group lends as negative
     blocks: NDArray[np.int64]  # (p,) block of each pair; the number of blocks for those in none
     weights: NDArray[np.float64]  # (p,) of each pair as an anchor; they sum to 1
     infonce_xy: NDArray[np.float64]  # (p,) averaged over random batches
@@ -327,6 +328,7 @@ def _contributions(at: Interpolation, batches: Batches) -> Contributions:
     random = [name for name in PARTS if name not in ("log_partition", "log_negatives")]
     return Contributions(
         pairs=pairs.cpu().numpy(),
+        lent=batches.lent.cpu().numpy(),
         blocks=layout.block_of(sample.pair_groups).cpu().numpy(),
         weights=batches.pair_weights.cpu().numpy(),
         infonce_xy=at.by_pair("infonce_xy").cpu().numpy(),

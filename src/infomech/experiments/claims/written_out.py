@@ -60,35 +60,53 @@ def loss_parts(
     return infonce, divergence
 
 
-def budget_parts(x: Tensor, y: Tensor, pairs: Tensor, temperature: float) -> dict[str, float]:
-    """The parts of E1 without correction: means over pairs, sums over the pairs of all other groups."""
+def budget_parts(
+    x: Tensor, y: Tensor, pairs: Tensor, lent: Tensor, *, temperature: float, negatives: int
+) -> dict[str, float]:
+    """The parts of E8 with all other groups as negatives, or with one of them at a time.
+
+    Args:
+        x: (n, d) rows of any length.
+        y: (m, d) rows of any length.
+        pairs: (p, 2) that belong together.
+        lent: (g,) number of the pair that each group lends as a negative.
+        temperature: tau.
+        negatives: N, the number of other groups or 1.
+    """
     groups = tied_together(pairs)
     u, v = (torch.nn.functional.normalize(rows[pairs[:, column]].double(), dim=1) for column, rows in enumerate((x, y)))
-    apart = groups[:, None] != groups[None, :]
-    others = apart.sum(1).double()
-    log_volume = log_cosine_volume(u.shape[1], temperature)
+    _, group, counts = groups.unique(return_inverse=True, return_counts=True)
+    weights = 1 / (len(counts) * counts[group].double())  # a uniform group, then a uniform pair in it
+    apart = groups[:, None] != groups[lent][None, :]
+    log_n, log_volume = math.log(negatives), log_cosine_volume(u.shape[1], temperature)
     own = (u * v).sum(1) / temperature
 
-    def sums(a: Tensor, b: Tensor) -> Tensor:
-        return (torch.exp(a @ b.mT / temperature) * apart).sum(1)
+    def mean(values: Tensor) -> Tensor:
+        return weights @ values
 
-    density = {
-        name: (sums(a, b) / others).log() - log_volume
-        for name, a, b in (("xx", u, u), ("xy", u, v), ("yy", v, v), ("yx", v, u))
-    }
+    def log_sum(a: Tensor, b: Tensor, positive: float) -> Tensor:
+        """Mean of log(positive's kernel + sum of the batch's)."""
+        kernels: Tensor = torch.exp(a @ b[lent].mT / temperature)
+        if negatives == 1:
+            each = (positive * own.exp()[:, None] + kernels).log()
+            return mean((each * apart).sum(1) / apart.sum(1))
+        return mean((positive * own.exp() + (kernels * apart).sum(1)).log())
+
+    sides = {"xx": (u, u), "xy": (u, v), "yy": (v, v), "yx": (v, u)}
+    g = {name: log_sum(*side, 0.0) - log_n for name, side in sides.items()}
     parts = {
-        "alignment": -own.mean(),
-        "dispersion_x": -density["xx"].mean(),
-        "dispersion_y": -density["yy"].mean(),
-        "divergence_xy": (density["xx"] - density["xy"]).mean(),
-        "divergence_yx": (density["yy"] - density["yx"]).mean(),
-        "infonce_xy": -(own.exp() / (own.exp() + sums(u, v))).log().mean(),
-        "infonce_yx": -(own.exp() / (own.exp() + sums(v, u))).log().mean(),
-        "log_negatives": others.log().mean(),
+        "alignment": -mean(own),
+        "dispersion_x": log_volume - g["xx"],
+        "dispersion_y": log_volume - g["yy"],
+        "divergence_xy": g["xx"] - g["xy"],
+        "divergence_yx": g["yy"] - g["yx"],
+        "infonce_xy": log_sum(u, v, 1.0) - mean(own),
+        "infonce_yx": log_sum(v, u, 1.0) - mean(own),
+        "log_negatives": torch.tensor(log_n, dtype=torch.float64),
     }
     parts["divergence_sym"] = (parts["divergence_xy"] + parts["divergence_yx"]) / 2
     parts["infonce_sym"] = (parts["infonce_xy"] + parts["infonce_yx"]) / 2
-    parts["energy_sym"] = parts["alignment"] + (density["xy"].mean() + density["yx"].mean()) / 2  # D6
+    parts["energy_sym"] = parts["alignment"] + (g["xy"] + g["yx"]) / 2 - log_volume  # D6
     parts["log_partition"] = parts["log_negatives"] + log_volume
     parts["remainder"] = parts["infonce_sym"] - parts["energy_sym"] - parts["log_partition"]
     return {name: float(value) for name, value in parts.items()}
