@@ -53,6 +53,9 @@ def check_e1(seed: int, *, divergence_sign: float = -1.0, tolerance: float = 1e-
         budget = decompose(x, y, temperature=temperature, pairs=pairs, normalize=True, seed=seed)
         made_of = budget.contributions
         rows, lent = torch.from_numpy(made_of.pairs), torch.from_numpy(made_of.lent)
+        if not torch.equal(rows.unique(dim=0), pairs.unique(dim=0)):
+            furthest["pairs"] = math.inf
+            continue
         for at in (0, -1):  # one negative, and all other groups
             negatives = budget.curve.negatives[at]
             stated = budget_parts(x, y, rows, lent, temperature=temperature, negatives=negatives)
@@ -63,14 +66,14 @@ def check_e1(seed: int, *, divergence_sign: float = -1.0, tolerance: float = 1e-
         off = budget.energy_sym.value - parts - divergence_sign * budget.divergence_sym.value
         whole = budget.energy_sym.value + budget.log_partition.value + budget.remainder.value
         furthest["identity"] = max(furthest.get("identity", 0.0), abs(off), abs(budget.infonce_sym.value - whole))
-    identity = furthest.pop("identity")
+    identity = furthest.pop("identity", math.inf)
     places = [float(k) for k in range(len(furthest))]
     worst = max(furthest, key=lambda name: furthest[name])
     return Outcome(
         (
             Evidence(
                 "largest |part of the budget − sums written out|, nats", tolerance, furthest[worst], 0.0, "<=",
-                f"{len(furthest)} parts at two temperatures, N = 1 and all, 1 to 5 captions an image; the furthest: {worst}",
+                f"{len(furthest)} parts at two temperatures, N = 1 and all, 1 to 5 captions; furthest: {worst}",
             ),
             Evidence(
                 "largest error of Jsym = A − (H_X + H_Y)/2 − Dsym and InfoNCE = Jsym + log(N V) + remainder, nats",

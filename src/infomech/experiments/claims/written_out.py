@@ -82,15 +82,17 @@ def budget_parts(
     own = (u * v).sum(1) / temperature
 
     def mean(values: Tensor) -> Tensor:
-        return weights @ values
+        return torch.dot(weights, values)
 
     def log_sum(a: Tensor, b: Tensor, positive: float) -> Tensor:
         """Mean of log(positive's kernel + sum of the batch's)."""
         kernels: Tensor = torch.exp(a @ b[lent].mT / temperature)
         if negatives == 1:
             each = (positive * own.exp()[:, None] + kernels).log()
-            return mean((each * apart).sum(1) / apart.sum(1))
-        return mean((positive * own.exp() + (kernels * apart).sum(1)).log())
+            logs = (each * apart).sum(1) / apart.sum(1)
+        else:
+            logs = (positive * own.exp() + (kernels * apart).sum(1)).log()
+        return mean(logs)
 
     sides = {"xx": (u, u), "xy": (u, v), "yy": (v, v), "yx": (v, u)}
     g = {name: log_sum(*side, 0.0) - log_n for name, side in sides.items()}
