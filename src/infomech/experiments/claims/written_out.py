@@ -60,55 +60,47 @@ def loss_parts(
     return infonce, divergence
 
 
-def budget_parts(
-    x: Tensor, y: Tensor, pairs: Tensor, lent: Tensor, *, temperature: float, negatives: int
-) -> dict[str, float]:
-    """The parts of E8 with all other groups as negatives, or with one of them at a time.
+def budget_parts(x: Tensor, y: Tensor, pairs: Tensor, lent: Tensor, temperature: float) -> dict[str, float]:
+    """The parts of E8 with all other groups as negatives, one pair from each.
+
+    An anchor is a uniform group, then a uniform pair in it; sums run over the pairs that the other groups lend.
 
     Args:
-        x: (n, d) rows of any length.
-        y: (m, d) rows of any length.
-        pairs: (p, 2) that belong together.
-        lent: (g,) number of the pair that each group lends as a negative.
+        x: (n, d) rows of one modality.
+        y: (m, d) rows of the other.
+        pairs: (p, 2) rows that belong together.
+        lent: (g,) the pair that each group lends.
         temperature: tau.
-        negatives: N, the number of other groups or 1.
     """
     groups = tied_together(pairs)
     u, v = (torch.nn.functional.normalize(rows[pairs[:, column]].double(), dim=1) for column, rows in enumerate((x, y)))
-    _, group, counts = groups.unique(return_inverse=True, return_counts=True)
-    weights = 1 / (len(counts) * counts[group].double())  # a uniform group, then a uniform pair in it
+    sizes = (groups[:, None] == groups[None, :]).sum(1).double()
+    weight = 1 / (len(lent) * sizes)
     apart = groups[:, None] != groups[lent][None, :]
-    log_n, log_volume = math.log(negatives), log_cosine_volume(u.shape[1], temperature)
+    others = len(lent) - 1
+    log_volume = log_cosine_volume(u.shape[1], temperature)
     own = (u * v).sum(1) / temperature
 
-    def mean(values: Tensor) -> Tensor:
-        return torch.dot(weights, values)
+    def sums(a: Tensor, b: Tensor) -> Tensor:
+        return (torch.exp(a @ b[lent].mT / temperature) * apart).sum(1)
 
-    def log_sum(a: Tensor, b: Tensor, positive: float) -> Tensor:
-        """Mean of log(positive's kernel + sum of the batch's)."""
-        kernels: Tensor = torch.exp(a @ b[lent].mT / temperature)
-        if negatives == 1:
-            each = (positive * own.exp()[:, None] + kernels).log()
-            logs = (each * apart).sum(1) / apart.sum(1)
-        else:
-            logs = (positive * own.exp() + (kernels * apart).sum(1)).log()
-        return mean(logs)
-
-    sides = {"xx": (u, u), "xy": (u, v), "yy": (v, v), "yx": (v, u)}
-    g = {name: log_sum(*side, 0.0) - log_n for name, side in sides.items()}
+    density = {
+        name: weight @ ((sums(a, b) / others).log() - log_volume)
+        for name, a, b in (("xx", u, u), ("xy", u, v), ("yy", v, v), ("yx", v, u))
+    }
     parts = {
-        "alignment": -mean(own),
-        "dispersion_x": log_volume - g["xx"],
-        "dispersion_y": log_volume - g["yy"],
-        "divergence_xy": g["xx"] - g["xy"],
-        "divergence_yx": g["yy"] - g["yx"],
-        "infonce_xy": log_sum(u, v, 1.0) - mean(own),
-        "infonce_yx": log_sum(v, u, 1.0) - mean(own),
-        "log_negatives": torch.tensor(log_n, dtype=torch.float64),
+        "alignment": -(weight @ own),
+        "dispersion_x": -density["xx"],
+        "dispersion_y": -density["yy"],
+        "divergence_xy": density["xx"] - density["xy"],
+        "divergence_yx": density["yy"] - density["yx"],
+        "infonce_xy": -(weight @ (own.exp() / (own.exp() + sums(u, v))).log()),
+        "infonce_yx": -(weight @ (own.exp() / (own.exp() + sums(v, u))).log()),
+        "log_negatives": torch.tensor(others, dtype=torch.float64).log(),
     }
     parts["divergence_sym"] = (parts["divergence_xy"] + parts["divergence_yx"]) / 2
     parts["infonce_sym"] = (parts["infonce_xy"] + parts["infonce_yx"]) / 2
-    parts["energy_sym"] = parts["alignment"] + (g["xy"] + g["yx"]) / 2 - log_volume  # D6
+    parts["energy_sym"] = parts["alignment"] + (density["xy"] + density["yx"]) / 2  # D6
     parts["log_partition"] = parts["log_negatives"] + log_volume
     parts["remainder"] = parts["infonce_sym"] - parts["energy_sym"] - parts["log_partition"]
     return {name: float(value) for name, value in parts.items()}
