@@ -119,10 +119,10 @@ def main() -> None:
         rows.append(("gibbs, part (a)", ours * scale, plain * scale))
         angles = misalignment.FULL
         runs = [AngleRun(s, misalignment.TEMPERATURE, k) for s in angles.misalignments for k in range(angles.seeds)]
-        training = replace(angles.training, steps=5 * steps)
+        training = replace(angles, steps=5 * steps)
         ours = seconds(lambda: train_angles(RunFolder(Path(folder), "angles", {}), "t", runs, plan=training))
         plain = seconds(lambda: plain_angles(0.4, 5 * steps)) * len(runs)
-        scale = angles.training.steps / (5 * steps)
+        scale = angles.steps / (5 * steps)
         rows.append(("misalignment, training", ours * scale, plain * scale))
     print(f"{'experiment':40}{'infomech, s':>12}{'run by run, s':>15}{'ratio':>8}")
     for name, ours, plain in rows:

@@ -47,18 +47,18 @@ def run(*arguments: str) -> int:
     return int(stopped.value.code or 0)  # type: ignore[arg-type]
 
 
-def small_plan(model: str, **changes) -> ClipPlan:
+def small_plan(coco: Path, model: str, **changes) -> ClipPlan:
     settings = {
-        "model": model, "swaps": (0.0, 1.0), "seeds": 2, "steps": 4, "batch_size": 8, "save_every": 1, "workers": 2,
-        "learning_rate": 1e-3, "train_split": "val2017",
+        "folder": coco, "model": model, "swaps": (0.0, 1.0), "seeds": 2, "steps": 4, "batch_size": 8, "save_every": 1,
+        "workers": 2, "learning_rate": 1e-3, "train_split": "val2017",
     }  # fmt: skip
     return ClipPlan(**(settings | changes))
 
 
 def test_table_2_end_to_end(coco: Path, small: str, tmp_path: Path) -> None:
-    plan = CocoPlan(models=(f"open_clip:{small}",), batch_size=8)
+    plan = CocoPlan(folder=coco, models=(f"open_clip:{small}",), batch_size=8)
     shares: list[float] = []
-    results = run_coco_pretrained(tmp_path / "out", coco=coco, plan=plan, progress=shares.append)
+    results = run_coco_pretrained(tmp_path / "out", plan=plan, progress=shares.append)
     assert sum(shares) == pytest.approx(1)
     (row,) = results["rows"]
     assert set(row["unbiased"]) == set(COLUMNS) == set(row["paper_estimators"])
@@ -70,7 +70,7 @@ def test_table_2_end_to_end(coco: Path, small: str, tmp_path: Path) -> None:
     assert row["paper_estimators"]["gap"] > row["unbiased"]["gap"]["value"]
     files = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"results.json", "provenance.json", "README.md", "table.tex", "coco-pretrained.png"} <= files
-    again = run_coco_pretrained(tmp_path / "out", coco=coco, plan=plan)  # from the embeddings that are there
+    again = run_coco_pretrained(tmp_path / "out", plan=plan)  # from the embeddings that are there
     assert again["rows"] == results["rows"]
 
 
@@ -92,8 +92,8 @@ def test_the_command_for_fig_6b(coco: Path, small: str, tmp_path: Path, capsys: 
 
 
 def test_fig_6b_trains_only_what_it_says_and_scores_each(coco: Path, small: str, tmp_path: Path) -> None:
-    plan = small_plan(small, weights=(0.0, 0.75), evaluations=2, train="last-block")
-    results = run_clip_corruption(tmp_path / "out", coco=coco, plan=plan)
+    plan = small_plan(coco, small, weights=(0.0, 0.75), evaluations=2, train="last-block")
+    results = run_clip_corruption(tmp_path / "out", plan=plan)
     assert len(results["runs"]) == 2 * 2 * 2 * 2
     trained = results["settings"]["trained"]
     assert {"visual.proj", "text_projection", "visual.ln_post.weight", "ln_final.bias"} <= set(trained)
@@ -108,8 +108,8 @@ def test_fig_6b_trains_only_what_it_says_and_scores_each(coco: Path, small: str,
 
 
 def test_fig_6b_interrupted_is_fig_6b(coco: Path, small: str, tmp_path: Path) -> None:
-    plan = small_plan(small, swaps=(0.5,), seeds=1, steps=5, fresh=True)
-    whole = run_clip_corruption(tmp_path / "whole", coco=coco, plan=plan)
+    plan = small_plan(coco, small, swaps=(0.5,), seeds=1, steps=5, fresh=True)
+    whole = run_clip_corruption(tmp_path / "whole", plan=plan)
     for stop_at in (1, 3):
 
         def stop(share: float, stop_at: int = stop_at) -> None:
@@ -119,10 +119,10 @@ def test_fig_6b_interrupted_is_fig_6b(coco: Path, small: str, tmp_path: Path) ->
                     raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run_clip_corruption(tmp_path / "cut", coco=coco, plan=plan, progress=stop)
-    assert run_clip_corruption(tmp_path / "cut", coco=coco, plan=plan)["runs"] == whole["runs"]
+            run_clip_corruption(tmp_path / "cut", plan=plan, progress=stop)
+    assert run_clip_corruption(tmp_path / "cut", plan=plan)["runs"] == whole["runs"]
     with pytest.raises(im.InputError, match="of another model, other data or other settings"):
-        run_clip_corruption(tmp_path / "cut", coco=coco, plan=small_plan(small, swaps=(0.5,), seeds=1, steps=6))
+        run_clip_corruption(tmp_path / "cut", plan=small_plan(coco, small, swaps=(0.5,), seeds=1, steps=6))
 
 
 def test_what_open_clip_refuses(small: str, tmp_path: Path) -> None:

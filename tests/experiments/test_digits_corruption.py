@@ -1,17 +1,15 @@
-"""Caption corruption on digits: the stack against single runs, slopes against scipy, whole small runs, resuming."""
+"""Caption corruption on digits: the stack against single runs, whole small runs, resuming."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-import scipy.stats
 import torch
 
 import infomech as im
 from infomech.experiments.digits import corruption as digits_corruption
-from infomech.experiments.digits.control import MEASURES
-from infomech.experiments.digits.corruption import Arm, DigitsPlan, measure_slopes, one_part, run_digits_corruption
+from infomech.experiments.digits.corruption import Arm, DigitsPlan, one_part, run_digits_corruption
 from infomech.experiments.digits.halves import load_halves, swap_within_class, train_two_tower
 from infomech.experiments.digits.stacked import Run, stacked_losses, train_stack
 from infomech.losses import symmetric_infonce
@@ -78,20 +76,6 @@ def test_fresh_draws_move_and_fixed_ones_do_not(monkeypatch: pytest.MonkeyPatch)
     assert not torch.equal(drawn[1], drawn[3])
 
 
-def test_slopes_by_scipy() -> None:
-    g = torch.Generator().manual_seed(1)
-    swaps = (0.0, 0.25, 0.5, 1.0)
-    runs = [
-        {"arm": "a", "swap": p, "seed": s, **{m: float(torch.randn((), generator=g)) + p for m in MEASURES}}
-        for s in range(4)
-        for p in swaps
-    ]
-    found = measure_slopes(runs)["a"]["recall_at_1"]
-    slopes = [scipy.stats.linregress(swaps, [r["recall_at_1"] for r in runs if r["seed"] == s]).slope for s in range(4)]
-    test = scipy.stats.ttest_1samp(slopes, 0.0).confidence_interval(0.95)
-    assert (found["low"], found["high"]) == pytest.approx((test.low, test.high))
-
-
 def test_a_small_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = DigitsPlan(swaps=(0.0, 1.0), arms=(Arm(0.0, fresh=True), Arm(0.75)), seeds=2, steps=20)
     shares: list[float] = []
@@ -129,6 +113,12 @@ def test_a_small_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.Monk
     other = DigitsPlan(swaps=(0.0, 1.0), arms=(Arm(0.75),), seeds=2, steps=10)
     run_digits_corruption(tmp_path / "b", plan=other, workers=1)
     assert asked == [("weight0.75-fixed", 0), ("weight0.75-fixed", 1)]  # other settings take nothing from it
+
+
+def test_arms_of_the_command_line() -> None:
+    assert DigitsPlan().chosen() == DigitsPlan().arms
+    assert DigitsPlan(weights=(0.0, 0.5)).chosen() == (Arm(0.0, fresh=True), Arm(0.5, fresh=True))
+    assert DigitsPlan(fresh=False).chosen() == (Arm(0.0, fresh=False),)
 
 
 @pytest.mark.usefixtures("unchecked")

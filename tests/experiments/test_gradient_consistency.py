@@ -18,7 +18,6 @@ from infomech.experiments.gradient.consistency import (
     loss_and_gradient,
     mixture,
     paper_part,
-    rate,
     run_gradient_consistency,
 )
 
@@ -113,19 +112,6 @@ def test_the_limit_by_autograd_over_all_draws(chunk: int) -> None:
     (gradient,) = torch.autograd.grad(expected.sum(), weights)
     assert torch.allclose(values, expected, rtol=1e-10)
     assert torch.allclose(gradients, gradient.flatten(1), rtol=1e-8, atol=1e-12)
-
-
-def test_rates_and_their_intervals() -> None:
-    """A known slope is covered as often as the interval says."""
-    generator = np.random.default_rng(0)
-    counts = [4, 8, 16, 32, 64, 128]
-    curve = np.array(counts, dtype=float)[:, None] ** -0.5
-    hits = 0
-    for _ in range(400):
-        found = rate(counts, curve * np.exp(0.1 * generator.standard_normal((6, 20))))
-        hits += found["low"] <= -0.5 <= found["high"]
-    assert abs(hits / 400 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 400)
-    assert rate(counts, np.broadcast_to(curve, (6, 5)))["value"] == pytest.approx(-0.5)
 
 
 def test_a_small_run_reaches_the_rates_where_negatives_rule(tmp_path: Path) -> None:

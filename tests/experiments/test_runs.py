@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.experiments.runs import RunFolder, dump, generator_state, write_atomically
+from infomech.experiments.runs import RunFolder, generator_state
 
 
 def squares(count: int) -> dict[str, np.ndarray]:
@@ -70,23 +70,14 @@ def test_a_loop_goes_on_where_it_was_cut(tmp_path: Path, cut: int) -> None:
     assert torch.equal(walk(tmp_path / "cut", None), whole)
 
 
-def test_numbers_that_are_not_finite_become_null() -> None:
-    content = {"a": [math.nan, 1.5], "b": np.float64(math.inf), "c": torch.ones(2), 3: np.int64(2)}
-    assert json.loads(dump(content)) == {"a": [None, 1.5], "b": None, "c": [1.0, 1.0], "3": 2}
-
-
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "results.json"
-    write_atomically(path, b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(im.InputError, match=r"No space left on device; free some space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+def test_what_is_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "study", {"n": 1})
+    content = {"a": [math.nan, 1.5], "b": np.float64(math.inf), "c": np.ones(2), 3: np.int64(2)}
+    run.write(content, readme="# Study\n")
+    expected = {"experiment": "study", "a": [None, 1.5], "b": None, "c": [1.0, 1.0], "3": 2}
+    assert json.loads((tmp_path / "results.json").read_text()) == expected
+    assert json.loads((tmp_path / "provenance.json").read_text())["settings"] == {"n": 1}
+    assert (tmp_path / "README.md").read_text() == "# Study\n"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -63,8 +63,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts ins
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
 
 
-def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command of which every failure ends in one line on the error stream and an exit code."""
+def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command of which every failure ends in one line on the error stream and an exit code.
+
+    One that `passes_all` gets every argument as it stands, options and --help too.
+    """
+    settings: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []} if passes_all else {}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
@@ -86,13 +90,14 @@ def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
                 raise
 
-        app.command(help=_flowing(inspect.getdoc(function) or ""), epilog=f"Example: {example}")(guarded)
+        text = flowing(inspect.getdoc(function) or "")
+        app.command(help=text, epilog=f"Example: {example}", context_settings=settings)(guarded)
         return guarded
 
     return register
 
 
-def _flowing(text: str) -> str:
+def flowing(text: str) -> str:
     """A docstring for a terminal of any width: a paragraph in one line, the items of a list each in its own."""
     paragraphs = (re.sub(r"\n(?!- )\s*", " ", paragraph) for paragraph in text.split("\n\n"))
     return "\n\n".join(paragraphs)
@@ -142,5 +147,6 @@ __all__ = [
     "app",
     "command",
     "failure",
+    "flowing",
     "main",
 ]

@@ -2,19 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .app import AsJson, Overwrite, Seed, command
 from .report import diagnose_files
 from .show import console, print_json, progress_bar
-
-if TYPE_CHECKING:
-    from ..experiments.options import Options
-    from ..experiments.registry import Experiment
-
-_REAL = "Studies of real models"
 
 
 @command("infomech demo -o demo")
@@ -90,122 +84,16 @@ def verify(
         raise typer.Exit(1)
 
 
-@command("infomech reproduce control --fast -o control")
+@command("infomech reproduce control --fast -o control", passes_all=True)
 def reproduce(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which experiment; see --list.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; NAME by default, for all: reproduced."),
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME [OPTIONS]", help="Which experiment, and its options.")
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="The same shape in a fraction of the work.")] = False,
-    show: Annotated[bool, typer.Option("--list", help="Name and describe every experiment, and stop.")] = False,
-    seed: Annotated[int, typer.Option(help="First seed of the runs.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
-    data: Annotated[str | None, typer.Option(help="digits or coco.", rich_help_panel=_REAL)] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where COCO is.", rich_help_panel=_REAL)] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(help="Models, with commas between: names of Table 2, or as in embed.", rich_help_panel=_REAL),
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A local file of weights.", rich_help_panel=_REAL)] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto by default.", rich_help_panel=_REAL)
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=_REAL)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Samples a batch.", rich_help_panel=_REAL)
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Training steps; 5,000 by default, 1,500 on digits.", rich_help_panel=_REAL
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Seeds; 3 by default, 5 on digits.", rich_help_panel=_REAL)
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Divergence weights, with commas between.", rich_help_panel=_REAL)
-    ] = None,
-    fresh: Annotated[
-        bool | None,
-        typer.Option("--fresh/--fixed", help="Draw exchanged partners at each epoch, or once.", rich_help_panel=_REAL),
-    ] = None,
-    train: Annotated[str | None, typer.Option(help="heads, by default, or last-block.", rich_help_panel=_REAL)] = None,
-    train_split: Annotated[str | None, typer.Option(help="Split of COCO to train on.", rich_help_panel=_REAL)] = None,
-    test_split: Annotated[str | None, typer.Option(help="Split of COCO to score on.", rich_help_panel=_REAL)] = None,
 ) -> None:
-    """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
+    """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README."""
+    from .reproduce import run_reproduce
 
-    - gradient-consistency (Fig. 3), gibbs (Fig. 2a, 4), misalignment (Fig. 2b, 5): the paper's synthetic figures.
-    - batch-and-temperature, barrier: what finite batches do to the gap, and the dynamics that keep it open.
-    - control: what the divergence weight does to the gap and to retrieval, on real data.
-    - caption-corruption --data digits: the gap as pairs are corrupted. With --folder COCO: Fig. 6b.
-    - sentence-encoder: a real model on docstrings and bodies of functions.
-    - coco-pretrained --folder COCO: Table 2 and Fig. 6a.
-    - all: every one of these that can run here, each in a folder of its own.
-
-    An interrupted run goes on when the same command is given again.
-    """
-    from .._checks import InputError
-    from ..experiments.options import Options
-    from ..experiments.registry import EXPERIMENTS, choose_all
-
-    if show:
-        for experiment in EXPERIMENTS.values():
-            typer.echo(f"{experiment.name:24}{experiment.title}")
-        return
-    if name is None:
-        raise InputError(f"which experiment? There are: {', '.join(EXPERIMENTS)}; or all of them: all")
-    if name != "all" and name not in EXPERIMENTS:
-        raise InputError(f"{name!r} is no experiment; there are: {', '.join(EXPERIMENTS)}; or all of them: all")
-    options = Options(
-        data=data,
-        folder=folder,
-        models=None if models is None else tuple(models.split(",")),
-        checkpoint=checkpoint,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        steps=steps,
-        seeds=seeds,
-        weights=None if weights is None else _numbers(weights, "--weights"),
-        fresh=fresh,
-        train=train,
-        train_split=train_split,
-        test_split=test_split,
-    )
-    if name != "all":
-        target = Path(name) if out is None else out
-        _run_experiment(EXPERIMENTS[name], target, options, fast=fast, seed=seed, overwrite=overwrite)
-        return
-    target = Path("reproduced") if out is None else out
-    whole = choose_all(options)
-    for experiment, its_options in whole.chosen:
-        _run_experiment(experiment, target / experiment.name, its_options, fast=fast, seed=seed, overwrite=overwrite)
-        typer.echo("")
-    for left_out, reason in whole.left_out.items():
-        typer.echo(f"Left out: {left_out}; {reason}")
-
-
-def _run_experiment(
-    experiment: "Experiment", target: Path, options: "Options", *, fast: bool, seed: int, overwrite: bool
-) -> None:
-    experiment.prepare(target, overwrite=overwrite)
-    with progress_bar(f"Running {experiment.name}") as step:
-        found = experiment.run(target, fast, seed, step, options)
-    for sentence in found:
-        typer.echo(f"- {sentence}")
-    typer.echo(f"\nResults: {target / 'README.md'}")
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    from .._checks import InputError
-
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} is {text!r}; give numbers with commas between: {option} 0,0.75") from None
+    run_reproduce(arguments or [])
 
 
 def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:

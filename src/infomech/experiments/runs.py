@@ -3,18 +3,13 @@
 import hashlib
 import io
 import json
-import math
 import multiprocessing
-import os
-import platform
 import shutil
 import subprocess
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._checks import InputError
+from .._files import dump_json, environment, plain, write_file
 from .._typing import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +31,10 @@ Part = dict[str, NDArray[Any]]
 
 _PARTS = "parts"
 _CHECKPOINT_SECONDS = 20.0
+
+
+def silent(share: float) -> None:
+    """Progress that nobody is told of."""
 
 
 class RunFolder:
@@ -58,15 +58,14 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}; name a folder that can be made") from error
 
-    def part(self, key: str, compute: Callable[[], Part], **depends: object) -> Part:
+    def part(self, key: str, compute: Callable[[], Part]) -> Part:
         """What `compute` returns (arrays by name), from the folder if an earlier run has finished it.
 
         Args:
             key: name of the part, unique in the experiment.
             compute: called if the part is not there.
-            depends: settings of this part besides the experiment's own.
         """
-        path = self._path(key, depends)
+        path = self._path(key, {})
         found = _load(path)
         if found is None:
             found = {name: np.asarray(value) for name, value in compute().items()}
@@ -81,7 +80,7 @@ class RunFolder:
         compute: Callable[..., Part],
         *,
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> dict[str, Part]:
         """Several parts at once, each kept as soon as it is there.
 
@@ -95,13 +94,12 @@ class RunFolder:
         found = {key: part for key, path in paths.items() if (part := _load(path)) is not None}
         waiting = {key: arguments for key, arguments in work.items() if key not in found}
         self._resumed |= bool(found)
-        if progress is not None and found:
+        if found:
             progress(len(found) / len(work))
         for key, part in _in_processes(compute, waiting, workers):
             _store(paths[key], part)
             found[key] = part
-            if progress is not None:
-                progress(1 / len(work))
+            progress(1 / len(work))
         return {key: found[key] for key in work}
 
     def loop(
@@ -111,7 +109,7 @@ class RunFolder:
         steps: int,
         body: Callable[[int], None],
         *,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         seconds: float = _CHECKPOINT_SECONDS,
     ) -> None:
         """Call ``body(step)`` for each step, which works on the tensors of `state` in place, with checkpoints.
@@ -133,19 +131,18 @@ class RunFolder:
             first = int(found.pop("step"))
             for name, value in found.items():
                 state[name].copy_(torch.from_numpy(value))
-        if progress is not None and first:
+        if first:
             progress(first / steps)
         saved, told = time.perf_counter(), first
         for step in range(first, steps):
             body(step)
-            if progress is not None and (step + 1 - told) * 200 >= steps:
+            if (step + 1 - told) * 200 >= steps:
                 progress((step + 1 - told) / steps)
                 told = step + 1
             if time.perf_counter() - saved > seconds or step == steps - 1:
                 _store(path, {"step": np.asarray(step + 1), **{k: v.detach().cpu().numpy() for k, v in state.items()}})
                 saved = time.perf_counter()
-        if progress is not None:
-            progress((steps - told) / steps)
+        progress((steps - told) / steps)
 
     def _path(self, key: str, depends: Mapping[str, object]) -> Path:
         version = metadata.version("infomech")  # another version may compute a part in another way
@@ -160,24 +157,10 @@ class RunFolder:
         figures: Mapping[str, "Figure"] | None = None,
         movies: Mapping[str, Iterable["Image"]] | None = None,
     ) -> None:
-        """Write results.json, provenance.json, README.md, figures as PNG and PDF, and movies as GIF (and MP4).
-
-        Args:
-            results: plain data; numbers that are not finite become null.
-            readme: the text, in Markdown; images stand beside it.
-            figures: by file name without its ending.
-            movies: frames by file name; MP4 is written as well where ffmpeg is found.
-        """
-        from ..report.drawing import FORMATS, figure_bytes
-
-        for name, figure in (figures or {}).items():
-            for kind in FORMATS:
-                write_atomically(self.folder / f"{name}.{kind}", figure_bytes(figure, kind))
+        """Write what was found and how; see `write_results`. Movies, frames by file name, become GIF (and MP4)."""
         for name, frames in (movies or {}).items():
             write_movie(self.folder / f"{name}.gif", frames)
-        write_atomically(self.folder / "results.json", dump({"experiment": self.name, **results}))
-        write_atomically(self.folder / "provenance.json", dump(self.provenance()))
-        write_atomically(self.folder / "README.md", readme.encode())
+        write_results(self.folder, self.name, results, readme=readme, figures=figures, provenance=self.provenance())
 
     def provenance(self) -> dict[str, Any]:
         """Settings, versions, hardware, time; `resumed` where the seconds are of the last sitting only."""
@@ -190,26 +173,46 @@ class RunFolder:
         }
 
 
-def write_results(folder: Path, name: str, results: Mapping[str, Any]) -> None:
-    """results.json and provenance.json of an experiment that keeps its parts in a way of its own."""
+def write_results(
+    folder: Path,
+    name: str,
+    results: Mapping[str, Any],
+    *,
+    readme: str,
+    figures: Mapping[str, "Figure"] | None = None,
+    texts: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write results.json, provenance.json, README.md, figures as PNG and PDF, and other texts.
+
+    Args:
+        folder: made if missing.
+        name: of the experiment.
+        results: plain data; numbers that are not finite become null.
+        readme: the text, in Markdown; images stand beside it.
+        figures: by file name without its ending.
+        texts: by file name.
+        provenance: by default the settings in the results, versions and hardware.
+    """
+    from ..report.drawing import FORMATS, figure_bytes
+
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "results.json", dump({"experiment": name, **results}))
-    provenance = {"experiment": name, "settings": results.get("settings", {}), **environment()}
-    write_atomically(folder / "provenance.json", dump(provenance))
+    for title, figure in (figures or {}).items():
+        for kind in FORMATS:
+            write_file(folder / f"{title}.{kind}", figure_bytes(figure, kind))
+    told = provenance or {"experiment": name, "settings": results.get("settings", {}), **environment()}
+    for file, content in {
+        "results.json": dump_json(plain({"experiment": name, **results})),
+        "provenance.json": dump_json(plain(dict(told))),
+        "README.md": readme.encode(),
+        **{title: text.encode() for title, text in (texts or {}).items()},
+    }.items():
+        write_file(folder / file, content)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, hardware and date."""
-    return {
-        "infomech": metadata.version("infomech"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def scaled(progress: Progress, share: float) -> Progress:
+    """Progress of a piece of the work that is such a share of it."""
+    return lambda part: progress(share * part)
 
 
 def _in_processes(
@@ -235,41 +238,6 @@ def generator_state(generator: torch.Generator) -> Tensor:
     return generator.get_state()
 
 
-def dump(content: object) -> bytes:
-    """JSON of plain data, arrays and tensors; numbers that are not finite become null."""
-    return (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Tensor | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file as a whole, or leave it as it was."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free some space or name another folder") from error
-
-
 def write_movie(path: Path, frames: Iterable["Image"], *, milliseconds: int = 90) -> None:
     """Frames as a GIF that repeats, and as MP4 beside it where ffmpeg is found."""
     pictures = [frame.convert("RGB").quantize(64) for frame in frames]
@@ -277,7 +245,7 @@ def write_movie(path: Path, frames: Iterable["Image"], *, milliseconds: int = 90
     pictures[0].save(
         out, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True
     )
-    write_atomically(path, out.getvalue())
+    write_file(path, out.getvalue())
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is not None:
         even = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
@@ -309,18 +277,16 @@ def _load(path: Path) -> Part | None:
 def _store(path: Path, values: Mapping[str, NDArray[Any]]) -> None:
     out = io.BytesIO()
     np.savez(out, **dict(values))  # type: ignore[arg-type]
-    write_atomically(path, out.getvalue())
+    write_file(path, out.getvalue())
 
 
 __all__ = [
     "Part",
-    "Progress",
     "RunFolder",
-    "dump",
-    "environment",
     "frame",
     "generator_state",
-    "write_atomically",
+    "scaled",
+    "silent",
     "write_movie",
     "write_results",
 ]

@@ -1,15 +1,17 @@
 """How finite batches bend the gap away from the large-batch prediction, over batch size and temperature."""
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..runs import Part, RunFolder
-from .misalignment import outcome, predictions, score
+from ..._checks import InputError
+from ..._markdown import bullets, document, table
+from ..._typing import Progress
+from ..experiment import Experiment, Form, option
+from ..runs import Part, RunFolder, scaled, silent
+from ..statistics import quartiles
+from .misalignment import failures, outcomes, predictions, score
 from .training import AngleRun, TrainingPlan, train_angles
 
 NAME = "batch-and-temperature"
@@ -22,11 +24,15 @@ BASIN = 0.1  # nats above the predicted minimum within which a run is in its bas
 class Plan:
     """The grid; fewer seeds where a batch is large and a run's gap varies less."""
 
-    misalignment: float = 0.4
-    temperatures: tuple[float, ...] = (0.02, 0.05, 0.07, 0.2, 0.5, 1.0)
-    batches: tuple[int, ...] = (16, 64, 256, 1024, 4096)
-    seeds: tuple[int, ...] = (20, 20, 20, 8, 3)
-    steps: int = 2000
+    misalignment: float = option(0.4, "Noise sigma_mis between the two angles.")
+    temperatures: tuple[float, ...] = option((0.02, 0.05, 0.07, 0.2, 0.5, 1.0), "Temperatures.")
+    batches: tuple[int, ...] = option((16, 64, 256, 1024, 4096), "Batch sizes.")
+    seeds: tuple[int, ...] = option((20, 20, 20, 8, 3), "Runs at each batch size.")
+    steps: int = option(2000, "Training steps.", at_least=1)
+
+    def __post_init__(self) -> None:
+        if len(self.batches) != len(self.seeds):
+            raise InputError(f"there are {len(self.batches)} batches and {len(self.seeds)} seeds; give one for each")
 
 
 FULL = Plan()
@@ -34,34 +40,23 @@ FAST = Plan(temperatures=(0.05, 0.2, 1.0), batches=(16, 64, 256), seeds=(5, 5, 5
 
 
 def run_batch_temperature(
-    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Callable[[float], None] | None = None
+    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Train the grid, one stacked program for each batch size, and set the prediction of each temperature beside.
-
-    Args:
-        folder: for results.json, provenance.json, README.md and the figure; made if missing.
-        plan: `FULL`, or `FAST`.
-        seed: the first seed.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds.
-    """
+    """Train the grid, one stacked program for each batch size, and set the prediction of each temperature beside."""
     run = RunFolder(folder, NAME, {**asdict(plan), "seed": seed})
-    training = TrainingPlan(steps=plan.steps)
     predicted = {
-        tau: run.part(f"predicted-{tau:g}", lambda t=tau: predictions([plan.misalignment], t, training.noise))  # type: ignore[misc]
+        tau: run.part(f"predicted-{tau:g}", partial(predictions, [plan.misalignment], tau, TrainingPlan().noise))
         for tau in plan.temperatures
     }
     work = [max(b, 64) ** 1.5 * s for b, s in zip(plan.batches, plan.seeds, strict=True)]
     cells = []
     for batch, seeds, share in zip(plan.batches, plan.seeds, work, strict=True):
         runs = [AngleRun(plan.misalignment, tau, s) for tau in plan.temperatures for s in range(seed, seed + seeds)]
-        told = None if progress is None else (lambda part, w=share: progress(part * w / sum(work)))
-        encoders = train_angles(run, f"batch-{batch}", runs, plan=replace(training, batch=batch), progress=told)
+        training = TrainingPlan(batch=batch, steps=plan.steps)
+        told = scaled(progress, share / sum(work))
+        encoders = train_angles(run, f"batch-{batch}", runs, plan=training, progress=told)
         scored = run.part(
-            f"scored-{batch}",
-            lambda e=encoders, r=runs: score(e, r, noise=training.noise, samples=2048, seed=seed),  # type: ignore[misc]
+            f"scored-{batch}", partial(score, encoders, runs, noise=training.noise, samples=2048, seed=seed)
         )
         cells += [_cell(batch, tau, runs, scored, predicted[tau]) for tau in plan.temperatures]
     results: dict[str, Any] = {"misalignment": plan.misalignment, "cells": cells}
@@ -74,25 +69,22 @@ def run_batch_temperature(
 
 def _cell(batch: int, tau: float, runs: list[AngleRun], scored: Part, predicted: Part) -> dict[str, Any]:
     minimum = float(predicted["energy"][0])
-    rows: list[dict[str, Any]] = []
-    for i, setting in enumerate(runs):
-        if setting.temperature == tau:
-            numbers = {name: float(values[i]) for name, values in scored.items() if name != "histogram"}
-            end = outcome(numbers["energy"], numbers["condition"], minimum, BASIN)
-            rows.append({"seed": setting.seed, "outcome": end, "excess": numbers["energy"] - minimum, **numbers})
+    chosen = [i for i, setting in enumerate(runs) if setting.temperature == tau]
+    exact = {name: values for name, values in scored.items() if name != "histogram"}
+    rows = [r | {"excess": r["energy"] - minimum} for r in outcomes(chosen, runs, exact, minimum, BASIN)]
     settled = [r for r in rows if r["outcome"] == "reached"]
-    gaps = [r["gap"] for r in settled]
+    low, median, high = quartiles([r["gap"] for r in settled])
     return {
         "batch": batch,
         "temperature": tau,
         "predicted": float(predicted["gap"][0]),
         "predicted_is_global": bool(predicted["global"][0]),
-        "median": float(np.median(gaps)) if gaps else math.nan,
-        "low": float(np.quantile(gaps, 0.25)) if gaps else math.nan,
-        "high": float(np.quantile(gaps, 0.75)) if gaps else math.nan,
-        "excess_energy": float(np.median([r["excess"] for r in settled])) if gaps else math.nan,
+        "median": median,
+        "low": low,
+        "high": high,
+        "excess_energy": quartiles([r["excess"] for r in settled])[1],
         "settled": len(settled),
-        "failed": {r["seed"]: r["outcome"] for r in rows if r["outcome"] != "reached"},
+        "failed": failures(rows),
         "runs": rows,
     }
 
@@ -112,24 +104,23 @@ def findings(cells: list[dict[str, Any]], plan: Plan) -> list[str]:
 
 def readme(results: dict[str, Any], plan: Plan) -> str:
     """The folder's README."""
-    lines = [
-        f"# {TITLE}",
-        "",
+    rows = []
+    for tau in plan.temperatures:
+        here = [c for c in results["cells"] if c["temperature"] == tau]
+        cells = [f"{c['median']:.4f} ({c['low']:.4f} to {c['high']:.4f}; {c['settled']})" for c in here]
+        rows.append([f"{tau:g}", f"{here[0]['predicted']:.4f}", *cells])
+    return document(
+        TITLE,
         f"The misalignment experiment at sigma_mis = {plan.misalignment:g} over batch size and temperature, "
         f"{plan.steps:,} steps of Adam at rate 5e-3. Medians over the runs that ended within {BASIN:g} nats of the "
         "predicted minimum, with quartiles and their number in brackets. The paper trains at batch 256 and tau = 0.07 "
         "alone.",
-        "",
         "![gap over batch size and temperature](grid.png)",
-        "",
-        "| tau | predicted | " + " | ".join(f"batch {b:,}" for b in plan.batches) + " |",
-        "|---|---|" + "---|" * len(plan.batches),
-    ]
-    for tau in plan.temperatures:
-        here = [c for c in results["cells"] if c["temperature"] == tau]
-        text = [f"{c['median']:.4f} ({c['low']:.4f} to {c['high']:.4f}; {c['settled']})" for c in here]
-        lines.append(f"| {tau:g} | {here[0]['predicted']:.4f} | " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), ""])
+        table(["tau", "predicted", *(f"batch {b:,}" for b in plan.batches)], rows),
+        bullets(results["found"]),
+    )
 
 
-__all__ = ["FAST", "FULL", "NAME", "TITLE", "Plan", "run_batch_temperature"]
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_batch_temperature),))
+
+__all__ = ["EXPERIMENT", "FAST", "FULL", "NAME", "TITLE", "Plan", "run_batch_temperature"]

@@ -1,8 +1,9 @@
 """Latent angles seen by two modalities (T12; the paper's Fig. 5 and 2b): the size of the gap, trained and predicted."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._markdown import bullets, document, table
 from ..._typing import Progress
 from ...equilibria import LatentAngles, encoded_divergence, minimise_parametric
 from ...equilibria.encoded_angles import AngleTables
-from ..runs import Part, RunFolder
+from ..experiment import Experiment, Form, option
+from ..runs import Part, RunFolder, scaled, silent
+from ..statistics import quartiles
 from .training import AngleRun, Encoders, TrainingPlan, train_angles
 
 NAME = "misalignment"
@@ -29,17 +33,18 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The paper's noise levels and seeds."""
+class Plan(TrainingPlan):
+    """The paper's noise levels and seeds, and how each run is trained."""
 
-    misalignments: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    seeds: int = 20
-    training: TrainingPlan = field(default_factory=TrainingPlan)
+    misalignments: tuple[float, ...] = option(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "Noise sigma_mis between the two angles."
+    )
+    seeds: int = option(20, "Runs at each noise level.", at_least=2)
     samples: int = 4096  # for the paper's histogram
 
 
 FULL = Plan()
-FAST = Plan(misalignments=(0.0, 0.2, 0.4, 0.7), seeds=5, training=TrainingPlan(steps=1000))
+FAST = Plan(misalignments=(0.0, 0.2, 0.4, 0.7), seeds=5, steps=1000)
 
 
 def problem(misalignment: float, noise: float) -> LatentAngles:
@@ -115,29 +120,14 @@ def outcome(energy: float, condition: float, minimum: float, tolerance: float = 
     return "reached" if energy <= minimum + tolerance else "elsewhere"
 
 
-def run_misalignment(
-    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Callable[[float], None] | None = None
-) -> dict[str, Any]:
-    """Train every noise level and seed at once, score them by exact laws, and set the prediction beside.
-
-    Args:
-        folder: for results.json, provenance.json, README.md and the figures; made if missing.
-        plan: `FULL`, or `FAST`.
-        seed: the first seed.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds.
-    """
+def run_misalignment(folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+    """Train every noise level and seed at once, score them by exact laws, and set the prediction beside."""
     run = RunFolder(folder, NAME, {**asdict(plan), "seed": seed})
-    noise = plan.training.noise
     runs = [AngleRun(s, TEMPERATURE, k) for s in plan.misalignments for k in range(seed, seed + plan.seeds)]
-    told: Progress | None = None if progress is None else lambda share: progress(0.8 * share)
-    encoders = train_angles(run, "training", runs, plan=plan.training, progress=told)
-    predicted = run.part("predicted", lambda: predictions(plan.misalignments, TEMPERATURE, noise))
-    scored = run.part("scored", lambda: score(encoders, runs, noise=noise, samples=plan.samples, seed=seed))
-    if progress is not None:
-        progress(0.2)
+    encoders = train_angles(run, "training", runs, plan=plan, progress=scaled(progress, 0.8))
+    predicted = run.part("predicted", partial(predictions, plan.misalignments, TEMPERATURE, plan.noise))
+    scored = run.part("scored", partial(score, encoders, runs, noise=plan.noise, samples=plan.samples, seed=seed))
+    progress(0.2)
     results = summarise(plan, runs, scored, predicted)
     from .figures import gap_figure, joint_figure
 
@@ -146,7 +136,7 @@ def run_misalignment(
     run.write(
         results,
         readme=readme(results, plan),
-        figures={"fig2b": gap_figure(results), "fig5": joint_figure(plan.misalignments, chosen, noise)},
+        figures={"fig2b": gap_figure(results), "fig5": joint_figure(plan.misalignments, chosen, plan.noise)},
     )
     return results
 
@@ -161,27 +151,23 @@ def summarise(plan: Plan, runs: Sequence[AngleRun], scored: Part, predicted: Par
     """Each level's runs with their outcome, medians over those that reached the minimum, and what was found."""
     levels = []
     for k, sigma in enumerate(plan.misalignments):
-        rows: list[dict[str, Any]] = []
-        for i, setting in enumerate(runs):
-            if setting.misalignment != sigma:
-                continue
-            numbers = {name: float(values[i]) for name, values in scored.items()}
-            end = outcome(numbers["energy"], numbers["condition"], float(predicted["energy"][k]))
-            rows.append({"seed": setting.seed, "outcome": end, **numbers})
+        of_level = [i for i, setting in enumerate(runs) if setting.misalignment == sigma]
+        rows = outcomes(of_level, runs, scored, float(predicted["energy"][k]))
         good = [r for r in rows if r["outcome"] == "reached"]
+        low, median, high = quartiles([r["gap"] for r in good])
         levels.append(
             {
                 "misalignment": sigma,
                 "predicted": float(predicted["gap"][k]),
                 "predicted_smoothed": float(predicted["smoothed"][k]),
                 "predicted_is_global": bool(predicted["global"][k]),
-                "median": _median([r["gap"] for r in good]),
-                "quartiles": _quartiles([r["gap"] for r in good]),
-                "median_all": _median([r["gap"] for r in rows]),
+                "median": median,
+                "quartiles": [low, high],
+                "median_all": quartiles([r["gap"] for r in rows])[1],
                 "histogram_mean": float(np.mean([r["histogram"] for r in rows])),
                 "histogram_deviation": float(np.std([r["histogram"] for r in rows], ddof=1)),
                 "reached": len(good),
-                "failed": {r["seed"]: r["outcome"] for r in rows if r["outcome"] != "reached"},
+                "failed": failures(rows),
                 "runs": rows,
             }
         )
@@ -190,12 +176,21 @@ def summarise(plan: Plan, runs: Sequence[AngleRun], scored: Part, predicted: Par
     return results
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values)) if len(values) else math.nan
+def outcomes(
+    chosen: Sequence[int], runs: Sequence[AngleRun], scored: Part, minimum: float, tolerance: float = REACHED
+) -> list[dict[str, Any]]:
+    """The seed, the scores and the outcome of the chosen runs."""
+    rows = []
+    for i in chosen:
+        numbers = {name: float(values[i]) for name, values in scored.items()}
+        end = outcome(numbers["energy"], numbers["condition"], minimum, tolerance)
+        rows.append({"seed": runs[i].seed, "outcome": end, **numbers})
+    return rows
 
 
-def _quartiles(values: Sequence[float]) -> list[float]:
-    return [float(v) for v in np.quantile(values, [0.25, 0.75])] if len(values) else [math.nan, math.nan]
+def failures(rows: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """What became of the runs that did not reach the minimum, by seed."""
+    return {r["seed"]: r["outcome"] for r in rows if r["outcome"] != "reached"}
 
 
 def findings(levels: Sequence[dict[str, Any]]) -> list[str]:
@@ -221,44 +216,49 @@ def findings(levels: Sequence[dict[str, Any]]) -> list[str]:
 
 def readme(results: dict[str, Any], plan: Plan) -> str:
     """The folder's README."""
-    lines = [
-        f"# {TITLE}",
-        "",
+    header = ["sigma_mis", "predicted", "median of runs that reached it", "quartiles", "reached", "histogram, all runs"]
+    rows = [
+        [
+            f"{level['misalignment']:g}",
+            f"{level['predicted']:.4f}",
+            f"{level['median']:.4f}",
+            "{:.4f} to {:.4f}".format(*level["quartiles"]),
+            f"{level['reached']} of {len(level['runs'])}",
+            f"{level['histogram_mean']:.3f} ± {level['histogram_deviation']:.3f}",
+        ]
+        for level in results["levels"]
+    ]
+    return document(
+        TITLE,
         "A latent angle from 0.7 vM(0, 6) + 0.3 vM(pi, 6); the second modality's angle is the first plus noise "
         f"sigma_mis. Linear 2 x 2 encoders onto the circle, symmetric loss at tau = {TEMPERATURE:g}, batch "
-        f"{plan.training.batch}, {plan.training.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the "
+        f"{plan.batch}, {plan.steps:,} steps of Adam, {plan.seeds} seeds. The gap is Dsym of the "
         "exact laws of both images; a run has reached the predicted minimum if its deterministic energy lies "
-        f"within {REACHED:g} nats of it and neither encoder is singular (condition below {SINGULAR:g}).",
-        "",
+        f"within {REACHED:g} nats of it and neither encoder is singular (condition below {SINGULAR:g}). The medians "
+        "are over the runs that this selects by their energy, not over all that were trained.",
         "The paper's Fig. 2b and 5 show a gap that grows with misalignment. Its histogram gives 2.4 ± 10.2 at "
         "sigma_mis = 0.",
-        "",
         "![gap against misalignment](fig2b.png)",
-        "",
         "![joint angles](fig5.png)",
-        "",
-        "| sigma_mis | predicted | median of runs that reached it | quartiles | reached | histogram, all runs |",
-        "|---|---|---|---|---|---|",
-    ]
-    for level in results["levels"]:
-        low, high = level["quartiles"]
-        lines.append(
-            f"| {level['misalignment']:g} | {level['predicted']:.4f} | {level['median']:.4f} | {low:.4f} to "
-            f"{high:.4f} | {level['reached']} of {len(level['runs'])} | {level['histogram_mean']:.3f} ± "
-            f"{level['histogram_deviation']:.3f} |"
-        )
-    return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), ""])
+        table(header, rows),
+        bullets(results["found"]),
+    )
 
+
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_misalignment),))
 
 __all__ = [
+    "EXPERIMENT",
     "FAST",
     "FULL",
     "NAME",
     "TEMPERATURE",
     "TITLE",
     "Plan",
+    "failures",
     "histogram_divergence",
     "outcome",
+    "outcomes",
     "predictions",
     "problem",
     "run_misalignment",

@@ -13,7 +13,8 @@ from ..._checks import InputError
 from ..._typing import Progress
 from ...equilibria import LatentAngles
 from ...reductions import cpu_threads, side_by_side
-from ..runs import RunFolder, generator_state
+from ..experiment import option
+from ..runs import RunFolder, generator_state, silent
 
 Encoders = Float[Tensor, "r 2 2 2"]  # run, modality, output, input
 Points = Float[Tensor, "r n 2"]
@@ -34,10 +35,10 @@ class AngleRun:
 class TrainingPlan:
     """The paper's settings: fresh pairs at each step."""
 
-    batch: int = 256
-    steps: int = 2000
-    rate: float = 5e-3
-    noise: float = 0.02  # of the observations
+    batch: int = option(256, "Pairs a step.", at_least=2)
+    steps: int = option(2000, "Training steps.", at_least=1)
+    rate: float = option(5e-3, "Step of Adam.")
+    noise: float = option(0.02, "Noise of the observations.")
 
 
 def train_angles(
@@ -46,7 +47,7 @@ def train_angles(
     runs: Sequence[AngleRun],
     *,
     plan: TrainingPlan,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Encoders:
     """Adam on the symmetric InfoNCE of linear 2 x 2 encoders onto the circle.
 

@@ -1,8 +1,9 @@
 """The barrier between two modalities (T8, T10, T11): flows and best responses on the circle, with control and not."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._checks import InputError
+from ..._markdown import bullets, document
+from ..._typing import Progress
 from ...energies import effective_potential, symmetric_divergence
-from ...equilibria import alternate_best_responses, replicator_flow
+from ...equilibria import CRITICAL_WEIGHT, alternate_best_responses, replicator_flow
 from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
-from ..runs import Part, RunFolder, frame
+from ..experiment import Experiment, Form, option
+from ..runs import Part, RunFolder, frame, silent
+from ..statistics import slope
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,14 +37,20 @@ EARLY = 0.02  # Dsym below which a flow counts as still linear
 class Plan:
     """Two modalities that start matched, up to a small push, in one well on the circle."""
 
-    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.7, 0.8, 1.0)
-    nodes: int = 96
-    temperature: float = 0.5
+    weights: tuple[float, ...] = option(
+        (0.0, 0.25, 0.5, 0.7, 0.8, 1.0), "Divergence weights: one below 3/4 first, one above among the others."
+    )
+    nodes: int = option(96, "Nodes of the circle.", at_least=8)
+    temperature: float = option(0.5, "Temperature tau.")
     push: float = 0.02
     floor: float = 2e-3
     frames: int = 60
     time: float = 9.0
     rounds: int = 12
+
+    def __post_init__(self) -> None:
+        if not self.weights[0] < CRITICAL_WEIGHT < max(self.weights):
+            raise InputError(f"weights are {self.weights}; the first must lie below 3/4, and another above it")
 
 
 FULL = Plan()
@@ -111,7 +123,7 @@ def growth(times: NDArray[np.float64], divergence: NDArray[np.float64]) -> float
     late = np.cumprod(early).astype(bool)
     if late.sum() < 3:
         return math.nan
-    return float(np.polyfit(times[late], np.log(divergence[late]), 1)[0] / 2)
+    return slope(times[late], np.log(divergence[late])) / 2
 
 
 def alternation_part(plan: Plan) -> Part:
@@ -130,27 +142,14 @@ def alternation_part(plan: Plan) -> Part:
     }
 
 
-def run_barrier(
-    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Callable[[float], None] | None = None
-) -> dict[str, Any]:
-    """Flows at every divergence weight and the alternation, with figure and movie, written to a folder.
-
-    Args:
-        folder: for results.json, provenance.json, README.md, figure and movie; made if missing.
-        plan: `FULL`, or `FAST`.
-        seed: not used; nothing here is random.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds.
-    """
+def run_barrier(folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+    """Flows at every divergence weight and the alternation, with figure and movie, written to a folder."""
     run = RunFolder(folder, NAME, {**asdict(plan), "seed": seed})
     flows = {}
     for weight in plan.weights:
-        flows[weight] = run.part(f"flow-{weight:g}", lambda w=weight: flow_part(w, plan))  # type: ignore[misc]
-        if progress is not None:
-            progress(0.9 / len(plan.weights))
-    turns = run.part("alternation", lambda: alternation_part(plan))
+        flows[weight] = run.part(f"flow-{weight:g}", partial(flow_part, weight, plan))
+        progress(0.9 / len(plan.weights))
+    turns = run.part("alternation", partial(alternation_part, plan))
     results = summarise(flows, turns, plan.nodes)
     run.write(
         results,
@@ -158,8 +157,7 @@ def run_barrier(
         figures={"barrier": figure(plan, flows, turns)},
         movies={"barrier": movie(plan, flows)},
     )
-    if progress is not None:
-        progress(0.1)
+    progress(0.1)
     return results
 
 
@@ -206,22 +204,16 @@ def summarise(flows: dict[float, Part], turns: Part, nodes: int) -> dict[str, An
 
 def readme(results: dict[str, Any], plan: Plan) -> str:
     """The folder's README."""
-    return "\n".join(
-        [
-            f"# {TITLE}",
-            "",
-            f"Two densities on the circle, U12 = U21 = -cos(angle), tau = {plan.temperature:g}, potentials held; "
-            f"they start at the Gibbs law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + "
-            f"lambda Dsym on a floor of {plan.floor:g}: below lambda_c = 3/4 the Wasserstein flow is ill posed. V = "
-            "U12/tau + log rho2 is what modality 1 sees. The paper derives the barrier and shows no dynamics.",
-            "",
-            "![flows](barrier.png)",
-            "",
-            "![movie](barrier.gif)",
-            "",
-            *(f"- {s}" for s in results["found"]),
-            "",
-        ]
+    return document(
+        TITLE,
+        f"Two densities on the circle, U12 = U21 = -cos(angle), tau = {plan.temperature:g}, potentials held; "
+        f"they start at the Gibbs law, pushed apart by {plan.push:g}. The Fisher-Rao (replicator) flow of D9 + "
+        f"lambda Dsym on a floor of {plan.floor:g}, in which every mode of the difference grows at one rate: below "
+        "lambda_c = 3/4 the Wasserstein flow is ill posed. V = U12/tau + log rho2 is what modality 1 sees. The paper "
+        "derives the barrier and shows no dynamics.",
+        "![flows](barrier.png)",
+        "![movie](barrier.gif)",
+        bullets(results["found"]),
     )
 
 
@@ -244,7 +236,7 @@ def figure(plan: Plan, flows: dict[float, Part], turns: Part) -> "Figure":
         bare_axes(axes)
     for k, (weight, flow) in enumerate(flows.items()):
         shown = np.clip(flow["divergence"], 1e-10, None)
-        panels[0].plot(flow["time"], shown, color=SERIES[k], lw=1.5, label=f"λ = {weight:g}")
+        panels[0].plot(flow["time"], shown, color=SERIES[k % len(SERIES)], lw=1.5, label=f"λ = {weight:g}")
     panels[0].set(yscale="log", xlabel="time", ylabel="Dsym, nats", title="")
     panels[0].set_ylim(bottom=1e-9)
     panels[0].legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="lower left")
@@ -266,7 +258,7 @@ def figure(plan: Plan, flows: dict[float, Part], turns: Part) -> "Figure":
 
 def _two(plan: Plan) -> tuple[float, float]:
     """No control, and the smallest weight above 3/4."""
-    return plan.weights[0], min(w for w in plan.weights if w > 0.75)
+    return plan.weights[0], min(w for w in plan.weights if w > CRITICAL_WEIGHT)
 
 
 def _densities(axes: Any, plan: Plan, flow: Part, number: int) -> list[Any]:
@@ -315,4 +307,6 @@ def movie(plan: Plan, flows: dict[float, Part]) -> Iterator["Image"]:
         yield frame(drawn)
 
 
-__all__ = ["FAST", "FULL", "NAME", "TITLE", "Plan", "flow_part", "growth", "run_barrier"]
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_barrier),))
+
+__all__ = ["EXPERIMENT", "FAST", "FULL", "NAME", "TITLE", "Plan", "flow_part", "growth", "run_barrier"]

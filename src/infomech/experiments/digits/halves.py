@@ -100,7 +100,7 @@ def train_two_tower(
     dim: int = 32,
     seed: int = 0,
     swap: float = 0.0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> TwoTower:
     """Train a two-tower model on the halves with the symmetric InfoNCE, and return it ready for use.
 
@@ -135,8 +135,7 @@ def train_two_tower(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        if progress is not None:
-            progress(step + 1)
+        progress(step + 1)
     return model.eval().requires_grad_(False)
 
 

@@ -32,7 +32,7 @@ def train_stack(
     batch_size: int = 256,
     dim: int = 32,
     redraw: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[TwoTower]:
     """Train one model for each run, all with the seed's split, initial weights and batches.
 
@@ -92,8 +92,7 @@ def train_stack(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        if progress is not None:
-            progress(step + 1)
+        progress(step + 1)
     return [_model(dim, [p[r] for p in parameters]) for r in range(len(runs))]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...equilibria import TwoWellPotential
+from ..experiment import option
 
 BANDWIDTH = 0.35  # radians, of the paper's kernel density
 CAP = 0.5  # radians about the wells
@@ -22,14 +23,14 @@ WAYS = {
 class Plan:
     """The paper's settings, and what it leaves open: the rate of Adam and the noise a step."""
 
-    temperatures: tuple[float, ...] = (10.0, 5.0, 2.5, 1.0, 0.5, 0.2, 0.1)
-    particles: int = 768
-    seeds: int = 20
-    steps: int = 5000
-    rate: float = 0.01
-    noise: float = 0.005
+    temperatures: tuple[float, ...] = option((10.0, 5.0, 2.5, 1.0, 0.5, 0.2, 0.1), "Temperatures, falling.")
+    particles: int = option(768, "Particles of a run.", at_least=2)
+    seeds: int = option(20, "Runs at each temperature.", at_least=2)
+    steps: int = option(5000, "Steps of Adam.", at_least=1)
+    rate: float = option(0.01, "Step of Adam.")
+    noise: float = option(0.005, "Noise added at each step, in radians.")
     degree: int = 48  # of the quadrature for flow and density
-    chains: int = 2048  # of Langevin
+    chains: int = option(2048, "Chains of Langevin.", at_least=2)
     frames: int = 60
 
 

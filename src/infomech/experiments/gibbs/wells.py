@@ -1,7 +1,6 @@
 """Particles in two wells on S^2 against the Gibbs law (T3, T4, T13; the paper's Fig. 4 and 2a), four ways."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 from torch import Tensor
 
+from ..._markdown import bullets, document, table
 from ..._typing import Progress
 from ...equilibria import GibbsLaw, fokker_planck, minimise_measure, sample_mala
 from ...geometry import Quadrature, Sphere, quadrature_rule
 from ...measures import Density
-from ..runs import Part, RunFolder, generator_state
+from ..experiment import Experiment, Form
+from ..runs import Part, RunFolder, generator_state, scaled, silent
+from ..statistics import around, interval, plus_minus
 from .particles import Ensembles, GeodesicGaussian, InfoNCEKernel, KernelEnergy, PairKernel, SphereAdam
 from .setting import BANDWIDTH, CAP, FAST, FULL, WAYS, Plan, in_caps, potential
 
@@ -26,9 +27,7 @@ TITLE = "Particles in two wells on S^2 against the Gibbs law (Fig. 4, 2a; T3, T4
 Array = NDArray[np.float64]
 
 
-def train(
-    run: RunFolder, way: str, plan: Plan, seed: int, progress: Progress | None = None
-) -> tuple[Ensembles, Tensor]:
+def train(run: RunFolder, way: str, plan: Plan, seed: int, progress: Progress = silent) -> tuple[Ensembles, Tensor]:
     """Adam on mean U/tau + mean log density, all seeds at all temperatures at once.
 
     Args:
@@ -126,32 +125,15 @@ def infonce_part(plan: Plan, z: Ensembles) -> Part:
     return {"smoothed": smoothed, "energy": energy}
 
 
-def run_gibbs(
-    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Callable[[float], None] | None = None
-) -> dict[str, Any]:
-    """The mass in the caps by four ways against quadrature, with figures and a movie, written to a folder.
-
-    Args:
-        folder: for results.json, provenance.json, README.md, figures and movie; made if missing.
-        plan: `FULL`, or `FAST` with fewer particles, seeds and steps.
-        seed: of all draws.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds.
-    """
+def run_gibbs(folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+    """The mass in the caps by four ways against quadrature, with figures and a movie, written to a folder."""
     run = RunFolder(folder, NAME, {**asdict(plan), "seed": seed})
-
-    def scaled(share: float) -> Progress | None:
-        return None if progress is None else lambda part: progress(share * part)
-
     laws = run.part("laws", lambda: laws_part(plan))
     langevin = run.part("langevin", lambda: langevin_part(plan, seed))
-    if progress is not None:
-        progress(0.1)
+    progress(0.1)
     trained, movies = {}, {}
     for way, share in (("kde", 0.55), ("infonce", 0.35)):
-        trained[way], movies[way] = train(run, way, plan, seed, scaled(share))
+        trained[way], movies[way] = train(run, way, plan, seed, scaled(progress, share))
     scored = run.part("infonce-scored", lambda: infonce_part(plan, trained["infonce"]))
     results = summarise(plan, laws, langevin, trained, scored)
     from .figures import mass_figure, movie_frames, sphere_figure
@@ -172,18 +154,15 @@ def summarise(plan: Plan, laws: Part, langevin: Part, trained: dict[str, Ensembl
     masses = {
         way: in_caps(z).double().mean(1).view(len(plan.temperatures), plan.seeds).numpy() for way, z in trained.items()
     }
-    half = float(student_t.ppf(0.975, plan.seeds - 1))
     for k, tau in enumerate(plan.temperatures):
         row: dict[str, Any] = {"temperature": tau, "gibbs": float(laws["exact"][k])}
         excess = scored["energy"][k] - laws["energy"][k]
         by_seed = {way: values[k] for way, values in masses.items()}
         by_seed |= {"infonce_smoothed": scored["smoothed"][k], "infonce_excess_energy": excess}
-        for name, values in by_seed.items():
-            stderr = float(values.std(ddof=1)) / math.sqrt(plan.seeds)
-            row[name] = _estimate(float(values.mean()), stderr, half)
-        row["mala"] = _estimate(float(langevin["mass"][k]), float(langevin["stderr"][k]), 1.96)
+        row |= {name: interval(values) for name, values in by_seed.items()}
+        row["mala"] = around(float(langevin["mass"][k]), float(langevin["stderr"][k]))
         row["mala_rhat"] = float(langevin["rhat"][k])
-        row["flow"] = _estimate(float(laws["flow"][k]), 0.0, 0.0)
+        row["flow"] = around(float(laws["flow"][k]), 0.0)
         row["flow_kl"] = float(laws["flow_kl"][k])
         row["infonce_predicted"] = float(laws["predicted"][k])
         row["infonce_smoothed_predicted"] = float(laws["smoothed"][k])
@@ -194,10 +173,6 @@ def summarise(plan: Plan, laws: Part, langevin: Part, trained: dict[str, Ensembl
     results: dict[str, Any] = {"cap": CAP, "bandwidth": BANDWIDTH, "rows": rows}
     results["found"] = findings(rows)
     return results
-
-
-def _estimate(value: float, stderr: float, half: float) -> dict[str, float]:
-    return {"value": value, "stderr": stderr, "low": value - half * stderr, "high": value + half * stderr}
 
 
 def findings(rows: list[dict[str, Any]]) -> list[str]:
@@ -228,38 +203,46 @@ def findings(rows: list[dict[str, Any]]) -> list[str]:
 
 def readme(results: dict[str, Any], plan: Plan) -> str:
     """The folder's README."""
-    lines = [
-        f"# {TITLE}",
-        "",
+    header = [
+        "tau", "Gibbs", "kernel 0.35 rad", "InfoNCE", "minimiser of D5 (T13)", "its atoms", "InfoNCE, smoothed",
+        "minimiser, smoothed", "excess energy, nats", "Langevin", "flow",
+    ]  # fmt: skip
+    rows = [
+        [
+            f"{row['temperature']:g}",
+            f"{row['gibbs']:.4f}",
+            plus_minus(row["kde"]),
+            plus_minus(row["infonce"]),
+            f"{row['infonce_predicted']:.4f}",
+            str(row["infonce_atoms"]),
+            plus_minus(row["infonce_smoothed"]),
+            f"{row['infonce_smoothed_predicted']:.4f}",
+            plus_minus(row["infonce_excess_energy"]),
+            plus_minus(row["mala"]),
+            f"{row['flow']['value']:.4f}",
+        ]
+        for row in results["rows"]
+    ]
+    return document(
+        TITLE,
         f"Mass within {CAP:g} rad of the wells of U(z) = -(1/12) log((e^(12 z.m1) + e^(12 z.m2))/2), wells 120 "
         f"degrees apart. {plan.particles} particles, {plan.seeds} seeds, {plan.steps:,} steps of Adam (rate "
         f"{plan.rate:g}, noise {plan.noise:g} rad a step: the paper gives neither). ± is the half-width of a 95% "
         "interval over seeds.",
-        "",
         "The paper's Fig. 4 and 2a show particles that follow the Gibbs law as the temperature falls. Its published "
         "particles hold a mass of 1.000 at tau = 0.1, where the Gibbs law has 0.707.",
-        "",
         "![particles and Gibbs law](fig4.png)",
-        "",
         "![mass in the caps](fig2a.png)",
-        "",
-        "| tau | Gibbs | kernel 0.35 rad | InfoNCE | minimiser of D5 (T13) | its atoms | InfoNCE, smoothed | "
-        "minimiser, smoothed | excess energy, nats | Langevin | flow |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in results["rows"]:
-        names = ("kde", "infonce", "infonce_smoothed", "infonce_excess_energy", "mala")
-        cells = {w: f"{row[w]['value']:.4f} ± {row[w]['high'] - row[w]['value']:.4f}" for w in names}
-        lines.append(
-            f"| {row['temperature']:g} | {row['gibbs']:.4f} | {cells['kde']} | {cells['infonce']} | "
-            f"{row['infonce_predicted']:.4f} | {row['infonce_atoms']} | {cells['infonce_smoothed']} | "
-            f"{row['infonce_smoothed_predicted']:.4f} | {cells['infonce_excess_energy']} | {cells['mala']} | "
-            f"{row['flow']['value']:.4f} |"
-        )
-    return "\n".join([*lines, "", *(f"- {s}" for s in results["found"]), "", "![movie](particles.gif)", ""])
+        table(header, rows),
+        bullets(results["found"]),
+        "![movie](particles.gif)",
+    )
 
+
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_gibbs),))
 
 __all__ = [
+    "EXPERIMENT",
     "FAST",
     "FULL",
     "NAME",

@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from scipy.stats import linregress
-from scipy.stats import t as student_t
 from torch import Tensor
 
+from ..._markdown import bullets, document, table
 from ..._typing import Progress
-from ..runs import Part, RunFolder
+from ..experiment import Experiment, Form, option
+from ..runs import Part, RunFolder, silent
+from ..statistics import Interval, intervals, rate
 
 NAME = "gradient-consistency"
 TITLE = "Gradients with N negatives against the large-batch limit (Fig. 3; T1, T2, T6)"
 
 INPUT_DIM, DIM = 64, 128
 ANCHORS = 64
-_MOST_SCORES = 2**23  # entries of a score tensor at once
 
 Stack = Float[Tensor, "r n d"]
 Weights = Float[Tensor, "r k d"]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,13 @@ RBF = Setting("rbf", 1.0, 0.2, scale=1 / 128)
 class Plan:
     """How much of it: the paper's seeds and numbers of negatives, and what is measured beyond."""
 
-    seeds: int = 20
+    seeds: int = option(20, "Runs, each with its own data and encoder.", at_least=2)
     negatives: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
     reference: int = 4096
-    temperatures: tuple[float, ...] = (1.0, 0.1, 0.05, 0.02)
-    population: int = 65_536  # fresh negatives that stand for the limit, in each of two independent halves
+    temperatures: tuple[float, ...] = option((1.0, 0.1, 0.05, 0.02), "Temperatures at which the limit is measured.")
+    population: int = option(
+        65_536, "Fresh negatives that stand for the limit, in each of two independent halves.", at_least=4096
+    )
 
 
 FULL = Plan()
@@ -191,7 +191,7 @@ def compare(gradient: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, (gradient - reference).norm(dim=1) / reference.norm(dim=1)
 
 
-def paper_part(setting: Setting, plan: Plan, seed: int, progress: Progress | None = None) -> Part:
+def paper_part(setting: Setting, plan: Plan, seed: int, progress: Progress = silent) -> Part:
     """The paper's figure: against one reference of 4,096 negatives, drawn apart from the N that are judged."""
     generator = torch.Generator().manual_seed(seed)
     data = draw(setting, plan.seeds, generator=generator)
@@ -202,12 +202,11 @@ def paper_part(setting: Setting, plan: Plan, seed: int, progress: Progress | Non
         cosine, error = compare(gradient, reference)
         cosines.append(cosine)
         errors.append(error)
-        if progress is not None:
-            progress(1 / len(plan.negatives))
+        progress(1 / len(plan.negatives))
     return {"cosine": torch.stack(cosines).numpy(), "error": torch.stack(errors).numpy()}
 
 
-def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress | None = None) -> Part:
+def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress = silent) -> Part:
     """Against the limit at one temperature: value bias, squared gradient error, in-batch and effective negatives.
 
     The limit is measured twice, on independent draws: <g - r1, g - r2> is then free of the noise of the reference.
@@ -216,8 +215,7 @@ def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress | N
     generator = torch.Generator().manual_seed(seed)
     data = draw(setting, plan.seeds, generator=generator)
     limits = [limit_and_gradient(setting, data, plan.population, generator=generator) for _ in range(2)]
-    if progress is not None:
-        progress(0.7)
+    progress(0.7)
     (value_a, a), (value_b, b) = limits
     scale = (a * b).sum(1)
     squared, bias, inside = [], [], []
@@ -226,8 +224,7 @@ def limit_part(temperature: float, plan: Plan, seed: int, progress: Progress | N
         squared.append(((gradient - a) * (gradient - b)).sum(1) / scale)
         bias.append(value - math.log(count) - (value_a + value_b) / 2)
         inside.append(_in_batch(setting, data, count + 1, generator=generator))
-        if progress is not None:
-            progress(0.3 / len(plan.negatives))
+        progress(0.3 / len(plan.negatives))
     z = setting.embed(data.anchors, data.weights)
     scores = setting.scores(z, setting.embed(mixture(data.means, 4096, generator=generator), data.weights))
     effective = torch.exp(2 * scores.logsumexp(2) - (2 * scores).logsumexp(2)).median(1).values
@@ -258,7 +255,7 @@ def _in_batch(setting: Setting, data: Draws, batch: int, *, generator: torch.Gen
     return torch.nn.functional.cosine_similarity(own, independent, dim=1)
 
 
-def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -> Part:
+def two_modality_part(plan: Plan, seed: int, progress: Progress = silent) -> Part:
     """T6: the symmetric loss of two modalities with an encoder each, value and both gradients, against its limit.
 
     The second modality's inputs are the first's with noise; each direction draws its negatives from the other modality.
@@ -277,8 +274,7 @@ def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -
     limits = [
         combined([side.limit(plan.population, generator=generator) for side in (forward, backward)]) for _ in range(2)
     ]
-    if progress is not None:
-        progress(0.7)
+    progress(0.7)
     arrays: dict[str, list[Tensor]] = {"squared_1": [], "squared_2": [], "bias": []}
     for count in plan.negatives:
         value, *gradients = combined(
@@ -288,83 +284,32 @@ def two_modality_part(plan: Plan, seed: int, progress: Progress | None = None) -
             a, b = limits[0][k], limits[1][k]
             arrays[f"squared_{k}"].append(((gradient - a) * (gradient - b)).sum(1) / (a * b).sum(1))
         arrays["bias"].append(value - math.log(count) - (limits[0][0] + limits[1][0]) / 2)
-        if progress is not None:
-            progress(0.3 / len(plan.negatives))
+        progress(0.3 / len(plan.negatives))
     return {name: torch.stack(values).double().numpy() for name, values in arrays.items()}
 
 
-def rate(counts: Sequence[int], values: Array) -> dict[str, float]:
-    """Slope of log |mean over runs| against log N, with a 95% interval.
-
-    The fit is to the logarithm of the mean over runs; its interval is Student's over the jackknife of the runs, so that
-    it holds what the runs' spread says and not how straight the line is.
-
-    Args:
-        counts: N.
-        values: (N, runs), positive on average.
-    """
-    x = np.log(np.asarray(counts, dtype=float))
-
-    def slope(v: Array) -> float:
-        mean = np.abs(v.mean(1))
-        return float(linregress(x, np.log(mean)).slope)
-
-    runs = values.shape[1]
-    full = slope(values)
-    left = np.array([slope(np.delete(values, k, axis=1)) for k in range(runs)])
-    stderr = math.sqrt((runs - 1) / runs * float(((left - left.mean()) ** 2).sum()))
-    half = float(student_t.ppf(0.975, runs - 1)) * stderr
-    return {"value": full, "stderr": stderr, "low": full - half, "high": full + half}
-
-
-def over_runs(values: Array) -> list[dict[str, float]]:
-    """Mean over the runs with its 95% Student interval, and the runs' standard deviation, for each N."""
-    runs = values.shape[1]
-    half = float(student_t.ppf(0.975, runs - 1))
-    out = []
-    for row in values:
-        mean, deviation = float(row.mean()), float(row.std(ddof=1))
-        stderr = deviation / math.sqrt(runs)
-        out.append({"value": mean, "stderr": stderr, "low": mean - half * stderr, "high": mean + half * stderr})
-        out[-1]["deviation"] = deviation
-    return out
-
-
 def run_gradient_consistency(
-    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Callable[[float], None] | None = None
+    folder: Path, *, plan: Plan = FULL, seed: int = 0, progress: Progress = silent
 ) -> dict[str, Any]:
-    """The paper's Fig. 3 and what it lacks, written to a folder.
-
-    Args:
-        folder: for results.json, provenance.json, README.md and the figures; made if missing.
-        plan: `FULL`, or `FAST` with fewer seeds and a smaller population.
-        seed: of all draws.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds.
-    """
+    """The paper's Fig. 3 and what it lacks, written to a folder."""
     run = RunFolder(folder, NAME, {**asdict(plan), "seed": seed})
     parts = 3 + len(plan.temperatures)
 
-    def part(key: str, compute: Callable[[Progress], Part]) -> Part:
-        told = [0.0]
+    def part(key: str, compute: Callable[..., Part], *arguments: Any) -> Part:
+        told = 0.0
 
         def tell(share: float) -> None:
-            told[0] += share
-            if progress is not None:
-                progress(share / parts)
+            nonlocal told
+            told += share
+            progress(share / parts)
 
-        found = run.part(key, lambda: compute(tell))
-        tell(1 - told[0])
+        found = run.part(key, partial(compute, *arguments, plan, seed, tell))
+        tell(1 - told)
         return found
 
-    paper = {s.name: part(s.name, lambda tell, s=s: paper_part(s, plan, seed, tell)) for s in (COSINE, RBF)}  # type: ignore[misc]
-    limits = {
-        tau: part(f"limit-{tau:g}", lambda tell, tau=tau: limit_part(tau, plan, seed, tell))  # type: ignore[misc]
-        for tau in plan.temperatures
-    }
-    pair = part("two-modalities", lambda tell: two_modality_part(plan, seed, tell))
+    paper = {s.name: part(s.name, paper_part, s) for s in (COSINE, RBF)}
+    limits = {tau: part(f"limit-{tau:g}", limit_part, tau) for tau in plan.temperatures}
+    pair = part("two-modalities", two_modality_part)
     results = summarise(plan, paper, limits, pair)
     from .figures import limit_figure, paper_figure
 
@@ -382,45 +327,45 @@ def summarise(plan: Plan, paper: dict[str, Part], limits: dict[float, Part], pai
     results: dict[str, Any] = {"negatives": counts, "paper": {}, "limit": {}}
     for name, found in paper.items():
         results["paper"][name] = {
-            "cosine": over_runs(found["cosine"]),
-            "error": over_runs(found["error"]),
+            "cosine": intervals(found["cosine"]),
+            "error": intervals(found["error"]),
             "rate": rate(counts, found["error"]),
         }
     for tau, found in limits.items():
         results["limit"][f"{tau:g}"] = {
-            "relative_error": [_root(e) for e in over_runs(found["squared"])],
+            "relative_error": [_root(e) for e in intervals(found["squared"])],
             "gradient_rate": _halved(rate(counts, found["squared"])),
-            "bias": over_runs(found["bias"]),
+            "bias": intervals(found["bias"]),
             "bias_rate": rate(counts, found["bias"]),
-            "in_batch_cosine": over_runs(found["inside"]),
+            "in_batch_cosine": intervals(found["inside"]),
             "effective_negatives": float(np.median(found["effective"])),
             "crossover": math.exp(min(float(np.median(found["crossover"])), 300.0)),
             "reference_noise": float(found["reference_noise"].max()),
         }
     results["two_modalities"] = {
-        "relative_error_1": [_root(e) for e in over_runs(pair["squared_1"])],
-        "relative_error_2": [_root(e) for e in over_runs(pair["squared_2"])],
+        "relative_error_1": [_root(e) for e in intervals(pair["squared_1"])],
+        "relative_error_2": [_root(e) for e in intervals(pair["squared_2"])],
         "gradient_rate_1": _halved(rate(counts, pair["squared_1"])),
         "gradient_rate_2": _halved(rate(counts, pair["squared_2"])),
-        "bias": over_runs(pair["bias"]),
+        "bias": intervals(pair["bias"]),
         "bias_rate": rate(counts, pair["bias"]),
     }
     results["found"] = findings(results)
     return results
 
 
-def _root(estimate: dict[str, float]) -> dict[str, float]:
+def _root(estimate: Interval) -> Interval:
     """Root of an estimate of a square; its error to first order."""
     value = math.sqrt(max(estimate["value"], 0.0))
     bounds = {k: math.sqrt(max(estimate[k], 0.0)) for k in ("low", "high")}
     return {"value": value, "stderr": estimate["stderr"] / max(2 * value, 1e-12), **bounds}
 
 
-def _halved(slope: dict[str, float]) -> dict[str, float]:
+def _halved(slope: Interval) -> Interval:
     return {k: v / 2 for k, v in slope.items()}
 
 
-def _shown(slope: dict[str, float]) -> str:
+def _shown(slope: Interval) -> str:
     return f"{slope['value']:.2f} ({slope['low']:.2f} to {slope['high']:.2f})"
 
 
@@ -460,43 +405,33 @@ def findings(results: dict[str, Any]) -> list[str]:
 
 def readme(results: dict[str, Any]) -> str:
     """The folder's README: the paper in words and numbers, and what was found."""
-    rows = []
-    for k, count in enumerate(results["negatives"]):
-        cells = []
-        for name in ("cosine", "rbf"):
-            for measure in ("cosine", "error"):
-                e = results["paper"][name][measure][k]
-                cells.append(f"{e['value']:.4f} ± {e['deviation']:.4f}")
-        rows.append(f"| {count} | " + " | ".join(cells) + " |")
-    return "\n".join(
-        [
-            f"# {TITLE}",
-            "",
-            "The paper's Fig. 3 shows that the gradient of InfoNCE with N negatives comes to agree with that of "
-            "4,096: the cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the "
-            "seeds; the N negatives are drawn apart from the reference's. Four Gaussians in R^64, a random linear "
-            "encoder to R^128, 64 anchors.",
-            "",
-            "![cosine and relative error](fig3.png)",
-            "",
-            "| N | cosine critic: cosine | relative error | RBF critic: cosine | relative error |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            "Beyond the paper: the limit itself as reference, measured twice on fresh draws so that its own noise "
-            "drops out; two modalities; the value; and temperatures at which the softmax sees few negatives. "
-            "Slopes of 95% intervals by jackknife over seeds.",
-            "",
-            "![errors against the limit](limit.png)",
-            "",
-            *(f"- {sentence}" for sentence in results["found"]),
-            "",
-        ]
+    shown = [results["paper"][name][measure] for name in ("cosine", "rbf") for measure in ("cosine", "error")]
+    rows = [
+        [str(count), *(f"{e[k]['value']:.4f} ± {e[k]['deviation']:.4f}" for e in shown)]
+        for k, count in enumerate(results["negatives"])
+    ]
+    header = ["N", "cosine critic: cosine", "relative error", "RBF critic: cosine", "relative error"]
+    return document(
+        TITLE,
+        "The paper's Fig. 3 shows that the gradient of InfoNCE with N negatives comes to agree with that of "
+        "4,096: the cosine tends to 1 and the relative error falls. Here: mean ± standard deviation over the "
+        "seeds; the N negatives are drawn apart from the reference's. Four Gaussians in R^64, a random linear "
+        "encoder to R^128, 64 anchors.",
+        "![cosine and relative error](fig3.png)",
+        table(header, rows),
+        "Beyond the paper: the limit itself as reference, measured twice on fresh draws so that its own noise "
+        "drops out; two modalities; the value; and temperatures at which the softmax sees few negatives. "
+        "Slopes of 95% intervals by jackknife over seeds.",
+        "![errors against the limit](limit.png)",
+        bullets(results["found"]),
     )
 
 
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_gradient_consistency),))
+
 __all__ = [
     "COSINE",
+    "EXPERIMENT",
     "FAST",
     "FULL",
     "NAME",
@@ -507,6 +442,5 @@ __all__ = [
     "limit_and_gradient",
     "loss_and_gradient",
     "paper_part",
-    "rate",
     "run_gradient_consistency",
 ]

@@ -1,13 +1,12 @@
 """Caption corruption on COCO (Fig. 6b): fine-tune an OpenCLIP model on captions of which a share p is wrong."""
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from ..._checks import InputError
+from ..._files import replacing
+from ..._markdown import bullets, document
+from ..._typing import Progress
 from ...diagnosis import Settings, examine
-from ...embedding import ExtractOptions, extract, open_coco
+from ...embedding import ExtractOptions, extract, open_coco, resolve_device
 from ...embedding.encoders.encoder import ModelChoice, text_hash
 from ...embedding.encoders.open_clip import OpenClipImages, OpenClipParts, OpenClipTexts, open_clip_parts
 from ...embedding.sources import ListedImages, coco_instructions
 from ...integrations import OpenClipLoss
-from ..digits.control import interval
-from ..runs import write_results
+from ..digits import corruption as digits_corruption
+from ..experiment import Experiment, Form, option
+from ..runs import silent, write_results
+from ..scores import MEASURES, measures_figure, measures_table, scores_of
+from ..statistics import interval, slopes_by_seed, summarise
 from .caption_draws import CaptionDraws
 
 NAME = "caption-corruption"
@@ -40,39 +45,36 @@ _BLOCKS = r"(visual\..*?(?:resblocks|blocks)\.|visual\.layer4\.|(?:text\.)?trans
 class ClipPlan:
     """What to train: every p with every divergence weight and every seed, each from the same pretrained weights.
 
-    Args:
-        model: ``ARCHITECTURE:TAG`` of open_clip, or ``CONFIG.json:random``.
-        checkpoint: a local file in place of the tag.
-        train: "heads", the projections; "last-block", those, the last block of each tower and the norms after it.
-        swaps: values of p.
-        weights: divergence weights, the second axis.
-        seeds: seeds, from the first.
-        fresh: whether exchanged captions are drawn anew at each epoch.
-        steps: of AdamW with this rate and decay; the temperature is held.
-        evaluations: how often each run is scored, at equal distances; the last is the end.
-        save_every: steps between checkpoints.
-        train_split: of COCO.
-        test_split: that the scores are on.
+    AdamW with the temperature held; a run is scored `evaluations` times, at equal distances, the last at the end.
     """
 
-    model: str = "ViT-B-32-quickgelu:openai"
-    checkpoint: Path | None = None
-    train: Literal["heads", "last-block"] = "heads"
+    folder: Path | None = option(None, "Where COCO is.", shared=True)
+    model: str = option(
+        "ViT-B-32-quickgelu:openai", "ARCHITECTURE:TAG of open_clip, or CONFIG.json:random.", flag="--models"
+    )
+    checkpoint: Path | None = option(None, "A local file of weights in place of the tag.")
+    train: Literal["heads", "last-block"] = option(
+        "heads", "The projections, or those, the last block of each tower and the norms after it."
+    )
     swaps: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    weights: tuple[float, ...] = (0.0,)
-    seeds: int = 3
-    fresh: bool = False
-    steps: int = 5000
-    batch_size: int = 256
+    weights: tuple[float, ...] = option((0.0,), "Divergence weights, the second axis.")
+    seeds: int = option(3, "Runs of each.", at_least=1)
+    fresh: bool = option(False, "Draw exchanged captions at each epoch, or once.", flag="--fresh/--fixed")
+    steps: int = option(5000, "Training steps.", at_least=1)
+    batch_size: int = option(256, "Images a batch.", at_least=2)
     learning_rate: float = 1e-5
     weight_decay: float = 0.05
     evaluations: int = 1
-    save_every: int = 250
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    save_every: int = 250  # steps between checkpoints
+    device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.")
+    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "Precision of the forward pass.")
     workers: int = 4
-    train_split: str = "train2017"
-    test_split: str = "val2017"
+    train_split: str = option("train2017", "Split of COCO to train on.")
+    test_split: str = option("val2017", "Split of COCO to score on.")
+
+
+FULL = ClipPlan()
+FAST = ClipPlan(swaps=(0.0, 1.0), seeds=1, steps=200)
 
 
 @dataclass(frozen=True)
@@ -92,56 +94,34 @@ class ClipRun:
 def run_clip_corruption(
     output: Path,
     *,
-    coco: Path | None,
-    plan: ClipPlan | None = None,
+    plan: ClipPlan = FULL,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fine-tune and score a model for each p, divergence weight and seed; resumable at any step.
 
-    Args:
-        output: folder for results.json, provenance.json, README.md, the figure, and ``runs``, with the checkpoint and
-            the scores of each run, from which an interrupted study goes on.
-        coco: folder with COCO's layout: both splits, captions and instances.
-        plan: what to train.
-        seed: the first seed.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds: "settings", "runs", "summary" (mean and 95% Student interval over seeds) and "found".
-
-    Raises:
-        InputError: with what to download and where to put it, if there is no COCO; or for a model that cannot be had.
+    ``runs`` in the folder holds the checkpoint and the scores of each run, from which an interrupted study goes on.
 
     Source: Figure 6b of the paper; C1, T11 for the second axis.
     """
-    plan = plan or ClipPlan()
-    if coco is None:
-        wanted = "; ".join(
-            coco_instructions(Path("coco"), s) for s in dict.fromkeys((plan.train_split, plan.test_split))
-        )
-        raise InputError(f"no COCO folder is named; pass --folder DIR (or --data digits for the small study). {wanted}")
-    train, test = (open_coco(coco, split=split) for split in (plan.train_split, plan.test_split))
-    if plan.precision == "fp16":
-        raise InputError("precision is fp16, which loses small gradients; train with bf16 or fp32")
-    if not 2 <= plan.batch_size <= len(train.files):
-        raise InputError(f"batch_size is {plan.batch_size}; {plan.train_split} has {len(train.files)} images")
+    train, test = _open(plan)
+    plan = replace(plan, device=resolve_device(plan.device), model=plan.model.removeprefix("open_clip:"))
     parts = open_clip_parts(ModelChoice(f"open_clip:{plan.model}", plan.checkpoint, plan.device), plan.model)
     start = {name: value.detach().cpu().clone() for name, value in parts.model.state_dict().items()}
     grid = [ClipRun(p, w, s) for s, w, p in product(range(seed, seed + plan.seeds), plan.weights, plan.swaps)]
     runs: list[dict[str, Any]] = []
 
     def report(steps: int) -> None:
-        if progress is not None:
-            progress(steps / (len(grid) * plan.steps))
+        progress(steps / (len(grid) * plan.steps))
 
     for run in grid:
         parts.model.load_state_dict(start)
         study = _Study(parts, train, test, plan, run, output / "runs" / run.slug)
         runs += study.finish(report)
+    ordered = sorted(runs, key=lambda r: (r["divergence_weight"], r["step"], r["swap"]))
     results: dict[str, Any] = {
         "settings": {
-            **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(plan).items()},
+            **{k: v for k, v in asdict(plan).items() if k != "folder"},
             "temperature": parts.temperature,
             "weights_hash": parts.weights,
             "trained": trained_names(parts.model, plan.train),
@@ -149,13 +129,36 @@ def run_clip_corruption(
             "test_images": test.count,
         },
         "runs": runs,
-        "summary": summarise(runs),
+        "summary": summarise(ordered, SHOWN, by=["divergence_weight", "step"], along="swap"),
         "found": findings(runs),
     }
-    write_results(output, NAME, results)
-    (output / "README.md").write_text(_readme(results), encoding="utf-8")
-    _draw(results["summary"], output / NAME)
+    last = max(row["step"] for row in results["summary"])
+    figure = measures_figure(
+        [row for row in results["summary"] if row["step"] == last],
+        panels={name: MEASURES[name] for name in ("energy_distance", "centroid_gap", "recall_at_1")},
+        along="swap",
+        by="divergence_weight",
+        axis="share p of exchanged captions",
+        words=r"$\lambda$ = {}",
+    )
+    write_results(output, NAME, results, readme=_readme(results), figures={NAME: figure})
     return results
+
+
+def _open(plan: ClipPlan) -> tuple[ListedImages, ListedImages]:
+    """Both splits of COCO, once the plan is known to be one that can run."""
+    if "," in plan.model:
+        raise InputError(f"--models names {plan.model.count(',') + 1} models; caption-corruption trains one")
+    if plan.folder is None:
+        splits = dict.fromkeys((plan.train_split, plan.test_split))
+        wanted = "; ".join(coco_instructions(Path("coco"), s) for s in splits)
+        raise InputError(f"no COCO folder is named; pass --folder DIR (or --data digits for the small study). {wanted}")
+    train, test = (open_coco(plan.folder, split=split) for split in (plan.train_split, plan.test_split))
+    if plan.precision == "fp16":
+        raise InputError("precision is fp16, which loses small gradients; train with bf16 or fp32")
+    if not 2 <= plan.batch_size <= len(train.files):
+        raise InputError(f"batch_size is {plan.batch_size}; {plan.train_split} has {len(train.files)} images")
+    return train, test
 
 
 def trained_names(model: nn.Module, what: str) -> list[str]:
@@ -269,14 +272,8 @@ class _Study:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             x, y, pairs = extract(self.test, towers, Path(folder) / "embeddings", options=options).load()
         found = examine(x, y, Settings(temperature=self.parts.temperature, pairs=pairs, seed=self.run.seed))
-        return {
-            "energy_distance": found.gap["energy_distance"].value,
-            "mmd2": found.gap["mmd2_median"].value,
-            "centroid_gap": found.gap["centroid_gap"].value,
-            "divergence_sym": found.budget.divergence_sym.value,
-            "recall_at_1": _mean_recall(found.retrieval, 1),
-            "recall_at_10": _mean_recall(found.retrieval, 10),
-        }
+        scores = scores_of(found, found.budget.divergence_sym)
+        return {name: scores[name] for name in SHOWN}
 
     def _save(self, step: int, scores: list[dict[str, Any]]) -> None:
         content = {
@@ -286,9 +283,8 @@ class _Study:
             "parameters": {name: p.detach().cpu() for name, p in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
         }
-        new = self.folder / ".checkpoint.new"
-        torch.save(content, new)
-        os.replace(new, self.folder / "checkpoint.pt")
+        with replacing(self.folder / "checkpoint.pt") as file:
+            torch.save(content, file)
 
     def _resume(self) -> tuple[int, list[dict[str, Any]]]:
         file = self.folder / "checkpoint.pt"
@@ -316,36 +312,9 @@ class _Study:
 
 
 # Where and how fast, not what: a study may move to another machine between two sittings.
-_NOT_OF_A_RUN = {"swaps", "weights", "seeds", "device", "workers", "save_every", "checkpoint", "model"}
+_NOT_OF_A_RUN = {"swaps", "weights", "seeds", "device", "workers", "save_every", "checkpoint", "model", "folder"}
 
-MEASURES = {
-    "energy_distance": "energy distance",
-    "mmd2": "MMD², median bandwidth",
-    "centroid_gap": "centroid gap",
-    "divergence_sym": "Dsym (nats)",
-    "recall_at_1": "R@1",
-    "recall_at_10": "R@10",
-}
-
-
-def _mean_recall(retrieval: dict[str, Any], k: int) -> float:
-    return float(sum(retrieval[f"{side}_recall_at_{k}"].value for side in ("x_to_y", "y_to_x")) / 2)
-
-
-def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean over seeds for each divergence weight, step and p; with a 95% interval where there are two seeds or more."""
-    cells: dict[tuple[float, int, float], list[dict[str, Any]]] = {}
-    for run in runs:
-        cells.setdefault((run["divergence_weight"], run["step"], run["swap"]), []).append(run)
-    rows = []
-    for (weight, step, swap), members in sorted(cells.items()):
-        row: dict[str, Any] = {"divergence_weight": weight, "step": step, "swap": swap}
-        for name in MEASURES:
-            values = [member[name] for member in members]
-            alone = {"value": values[0], "stderr": None, "low": None, "high": None}
-            row[name] = interval(values) if len(values) > 1 else alone
-        rows.append(row)
-    return rows
+SHOWN = {name: label for name, label in MEASURES.items() if name not in ("alignment", "recall_at_5")}
 
 
 def findings(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -358,10 +327,9 @@ def findings(runs: Sequence[dict[str, Any]]) -> list[str]:
         if len(swaps) < 2:
             continue
         for name in ("energy_distance", "recall_at_1"):
-            slopes = [_slope([r for r in of_weight if r["seed"] == s], name) for s in seeds]
-            text = f"lambda = {weight:g}: {MEASURES[name]} changes by {sum(slopes) / len(slopes):+.4f} per unit of p"
+            found = interval(slopes_by_seed(of_weight, name, "swap"))
+            text = f"lambda = {weight:g}: {MEASURES[name]} changes by {found['value']:+.4f} per unit of p"
             if len(seeds) > 1:
-                found = interval(slopes)
                 text += f" (95% interval over {len(seeds)} seeds {found['low']:+.4f} to {found['high']:+.4f})"
             else:
                 text += " (one seed: no interval)"
@@ -369,68 +337,24 @@ def findings(runs: Sequence[dict[str, Any]]) -> list[str]:
     return out
 
 
-def _slope(runs: Sequence[dict[str, Any]], name: str) -> float:
-    p = torch.tensor([run["swap"] for run in runs], dtype=torch.float64)
-    y = torch.tensor([run[name] for run in runs], dtype=torch.float64)
-    centred = p - p.mean()
-    return float((centred @ (y - y.mean())) / centred.square().sum())
-
-
 def _readme(results: dict[str, Any]) -> str:
     settings = results["settings"]
     drawn = "drawn afresh at each epoch" if settings["fresh"] else "fixed by image and seed"
-    lines = [
-        f"# {TITLE}",
-        "",
+    return document(
+        TITLE,
         f"{settings['model']}, trained: {settings['train']} ({len(settings['trained'])} tensors); tau = "
         f"{settings['temperature']:.4g}, held. {settings['train_images']:,} images of COCO {settings['train_split']}; "
         f"with probability p an image meets the caption of another image of one of its categories, {drawn}. AdamW "
         f"{settings['learning_rate']:g}, weight decay {settings['weight_decay']:g}, batch {settings['batch_size']}, "
         f"{settings['steps']:,} steps. Scores on {settings['test_images']:,} images of {settings['test_split']} with "
         "all their captions. ± is the half-width of a 95% interval over seeds.",
-        "",
-        *(f"- {sentence}" for sentence in results["found"]),
-        "",
-        "| lambda | step | p | " + " | ".join(MEASURES.values()) + " |",
-        "|---|---|---|" + "---|" * len(MEASURES),
-    ]
-    for row in results["summary"]:
-        cells = [
-            f"{row[m]['value']:.4f}" + ("" if row[m]["high"] is None else f" ± {row[m]['high'] - row[m]['value']:.4f}")
-            for m in MEASURES
-        ]
-        lines.append(f"| {row['divergence_weight']:g} | {row['step']} | {row['swap']:g} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"![gap and retrieval against p]({NAME}.png)", ""])
+        bullets(results["found"]),
+        measures_table(results["summary"], {"lambda": "divergence_weight", "step": "step", "p": "swap"}, SHOWN),
+        f"![gap and retrieval against p]({NAME}.png)",
+    )
 
 
-def _draw(summary: Sequence[dict[str, Any]], target: Path) -> None:
-    """Gap and recall at the end of training against p, a band for each divergence weight; PNG and PDF."""
-    from matplotlib.figure import Figure
+_FORM = Form(FULL, FAST, run_clip_corruption, data="coco")
+EXPERIMENT = Experiment(NAME, TITLE, (_FORM, digits_corruption.FORM))
 
-    from ...report.drawing import MARKERS, SERIES, bare_axes, figure_bytes
-
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    panels = {"energy_distance": "energy distance", "centroid_gap": "distance of the centroids", "recall_at_1": "R@1"}
-    last = max(row["step"] for row in summary)
-    for axes, (name, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for k, weight in enumerate(sorted({row["divergence_weight"] for row in summary})):
-            rows = [row for row in summary if row["divergence_weight"] == weight and row["step"] == last]
-            p = [row["swap"] for row in rows]
-            colour = SERIES[k % len(SERIES)]
-            if all(row[name]["high"] is not None for row in rows):
-                low, high = ([row[name][end] for row in rows] for end in ("low", "high"))
-                axes.fill_between(p, low, high, color=colour, alpha=0.18, lw=0)
-            values = [row[name]["value"] for row in rows]
-            axes.plot(
-                p, values, marker=MARKERS[k % len(MARKERS)], ms=4.5, color=colour, label=rf"$\lambda$ = {weight:g}"
-            )
-        axes.set_xlabel("share p of exchanged captions")
-        axes.set_ylabel(label)
-        bare_axes(axes)
-    handles, words_of = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, words_of, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8.5)
-    for kind in ("png", "pdf"):
-        target.with_suffix(f".{kind}").write_bytes(figure_bytes(figure, kind))
-
-
-__all__ = ["MEASURES", "NAME", "TITLE", "ClipPlan", "ClipRun", "run_clip_corruption", "summarise", "trained_names"]
+__all__ = ["EXPERIMENT", "NAME", "TITLE", "ClipPlan", "ClipRun", "run_clip_corruption", "trained_names"]

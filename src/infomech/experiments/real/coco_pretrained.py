@@ -1,9 +1,9 @@
 """Frozen models on COCO (Table 2, Fig. 6a): retrieval and gap with intervals, beside the paper's values."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -11,12 +11,18 @@ from torch.nn.functional import normalize
 
 from ..._checks import InputError
 from ..._files import plain
+from ..._markdown import bullets, document, table
+from ..._typing import Progress
 from ...diagnosis import Diagnosis, Estimate, Settings, examine, gap
-from ...embedding import ExtractOptions, extract, open_coco
+from ...embedding import ExtractOptions, extract, open_coco, resolve_device
 from ...embedding.encoders.encoder import ModelChoice
 from ...embedding.encoders.loading import load_towers
 from ...embedding.sources import ListedImages, coco_instructions
-from ..runs import write_results
+from ..experiment import Experiment, Form, option
+from ..runs import scaled, silent, write_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "coco-pretrained"
 TITLE = "Frozen image-text models on COCO val2017: retrieval and gap (Table 2, Fig. 6a)"
@@ -49,32 +55,29 @@ TABLE_2 = (
 
 @dataclass(frozen=True)
 class CocoPlan:
-    """Which models, and how to run them.
+    """Which models, and how to run them."""
 
-    Args:
-        models: names in Table 2, or specifications as `infomech embed --model` takes them; all nine by default.
-        split: of COCO.
-        device: that the models run on.
-        precision: "fp32", "bf16" or "fp16".
-        batch_size: images a batch.
-        workers: threads that read images.
-    """
+    folder: Path | None = option(None, "Where COCO is.", shared=True)
+    models: tuple[str, ...] = option(
+        tuple(row.name for row in TABLE_2), "Names in Table 2, or specifications as in embed."
+    )
+    split: str = option("val2017", "Split of COCO to score on.", flag="--test-split")
+    device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.")
+    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "Precision of the models.")
+    batch_size: int = option(64, "Images a batch.", at_least=1)
+    workers: int = 4  # threads that read images
 
-    models: tuple[str, ...] = tuple(row.name for row in TABLE_2)
-    split: str = "val2017"
-    device: str = "cpu"
-    precision: str = "fp32"
-    batch_size: int = 64
-    workers: int = 4
+
+FULL = CocoPlan()
+FAST = CocoPlan(models=("ViT-B-16", "RN50"))
 
 
 def run_coco_pretrained(
     output: Path,
     *,
-    coco: Path | None,
-    plan: CocoPlan | None = None,
+    plan: CocoPlan = FULL,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Embed COCO with each model and write the table, beside the paper's values, and retrieval against the gap.
 
@@ -82,40 +85,33 @@ def run_coco_pretrained(
     unbiased ones: V statistics, which keep each row's zero distance to itself and take an image and its captions, or
     two captions of an image, for independent; and the distance and the cosine of plain means.
 
-    Args:
-        output: folder for results.json, provenance.json, README.md, table.tex, the figure, and ``embeddings``, from
-            which an interrupted run goes on.
-        coco: folder with COCO's layout.
-        plan: which models, and how.
-        seed: of the shuffled control.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds: "settings", "rows" and "found".
-
-    Raises:
-        InputError: with what to download and where to put it, if there is no COCO; or for a model that cannot be had.
-
     Source: E3, E5; Table 2 and Figure 6a of the paper.
     """
-    plan = plan or CocoPlan()
-    if coco is None:
+    if plan.folder is None:
         raise InputError(f"no COCO folder is named; pass --folder DIR. {coco_instructions(Path('coco'), plan.split)}")
-    source = open_coco(coco, split=plan.split)
-    step = progress or (lambda share: None)
+    source = open_coco(plan.folder, split=plan.split)
+    plan = replace(plan, device=resolve_device(plan.device))
     rows = [
-        _one_model(source, name, output, plan=plan, seed=seed, progress=lambda s: step(s / len(plan.models)))
+        _one_model(source, name, output, plan=plan, seed=seed, progress=scaled(progress, 1 / len(plan.models)))
         for name in plan.models
     ]
     results: dict[str, Any] = {
-        "settings": {**asdict(plan), "images": source.count, "captions": sum(len(c) for _, _, c in source.files)},
+        "settings": {
+            **{k: v for k, v in asdict(plan).items() if k != "folder"},
+            "images": source.count,
+            "captions": sum(len(c) for _, _, c in source.files),
+        },
         "rows": rows,
         "found": findings(rows),
     }
-    write_results(output, NAME, results)
-    (output / "README.md").write_text(_readme(results), encoding="utf-8")
-    (output / "table.tex").write_text(latex_table(rows), encoding="utf-8")
-    _draw(rows, output)
+    write_results(
+        output,
+        NAME,
+        results,
+        readme=_readme(results),
+        figures={NAME: _figure(rows)},
+        texts={"table.tex": latex_table(rows)},
+    )
     return results
 
 
@@ -126,13 +122,13 @@ def _one_model(
     *,
     plan: CocoPlan,
     seed: int,
-    progress: Callable[[float], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     paper = next((row for row in TABLE_2 if row.name == name), None)
     towers = load_towers(ModelChoice(name if paper is None else paper.spec, device=plan.device), ["image", "text"])
     options = ExtractOptions(
         batch_size=plan.batch_size,
-        precision=plan.precision,  # type: ignore[arg-type]
+        precision=plan.precision,
         device=plan.device,
         workers=plan.workers,
     )
@@ -225,10 +221,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     header = ["model"]
     for column in COLUMNS:
         header += [column, *([f"{column}, plain"] if column not in _RECALLS else []), f"{column}, paper"]
-    header.append("R@1, shuffled")
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    lines += ["| " + " | ".join(_cells(row, "±")) + " |" for row in rows]
-    return "\n".join(lines)
+    return table([*header, "R@1, shuffled"], [_cells(row, "±") for row in rows])
 
 
 def latex_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -268,33 +261,25 @@ def _cells(row: dict[str, Any], sign: str) -> list[str]:
 
 def _readme(results: dict[str, Any]) -> str:
     settings = results["settings"]
-    return "\n".join(
-        [
-            f"# {TITLE}",
-            "",
-            f"{settings['images']:,} images and {settings['captions']:,} captions of COCO {settings['split']}; all "
-            "captions count, weighted by pair. First stands the unbiased value with the half-width of its 95% "
-            "interval, by image; then the paper's estimator on the same embeddings (V statistics that keep zero "
-            "distances and an image's own captions; distance and cosine of plain means); then the paper's own value. "
-            "R@1 of shuffled pairs is the control.",
-            "",
-            *(f"- {sentence}" for sentence in results["found"]),
-            "",
-            markdown_table(results["rows"]),
-            "",
-            "The same table in LaTeX: [table.tex](table.tex).",
-            "",
-            f"![retrieval against the gap]({NAME}.png)",
-            "",
-        ]
+    return document(
+        TITLE,
+        f"{settings['images']:,} images and {settings['captions']:,} captions of COCO {settings['split']}; all "
+        "captions count, weighted by pair. First stands the unbiased value with the half-width of its 95% "
+        "interval, by image; then the paper's estimator on the same embeddings (V statistics that keep zero "
+        "distances and an image's own captions; distance and cosine of plain means); then the paper's own value. "
+        "R@1 of shuffled pairs is the control.",
+        bullets(results["found"]),
+        markdown_table(results["rows"]),
+        "The same table in LaTeX: [table.tex](table.tex).",
+        f"![retrieval against the gap]({NAME}.png)",
     )
 
 
-def _draw(rows: Sequence[dict[str, Any]], output: Path) -> None:
+def _figure(rows: Sequence[dict[str, Any]]) -> "Figure":
     """Mean R@1 against energy distance and centroid gap: ours with intervals, the paper's as hollow marks."""
     from matplotlib.figure import Figure
 
-    from ...report.drawing import MUTED, X, Y, bare_axes, figure_bytes, label
+    from ...report.drawing import MUTED, X, Y, bare_axes, label
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = {"energy": "energy distance", "gap": "distance of the centroids"}
@@ -320,12 +305,14 @@ def _draw(rows: Sequence[dict[str, Any]], output: Path) -> None:
     first.plot([], [], "s", mfc="none", color=Y, label="Table 2 of the paper")
     first.legend(frameon=False, fontsize=8)
     first.set_ylabel("mean of both R@1")
-    for kind in ("png", "pdf"):
-        (output / f"{NAME}.{kind}").write_bytes(figure_bytes(figure, kind))
+    return figure
 
+
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_coco_pretrained),))
 
 __all__ = [
     "COLUMNS",
+    "EXPERIMENT",
     "NAME",
     "TABLE_2",
     "TITLE",

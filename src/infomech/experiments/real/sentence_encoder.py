@@ -1,14 +1,15 @@
 """A real contrastive model on pairs that any machine has: all-MiniLM-L6-v2 on docstrings and bodies of functions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._checks import InputError
+from ..._markdown import bullets, document
+from ..._typing import Progress
 from ...corrections import Scored, score_corrections
 from ...diagnosis import Diagnosis, Estimate, Settings, examine
-from ...embedding import ExtractOptions, extract
+from ...embedding import ExtractOptions, extract, resolve_device
 from ...embedding.encoders.encoder import ModelChoice, Towers
 from ...embedding.encoders.loading import load_towers
 from ...embedding.encoders.sentence_transformers import PACKAGED, PACKAGED_TEMPERATURE, packaged_model
@@ -16,8 +17,12 @@ from ...embedding.sources import PairedTexts
 from ...report import Report
 from ...report.corrected import corrected_dict, corrected_markdown
 from ...report.schema import report_dict
-from ..runs import write_results
+from ..experiment import Experiment, Form, option
+from ..runs import scaled, silent, write_results
 from .functions import library_version, standard_library_functions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "sentence-encoder"
 TITLE = "A real sentence encoder on docstrings and bodies of Python's standard library: budget, gap, corrections"
@@ -27,10 +32,11 @@ FAST_FUNCTIONS = 600
 
 @dataclass(frozen=True)
 class SentencePlan:
-    """What to run: how many functions (None: all of the standard library), and the batch of the extraction."""
+    """What to run, and where."""
 
-    functions: int | None = None
-    batch_size: int = 64
+    functions: int | None = option(None, "Functions, at random; all of the standard library by default.", at_least=16)
+    batch_size: int = option(64, "Texts a batch.", at_least=1)
+    device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.")
 
 
 FULL = SentencePlan()
@@ -54,26 +60,15 @@ def run_sentence_encoder(
     plan: SentencePlan = FULL,
     towers: Towers | None = None,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Embed docstrings and bodies, diagnose them at the training temperature, and correct the gap.
 
     Docstring i and body i are a pair. The encoder was trained with tau = 0.05 and in-batch negatives on text pairs,
     code among them, and sees at most 256 tokens. Corrections are fitted on half of the functions and scored on the
     other half. Functions are taken as independent draws; those of one module are not quite.
-
-    Args:
-        output: folder; the embeddings are kept in it, and an interrupted run goes on from them.
-        plan: how many functions.
-        towers: another encoder of texts, for tests.
-        seed: of the choice of functions and of the split.
-        progress: called with shares of the work that sum to 1.
-
-    Returns:
-        What results.json holds: "settings", "diagnosis" (as report.json), "corrections" and "found".
     """
-    step = progress or (lambda share: None)
-    towers = load_sentence_towers() if towers is None else towers
+    towers = load_sentence_towers(resolve_device(plan.device)) if towers is None else towers
     functions = standard_library_functions(plan.functions, seed=seed)
     source = PairedTexts([(f.docstring, f.body) for f in functions], names=NAMES)
     extraction = extract(
@@ -81,14 +76,14 @@ def run_sentence_encoder(
         towers,
         output / "embeddings",
         options=ExtractOptions(batch_size=plan.batch_size),
-        progress=lambda done, total: step(0.8 * done / len(functions)),
+        progress=lambda done, total: progress(0.8 * done / len(functions)),
     )
     x, y, _ = extraction.load()
     tau = towers["text"].temperature or PACKAGED_TEMPERATURE
     settings = Settings(temperature=tau, labels=[f.name for f in functions], names=NAMES, seed=seed)
-    diagnosis = examine(x, y, settings, progress=lambda share: step(0.05 * share))
+    diagnosis = examine(x, y, settings, progress=scaled(progress, 0.05))
     Report(diagnosis).save(output / "report", overwrite=True, figures=False)
-    scored = score_corrections(x, y, temperature=tau, seed=seed, progress=lambda share: step(0.15 * share))
+    scored = score_corrections(x, y, temperature=tau, seed=seed, progress=scaled(progress, 0.15))
     results = {
         "settings": {
             "functions": len(functions),
@@ -102,9 +97,7 @@ def run_sentence_encoder(
         "corrections": corrected_dict(scored, NAMES),
         "found": findings(diagnosis, scored),
     }
-    write_results(output, NAME, results)
-    (output / "README.md").write_text(_readme(results, scored), encoding="utf-8")
-    _draw(scored, output)
+    write_results(output, NAME, results, readme=_readme(results, scored), figures={NAME: _figure(scored)})
     return results
 
 
@@ -115,19 +108,18 @@ def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
     key = "energy_distance"
     retrieval = "x_to_y_recall_at_1"
     best = max(scored.after.values(), key=lambda score: score.retrieval[retrieval].value)
-    resolved = (
-        "the densities are resolved"
-        if budget.resolved
-        else "too few neighbours support the densities: divergence and dispersion are orders of magnitude only"
-    )
+    if budget.resolved:
+        densities = (
+            f"dispersion relative to uniform {_shown(budget.dispersion_x_relative)} ({NAMES[0]}) and "
+            f"{_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence {_shown(budget.divergence_sym)}"
+        )
+    else:
+        densities = "dispersion and divergence not resolved, for too few neighbours support the densities"
     return [
         f"At tau = {budget.temperature:g} the loss of {diagnosis.inputs.pairs:,} pairs is "
         f"{_shown(budget.infonce_sym)} nats, against {budget.log_negatives.value:.2f} for guessing: alignment "
-        f"{_shown(budget.alignment)}, dispersion relative to uniform {_shown(budget.dispersion_x_relative)} "
-        f"({NAMES[0]}) and {_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence "
-        f"{_shown(budget.divergence_sym)}, remainder {_shown(budget.remainder)}.",
-        f"The median anchor sees {budget.effective_negatives.value:.0f} of {budget.negatives:,.0f} negatives; "
-        f"{resolved}.",
+        f"{_shown(budget.alignment)}, remainder {_shown(budget.remainder)}, {densities}.",
+        f"The median anchor sees {budget.effective_negatives.value:.0f} of {budget.negatives:,.0f} negatives.",
         f"Though both sides are text and one encoder embeds them, there is a gap: energy distance {_shown(gap[key])}, "
         f"centroid gap {_shown(gap['centroid_gap'])}, and a linear classifier tells a docstring from a body with an "
         f"accuracy of {_shown(gap['separability'])}.",
@@ -152,31 +144,24 @@ def _shown(estimate: Estimate) -> str:
 
 def _readme(results: dict[str, Any], scored: Scored) -> str:
     settings = results["settings"]
-    lines = [
-        f"# {TITLE}",
-        "",
+    return document(
+        TITLE,
         f"{settings['functions']:,} functions of the standard library of {settings['library']}; {settings['model']}, "
         f"tau = {settings['temperature']:g}, its training temperature. A docstring and the body of its function "
         "(without docstring and comments) are a pair. ± is the half-width of a 95% interval, with functions as "
         "independent draws.",
-        "",
-        *(f"- {sentence}" for sentence in results["found"]),
-        "",
+        bullets(results["found"]),
         corrected_markdown(scored, NAMES).partition("\n")[2].strip(),
-        "",
         "Everything about these embeddings: [the report](report/report.html).",
-        "",
         f"![gap and retrieval after each correction]({NAME}.png)",
-        "",
-    ]
-    return "\n".join(lines)
+    )
 
 
-def _draw(scored: Scored, output: Path) -> None:
+def _figure(scored: Scored) -> "Figure":
     """Gap and recall of each correction with their intervals, none on top."""
     from matplotlib.figure import Figure
 
-    from ...report.drawing import MUTED, X, Y, bare_axes, figure_bytes, legend, whiskers
+    from ...report.drawing import MUTED, X, Y, bare_axes, legend, whiskers
 
     scores = [scored.before, *scored.after.values()][::-1]
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")
@@ -206,8 +191,19 @@ def _draw(scored: Scored, output: Path) -> None:
     for axes in (left, middle, right):
         bare_axes(axes)
         axes.grid(axis="y", color=MUTED, alpha=0.2, lw=0.6)
-    for kind in ("png", "pdf"):
-        (output / f"{NAME}.{kind}").write_bytes(figure_bytes(figure, kind))
+    return figure
 
 
-__all__ = ["FAST", "FULL", "NAME", "TITLE", "SentencePlan", "findings", "load_sentence_towers", "run_sentence_encoder"]
+EXPERIMENT = Experiment(NAME, TITLE, (Form(FULL, FAST, run_sentence_encoder, needs=("sentence_transformers", "text")),))
+
+__all__ = [
+    "EXPERIMENT",
+    "FAST",
+    "FULL",
+    "NAME",
+    "TITLE",
+    "SentencePlan",
+    "findings",
+    "load_sentence_towers",
+    "run_sentence_encoder",
+]
