@@ -33,6 +33,22 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
         raise InputError(f"{name} is {shown}; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)")
 
 
+def check_loss_temperature(temperature: float, name: str = "temperature") -> None:
+    """Raise InputError unless it is a temperature that a loss of unit rows can have; a logit scale is told apart.
+
+    >>> check_loss_temperature(100.0)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: temperature is 100: is that a logit scale? 0.01 is its temperature
+    """
+    check_temperature(temperature, name)
+    if temperature >= _LOGIT_SCALE:
+        raise InputError(f"{name} is {temperature:g}: is that a logit scale? {1 / temperature:.4g} is its temperature")
+
+
+_LOGIT_SCALE = 5.0  # cosines over such a temperature differ by 0.4 at most; SigLIP's scale starts at 10, CLIP's at 14
+
+
 def check_rows(rows: Tensor, name: str) -> None:
     """Raise InputError unless `rows` is a non-empty matrix of finite floating-point numbers, stored as such."""
     check_storage(rows, name)
@@ -84,4 +100,12 @@ def check_same_width(x: Tensor, y: Tensor) -> None:
         )
 
 
-__all__ = ["InfomechError", "InputError", "check_rows", "check_same_width", "check_storage", "check_temperature"]
+__all__ = [
+    "InfomechError",
+    "InputError",
+    "check_loss_temperature",
+    "check_rows",
+    "check_same_width",
+    "check_storage",
+    "check_temperature",
+]

@@ -6,12 +6,15 @@ Pickles are refused, inside other formats too: loading one runs whatever code it
 
 from .arrays import FORMATS, read_embeddings, write_embeddings
 from .pairs import as_labels, read_labels, read_pairs
+from .rows import as_pairs, as_rows
 from .tables import read_table
 from .text import read_lines, read_text
 
 __all__ = [
     "FORMATS",
     "as_labels",
+    "as_pairs",
+    "as_rows",
     "read_embeddings",
     "read_labels",
     "read_lines",
