@@ -59,6 +59,7 @@ def test_pandas() -> None:
     assert as_pairs(pandas.DataFrame({"a": [0, 1], "b": [1, 0]})).tolist() == [[0, 1], [1, 0]]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_every_public_function_takes_them() -> None:
     pairs = torch.arange(60)[:, None].expand(60, 2)
     given = [(X, Y, pairs), (X.numpy(), list(Y), pairs.tolist()), (X.requires_grad_(), Y.numpy(), pairs.numpy())]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 app = typer.Typer(
@@ -104,7 +103,7 @@ def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[...
                 if isinstance(error, OSError):
                     reason = f"{error.filename or 'the output'}: {error.strerror or error}"
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
-                if isinstance(error, (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort)):
+                if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
                     raise
                 raise failure(_crash(error), 70) from None
 
@@ -172,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=None if arguments is None else list(arguments))
     except SystemExit as stop:
-        # click turns an interrupt outside of a command into exit code 1, which means a finding here
+        # older versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
         if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
             raise SystemExit(130) from None
         raise

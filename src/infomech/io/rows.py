@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError
+from .arrays import AnyArray
 
 _EXPECTED = "expected (rows, features) of floating point: a tensor, a NumPy array, a list of rows, or a column of them"
 
@@ -38,7 +39,7 @@ def as_pairs(values: Any, name: str = "pairs") -> Tensor:
     return _tensor(_array(values, name), name)
 
 
-def _array(values: Any, name: str) -> np.ndarray[Any, Any]:
+def _array(values: Any, name: str) -> AnyArray:
     if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
         values = [row.detach().cpu().numpy() if isinstance(row, Tensor) else row for row in values]
     if type(values).__module__.partition(".")[0] == "pyarrow":
@@ -66,7 +67,7 @@ def _of_arrow(values: Any) -> Any:
     return values.to_pylist()
 
 
-def _tensor(array: np.ndarray[Any, Any], name: str) -> Tensor:
+def _tensor(array: AnyArray, name: str) -> Tensor:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} holds {array.dtype}; {_EXPECTED}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
