@@ -5,12 +5,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
 
-from .._checks import InputError, check_temperature
-from .._typing import Progress
+from .._checks import InputError, check_loss_temperature
+from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
@@ -144,12 +142,12 @@ class EnergyBudget:
 
 
 def decompose(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
     temperature: float,
     batch_size: int | None = None,
-    pairs: Int[Tensor, "p 2"] | None = None,
+    pairs: PairsLike | None = None,
     critic: Critic | None = None,
     normalize: bool | None = None,
     seed: int = 0,
@@ -174,7 +172,7 @@ def decompose(
     by more than 0.05 nats; even then neighbours rarer than about 1/n stay invisible to it.
 
     Args:
-        x: (n, d) embeddings of the first modality.
+        x: (n, d) embeddings of the first modality, in any container that `infomech.io.as_rows` takes.
         y: (m, d) embeddings of the second.
         temperature: tau > 0 of the loss.
         batch_size: B of the training; by default 1,024, or the largest power of two up to a quarter of the groups
@@ -204,7 +202,7 @@ def decompose(
     >>> abs(parts - b.energy_sym.value) < 1e-9
     True
     """
-    check_temperature(temperature)
+    check_loss_temperature(temperature)
     check_batch_size(batch_size)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True

@@ -5,11 +5,11 @@ import warnings
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Progress
+from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
 from ..reductions import PairSums
@@ -27,10 +27,10 @@ Statistic = Literal["U", "V"]
 
 
 def gap(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
-    pairs: Int[Tensor, "p 2"] | None = None,
+    pairs: PairsLike | None = None,
     temperature: float = 0.07,
     critic: Critic | None = None,
     bandwidth: float | None = None,
