@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_loss_temperature, check_temperature
 from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
@@ -202,7 +202,7 @@ def decompose(
     >>> abs(parts - b.energy_sym.value) < 1e-9
     True
     """
-    check_loss_temperature(temperature)
+    (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True

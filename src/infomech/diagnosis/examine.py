@@ -53,7 +53,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     started = time.perf_counter()
     temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
     x, y = as_rows(x, "x"), as_rows(y, "y")
-    if x.shape == y.shape and x.dtype == y.dtype and x.device == y.device and x.equal(y):
+    if x.numel() and x.shape == y.shape and x.dtype == y.dtype and x.device == y.device and x.equal(y):
         raise InputError("x and y hold the same rows; give the embeddings of both modalities")
     if labels is not None and len(labels) != len(x):
         raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
