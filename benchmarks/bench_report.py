@@ -57,7 +57,9 @@ def main() -> None:
     options = parser.parse_args()
     x, y, pairs = clip_like(options.images, options.captions, options.dim)
     small = slice(0, 500)
-    im.diagnose(x[small], y[: 500 * options.captions], pairs=pairs[: 500 * options.captions])  # imports and caches
+    im.diagnose(
+        x[small], y[: 500 * options.captions], pairs=pairs[: 500 * options.captions], temperature=0.07
+    )  # imports and caches
     before = peak_megabytes()
     im.diagnose(x, y, pairs=pairs, temperature=0.07)
     memory = peak_megabytes() - before

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import infomech as im
 import infomech.cli as cli
 
 
@@ -65,25 +67,30 @@ def test_a_saved_report_is_drawn_again_without_the_embeddings(
 def test_a_saved_report_or_two_files(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("report", *files, "--from", str(tmp_path), "-o", str(tmp_path / "three")) == 2
+    one = tmp_path / "one"
+    assert run("report", *files, "-t", "0.1", "-o", str(one)) == 0
+    capsys.readouterr()
+    assert run("report", *files, "--from", str(one), "-o", str(tmp_path / "three")) == 2
     assert "both embeddings and --from are given" in capsys.readouterr().err
     assert run("report", "-o", str(tmp_path / "three")) == 2
     assert "no files are given" in capsys.readouterr().err
-    assert run("doctor", files[0]) == 2
-    assert "only" in capsys.readouterr().err
+    assert run("report", "--from", str(tmp_path / "none"), "-o", str(tmp_path / "three")) == 2
     assert not (tmp_path / "three").exists()
 
 
 def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(tmp_path.iterdir())
-    assert run("doctor", *files, "-t", "0.1", "--strict") == 0
+    assert run("doctor", *files, "-t", "0.1", "--fail-on", "serious") == 0
+    assert capsys.readouterr().out.startswith("τ = 0.1 (logit scale 10)\n")
     shuffled = str(tmp_path / "z.npy")
     np.save(shuffled, np.load(files[1])[::-1])
     capsys.readouterr()
     assert run("doctor", files[0], shuffled, "-t", "0.1", "--json") == 0
-    findings = json.loads(capsys.readouterr().out)
-    assert "retrieval-at-chance" in {f["code"] for f in findings}
-    assert run("doctor", files[0], shuffled, "-t", "0.1", "--strict") == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"schema_version", "inputs", "findings"}
+    assert printed["inputs"]["temperature"] == 0.1
+    assert "retrieval-at-chance" in {f["code"] for f in printed["findings"]}
+    assert run("doctor", files[0], shuffled, "-t", "0.1", "--fail-on", "serious") == 1
     assert "True pairs are found no better than shuffled ones" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == sorted([*before, Path(shuffled)])
 
@@ -93,6 +100,10 @@ def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFi
     ("change", "words"),
     [
         (["-t", "0"], "temperature is 0.0"),
+        (["-t", "-0"], "temperature is -0.0"),
+        (["-t", "100"], "temperature is 100: is that a logit scale? 0.01 is its temperature"),
+        (["-t", "14.2857"], "0.07 is its temperature"),
+        (["--names", "a\x1b[31m,b"], "without control characters"),
         (["-t", "nan"], "temperature is nan"),
         (["--names", "one"], "--names is 'one'"),
         (["--pairs", "PAIRS"], "row 999 of y"),
@@ -106,7 +117,8 @@ def test_bad_options(
     np.save(tmp_path / "pairs.npy", np.array([[0, 0], [1, 999]]))
     (tmp_path / "labels.txt").write_text("a\nb\n")
     change = [{"PAIRS": str(tmp_path / "pairs.npy"), "LABELS": str(tmp_path / "labels.txt")}.get(c, c) for c in change]
-    assert run("report", *files, "-o", str(tmp_path / "out"), *change) == 2
+    temperature = [] if "-t" in change else ["-t", "0.1"]
+    assert run("report", *files, *temperature, "-o", str(tmp_path / "out"), *change) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -114,7 +126,7 @@ def test_bad_options(
 
 
 def test_missing_file(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("report", files[0], str(tmp_path / "none.npy"), "-o", str(tmp_path / "out")) == 2
+    assert run("report", files[0], str(tmp_path / "none.npy"), "-t", "0.1", "-o", str(tmp_path / "out")) == 2
     assert capsys.readouterr().err == f"infomech: {tmp_path / 'none.npy'} does not exist; check the path\n"
 
 
@@ -127,7 +139,7 @@ def test_a_folder_with_other_files_is_refused_before_the_work(
     assert run("report", *files, "-o", str(out)) == 2
     assert "overwrite" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["thesis.doc"]
-    assert run("report", *files, "-o", str(out), "--overwrite", "--no-figures") == 0
+    assert run("report", *files, "-t", "0.1", "-o", str(out), "--overwrite", "--no-figures") == 0
     assert (out / "thesis.doc").read_text() == "years of work"
 
 
@@ -157,6 +169,81 @@ def test_the_previous_report_stays(
     assert capsys.readouterr().err.count("\n") == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.npy", "y.npy"]
+
+
+def test_the_temperature_is_asked_for(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    for command in (["report", *files, "-o", out], ["doctor", *files], ["correct", *files, "-m", "all", "-o", out]):
+        assert run(*command) == 2
+        assert capsys.readouterr().err == (
+            "infomech: no temperature is given; pass -t, the temperature of the loss: 1 / logit scale (CLIP ends at "
+            "0.01)\n"
+        )
+    assert not Path(out).exists()
+
+
+def test_the_same_file_twice(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.load(files[0])
+    rows[:, 0] = 0.0
+    np.save(tmp_path / "zero.npy", rows)
+    rows[:, 0] = -0.0  # minus zero is zero
+    np.save(tmp_path / "minus.npy", rows)
+    for other in ((files[0], files[0]), (str(tmp_path / "zero.npy"), str(tmp_path / "minus.npy"))):
+        assert run("doctor", *other, "-t", "0.1") == 2
+        assert "the two files are the same" in capsys.readouterr().err
+    with pytest.raises(im.InputError, match="x and y hold the same rows"):
+        im.diagnose(rows, rows, temperature=0.1)
+
+
+def test_an_output_that_is_an_input(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By any name: the folder itself, a link to the file, a folder of shards."""
+    before = {name: Path(name).read_bytes() for name in files}
+    linked, shards = tmp_path / "linked", tmp_path / "shards"
+    linked.mkdir()
+    (linked / "x.npy").symlink_to(files[0])
+    shards.mkdir()
+    np.save(shards / "0.npy", np.load(files[0]))
+    options = ("-t", "0.1", "-m", "mean-removal", "--overwrite", "-o")
+    for first, out in ((files[0], tmp_path), (files[0], linked), (str(shards), shards)):
+        assert run("correct", first, files[1], *options, str(out)) == 2
+        error = capsys.readouterr().err
+        assert "is where the input" in error
+        assert error.count("\n") == 1
+    assert {name: Path(name).read_bytes() for name in files} == before
+    assert [p.name for p in shards.iterdir()] == ["0.npy"]
+    assert run("correct", *files, *options, str(tmp_path / "out")) == 0
+    assert json.loads((tmp_path / "out" / "correct.json").read_text())["temperature"] == 0.1
+
+
+def test_a_crash_is_no_finding(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import infomech.diagnosis
+
+    def fail(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("in\nthe middle")
+
+    monkeypatch.setattr(infomech.diagnosis, "examine", fail)
+    assert run("doctor", *files, "-t", "0.1") == 70
+    error = capsys.readouterr().err
+    assert error.startswith("infomech: a fault of infomech itself (ZeroDivisionError: in the middle); the trace is in ")
+    assert error.count("\n") == 1
+    log = Path(error.split("the trace is in ")[1].split(",")[0])
+    assert "in fail" in log.read_text()
+    log.unlink()
+
+
+def test_an_interrupt_outside_of_a_command_exits_with_130(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    (doctor,) = [c for c in cli.app.registered_commands if c.callback.__name__ == "doctor"]
+    monkeypatch.setattr(doctor, "callback", wraps(doctor.callback)(interrupted))
+    assert run("doctor", *files) == 130
 
 
 def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

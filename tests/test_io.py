@@ -1,6 +1,10 @@
 """Every format round-trips; every file that cannot be used is refused in one line that names it."""
 
+import os
 import pickle
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +16,16 @@ import safetensors.torch
 import torch
 
 from infomech import InputError
-from infomech.io import read_embeddings, read_labels, read_pairs, write_embeddings
+from infomech.io import (
+    as_labels,
+    read_embeddings,
+    read_labels,
+    read_lines,
+    read_pairs,
+    read_table,
+    read_text,
+    write_embeddings,
+)
 
 ROWS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
 
@@ -34,6 +47,12 @@ def _table(kind: str, fixed: bool) -> Callable[[Path], None]:
     return write
 
 
+def _arrow(path: Path, column: pa.Array) -> None:
+    table = pa.table({"embedding": column})
+    with pa.ipc.new_file(str(path), table.schema) as sink:
+        sink.write_table(table, max_chunksize=3)
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "npy": ("x.npy", lambda p: np.save(p, ROWS.numpy())),
     "npy fortran": ("x.npy", lambda p: np.save(p, np.asfortranarray(ROWS.numpy()))),
@@ -46,6 +65,15 @@ FORMATS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "parquet fixed": ("x.parquet", _table("parquet", True)),
     "arrow file": ("x.arrow", _table("file", True)),
     "arrow stream": ("x.arrow", _table("stream", False)),
+    "arrow list view": ("x.arrow", lambda p: _arrow(p, pa.array(ROWS.tolist(), type=pa.list_view(pa.float32())))),
+    "arrow large list": ("x.arrow", lambda p: _arrow(p, pa.array(ROWS.tolist(), type=pa.large_list(pa.float32())))),
+    "arrow tensors": ("x.arrow", lambda p: _arrow(p, pa.FixedShapeTensorArray.from_numpy_ndarray(ROWS.numpy()))),
+    "parquet tensors": (
+        "x.parquet",
+        lambda p: pa.parquet.write_table(
+            pa.table({"e": pa.FixedShapeTensorArray.from_numpy_ndarray(ROWS.numpy())}), p, row_group_size=2
+        ),
+    ),
     "wrong name": ("x.bin", lambda p: np.save(p.open("wb"), ROWS.numpy())),
 }
 
@@ -56,6 +84,16 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     file, write = FORMATS[name]
     write(tmp_path / file)
     assert torch.equal(read_embeddings(tmp_path / file), ROWS)
+
+
+@pytest.mark.parametrize("name", ["npy", "npz", "safetensors", "pt", "parquet", "arrow file", "arrow stream"])
+def test_each_reader_in_a_process_of_its_own(name: str, tmp_path: Path) -> None:
+    """Nothing that one reader imports may be what another one needs."""
+    file, write = FORMATS[name]
+    write(tmp_path / file)
+    code = f"from infomech.io import read_embeddings; print(read_embeddings({str(tmp_path / file)!r}).shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "torch.Size([7, 3])\n", done.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -130,8 +168,53 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "integers": ("x.npy", lambda p: np.save(p, np.zeros((3, 4), dtype=np.int64)), "int64; expected floating-point"),
     "strings": ("x.npy", lambda p: np.save(p, np.array([["a"]])), "expected numbers"),
     "complex": ("x.npy", lambda p: np.save(p, np.zeros((2, 2), dtype=complex)), "expected numbers"),
+    "float8": ("x.pt", lambda p: torch.save(ROWS.to(torch.float8_e4m3fn), p), "which torch cannot compute with"),
+    "float8, safe": (
+        "x.safetensors",
+        lambda p: safetensors.torch.save_file({"x": ROWS.to(torch.float8_e5m2)}, p),
+        "numbers of the kind F8_E5M2; expected floating-point",
+    ),
+    "complex tensor": ("x.pt", lambda p: torch.save(ROWS.to(torch.complex64), p), "expected floating-point"),
+    "sparse": ("x.pt", lambda p: torch.save(ROWS.to_sparse(), p), "sparse tensor"),
+    "sparse rows": ("x.pt", lambda p: torch.save(_csr(), p), "sparse tensor"),
+    "quantised": ("x.pt", lambda p: torch.save(_quantised(), p), "dequantize"),
+    "meta": ("x.pt", lambda p: torch.save(torch.empty(2, 2, device="meta"), p), "meta device"),
+    "nested": ("x.pt", lambda p: torch.save(_nested(), p), ""),
+    "repeated view": ("x.pt", lambda p: torch.save(torch.zeros(1).expand(10**6, 10**4), p), "repeats its numbers"),
+    "a damaged member": ("x.npz", lambda p: _flip(p, -400), "damaged"),
+    "bytes": (
+        "x.npy",
+        lambda p: np.save(p, np.zeros((2, 2), np.uint64)),
+        "uint64; expected floating",
+    ),
+    "fifo": ("x.npy", os.mkfifo, "no regular file"),
     "empty folder": ("folder", lambda p: p.mkdir(), "without .npy shards"),
 }
+
+
+def _csr() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ROWS.to_sparse_csr()
+
+
+def _quantised() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8)
+
+
+def _nested() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([ROWS, ROWS[:2]])
+
+
+def _flip(path: Path, at: int) -> None:
+    np.savez_compressed(path, a=np.random.default_rng(0).normal(size=(50, 5)))
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
 
 
 def _cut(path: Path, write: Callable[[Path], object]) -> None:
@@ -171,6 +254,132 @@ def test_pairs(tmp_path: Path) -> None:
     np.save(tmp_path / "float.npy", truth.numpy().astype(float))
     with pytest.raises(InputError, match="whole numbers"):
         read_pairs(tmp_path / "float.npy")
+
+
+@pytest.mark.parametrize(
+    ("content", "truth"),
+    [
+        ("\ufeff0,1\n2,3\n", [[0, 1], [2, 3]]),  # a byte-order mark does not cost the first pair
+        ("\ufeffimage,caption\r\n0,1\r\n2,3\r\n", [[0, 1], [2, 3]]),
+        ("0\t1\n\n2\t3", [[0, 1], [2, 3]]),
+        ("0;1\n 2 ; 3 \n", [[0, 1], [2, 3]]),
+        ('"0","1"\n"2","3"\n', [[0, 1], [2, 3]]),
+        ("0 1\n2   3\n", [[0, 1], [2, 3]]),
+    ],
+)
+def test_pairs_of_text(content: str, truth: list[list[int]], tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(content, encoding="utf-8")
+    assert read_pairs(tmp_path / "pairs.csv").tolist() == truth
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"0.0,0\n1,1\n", "line 1 is '0.0,0'"),
+        (b"0,a\n", "line 1 is '0,a'"),
+        (b"nan,nan\n0,1\n", "line 1 is"),
+        (b"image,caption\n0,1,2\n", "line 2 has 3 fields"),
+        (b"0,,1\n", "line 1 has 3 fields"),
+        (b"0,9223372036854775808\n", "line 1 is '0,9223372036854775808'"),
+        ("0,²\n".encode(), "line 1 is"),
+        ("٠,١\n".encode(), "line 1 is"),
+        (b"0,1_0\n", "line 1 is"),
+        (b"0,1\n\xff,2\n", "line 2 holds the byte 0xff, which is not UTF-8"),
+        ("0,1\n".encode("utf-16"), "UTF-16"),
+        (b"0,1\n\x00,2\n", "line 2 holds a NUL byte"),
+    ],
+)
+def test_bad_pairs_of_text(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"pairs\.csv") as caught:
+        read_pairs(tmp_path / "pairs.csv")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pairs_of_other_formats(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"image": [0, 2], "caption": [1, 3], "note": ["a", "b"]}), tmp_path / "p.parquet")
+    assert read_pairs(tmp_path / "p.parquet").tolist() == [[0, 1], [2, 3]]
+    np.save(tmp_path / "p.npy", np.array([[0, 2**63]], dtype=np.uint64))
+    with pytest.raises(InputError, match="holds the number 9223372036854775808; row numbers are below"):
+        read_pairs(tmp_path / "p.npy")
+
+
+def test_text_is_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffun\u2028e\r\nété\x85\rx\n".encode())
+    assert read_lines(path) == ["un\u2028e", "été\x85", "x"]
+    assert read_text(path).startswith("un")
+    path.write_bytes(b"")
+    assert read_lines(path) == []
+    path.write_bytes(b"a\nb\nc\xe9\n")
+    with pytest.raises(InputError, match=r"a\.txt line 3 holds the byte 0xe9, which is not UTF-8; save it as UTF-8"):
+        read_lines(path)
+    for name, words in (("a\0b", "no name of a file"), ("", "folder"), ("/dev/zero", "no regular file")):
+        with pytest.raises(InputError, match=words):
+            read_text(name)
+
+
+def test_tables_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    long = "x" * 200_000
+    for separator in ",;\t|":
+        lines = [separator.join(row) for row in (["image", "caption"], ["a.png", '"a cat, ""big"""'], ["b.png", long])]
+        path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+        table = read_table(path)
+        assert table.columns == ("image", "caption")
+        assert [row["caption"] for row in table.rows] == ['a cat, "big"', long]
+    for content, words in (
+        ("image,caption\na.png,a cat, asleep\n", "line 2 has 3 fields and the header 2; put quotes around a field"),
+        ('image,caption\na.png,"a cat\nb.png,a dog\n', "is damaged"),
+        ("image,image\n", "has the column 'image' 2 times"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError, match=words):
+            read_table(path)
+    path.with_suffix(".jsonl").write_text('{"a": 1}\n[2]\n')
+    with pytest.raises(InputError, match=r"line 2 is '\[2\]'"):
+        read_table(path.with_suffix(".jsonl"))
+
+
+def test_labels_of_any_type() -> None:
+    assert as_labels(np.array([b"a", b"\xc3\xa9"])) == ["a", "é"]
+    assert as_labels(torch.tensor([0, 2])) == ["0", "2"]
+    assert as_labels(pa.array(["x", "y"])) == ["x", "y"]
+    assert as_labels([True, np.float32(1.5), np.int64(3), 2.0]) == ["true", "1.5", "3", "2"]
+    for labels, words in (
+        (["a", None], "no value at row 1"),
+        ([1.0, float("nan")], "no value at row 1"),
+        ([{}], "at row 0 is a dict"),
+        ([b"\xff"], "bytes that are not UTF-8"),
+    ):
+        with pytest.raises(InputError, match=words):
+            as_labels(labels)
+
+
+def test_names_that_a_file_does_not_have(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", ROWS.numpy())
+    torch.save(ROWS, tmp_path / "x.pt")
+    (tmp_path / "img_emb").mkdir()
+    np.save(tmp_path / "img_emb" / "a_².npy", ROWS.numpy())
+    (tmp_path / "img_emb" / "._a.npy").write_bytes(b"what macOS leaves")
+    for name in ("x.npy", "x.pt", "img_emb"):
+        assert torch.equal(read_embeddings(tmp_path / name), ROWS)
+        with pytest.raises(InputError, match="leave ::key away"):
+            read_embeddings(tmp_path / name, key="key")
+
+
+def test_a_refused_file_takes_no_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3000, 8000), dtype=np.uint8))
+    code = (
+        "import resource, sys\nfrom infomech.io import read_embeddings\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"try: read_embeddings({str(tmp_path / 'x.npy')!r})\nexcept ValueError: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 12 * 2**20  # of 24 MB of bytes that would be 192 MB as whole numbers
 
 
 def test_labels(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +14,9 @@ OtherRows = Float[Tensor, "m d"]
 Points = Float[Tensor, "... d"]
 Scalars = Float[Tensor, "..."]
 Scalar = Float[Tensor, ""]
+
+RowsLike = Any  # (rows, features) in any container that `infomech.io.as_rows` takes: tensor, NumPy, list, pandas, Arrow
+PairsLike = Any  # (p, 2) row numbers, likewise
 
 Progress = Callable[[float], None]  # told the share of the work done since the last call; the shares sum to 1
 

@@ -9,9 +9,10 @@ import torch
 
 import infomech as im
 import naive
-from cases import captions
+from cases import captions, corrected
 from infomech.diagnosis import Settings, examine
 from infomech.diagnosis.centering import centering_bias
+from infomech.diagnosis.energy_limit import corrected_budget
 from infomech.diagnosis.frechet import _nuclear, _transports
 from infomech.diagnosis.gaps import gap
 from infomech.diagnosis.gram_statistics import run_sweeps
@@ -24,7 +25,7 @@ from infomech.measures import PairedSample
 def test_plain_budget(tau: float) -> None:
     x, y, pairs = captions()
     truth = naive.budget(naive.expand(x, y, pairs), tau, im.log_kernel_volume(im.Sphere(6), im.Cosine(), tau))
-    plain = im.decompose(x, y, temperature=tau, pairs=pairs).plain
+    plain = corrected(x, y, temperature=tau, pairs=pairs).plain
     for name, value in truth.items():
         assert plain[name].value == pytest.approx(value, rel=1e-9, abs=1e-9), name
 
@@ -34,7 +35,7 @@ def test_plain_budget_in_float32(tau: float) -> None:
     x, y, pairs = captions()
     x, y = x.float(), y.float()
     truth = naive.budget(naive.expand(x, y, pairs), tau, im.log_kernel_volume(im.Sphere(6), im.Cosine(), tau))
-    plain = im.decompose(x, y, temperature=tau, pairs=pairs).plain
+    plain = corrected(x, y, temperature=tau, pairs=pairs).plain
     for name, value in truth.items():  # cosines are good to about 1e-7; the logits to that over tau
         assert plain[name].value == pytest.approx(value, rel=0, abs=1e-6 + 3e-7 / tau), name
 
@@ -50,11 +51,9 @@ def test_corrected_budget_and_standard_errors(tau: float) -> None:
     full = naive.budget(expanded, tau, log_volume)
     parts = [naive.budget(expanded.keep(sample.pair_blocks != b), tau, log_volume) for b in range(7)]
     sizes = [int(c) for c in sample.block_groups]
-    from infomech.diagnosis.budget import energy_budget
-
     kernels = run_sweeps(sample, temperature=tau).kernels
     assert kernels is not None
-    budget = energy_budget(sample, kernels, temperature=tau)
+    budget = corrected_budget(sample, kernels, temperature=tau)
     # the alignment is a plain mean and is left as it is; the energy follows from its parts
     kept, _ = naive.jackknife(full["alignment"], [p["alignment"] for p in parts], sizes)
     for name in ("dispersion_x", "dispersion_y", "divergence_xy", "divergence_sym", "energy_sym"):

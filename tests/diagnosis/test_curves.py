@@ -89,7 +89,7 @@ def test_budget_is_decompose(curves: Curves) -> None:
     s = sample()
     pairs = torch.stack([s.order_x[s.pairs[:, 0]], s.order_y[s.pairs[:, 1]]], 1)
     for t, tau in enumerate(curves.temperatures):
-        budget = im.decompose(s.given_x, s.given_y, pairs=pairs, temperature=tau)
+        budget = cases.corrected(s.given_x, s.given_y, pairs=pairs, temperature=tau)
         assert curves.budget["divergence_sym"][t].value == pytest.approx(budget.divergence_sym.value, rel=1e-9)
         assert curves.resolved[t] == budget.resolved
 

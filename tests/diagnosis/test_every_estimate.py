@@ -16,8 +16,11 @@ import torch
 import infomech as im
 import intervals
 import naive
+from batch_reference import Naive
 from generators import Blob, Draw, SphereLaw, one_large
 from infomech.diagnosis import Estimate
+from infomech.diagnosis.batch_budget import PARTS
+from infomech.diagnosis.batch_tables import Batches
 from infomech.diagnosis.uncertainty import effective_number
 from infomech.measures import PairedSample
 from intervals import GAP, Held, Problem
@@ -95,10 +98,36 @@ def test_no_estimate_is_left_out() -> None:
     for name in im.gap(x, y, pairs=pairs, temperature=intervals.TEMPERATURE):
         side = name[-1]
         assert f"gap.{name}" in names or f"geometry.{side}.{name[:-2]}" in names, name
-    budget = im.decompose(x, y, pairs=pairs, temperature=intervals.TEMPERATURE)
-    for field in dataclasses.fields(budget):
-        if isinstance(getattr(budget, field.name), Estimate):
-            assert f"budget.{field.name}" in names
+
+
+@cache
+def at_the_batch() -> tuple[im.EnergyBudget, dict[str, float]]:
+    """`decompose` at an N of whole blocks, and every number of it from the windows walked through one by one."""
+    x, y, pairs = draw()
+    batches = Batches.of(PairedSample.from_embeddings(x, y, pairs=pairs, seed=3), seed=3)
+    size = 4 * batches.layout.size + 1
+    found = im.decompose(x, y, pairs=pairs, temperature=intervals.TEMPERATURE, batch_size=size, seed=3)
+    reference = Naive(batches, intervals.TEMPERATURE, found.log_kernel_volume)
+    parts = reference.average(reference.windows(found.negatives))
+    for side in "xy":
+        parts[f"dispersion_{side}_relative"] = parts[f"dispersion_{side}"] - math.log(4 * math.pi)
+    parts["log_partition"] = parts["log_negatives"] + found.log_kernel_volume
+    if found.limit is not None:
+        energy = found.limit.energy_sym.value
+        parts["off_the_limit"] = parts["infonce_sym"] - parts["log_partition"] - energy
+    return found, parts
+
+
+BATCH = [f.name for f in dataclasses.fields(im.EnergyBudget) if f.type in (Estimate, Estimate | None)]
+
+
+@pytest.mark.parametrize("name", BATCH)
+def test_value_at_the_batch(name: str) -> None:
+    """Errors and coverage of these are `test_batch_coverage`'s, which runs over `PARTS`."""
+    found, parts = at_the_batch()
+    assert name in parts, f"{name} has no definition in batch_reference.Naive"
+    assert getattr(found, name).value == pytest.approx(parts[name], rel=1e-9, abs=1e-12)
+    assert name in PARTS or name == "off_the_limit", f"{name} is not covered by test_batch_coverage"
 
 
 def test_only_what_is_known_not_to_hold_is_withheld() -> None:

@@ -267,12 +267,62 @@ def test_the_command_and_the_report_that_follows(
     assert run("embed", str(coco), "-m", "user_model:encode", "-o", str(tmp_path / "out")) == 0
     said = capsys.readouterr().out.strip().splitlines()
     assert "12 + 60 rows of 8" in said[0]
+    assert said[-1] == f"Now: infomech report {tmp_path / 'out'} -o report"
     follow = said[-1].removeprefix("Now: infomech ").split()
     follow[follow.index("-o") + 1] = str(tmp_path / "report")
     assert run(*follow, "--no-figures") == 0
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (content["inputs"]["pairs"], content["inputs"]["groups"]) == (60, 12)
     assert content["inputs"]["temperature"] == 0.05
+    assert (content["inputs"]["name_x"], content["inputs"]["name_y"]) == ("image", "text")
+    assert "from the manifest of" in capsys.readouterr().out
+    two = (str(tmp_path / "out" / "img_emb"), str(tmp_path / "out" / "text_emb"))
+    assert run("doctor", *two, "--pairs", str(tmp_path / "out" / "pairs.npy"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"]["temperature"] == 0.05
+    assert run("doctor", str(tmp_path / "out"), "-t", "0.1", "--names", "a,b", "--json") == 0
+    inputs = json.loads(capsys.readouterr().out)["inputs"]
+    assert (inputs["temperature"], inputs["name_x"]) == (0.1, "a")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    assert run("doctor", str(tmp_path / "out")) == 2
+    assert "is not complete; run the same infomech embed again" in capsys.readouterr().err
+
+
+def test_overwriting_removes_only_what_the_manifest_names(tmp_path: Path) -> None:
+    source = open_source([datasets.image_folder(tmp_path / "folder", images=3)])
+    out = tmp_path / "out"
+    extract(source, towers(), out)
+    before = tree(out)
+    (out / "mine_emb").mkdir()
+    (out / "mine_emb" / "mine_emb_00000.npy").write_bytes(b"years of work")
+    with pytest.raises(
+        im.InputError, match=r"holds other files \(mine_emb\) beside the embeddings; nothing was removed"
+    ):
+        Cache.clear(out)
+    assert (out / "mine_emb" / "mine_emb_00000.npy").read_bytes() == b"years of work"
+    (out / "mine_emb").rename(tmp_path / "mine")
+    (out / "img_emb" / "notes.txt").write_text("mine")
+    with pytest.raises(im.InputError, match=r"notes\.txt"):
+        Cache.clear(out)
+    (out / "img_emb" / "notes.txt").unlink()
+    assert tree(out) == before
+    (out / "text_emb").rename(tmp_path / "elsewhere")
+    (out / "text_emb").symlink_to(tmp_path / "elsewhere")
+    Cache.clear(out)
+    assert [p.name for p in out.iterdir()] == [".lock"]
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == [
+        "text_emb_00000.npy"
+    ]  # the link went, not its target
+    again = extract(source, towers(), out)
+    assert again.computed == 3
+    for content in ({"name": "an extension of a browser"}, [], {"key": "x"}, {"key": {"format": 1}, "names": ["../x"]}):
+        other = tmp_path / "other"
+        other.mkdir(exist_ok=True)
+        (other / "manifest.json").write_text(json.dumps(content))
+        (other / "img_emb").mkdir(exist_ok=True)
+        with pytest.raises(im.InputError, match="is not a manifest of `infomech embed`"):
+            Cache.clear(other)
+        assert (other / "img_emb").exists()
 
 
 @pytest.mark.usefixtures("unchecked")

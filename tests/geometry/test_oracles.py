@@ -44,3 +44,13 @@ def test_entropy(row: dict) -> None:
 def test_kl(row: dict) -> None:
     value = vmf(row["d"], row["k1"]).kl(vmf(row["d"], row["k2"], float(row["cos"])))
     assert relative(value.item(), row["value"]) <= 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("tau", [1e-3, 1e-6, 1e-10, 1e-14])
+def test_rbf_volume_at_small_temperatures(tau: float, dtype: torch.dtype) -> None:
+    """On S^2: V = 2 pi int_{-1}^{1} exp(-2 g (1 - t) / tau) dt = pi tau / g (1 - exp(-4 g / tau))."""
+    found = im.log_kernel_volume(im.Sphere(3), im.RBF(1.0), torch.tensor(tau, dtype=dtype))
+    truth = math.log(math.pi * float(torch.tensor(tau, dtype=dtype)))
+    assert found.dtype is dtype
+    assert float(found) == pytest.approx(truth, rel=1e-14 if dtype is torch.float64 else 1e-7)

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from infomech.diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Inputs, Pictures
+from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures
 from infomech.diagnosis.curves import BUDGET_PARTS, Curves
+from infomech.diagnosis.energy_limit import CorrectedBudget
 from infomech.geometry import Cosine, Sphere, log_kernel_volume
 
 AWKWARD = "a&b<script>alert(1)</script>"
@@ -102,7 +103,7 @@ def budget_of(x, y, tau):
         "remainder": mean(infonce - energy - log_n - log_volume),
     }
     both = quantiles(np.concatenate(list(effective.values())))
-    budget = EnergyBudget(
+    budget = CorrectedBudget(
         temperature=tau,
         **parts,
         log_kernel_volume=log_volume,

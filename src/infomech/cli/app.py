@@ -4,6 +4,8 @@ import inspect
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, NoReturn
@@ -13,7 +15,8 @@ import typer
 app = typer.Typer(
     name="infomech",
     help="What is my contrastive loss made of, how large is my modality gap, and what can I do about it?",
-    epilog="Start with: infomech demo. Exit codes: 0 fine, 1 a serious finding or a failed claim, 2 unusable input.",
+    epilog="Start with: infomech demo. Exit codes: 0 fine, 1 a serious finding (with --fail-on) or a failed claim, "
+    "2 unusable input, 70 a fault of infomech itself, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -22,10 +25,21 @@ app = typer.Typer(
 
 _FILES = "numpy .npy or .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards; FILE::KEY names an array"
 
-First = Annotated[str | None, typer.Argument(metavar="X", help=f"Embeddings of the first modality: {_FILES}.")]
+First = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="X", help=f"Embeddings of the first modality: {_FILES}. Or a folder of 'infomech embed', without Y."
+    ),
+]
 Second = Annotated[str | None, typer.Argument(metavar="Y", help="Embeddings of the second modality, likewise.")]
 Temperature = Annotated[
-    float, typer.Option("--temperature", "-t", help="Temperature tau of the loss: 1 / logit scale. CLIP ends at 0.01.")
+    float | None,
+    typer.Option(
+        "--temperature",
+        "-t",
+        help="Temperature tau of the loss: 1 / logit scale. CLIP ends at 0.01. Needed, unless 'infomech embed' "
+        "wrote the embeddings and knows it.",
+    ),
 ]
 Pairs = Annotated[
     str | None,
@@ -42,7 +56,8 @@ Labels = Annotated[
     ),
 ]
 Names = Annotated[
-    str, typer.Option(help="Names of the two modalities, for people.", rich_help_panel="What the rows mean")
+    str | None,
+    typer.Option(help="Names of the two modalities, for people: image,text.", rich_help_panel="What the rows mean"),
 ]
 BatchSize = Annotated[
     int | None,
@@ -88,7 +103,9 @@ def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[...
                 if isinstance(error, OSError):
                     reason = f"{error.filename or 'the output'}: {error.strerror or error}"
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
-                raise
+                if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
+                    raise
+                raise failure(_crash(error), 70) from None
 
         text = flowing(inspect.getdoc(function) or "")
         app.command(help=text, epilog=f"Example: {example}", context_settings=settings)(guarded)
@@ -105,8 +122,31 @@ def flowing(text: str) -> str:
 
 def failure(message: str, code: int) -> typer.Exit:
     """One line on the error stream, and the exit that follows."""
-    sys.stderr.write(f"infomech: {message}\n")
+    sys.stderr.write(f"infomech: {printable(message)}\n")
     return typer.Exit(code)
+
+
+def printable(text: str) -> str:
+    r"""A text that stays on its line and leaves a terminal as it is: control characters are written out.
+
+    >>> printable("a\nb\x1b[31m")
+    'a\\nb\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _crash(error: Exception) -> str:
+    """One line on an exception that nobody expected; its trace goes to a file."""
+    kind = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    trace = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="infomech-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as log:
+            log.write(f"{' '.join(sys.argv)}\n\n{trace}")
+    except OSError:
+        return f"a fault of infomech itself ({kind}); no log could be written, please report it"
+    return f"a fault of infomech itself ({kind}); the trace is in {log.name}, please report it"
 
 
 def _version(wanted: bool | None) -> None:
@@ -128,7 +168,15 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; see `_command` for how failures end."""
-    app(args=None if arguments is None else list(arguments))
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except SystemExit as stop:
+        # older versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
+        if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        raise
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     raise SystemExit(0)  # typer exits by itself; this line tells type checkers so
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import AsJson, command
+from .inputs import check_apart
 from .show import print_json, rate_bar
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def embed(
     """
     from .._checks import InputError
     from ..embedding import Columns, ExtractOptions, extract, open_source, resolve_device
-    from ..embedding.cache import Cache
+    from ..embedding.cache import OWNED, Cache
     from ..embedding.encoders.encoder import ModelChoice
     from ..embedding.encoders.loading import load_towers
 
@@ -86,6 +87,7 @@ def embed(
     source = open_source(data, kind=kind, columns=Columns(image_column, caption_column), split=split)  # type: ignore[arg-type]
     chosen = resolve_device(device)
     towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
+    check_apart(out, OWNED, [str(path) for path in data])
     if overwrite:
         Cache.clear(out)
     options = ExtractOptions(
@@ -98,6 +100,9 @@ def embed(
     )
     with rate_bar("Embedding", source.count) as step:
         result = extract(source, towers, out, options=options, progress=step)
+    if source.ignored and not as_json:
+        shown = ", ".join(source.ignored[:3])
+        typer.echo(f"ignored: {len(source.ignored)} files that are no shards ({shown})", err=True)
     _print_extraction(result, as_json=as_json)
 
 
@@ -123,9 +128,5 @@ def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
         f"{result.rows[0]:,} + {result.rows[1]:,} rows of {result.dimension} in {result.folder}; "
         f"{len(result.skipped)} skipped; {result.seconds:.1f} s{rate}"
     )
-    tau = "TAU" if result.temperature is None else f"{result.temperature:.4g}"
-    names = {"img": "image"}
-    typer.echo(
-        f"\nNow: infomech report {x} {y} --pairs {result.pairs} -t {tau} -o report "
-        f"--names {','.join(names.get(n, n) for n in result.names)}"
-    )
+    tau = " -t TAU" if result.temperature is None else ""
+    typer.echo(f"\nNow: infomech report {result.folder}{tau} -o report")

@@ -19,11 +19,10 @@ from .app import (
     Temperature,
     command,
 )
+from .inputs import Files, check_apart, find_files
 from .show import print_findings, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..diagnosis import Settings
     from ..report import Report
 
@@ -37,10 +36,10 @@ def report(
         Path | None,
         typer.Option("--from", metavar="DIR", help="Draw a saved report again, without the embeddings."),
     ] = None,
-    temperature: Temperature = 0.07,
+    temperature: Temperature = None,
     pairs: Pairs = None,
     labels: Labels = None,
-    names: Names = "x,y",
+    names: Names = None,
     batch_size: BatchSize = None,
     normalize: Normalize = None,
     seed: Seed = 0,
@@ -58,60 +57,66 @@ def report(
     what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
     plain words. Every number has a standard error and a 95% interval.
     """
-    from .._checks import InputError
     from ..report import Report
+    from ..report.report import FILES
 
     Report.check_folder(out, overwrite=overwrite)
+    from .._checks import InputError
+
     if saved is not None:
         if x is not None:
             raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
         result = Report.load(saved)
+        stated = f"τ = {result.diagnosis.inputs.temperature:g}"
     else:
-        settings = read_settings(
-            temperature=temperature,
-            pairs=pairs,
-            labels=labels,
-            names=names,
-            batch_size=batch_size,
-            normalize=normalize,
-            seed=seed,
-            curves=curves,
-        )
-        result = diagnose_files(*two_files(x, y), settings)
+        files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
+        check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
+        settings = files.settings(labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves)
+        result = _diagnosed(files, settings)
+        stated = files.stated()
     page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         print_json(result.to_dict())
         return
+    typer.echo(stated)
     print_findings(result.findings)
     typer.echo(f"\nReport: {page}")
 
 
-@command("infomech doctor image.npy text.npy -t 0.01 --strict")
+@command("infomech doctor image.npy text.npy -t 0.01 --fail-on serious")
 def doctor(
     x: First = None,
     y: Second = None,
-    temperature: Temperature = 0.07,
+    temperature: Temperature = None,
     pairs: Pairs = None,
-    names: Names = "x,y",
+    names: Names = None,
     batch_size: BatchSize = None,
     normalize: Normalize = None,
     seed: Seed = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a finding is serious.")] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 1 at a finding as bad: serious or warning."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the findings on two files of paired embeddings, and write nothing.
 
-    Exit code 0; with --strict, 1 if a finding is serious, so that a training pipeline can stop on it.
+    Exit code 0; with --fail-on serious, 1 if a finding is serious, so that a training pipeline can stop on it.
     """
-    settings = read_settings(
-        temperature=temperature, pairs=pairs, names=names, batch_size=batch_size, normalize=normalize, seed=seed
-    )
-    result = diagnose_files(*two_files(x, y), settings)
+    from .._checks import InputError
+
+    fatal = {None: (), "serious": ("serious",), "warning": ("serious", "warning")}
+    if fail_on not in fatal:
+        raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
+    files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
+    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed))
     if as_json:
-        print_json(result.to_dict()["findings"])
+        content = result.to_dict()
+        print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
     else:
+        typer.echo(files.stated())
         print_findings(result.findings)
-    if strict and any(f.severity == "serious" for f in result.findings):
+    if any(f.severity in fatal[fail_on] for f in result.findings):
         raise typer.Exit(1)
 
 
@@ -133,6 +138,7 @@ def compare(
     from ..report import compare as compare_reports
 
     Comparison.check_folder(out, overwrite=overwrite)
+    check_apart(out, (), [str(folder) for folder in folders])
     chosen = names.split(",") if names is not None else None
     result = compare_reports(folders, names=chosen)
     page = result.save(out, overwrite=overwrite)
@@ -156,9 +162,9 @@ def correct(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")],
     x: First = None,
     y: Second = None,
-    temperature: Temperature = 0.07,
+    temperature: Temperature = None,
     pairs: Pairs = None,
-    names: Names = "x,y",
+    names: Names = None,
     share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -169,91 +175,50 @@ def correct(
     Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
     """
     from ..corrections import METHODS, score_corrections
-    from ..io import read_pairs
-    from ..report.corrected import check_corrected, corrected_table, save_corrected
+    from ..report.corrected import FILES, check_corrected, corrected_table, save_corrected
 
     check_corrected(out, overwrite=overwrite)
-    both = _two_names(names)
-    embeddings = [_read(file) for file in two_files(x, y)]
+    files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
+    check_apart(out, FILES, files.paths)
+    settings = files.settings(seed=seed)
+    embeddings = files.read()
     with progress_bar("Correcting and scoring") as step:
         scored = score_corrections(
             *embeddings,
             methods=tuple(METHODS) if method == "all" else (method,),
-            pairs=None if pairs is None else read_pairs(pairs),
-            temperature=temperature,
+            pairs=settings.pairs,
+            temperature=settings.temperature,
             share=share,
             seed=seed,
             progress=step,
         )
-    rows = None if method == "all" else (embeddings[0], embeddings[1])
-    content = save_corrected(scored, out, rows=rows, names=both, overwrite=overwrite)
+    content = save_corrected(
+        scored,
+        out,
+        rows=None if method == "all" else embeddings,
+        names=settings.names,
+        temperature=settings.temperature,
+        overwrite=overwrite,
+    )
     if as_json:
         print_json(content)
         return
-    header, lines = corrected_table(scored, both)
+    typer.echo(files.stated())
+    header, lines = corrected_table(scored, settings.names)
     for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
         typer.echo(f"{label:24}" + "".join(f"{cell:>20}" for cell in cells))
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 
-def read_settings(
-    *,
-    temperature: float,
-    pairs: str | None = None,
-    labels: str | None = None,
-    names: str = "x,y",
-    batch_size: int | None = None,
-    normalize: bool | None = None,
-    seed: int = 0,
-    curves: bool = False,
-) -> "Settings":
-    """What the options of a command line ask for; files of pairs and labels are read here."""
-    from ..diagnosis import Settings
-    from ..io import read_labels, read_pairs
-
-    return Settings(
-        temperature=temperature,
-        pairs=None if pairs is None else read_pairs(pairs),
-        labels=None if labels is None else read_labels(labels),
-        names=_two_names(names),
-        batch_size=batch_size,
-        normalize=normalize,
-        seed=seed,
-        curves=curves,
-    )
-
-
-def two_files(x: str | None, y: str | None) -> tuple[str, str]:
-    """Both files, or one line that says what is missing."""
-    from .._checks import InputError
-
-    if x is None or y is None:
-        given = "no files are given" if x is None else f"only {x} is given"
-        raise InputError(f"{given}; name the embeddings of both modalities")
-    return x, y
-
-
 def diagnose_files(x: str, y: str, settings: "Settings") -> "Report":
     """Read, diagnose, and show how far it is."""
+    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings)
+
+
+def _diagnosed(files: Files, settings: "Settings") -> "Report":
     from ..diagnosis import examine
     from ..report import Report
 
-    embeddings = _read(x), _read(y)
+    embeddings = files.read()
     with progress_bar("Walking the Gram matrices") as step:
         return Report(examine(*embeddings, settings, progress=step))
-
-
-def _two_names(names: str) -> tuple[str, str]:
-    from .._checks import InputError
-
-    both = [name.strip() for name in names.split(",")]
-    if len(both) != 2 or not all(both):
-        raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
-    return both[0], both[1]
-
-
-def _read(file: str) -> "Tensor":
-    from ..io import read_embeddings
-
-    name, separator, key = file.rpartition("::")
-    return read_embeddings(name, key=key) if separator and name else read_embeddings(file)

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width
+from .._typing import PairsLike, RowsLike
+from ..io import as_pairs, as_rows
 
 
 class AffineMap:
@@ -39,9 +41,7 @@ class Correction(ABC):
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:
         """The two maps from paired unit rows in float64; row i of x belongs to row i of y."""
 
-    def fit(
-        self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, pairs: Int[Tensor, "p 2"] | None = None
-    ) -> "Correction":
+    def fit(self, x: RowsLike, y: RowsLike, *, pairs: PairsLike | None = None) -> "Correction":
         """Fit to pairs, in float64.
 
         Args:
@@ -55,6 +55,7 @@ class Correction(ABC):
         Raises:
             InputError: for rows that cannot be used, or too few of them.
         """
+        x, y = as_rows(x, "x"), as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
@@ -63,15 +64,14 @@ class Correction(ABC):
                 raise InputError(f"x has {len(x)} rows and y has {len(y)}; give pairs where they do not match")
             left, right = x, y
         else:
-            left, right = x[pairs[:, 0]], y[pairs[:, 1]]
+            index = as_pairs(pairs).to(x.device)
+            left, right = x[index[:, 0]], y[index[:, 1]]
         if len(left) < 2:
             raise InputError(f"there are {len(left)} pairs; a correction needs at least two, and many more to be good")
         self._maps = self._fitted(unit(left.double(), "x"), unit(right.double(), "y"))
         return self
 
-    def transform(
-        self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
-    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+    def transform(self, x: RowsLike, y: RowsLike) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
         """Corrected unit rows of both modalities, in the rows' own dtype.
 
         Raises:
@@ -80,7 +80,8 @@ class Correction(ABC):
         if self._maps is None:
             raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
         out = []
-        for rows, affine, side in zip((x, y), self._maps, ("x", "y"), strict=True):
+        for given, affine, side in zip((x, y), self._maps, ("x", "y"), strict=True):
+            rows = as_rows(given, side)
             check_rows(rows, side)
             if rows.shape[1] != len(affine.start):
                 raise InputError(

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from .._typing import PairsLike, RowsLike
 from ..diagnosis import Diagnosis, Estimate, Settings, examine
 from ..measures import PairedSample
 from .base import Correction
@@ -52,11 +52,11 @@ def make_correction(method: str) -> Correction:
 
 
 def score_corrections(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
     methods: Sequence[str] = tuple(METHODS),
-    pairs: Int[Tensor, "p 2"] | None = None,
+    pairs: PairsLike | None = None,
     temperature: float = 0.07,
     share: float = 0.5,
     seed: int = 0,

@@ -1,37 +1,88 @@
-"""The energy budget (E1, E2): what a contrastive loss is made of."""
+"""The energy budget at the batch one trains with: what a contrastive loss is made of, as a batch sees it (E8, E2)."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from numpy.typing import NDArray
 
-from .._checks import InputError, check_temperature
-from .._typing import Progress
-from ..geometry import Critic, log_kernel_volume
+from .._checks import InputError, check_loss_temperature, check_temperature
+from .._typing import PairsLike, Progress, RowsLike
+from ..geometry import Critic
 from ..measures import PairedSample
-from ..reductions import BlockedLogSums
+from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
+from .batch_gradient import BatchGradient, batch_gradients
+from .batch_tables import Batches, kernel_tables
+from .continuation import Continuation, continuations, largest_measured
 from .estimate import Estimate
-from .gram_statistics import KernelSweeps, run_sweeps
-from .replicates import degrees_of_freedom
-from .uncertainty import block_jackknife, effective_number, quantile_estimate, symmetric_interval, unless_few
+from .near_duplicates import NearDuplicates, one_of_each, restricted
+from .resolution import Growth, LimitBudget, growth, limit, resolving_temperature
 
 Direction = Literal["x_to_y", "y_to_x"]
 
-QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
-RESOLVED_FROM = 10.0  # effective neighbours of the median anchor: there the logarithm's bias is about 0.05 nats
-_FIXED = "the negatives are held as they are, and both directions are pooled by group"
-_CORRECTED = "it is of the size of the logarithm's corrected bias, whose own noise is not known"
-_CHUNK = 2048
+DEFAULT_BATCH = 1024
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_FEWEST_WITHOUT = 8  # groups that must be left for a budget without near-duplicates
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """Every part against N: powers of two, then all other groups."""
+
+    negatives: list[int]
+    parts: dict[str, list[Estimate]]
+
+
+@dataclass(frozen=True)
+class WithoutDuplicates:
+    """The budget again with one group of each that near-duplicates tie together."""
+
+    groups: int  # that are left
+    negatives: int  # N of the parts
+    parts: dict[str, Estimate]
+    with_them: dict[str, Estimate]  # the parts of all groups, at the same N
+    growth: Growth
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """A batch larger than the data: an extrapolation, see `Continuation`."""
+
+    negatives: int  # N of the batch that was asked for
+    measured: int  # the largest N that is measured
+    parts: dict[str, Continuation]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What a paired comparison of two models needs: each pair's own part of InfoNCE at N, and the block replicates.
+
+    Two results may be paired where pairs and blocks are equal, row by row.
+    """
+
+    pairs: NDArray[np.int64]  # (p, 2) rows of the given x and y
+    lent: NDArray[np.int64]  # (g,) which of the pairs each group lends as negative
+    blocks: NDArray[np.int64]  # (p,) block of each pair; the number of blocks for those in none
+    weights: NDArray[np.float64]  # (p,) of each pair as an anchor; they sum to 1
+    infonce_xy: NDArray[np.float64]  # (p,) averaged over random batches
+    infonce_yx: NDArray[np.float64]
+    replicates: dict[str, NDArray[np.float64]]  # part -> (b,) without each block
+    groups: int
+    block_groups: int  # groups in a block
+
+    def stderr(self, replicates: NDArray[np.float64]) -> float:
+        """Standard error of what has these delete-a-block replicates; a difference of two models, say."""
+        g, m, b = self.groups, self.block_groups, len(replicates)
+        return float(np.sqrt(np.square(replicates - replicates.mean()).sum() * (g - m) ** 2 / (g * m * (b - 1))))
 
 
 @dataclass(frozen=True)
 class EnergyBudget:
-    """The parts of a symmetric InfoNCE at one temperature, in nats, each with its uncertainty.
+    """The parts of a symmetric InfoNCE at one temperature and N negatives, in nats, each with its uncertainty.
 
-    Two identities hold, to rounding, for the fields and for the uncorrected ``plain`` values alike:
+    Every part is its expectation over random batches: N other groups, one pair from each. Two identities hold, to
+    rounding, at every N:
 
         energy_sym  = alignment - (dispersion_x + dispersion_y) / 2 - divergence_sym
         infonce_sym = energy_sym + log_partition + remainder
@@ -40,9 +91,15 @@ class EnergyBudget:
     come with log_kernel_mean = log_kernel_volume - log_manifold_volume, so that
     infonce_sym = alignment - (dispersion_x_relative + dispersion_y_relative)/2 - divergence_sym + log_negatives
     + log_kernel_mean + remainder: the form of the waterfall, in which no term is large only because d is.
+
+    Dispersions fall with N: where ``limit`` is None they are upper bounds of the limit's, and divergences bound
+    nothing. ``print(budget)`` shows a table.
     """
 
     temperature: float
+    batch_size: int  # as asked for, or the default
+    negatives: int  # N of all parts: the batch less one, or all other groups where there are fewer
+    groups: int
     alignment: Estimate
     dispersion_x: Estimate
     dispersion_y: Estimate
@@ -57,280 +114,262 @@ class EnergyBudget:
     infonce_yx: Estimate
     log_partition: Estimate
     log_negatives: Estimate
+    remainder: Estimate
     log_kernel_volume: float
     log_manifold_volume: float
-    remainder: Estimate
-    effective_negatives: Estimate  # median over the anchors of both directions
-    effective_negatives_quantiles: dict[Direction, dict[str, Estimate]]  # keys "0.05", "0.25", "0.5", "0.75", "0.95"
-    negatives: float  # N: mean number of negatives of an anchor
-    plain: dict[str, Estimate]  # the same parts without the correction of the logarithm's bias
-    support: float  # effective neighbours behind the median anchor's density, for the worst of the four densities
-    resolved: bool  # whether `support` is at least 10
+    effective_negatives_xy: Estimate  # mean over anchors and batches of (sum k)^2 / sum k^2
+    effective_negatives_yx: Estimate
+    effective_negatives: Estimate  # their mean
+    effective_negatives_quantiles: dict[Direction, dict[str, float]]  # over anchors, each averaged over batches
+    off_the_limit: Estimate | None  # InfoNCE - log(N V) less the limit's energy, where there is a limit
+    curve: BudgetCurve
+    growth: Growth  # of the four log kernel means over the last doubling
+    resolved: bool  # whether none moved by more than 0.05 nats
+    limit: LimitBudget | None  # the limit's budget, if resolved
+    resolves_from: float | None  # the temperature from which the limit is resolved; None if not found
+    gradient: BatchGradient  # of a batch of N against all other groups
+    without_duplicates: WithoutDuplicates | None  # where there are any
+    beyond: Beyond | None  # where the batch is larger than the data
+    contributions: Contributions = field(repr=False)
 
     @property
     def log_kernel_mean(self) -> float:
         """log(V / vol Z): the log of the kernel's mean under the uniform law, in nats."""
         return self.log_kernel_volume - self.log_manifold_volume
 
-
-@dataclass(frozen=True)
-class _Means:
-    """A mean over pairs, of the whole sample and without each block in turn: (), (b,)."""
-
-    full: Float[Tensor, ""]
-    replicates: Float[Tensor, " b"]
+    def __str__(self) -> str:
+        return _table(self)
 
 
 def decompose(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
-    temperature: float = 0.07,
-    pairs: Int[Tensor, "p 2"] | None = None,
+    temperature: float,
+    batch_size: int | None = None,
+    pairs: PairsLike | None = None,
     critic: Critic | None = None,
     normalize: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EnergyBudget:
-    """Energy budget of the symmetric InfoNCE of paired embeddings at one temperature (E1, E2).
+    """Energy budget of the symmetric InfoNCE of paired embeddings, at a batch of B (E8): N = B - 1 negatives.
 
-    With log rho~_Y(x) = log mean over y outside x's group of exp(x.y / tau) - log V, means over pairs:
+    With g_ab(N) = E log (1/N) sum over a random batch of exp(a.b_j / tau), N other groups with one pair from each:
 
-        alignment      A    = -mean s(x, y) / tau
-        dispersion     H_X  = -mean log rho~_X(x)
-        divergence     D_XY = mean[log rho~_X(x) - log rho~_Y(x)],  Dsym = (D_XY + D_YX) / 2
-        energy         Jsym = A - (H_X + H_Y) / 2 - Dsym
-        remainder           = InfoNCE - Jsym - log(N V)
+        alignment      A       = -mean s(x, y) / tau
+        dispersion     H_X(N)  = log V - g_xx(N)
+        divergence     D_XY(N) = g_xx(N) - g_xy(N),  Dsym = (D_XY + D_YX) / 2
+        energy         Jsym(N) = A - (H_X + H_Y) / 2 - Dsym
+        remainder              = InfoNCE(N) - Jsym(N) - log(N V)
 
-    The logarithm of a mean of m kernels is biased by about -1 / (2 n_eff). The fields carry the block jackknife's
-    correction, which knows that the captions of one image are not independent; ``plain`` holds the uncorrected parts.
-    Where fewer than 10 effective neighbours support the median anchor's density no correction can be trusted, and
-    ``resolved`` is False: the data do not resolve the density at that temperature.
+    Each is measured, not extrapolated: an average over windows of blocks of a random order of the groups. The law of
+    an anchor is a uniform group, then a uniform pair in it; each group lends one drawn pair as negative.
 
-    Uncertainty: block jackknife over groups, t intervals. InfoNCE itself is that of the data with all other groups as
-    negatives; its interval, too, is for N negatives. No interval is known to hold for the remainder and for effective
-    negatives: theirs are withheld.
+    Uncertainty: delete-a-block jackknife, the windows formed again among the blocks that are left; t intervals.
+
+    The limit of large batches is given only where the last doubling of N that the data hold moved none of the four g
+    by more than 0.05 nats; even then neighbours rarer than about 1/n stay invisible to it.
 
     Args:
-        x: (n, d) embeddings of the first modality.
+        x: (n, d) embeddings of the first modality, in any container that `infomech.io.as_rows` takes.
         y: (m, d) embeddings of the second.
-        temperature: tau > 0.
+        temperature: tau > 0 of the loss.
+        batch_size: B of the training; by default 1,024, or the largest power of two up to a quarter of the groups
+            where that is less. Larger than the data: the fields are at all other groups, and ``beyond`` extrapolates.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
         critic: s(x, y) in place of x.y. `infomech.RBF(scale)` takes rows of any norm as they are, unless
             ``normalize=True``: the kernel's volume is then that of R^d, (pi tau / scale)^{d/2}, and the dispersions
             relative to the uniform law, which R^d does not have, are NaN.
         normalize: see `PairedSample.from_embeddings`.
-        seed: of the random order of the groups.
+        seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
 
     Returns:
         The budget, in nats.
 
     Raises:
-        InputError: for arrays, pairs or temperatures that cannot be used.
+        InputError: for arrays, pairs, temperatures or batches that cannot be used.
 
-    Source: E1, E2; D3 to D7; Theorem 4.1 of the paper.
+    Source: E8, E2; D3 to D7; Theorem 4.1 of the paper.
 
     >>> g = torch.Generator().manual_seed(0)
     >>> x = torch.randn(500, 16, generator=g)
-    >>> budget = decompose(x, x + 0.5 * torch.randn(500, 16, generator=g), temperature=0.5, normalize=True)
-    >>> b = budget
+    >>> b = decompose(x, x + 0.5 * torch.randn(500, 16, generator=g), temperature=0.5, batch_size=64, normalize=True)
+    >>> b.negatives
+    63
     >>> parts = b.alignment.value - (b.dispersion_x.value + b.dispersion_y.value) / 2 - b.divergence_sym.value
     >>> abs(parts - b.energy_sym.value) < 1e-9
     True
     """
-    check_temperature(temperature)
+    (check_loss_temperature if critic is None else check_temperature)(temperature)
+    check_batch_size(batch_size)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )
-    sweeps = run_sweeps(sample, temperature=temperature, progress=progress)
-    assert sweeps.kernels is not None
-    return energy_budget(sample, sweeps.kernels, temperature=temperature)
+    batches = Batches.of(sample, seed=seed)
+    duplicates: list[NearDuplicates] = []
+    (tables,) = kernel_tables(batches, [temperature], duplicates=duplicates, progress=progress)
+    statistics = batch_statistics(tables)
+    budget = energy_budget(statistics, batches, batch_size=batch_size, seed=seed)
+    left_out = without_duplicates(statistics, batches, duplicates, negatives=budget.negatives, seed=seed)
+    return replace(budget, without_duplicates=left_out)
 
 
-def energy_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature: float) -> EnergyBudget:
-    """The budget from kernel sums that have been swept; see `decompose`."""
-    if sample.dim < 2:
-        raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
-    log_volume = log_kernel_volume(sample.space, sample.critic, temperature)
-    full, replicates = _parts(sample, kernels, log_volume, 1 / temperature)
-    corrected, stderr = block_jackknife(full, replicates, sample.block_groups)
-    degrees = degrees_of_freedom(sample)
-    plain = {n: symmetric_interval(float(v), float(e), degrees) for n, v, e in zip(_NAMES, full, stderr, strict=True)}
-    exact = {"infonce_xy", "infonce_yx", "infonce_sym", "alignment", "log_negatives"}  # not estimates of a limit
-    values = {n: float(f if n in exact else c) for n, f, c in zip(_NAMES, full, corrected, strict=True)}
-    values["energy_sym"] = (
-        values["alignment"] - (values["dispersion_x"] + values["dispersion_y"]) / 2 - values["divergence_sym"]
-    )
-    values["log_partition"] = values["log_negatives"] + log_volume
-    values["remainder"] = values["infonce_sym"] - values["energy_sym"] - values["log_partition"]
-    for name in ("log_partition", "log_negatives"):
-        plain[name] = Estimate.exact(plain[name].value)
-    exact |= {"log_partition"}
-    fields = {n: symmetric_interval(values[n], plain[n].stderr, degrees) for n in _NAMES}
-    effective = effective_number(sample.group_pairs)
-    for name in _NAMES:
-        if name not in exact:  # with few groups the correction's own noise is no longer small
-            fields[name] = unless_few(fields[name], effective)
-    fields["remainder"] = fields["remainder"].without_interval(_CORRECTED)
-    counts = {"x_to_y": kernels.xy.by_row.effective_count(), "y_to_x": kernels.xy.by_column.effective_count()}
-    anchors = {"x_to_y": sample.x, "y_to_x": sample.y}
-    quantiles: dict[Direction, dict[str, Estimate]] = {}
-    directions: tuple[Direction, Direction] = ("x_to_y", "y_to_x")
-    for key in directions:
-        rows = anchors[key]
-        quantiles[key] = {
-            q: quantile_estimate(
-                counts[key], float(q), rows.groups, sample.groups, weights=rows.weights
-            ).without_interval(_FIXED)
-            for q in QUANTILES
-        }
-    median = quantile_estimate(
-        torch.cat([counts["x_to_y"], counts["y_to_x"]]),
-        0.5,
-        torch.cat([sample.x.groups, sample.y.groups]),
-        sample.groups,
-        weights=torch.cat([sample.x.weights, sample.y.weights]),
-    )
-    across = [quantiles[key]["0.5"].value for key in directions]
-    within = [float(k.by_row.effective_count().median()) for k in (kernels.xx, kernels.yy)]
-    support = min(*across, *within)
-    return EnergyBudget(
-        temperature=temperature,
-        **fields,
-        log_kernel_volume=log_volume,
-        log_manifold_volume=sample.space.log_volume,
-        effective_negatives=median.without_interval(_FIXED),
-        effective_negatives_quantiles=quantiles,
-        negatives=math.exp(fields["log_negatives"].value),
-        plain=plain,
-        support=support,
-        resolved=support >= RESOLVED_FROM,
-    )
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise InputError unless a batch has at least one negative."""
+    if batch_size is not None and batch_size < 2:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
 
 
-_NAMES = (
-    "alignment",
-    "dispersion_x",
-    "dispersion_y",
-    "dispersion_x_relative",
-    "dispersion_y_relative",
-    "divergence_xy",
-    "divergence_yx",
-    "divergence_sym",
-    "energy_sym",
-    "infonce_sym",
-    "infonce_xy",
-    "infonce_yx",
-    "log_partition",
-    "log_negatives",
-    "remainder",
-)
+def default_batch(groups: int) -> int:
+    """1,024, or the largest power of two up to a quarter of the groups where that is less; at least 2.
 
-
-def _parts(
-    sample: PairedSample, kernels: KernelSweeps, log_volume: float, scale: float
-) -> tuple[Float[Tensor, " k"], Float[Tensor, "b k"]]:
-    """The parts in the order of _NAMES, of the whole sample and without each block."""
-    xy, excess_xy = _log_means(sample, kernels.xy.by_row, column=0, scale=scale)
-    yx, excess_yx = _log_means(sample, kernels.xy.by_column, column=1, scale=scale)
-    means = {
-        "xx": _log_means(sample, kernels.xx.by_row, column=0)[0],
-        "xy": xy,
-        "yy": _log_means(sample, kernels.yy.by_row, column=1)[0],
-        "yx": yx,
-        "excess_xy": excess_xy,
-        "excess_yx": excess_yx,
-        "log_n": _log_negatives(sample),
-        "a": _pair_mean(sample, -scale * sample.pair_scores),
-    }
-
-    def combine(part: dict[str, Tensor]) -> Tensor:
-        xx, xy, yy, yx, a, log_n = (part[k] for k in ("xx", "xy", "yy", "yx", "a", "log_n"))
-        h_x, h_y = log_volume - xx, log_volume - yy
-        d_xy, d_yx = xx - xy, yy - yx
-        d_sym = (d_xy + d_yx) / 2
-        energy = a - (h_x + h_y) / 2 - d_sym
-        infonce_xy = a + xy + log_n + part["excess_xy"]
-        infonce_yx = a + yx + log_n + part["excess_yx"]
-        infonce = (infonce_xy + infonce_yx) / 2
-        log_partition = log_n + log_volume
-        relative = sample.space.log_volume
-        return torch.stack(
-            [
-                a,
-                h_x,
-                h_y,
-                h_x - relative,
-                h_y - relative,
-                d_xy,
-                d_yx,
-                d_sym,
-                energy,
-                infonce,
-                infonce_xy,
-                infonce_yx,
-                log_partition,
-                log_n,
-                infonce - energy - log_partition,
-            ],
-            dim=-1,
-        )
-
-    return combine({k: m.full for k, m in means.items()}), combine({k: m.replicates for k, m in means.items()})
-
-
-def _pair_mean(sample: PairedSample, values: Float[Tensor, " p"]) -> _Means:
-    sums = values.new_zeros(sample.blocks).index_add_(0, sample.pair_blocks, values)
-    counts = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
-    return _Means(sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts))
-
-
-def _other_pairs(sample: PairedSample) -> tuple[Float[Tensor, " p"], Float[Tensor, " b"]]:
-    """Pairs outside each pair's group, N; and pairs of each block."""
-    others = len(sample.pairs) - sample.group_pairs[sample.pair_groups]
-    return others, torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
-
-
-def _log_negatives(sample: PairedSample) -> _Means:
-    others, by_block = _other_pairs(sample)
-    total = others.new_zeros(sample.blocks)
-    for at in torch.arange(len(others), device=others.device).split(_CHUNK):
-        logs = (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
-        logs.scatter_(1, sample.pair_blocks[at, None], 0.0)
-        total += logs.sum(0)
-    return _Means(others.log().mean(), total / (len(others) - by_block))
-
-
-def _log_means(
-    sample: PairedSample, sums: BlockedLogSums, *, column: int, scale: float | None = None
-) -> tuple[_Means, _Means]:
-    """Means over pairs of log mean_j kappa_ij, i the pair's row in `column`, and of log(1 + positive / negatives).
-
-    The second, with `scale` = 1 / tau, is the mean of log(1 + exp(s / tau) / sum_j kappa_ij): what the positive adds to
-    the denominator. It is 0 without a scale.
+    >>> default_batch(1500)
+    256
     """
-    others, by_block = _other_pairs(sample)
-    log_total = sums.log_total()
-    full, replicates = others.new_zeros(2), others.new_zeros(2, sample.blocks)
-    for at in torch.arange(len(others), device=others.device).split(_CHUNK):
-        rows = sample.pairs[at, column]
-        unique, back = torch.unique(rows, return_inverse=True)
-        without = _rows_without_blocks(sums, unique)[back]
-        own = sample.pair_blocks[at, None]
-        if scale is not None:
-            logit = scale * sample.pair_scores[at]
-            full[1] += torch.nn.functional.softplus(logit - log_total[rows]).sum()
-            replicates[1] += torch.nn.functional.softplus(logit[:, None] - without).scatter_(1, own, 0.0).sum(0)
-        full[0] += (log_total[rows] - others[at].log()).sum()
-        without -= (others[at, None] - by_block[None, :]).clamp_min(1e-300).log()
-        replicates[0] += without.scatter_(1, own, 0.0).sum(0)
-    counts = len(others) - by_block
-    return _Means(full[0] / len(others), replicates[0] / counts), _Means(full[1] / len(others), replicates[1] / counts)
+    return max(2, min(DEFAULT_BATCH, 2 ** ((groups // 4).bit_length() - 1) if groups >= 4 else 2))
 
 
-def _rows_without_blocks(sums: BlockedLogSums, rows: Int[Tensor, " k"]) -> Float[Tensor, "k b"]:
-    return torch.cat([sums.log_without_blocks(part) for part in rows.split(_CHUNK)])
+def energy_budget(
+    statistics: BatchStatistics, batches: Batches, *, batch_size: int | None = None, seed: int = 0
+) -> EnergyBudget:
+    """The budget from averages over random batches; see `decompose`. Near-duplicates are not looked at.
+
+    Source: E8, E2.
+    """
+    sample, tau = batches.sample, statistics.temperature
+    batch = default_batch(sample.groups) if batch_size is None else batch_size
+    check_batch_size(batch)
+    negatives = min(batch, sample.groups) - 1
+    at = statistics.at(negatives)
+    found = growth(statistics)
+    at_limit = limit(statistics)
+    beyond = None
+    if batch > sample.groups:
+        beyond = Beyond(batch - 1, largest_measured(statistics), continuations(statistics, batch - 1))
+    (gradient,) = batch_gradients(batches, temperature=tau, negatives=[negatives], seed=seed)
+    return EnergyBudget(
+        temperature=tau,
+        batch_size=batch,
+        negatives=negatives,
+        groups=sample.groups,
+        **{name: at.estimate(name) for name in PARTS},
+        log_kernel_volume=statistics.log_volume,
+        log_manifold_volume=sample.space.log_volume,
+        effective_negatives_quantiles=_quantiles(at, batches),
+        off_the_limit=None if at_limit is None else _off_the_limit(statistics, at, at_limit.energy_sym.value),
+        curve=_curve(statistics),
+        growth=found,
+        resolved=found.resolved,
+        limit=at_limit,
+        resolves_from=tau if found.resolved else resolving_temperature(batches, temperature=tau, seed=seed),
+        gradient=gradient,
+        without_duplicates=None,
+        beyond=beyond,
+        contributions=_contributions(at, batches),
+    )
 
 
-__all__ = ["Direction", "EnergyBudget", "decompose", "energy_budget"]
+def without_duplicates(
+    statistics: BatchStatistics,
+    batches: Batches,
+    duplicates: list[NearDuplicates],
+    *,
+    negatives: int,
+    seed: int = 0,
+) -> WithoutDuplicates | None:
+    """The parts again without near-duplicates, where there are any that `kernel_tables` found; one sweep more."""
+    kept = one_of_each(batches.sample.groups, duplicates)
+    left = int(kept.sum())
+    if left == len(kept) or left < _FEWEST_WITHOUT:
+        return None
+    again = Batches.of(restricted(batches.sample, kept, seed=seed), seed=seed)
+    (tables,) = kernel_tables(again, [statistics.temperature])
+    found = batch_statistics(tables)
+    common = min(negatives, left - 1)
+    here, before = found.at(common), statistics.at(common)
+    parts, with_them = ({name: at.estimate(name) for name in PARTS} for at in (here, before))
+    return WithoutDuplicates(left, common, parts, with_them, growth(found))
+
+
+def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float) -> Estimate:
+    """InfoNCE at N less log(N V) less the energy of the limit; the jackknife of the difference."""
+    without = statistics.replicates[:, statistics.row("energy_sym"), -1]
+    value = at.value("infonce_sym") - at.value("log_partition") - energy
+    return statistics.estimate(value, at.replicates("infonce_sym") - without)
+
+
+def _curve(statistics: BatchStatistics) -> BudgetCurve:
+    every = statistics.layout.negatives
+    shown = [n for n in every[:-1] if n & (n - 1) == 0] + [every[-1]]
+    points = [statistics.at(n) for n in shown]
+    return BudgetCurve(shown, {name: [p.estimate(name) for p in points] for name in PARTS})
+
+
+def _quantiles(at: Interpolation, batches: Batches) -> dict[Direction, dict[str, float]]:
+    found: dict[Direction, dict[str, float]] = {}
+    sides: tuple[tuple[Direction, str, int], ...] = (("x_to_y", "xy", 0), ("y_to_x", "yx", 1))
+    for direction, side, column in sides:
+        values, order = at.by_row(f"effective_negatives_{side}").sort()
+        share = batches.row_weights(column)[order].cumsum(0)
+        places = [int(torch.searchsorted(share, q * float(share[-1]))) for q in QUANTILES]
+        found[direction] = {
+            str(q): float(values[min(k, len(values) - 1)]) for q, k in zip(QUANTILES, places, strict=True)
+        }
+    return found
+
+
+def _contributions(at: Interpolation, batches: Batches) -> Contributions:
+    sample, layout = batches.sample, batches.layout
+    pairs = torch.stack([sample.order_x[sample.pairs[:, 0]], sample.order_y[sample.pairs[:, 1]]], 1)
+    random = [name for name in PARTS if name not in ("log_partition", "log_negatives")]
+    return Contributions(
+        pairs=pairs.cpu().numpy(),
+        lent=batches.lent.cpu().numpy(),
+        blocks=layout.block_of(sample.pair_groups).cpu().numpy(),
+        weights=batches.pair_weights.cpu().numpy(),
+        infonce_xy=at.by_pair("infonce_xy").cpu().numpy(),
+        infonce_yx=at.by_pair("infonce_yx").cpu().numpy(),
+        replicates={name: at.replicates(name).cpu().numpy() for name in random},
+        groups=sample.groups,
+        block_groups=layout.size,
+    )
+
+
+def _table(b: EnergyBudget) -> str:
+    """The budget in some ten lines."""
+    most = "" if b.limit is not None else ", at most"
+    rows = [
+        ("alignment", b.alignment),
+        (f"dispersion of x, relative{most}", b.dispersion_x_relative),
+        (f"dispersion of y, relative{most}", b.dispersion_y_relative),
+        ("divergence", b.divergence_sym),
+        ("remainder", b.remainder),
+        ("InfoNCE", b.infonce_sym),
+        ("effective negatives", b.effective_negatives),
+        ("gradient error", b.gradient.error),
+    ]
+    lines = [f"{name:<35}{e.value:>9.3f}   {e.low:>8.3f} to {e.high:.3f}" for name, e in rows]
+    head = f"Batch of {b.batch_size:,}: N = {b.negatives:,} negatives, tau = {b.temperature:g}; nats, 95% intervals"
+    if b.limit is not None:
+        last = f"Limit of large batches: energy {b.limit.energy_sym}, divergence {b.limit.divergence_sym}"
+    else:
+        found = "" if b.resolves_from is None else f"; from tau = {b.resolves_from:.2g} they do"
+        last = f"No limit: the last doubling moved a log kernel mean by {b.growth.largest:.2g} nats{found}"
+    return "\n".join([head, *lines, last])
+
+
+__all__ = [
+    "Beyond",
+    "BudgetCurve",
+    "Contributions",
+    "Direction",
+    "EnergyBudget",
+    "WithoutDuplicates",
+    "check_batch_size",
+    "decompose",
+    "default_batch",
+    "energy_budget",
+    "without_duplicates",
+]

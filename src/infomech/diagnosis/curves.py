@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows
-from .budget import energy_budget
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .gram_statistics import run_sweeps
 from .uncertainty import block_jackknife, symmetric_interval
@@ -163,8 +163,7 @@ def _consistency(
         replicates = torch.stack(without).flatten(1)
         _, stderr = block_jackknife(full.flatten(), replicates, groups)
         found = [
-            symmetric_interval(v, s, float(_BLOCKS - 1))
-            for v, s in zip(full.flatten().tolist(), stderr.tolist(), strict=True)
+            symmetric_interval(v, s, _BLOCKS - 1) for v, s in zip(full.flatten().tolist(), stderr.tolist(), strict=True)
         ]
         out[name] = [found[t * len(sizes) : (t + 1) * len(sizes)] for t in range(len(taus))]
     return out
@@ -250,7 +249,7 @@ def _budgets(
         shares = None if progress is None else lambda share: progress(share / len(taus))
         kernels = run_sweeps(part, temperature=tau, progress=shares).kernels
         assert kernels is not None
-        budget = energy_budget(part, kernels, temperature=tau)
+        budget = corrected_budget(part, kernels, temperature=tau)
         resolved.append(budget.resolved)
         for name, estimates in parts.items():
             estimates.append(getattr(budget, name))

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import environment
-from .._typing import Progress
+from .._typing import Progress, RowsLike
+from ..io import as_labels, as_rows
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
-from .budget import energy_budget
 from .curves import population_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
@@ -33,13 +34,11 @@ _RANDOM_PAIRS = 20_000
 _BINS = 80
 
 
-def examine(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], settings: Settings, *, progress: Progress | None = None
-) -> Diagnosis:
+def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress | None = None) -> Diagnosis:
     """The energy budget, the gap, geometry, retrieval and findings of paired embeddings, from one sweep each.
 
     Args:
-        x: (n, d) embeddings of the first modality.
+        x: (n, d) embeddings of the first modality, in any container that `infomech.io.as_rows` takes.
         y: (m, d) embeddings of the second.
         settings: temperature, pairs and all else that can be chosen.
         progress: called with shares of the work that sum to 1.
@@ -54,8 +53,13 @@ def examine(
     """
     started = time.perf_counter()
     temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    if x.numel() and x.shape == y.shape and x.dtype == y.dtype and x.device == y.device and x.equal(y):
+        raise InputError("x and y hold the same rows; give the embeddings of both modalities")
     if labels is not None and len(labels) != len(x):
         raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
+    if labels is not None:
+        labels = as_labels(labels)
     sample = PairedSample.from_embeddings(x, y, pairs=settings.pairs, normalize=settings.normalize, seed=seed)
     main = 0.5 if curves else 1.0
     shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
@@ -69,7 +73,7 @@ def examine(
     gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
         [
             lambda: gap_measures(sample, swept, moments=moments, seed=seed),
-            lambda: energy_budget(sample, kernels, temperature=temperature),
+            lambda: corrected_budget(sample, kernels, temperature=temperature),
             lambda: side_geometry(sample, 0, moments=x_whole, pair_sums=swept.xx, neighbours=swept.neighbours_xx),
             lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
             lambda: _histograms(sample, torch.Generator().manual_seed(seed)),
@@ -128,7 +132,7 @@ def _pictures(
     *,
     histograms: tuple[FloatArray, dict[str, FloatArray]],
     gap: dict[str, Estimate],
-    labels: Sequence[object] | None,
+    labels: Sequence[str] | None,
     seed: int,
 ) -> Pictures:
     generator = torch.Generator().manual_seed(seed + 1)  # the histograms' pairs are drawn from the seed itself
@@ -140,8 +144,8 @@ def _pictures(
     if labels is not None:
         partner = torch.zeros(len(sample.y), dtype=torch.int64)
         partner[sample.pairs[:, 1].cpu()] = sample.order_x[sample.pairs[:, 0]].cpu()
-        labels_x = [str(labels[i]) for i in sample.order_x.cpu()[shown_x].tolist()]
-        labels_y = [str(labels[i]) for i in partner[shown_y].tolist()]
+        labels_x = [labels[i] for i in sample.order_x.cpu()[shown_x].tolist()]
+        labels_y = [labels[i] for i in partner[shown_y].tolist()]
     effective = [t.effective_count().cpu() for t in (kernels.xy.by_row, kernels.xy.by_column)]
     return Pictures(
         similarity_edges=edges,

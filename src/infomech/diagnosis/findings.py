@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._words import with_interval
-from .budget import RESOLVED_FROM, EnergyBudget
+from .energy_limit import RESOLVED_FROM, CorrectedBudget
 from .estimate import Estimate
 from .inputs import Inputs
 from .uncertainty import FEW_EFFECTIVE_GROUPS
@@ -49,7 +49,7 @@ class Evidence:
     """What the findings are drawn from."""
 
     inputs: Inputs
-    budget: EnergyBudget
+    budget: CorrectedBudget
     gap: dict[str, Estimate]
     geometry: dict[str, dict[str, Estimate]]
     retrieval: dict[str, Estimate]

@@ -5,16 +5,15 @@ import warnings
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Progress
+from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
 from ..reductions import PairSums
-from .budget import energy_budget
 from .centering import centering_bias
+from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
@@ -36,10 +35,10 @@ Part = Literal["xx", "yy", "xy"]
 
 
 def gap(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
-    pairs: Int[Tensor, "p 2"] | None = None,
+    pairs: PairsLike | None = None,
     temperature: float = 0.07,
     critic: Critic | None = None,
     bandwidth: float | None = None,
@@ -116,7 +115,7 @@ def gap(
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.kernels is not None
     assert sweeps.gap is not None
-    divergence = energy_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
+    divergence = corrected_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
     moments = halved_moments(sample)
     measures = gap_measures(sample, sweeps.gap, moments=moments, statistic=statistic, seed=seed)
     measures = with_divergence(measures, divergence)

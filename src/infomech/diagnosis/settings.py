@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Int
-from torch import Tensor
-
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_loss_temperature
+from .._typing import PairsLike
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Settings:
     """
 
     temperature: float
-    pairs: Int[Tensor, "p 2"] | None = None
+    pairs: PairsLike | None = None
     labels: Sequence[object] | None = None
     names: tuple[str, str] = ("x", "y")
     batch_size: int | None = None
@@ -43,9 +41,11 @@ class Settings:
     curves: bool = False
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
+        check_loss_temperature(self.temperature)
         if len(self.names) != 2 or not all(isinstance(name, str) and name.strip() for name in self.names):
             raise InputError(f"names is {self.names!r}; give two names, one for each modality")
+        if not all(name.isprintable() for name in self.names):
+            raise InputError(f"names is {self.names!r}; give names without control characters")
         if self.batch_size is not None and self.batch_size < 2:
             raise InputError(f"batch_size is {self.batch_size}; it must be at least 2")
 

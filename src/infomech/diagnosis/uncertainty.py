@@ -23,7 +23,7 @@ LEVEL = 0.95
 FEW_EFFECTIVE_GROUPS = 15.0  # below, first-order errors of what is not a mean do not hold (docs/read-a-report.md)
 
 
-def t_quantile(degrees: float) -> float:
+def t_quantile(degrees: float | int) -> float:
     """Two-sided 95% quantile of Student's t; of one degree of freedom where there are fewer."""
     return float(scipy.special.stdtrit(max(degrees, 1.0), 0.5 + LEVEL / 2))
 
@@ -46,7 +46,7 @@ def unless_few(estimate: Estimate, effective: float) -> Estimate:
     return estimate.without_interval(f"{effective:.3g} effective groups, and it needs about {FEW_EFFECTIVE_GROUPS:.0f}")
 
 
-def symmetric_interval(value: float, stderr: float, degrees: float) -> Estimate:
+def symmetric_interval(value: float, stderr: float, degrees: float | int) -> Estimate:
     """Value +- t stderr."""
     reach = t_quantile(degrees) * stderr
     return Estimate(value, stderr, value - reach, value + reach)

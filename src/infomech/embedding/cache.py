@@ -6,6 +6,8 @@ the last of its files, is there. Nothing in the folder depends on when or in how
 """
 
 import json
+import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import replacing
+from ..io.text import read_json
 
 FORMAT = 1
 OWNED = ("manifest.json", "pairs.npy", "keys.txt", "batches", "shards", ".lock")
@@ -36,6 +39,46 @@ _WORDS = {
     "shard_batches": "another shard size",
     "format": "another version of infomech",
 }
+
+
+_PARTS = ("batches", "shards")
+_OURS = re.compile(r"[0-9]{7}\.safetensors|[0-9]{5}\.json|[\w-]+_emb_[0-9]{5}\.npy|\..*\.infomech-\w+")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of embeddings says of itself."""
+
+    content: dict[str, Any]
+    names: tuple[str, ...]  # of the modalities; none in an unfinished folder of an older version
+    complete: bool
+    temperature: float | None
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder that `infomech embed` wrote; None if there is none.
+
+    Raises:
+        InputError: if there is a manifest of another tool, or a damaged one.
+    """
+    path = folder / "manifest.json"
+    if not os.path.lexists(path):
+        return None
+    wrong = InputError(f"{path} is not a manifest of `infomech embed`; choose another folder")
+    try:
+        content = read_json(path)
+    except InputError:
+        raise wrong from None
+    key = content.get("key") if isinstance(content, dict) else None
+    if not isinstance(key, dict) or not isinstance(key.get("format"), int):
+        raise wrong
+    names = content.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w-]+", n) for n in names):
+        raise wrong
+    temperature = content.get("temperature")
+    known = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
+    complete = content.get("complete") is True and len(names) == 2
+    return Manifest(content, tuple(names), complete, float(temperature) if known else None)
 
 
 @dataclass(frozen=True)
@@ -78,7 +121,7 @@ class Cache:
                     f"{self.folder} holds other files ({', '.join(other[:3])}); choose an empty or new folder"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_json("manifest.json", {"key": self.key, "complete": False})
+            self._write_json("manifest.json", {"key": self.key, "complete": False, "names": list(self.names)})
         else:
             there = manifest.get("key", {})
             for name in {**there, **self.key}:
@@ -116,14 +159,32 @@ class Cache:
 
     @staticmethod
     def clear(folder: Path) -> None:
-        """Remove embeddings that were extracted into the folder before; other files stay."""
-        if not (folder / "manifest.json").exists():
+        """Remove embeddings that were extracted into the folder before: what a valid manifest of ours names, no more.
+
+        A link goes itself, never what it points to; the manifest goes last, so that a kill on the way can be made up.
+
+        Raises:
+            InputError: for a manifest of another tool, or files of others beside the embeddings; all stays as it was.
+        """
+        manifest = read_manifest(folder)
+        if manifest is None:
             return
-        for path in [*(folder / name for name in OWNED), *folder.glob("*_emb")]:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        own = [*(folder / name for name in _PARTS), *(folder / f"{name}_emb" for name in manifest.names)]
+        inside = [path for place in own if place.is_dir() and not place.is_symlink() for path in place.iterdir()]
+        others = [path for path in folder.iterdir() if path not in own and path.name not in OWNED]
+        foreign = [path for path in (*inside, *others) if path.is_dir() or not _OURS.fullmatch(path.name)]
+        if foreign:
+            shown = ", ".join(sorted(str(path.relative_to(folder)) for path in foreign)[:3])
+            raise InputError(f"{folder} holds other files ({shown}) beside the embeddings; nothing was removed")
+        for path in [*inside, *others]:
+            path.unlink(missing_ok=True)
+        for place in own:
+            if place.is_symlink():
+                place.unlink()
+            elif place.is_dir():
+                place.rmdir()
+        for name in ("pairs.npy", "keys.txt", "manifest.json"):
+            (folder / name).unlink(missing_ok=True)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest: the key, whether all is there, and the totals."""
@@ -194,16 +255,8 @@ class Cache:
         return manifest
 
     def _manifest(self) -> dict[str, Any] | None:
-        path = self.folder / "manifest.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            content = None
-        if not isinstance(content, dict) or "key" not in content:
-            raise InputError(f"{path} is not a manifest of `infomech embed`; choose another folder")
-        return content
+        found = read_manifest(self.folder)
+        return None if found is None else found.content
 
     def _shard_record(self, shard: int) -> dict[str, Any] | None:
         path = self.folder / "shards" / f"{shard:05d}.json"
@@ -245,4 +298,4 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-__all__ = ["Batch", "Cache"]
+__all__ = ["Batch", "Cache", "Manifest", "read_manifest"]

@@ -1,14 +1,13 @@
 """From samples to embeddings on disk: read and prepare in threads, encode in batches, write, and go on after a kill."""
 
 import hashlib
-import io
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from ..io.text import unencodable
 from .cache import Batch, Cache
 from .devices import resolve_device
 from .encoders.encoder import Encoder, Modality, Towers
@@ -210,6 +210,7 @@ class _Prepared:
     texts: list[Any]
     content: str
     damage: str | None
+    notes: list[str]  # what is wrong with captions that are left out
 
 
 class _Work:
@@ -249,33 +250,62 @@ class _Work:
             yield pending.popleft()
 
     def prepare(self, sample: Sample) -> _Prepared:
-        """Read and prepare one sample; in a thread."""
+        """Read and prepare one sample; in a thread. Whatever goes wrong with one item is that item's damage."""
         raw = _raw(sample)
         if raw.damage is not None:
             return raw
         try:
             item = self.first.prepare(_decoded(raw.item, self.source.first))
-            texts = [self.second.prepare(text) for text in sample.texts]
         except Damaged as error:
-            return _Prepared(sample.key, None, [], raw.content, str(error))
-        return _Prepared(sample.key, item, texts, raw.content, None)
+            return replace(raw, item=None, texts=[], damage=str(error))
+        except Exception as error:  # of a library, or of the user
+            return replace(raw, item=None, texts=[], damage=f"cannot be prepared ({_brief(error)})")
+        texts, notes = [], list(raw.notes)
+        for text in raw.texts:
+            try:
+                texts.append(self.second.prepare(text))
+            except Exception as error:
+                notes.append(f"has a caption that cannot be prepared ({_brief(error)})")
+        if not texts:
+            return replace(raw, item=None, texts=[], notes=[], damage=notes[-1])
+        return replace(raw, item=item, texts=texts, notes=notes)
 
     def encode(self, parts: "list[Future[_Prepared]]") -> Batch:
-        """Embed a batch; damaged samples are left out, or fatal."""
+        """Embed a batch; damaged samples and captions are left out, or fatal."""
         ready = [part.result() for part in parts]
-        damaged = [(p.key, p.damage) for p in ready if p.damage is not None]
-        if damaged and self.options.strict:
-            raise InputError(f"{damaged[0][0]} {damaged[0][1]}; mend or remove it, or leave --strict away to skip it")
         good = [p for p in ready if p.damage is None]
-        texts = [text for p in good for text in p.texts]
-        x = self._embed(self.first, [p.item for p in good], [p.key for p in good])
-        y = self._embed(self.second, texts, [p.key for p in good for _ in p.texts])
-        if good and x.shape[1] != y.shape[1]:
+        x, wrong_x = self._embed(self.first, [p.item for p in good], [p.key for p in good])
+        y, wrong_y = self._embed(
+            self.second, [text for p in good for text in p.texts], [p.key for p in good for _ in p.texts]
+        )
+        keys, counts, skipped = [], [], []
+        kept_x: list[int] = []
+        kept_y: list[int] = []
+        place, text_place = 0, 0
+        for p in ready:
+            if p.damage is not None:
+                skipped.append((p.key, p.damage))
+                continue
+            skipped += [(p.key, note) for note in p.notes]
+            texts = list(range(text_place, text_place + len(p.texts)))
+            usable = [t for t in texts if t not in wrong_y]
+            skipped += [(p.key, wrong_y[t]) for t in texts if t in wrong_y]
+            if place in wrong_x:
+                skipped.append((p.key, wrong_x[place]))
+            elif usable:
+                keys.append(p.key)
+                counts.append(len(usable))
+                kept_x.append(place)
+                kept_y += usable
+            place, text_place = place + 1, text_place + len(p.texts)
+        if skipped and self.options.strict:
+            raise InputError(f"{skipped[0][0]} {skipped[0][1]}; mend or remove it, or leave --strict away to skip it")
+        if keys and x.shape[1] != y.shape[1]:
             raise InputError(
                 f"{self.first.name} gives {x.shape[1]} numbers for the first modality and {y.shape[1]} for the second; "
                 "the two must share one embedding space"
             )
-        return Batch(x, y, [len(p.texts) for p in good], [p.key for p in good], damaged, _content(ready))
+        return Batch(x[kept_x], y[kept_y], counts, keys, skipped, _content(ready))
 
     def verify(self, known: str, parts: "list[Future[_Prepared]]", folder: Path) -> None:
         """Check that a batch that is there was made of these data."""
@@ -286,45 +316,102 @@ class _Work:
                 f"{ready[-1].key}); choose another folder, or pass --overwrite"
             )
 
-    def _embed(self, encoder: Encoder, items: list[Any], keys: list[str]) -> Tensor:
-        parts = []
+    def _embed(self, encoder: Encoder, items: list[Any], keys: list[str]) -> tuple[Tensor, dict[int, str]]:
+        """Rows of all items, and what is wrong with those that have none (their rows are zeros)."""
+        parts: list[Tensor] = []
+        wrong: dict[int, str] = {}
         size = self.options.batch_size
         for start in range(0, len(items), size):
-            chunk = items[start : start + size]
-            with torch.inference_mode(), self._autocast():
-                rows = encoder.encode(chunk)
-            if rows.ndim != 2 or len(rows) != len(chunk) or not rows.is_floating_point():
-                raise InputError(
-                    f"{encoder.name} gave {str(rows.dtype).removeprefix('torch.')} of shape {tuple(rows.shape)} for "
-                    f"{len(chunk)} {encoder.modality}s; expected floating point of shape ({len(chunk)}, d)"
-                )
-            parts.append(self._finished(rows, encoder, keys[start : start + size]))
-        return torch.cat(parts) if parts else torch.empty(0, 0)
+            rows, bad = self._rows(encoder, items[start : start + size], keys[start : start + size])
+            parts.append(rows)
+            wrong |= {start + at: reason for at, reason in bad.items()}
+        width = max((part.shape[1] for part in parts), default=0)
+        parts = [part if part.shape[1] == width else torch.zeros(len(part), width) for part in parts]
+        return torch.cat(parts) if parts else torch.empty(0, 0), wrong
 
-    def _finished(self, rows: Tensor, encoder: Encoder, keys: list[str]) -> Tensor:
-        """Float32 on the CPU, of unit length if asked for, and usable."""
+    def _rows(self, encoder: Encoder, chunk: list[Any], keys: list[str]) -> tuple[Tensor, dict[int, str]]:
+        """Rows of a chunk; if the encoder fails on it, item by item: one bad item costs itself, not the run."""
+        try:
+            return self._finished(self._called(encoder, chunk), encoder, keys)
+        except InputError:
+            raise
+        except torch.cuda.OutOfMemoryError:
+            raise InputError(
+                f"{encoder.name} needs more memory than the device has; pass a smaller --batch-size"
+            ) from None
+        except Exception as error:
+            first = error
+        rows: dict[int, Tensor] = {}
+        wrong: dict[int, str] = {}
+        for at, item in enumerate(chunk):
+            try:
+                rows[at] = self._called(encoder, [item])
+            except InputError:
+                raise
+            except Exception as error:
+                wrong[at] = f"has a {encoder.modality} that {encoder.name} fails on ({_brief(error)})"
+        if not rows:
+            if len(chunk) > 1:
+                raise InputError(
+                    f"{encoder.name} fails on every {encoder.modality} ({_brief(first)}); mend it"
+                ) from first
+            return torch.zeros(1, 0), wrong
+        some = next(iter(rows.values()))
+        whole = torch.cat([rows.get(at, torch.ones_like(some)) for at in range(len(chunk))])
+        found, bad = self._finished(whole, encoder, keys)
+        return found, bad | wrong
+
+    def _called(self, encoder: Encoder, chunk: list[Any]) -> Tensor:
+        with torch.inference_mode(), self._autocast():
+            rows = encoder.encode(chunk)
+        if rows.ndim != 2 or len(rows) != len(chunk) or not rows.is_floating_point():
+            raise InputError(
+                f"{encoder.name} gave {str(rows.dtype).removeprefix('torch.')} of shape {tuple(rows.shape)} for "
+                f"{len(chunk)} {encoder.modality}s; expected floating point of shape ({len(chunk)}, d)"
+            )
+        return rows
+
+    def _finished(self, rows: Tensor, encoder: Encoder, keys: list[str]) -> tuple[Tensor, dict[int, str]]:
+        """Float32 on the CPU, of unit length if asked for; and which rows are not usable."""
         rows = rows.float().cpu()
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         bad = ~torch.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
-        if bool(bad.any()):
-            at = int(bad.nonzero()[0])
+        wrong = {
+            int(at): f"has a row of {'zeros' if float(norms[at]) == 0 else 'NaN or infinity'} from {encoder.name}"
+            for at in bad.nonzero()[:, 0]
+        }
+        if len(wrong) == len(rows) and len(rows) > 1:
+            kind = "zeros" if float(norms[0]) == 0 else "NaN or infinity"
             raise InputError(
-                f"{encoder.name} gave a row of {'zeros' if float(norms[at]) == 0 else 'NaN or infinity'} for the "
-                f"{encoder.modality} of {keys[at]}; try --precision fp32, or leave that sample out"
+                f"{encoder.name} gave rows of {kind} for every {encoder.modality} of a batch, {keys[0]} first; "
+                "try --precision fp32, or check the model"
             )
-        return rows / norms if self.options.normalize else rows
+        return torch.where(bad[:, None], 0.0, rows / norms if self.options.normalize else rows), wrong
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _raw(sample: Sample) -> _Prepared:
     """The raw content of a sample, and its hash."""
-    digest = hashlib.sha256("\x1e".join((sample.key, *sample.texts)).encode("utf-8", errors="surrogatepass"))
+    named = "\x1e".join((sample.key, *sample.texts, *sample.damage))
+    digest = hashlib.sha256(named.encode("utf-8", errors="surrogatepass"))
     content, damage = b"", None
+    notes = list(sample.damage)
+    texts = []
+    for text in sample.texts:
+        if not text.strip():
+            notes.append("has an empty caption")
+        elif unencodable(text):
+            notes.append("has a caption with half of a surrogate pair")
+        else:
+            texts.append(text)
     try:
         content = sample.read()
-        if not sample.texts:
-            raise Damaged("has no caption")
-        if any(not text.strip() for text in sample.texts):
-            raise Damaged("has an empty caption")
+        if not texts:
+            raise Damaged(notes.pop() if notes else "has no caption")
         if not content.strip():
             raise Damaged("is empty")
     except Damaged as error:
@@ -332,21 +419,18 @@ def _raw(sample: Sample) -> _Prepared:
     except OSError as error:
         damage = f"cannot be read ({error.strerror or error})"
     digest.update(content)
-    return _Prepared(sample.key, content, [], digest.hexdigest(), damage)
+    return _Prepared(sample.key, content, texts, digest.hexdigest(), damage, notes)
 
 
 def _decoded(content: bytes, modality: Modality) -> Any:
     if modality == "text":
-        return content.decode("utf-8")
-    from PIL import Image
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Damaged("is a text with half of a surrogate pair") from None
+    from .images import decode_image
 
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB")
-    except Image.DecompressionBombError:
-        raise Damaged("is larger than an image may be (a decompression bomb?)") from None
-    except Exception as error:  # PIL raises many kinds, struct.error and SyntaxError among them
-        raise Damaged(f"is no readable image ({type(error).__name__})") from None
+    return decode_image(content)
 
 
 def _content(ready: "Sequence[_Prepared]") -> str:

@@ -1,22 +1,25 @@
 """Where paired data come from: COCO, a folder with captions, webdataset shards, paired texts. Streams of samples."""
 
-import csv
-import io
 import json
+import lzma
+import os
 import tarfile
+import unicodedata
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from .._checks import InputError
+from ..io.tables import TABLES, read_table
+from ..io.text import NotText, TextTable, check_regular, read_json, read_lines, text_of
 from .encoders.encoder import Modality
 
 Kind = Literal["coco", "folder", "webdataset", "texts"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_path", "filepath", "path", "file")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description")
 
@@ -30,11 +33,13 @@ class Sample:
     """One item of the first modality, and the texts that belong to it; a group, in the words of `PairedSample`.
 
     ``read`` gives the raw bytes of the first item (the text itself, encoded, where the first modality is text).
+    ``damage`` names the texts of the sample that could not be taken, and why; the others stand in ``texts``.
     """
 
     key: str
     read: Callable[[], bytes]
     texts: tuple[str, ...]
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,14 @@ class Source(ABC):
     """A stream of samples, the same ones in the same order at every call.
 
     ``names`` names the two modalities (folders ``{name}_emb``), ``first`` is the kind of the first one; the second is
-    text. ``left_out`` lists what has no partner.
+    text. ``left_out`` lists what has no partner, ``ignored`` files that are no data: hidden ones, check sums, what a
+    download left unfinished.
     """
 
     names: tuple[str, str] = ("img", "text")
     first: Modality = "image"
     left_out: Sequence[LeftOut] = ()
+    ignored: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -78,6 +85,7 @@ class ListedImages(Source):
     files: Sequence[tuple[str, Path, tuple[str, ...]]]  # key, file, captions
     left_out: Sequence[LeftOut] = ()
     categories: dict[str, frozenset[int]] = field(default_factory=dict)  # COCO: key -> categories of its objects
+    damage: dict[str, tuple[str, ...]] = field(default_factory=dict)  # key -> what is wrong with captions of it
 
     @property
     def count(self) -> int | None:  # noqa: D102
@@ -85,11 +93,34 @@ class ListedImages(Source):
 
     def samples(self) -> Iterator[Sample]:  # noqa: D102
         for key, file, captions in self.files:
-            yield Sample(key, _reader(file), captions)
+            yield Sample(key, _reader(file), captions, self.damage.get(key, ()))
 
 
 def _reader(file: Path) -> Callable[[], bytes]:
-    return lambda: file.read_bytes()
+    def read() -> bytes:
+        try:
+            check_regular(file)
+        except InputError as error:
+            raise Damaged(str(error).removeprefix(f"{file} ").partition(";")[0]) from None
+        return file.read_bytes()
+
+    return read
+
+
+@dataclass(frozen=True)
+class ImageTable(Source):
+    """Images that stand in the table itself, as bytes or as Hugging Face writes them, with their captions."""
+
+    images: Sequence[tuple[str, bytes, tuple[str, ...], tuple[str, ...]]]  # key, content, captions, their damage
+    left_out: Sequence[LeftOut] = ()
+
+    @property
+    def count(self) -> int | None:
+        return len(self.images)
+
+    def samples(self) -> Iterator[Sample]:
+        for key, content, captions, damage in self.images:
+            yield Sample(key, _constant(content), captions, damage)
 
 
 @dataclass(frozen=True)
@@ -107,7 +138,7 @@ class PairedTexts(Source):
 
     def samples(self) -> Iterator[Sample]:  # noqa: D102
         for number, (left, right) in enumerate(self.lines, start=1):
-            yield Sample(f"line {number}", _constant(left.encode()), (right,))
+            yield Sample(f"line {number}", _constant(left.encode("utf-8", errors="surrogatepass")), (right,))
 
 
 def _constant(content: bytes) -> Callable[[], bytes]:
@@ -120,6 +151,7 @@ class WebDataset(Source):
 
     tars: Sequence[Path]
     caption_key: str | None = None
+    ignored: Sequence[str] = ()
 
     @property
     def count(self) -> int | None:  # noqa: D102
@@ -127,12 +159,26 @@ class WebDataset(Source):
 
     def samples(self) -> Iterator[Sample]:  # noqa: D102
         for tar in self.tars:
+            count = 0
+            check_regular(tar)
             try:
                 with tarfile.open(tar, "r:*") as archive:
                     for stem, members in _grouped(archive):
                         yield self._sample(f"{tar.name}/{stem}", members)
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise InputError(f"{tar} is a damaged tar file ({error}); fetch it again") from None
+                        count += 1
+                    whole = _ends_well(archive)
+            except EOFError:
+                whole = False
+            except (tarfile.TarError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+                if not count:
+                    raise InputError(
+                        f"{tar} is a damaged tar file ({str(error).partition(':')[0]}); fetch it again"
+                    ) from None
+                whole = False
+            if not whole:
+                yield Sample(
+                    f"{tar.name} after its first {count:,} samples", _raising("is damaged: the rest is lost"), ()
+                )
 
     def listing(self) -> Iterator[str]:  # noqa: D102
         for tar in self.tars:
@@ -141,26 +187,39 @@ class WebDataset(Source):
     def _sample(self, key: str, members: dict[str, bytes]) -> Sample:
         image = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
         captions: tuple[str, ...] = ()
+        damage: tuple[str, ...] = ()
         if ".txt" in members:
-            captions = (members[".txt"].decode("utf-8", errors="replace").strip(),)
+            captions, damage = _captions(members[".txt"])
         elif ".json" in members:
-            captions = self._from_json(members[".json"])
+            captions, damage = self._from_json(members[".json"])
+        read = _raising("has a caption and no image") if image is None else _constant(image)
+        return Sample(key, read, captions, damage)
 
-        def read() -> bytes:
-            if image is None:
-                raise Damaged("has a caption and no image")
-            return image
-
-        return Sample(key, read, captions)
-
-    def _from_json(self, content: bytes) -> tuple[str, ...]:
+    def _from_json(self, content: bytes) -> "Captions":
         try:
             record = json.loads(content)
-        except ValueError:
-            return ()
+        except (ValueError, RecursionError):
+            return (), ("has a .json that is none",)
         keys = (self.caption_key,) if self.caption_key else CAPTION_COLUMNS
         found = next((record[k] for k in keys if isinstance(record, dict) and k in record), None)
         return _captions(found)
+
+
+def _raising(reason: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        raise Damaged(reason)
+
+    return read
+
+
+def _ends_well(archive: tarfile.TarFile) -> bool:
+    """Whether the archive ends as archives do, in a block of zeros; tarfile takes a broken header for the end."""
+    try:
+        archive.fileobj.seek(archive.offset)
+        rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+        return False
+    return len(rest) == tarfile.BLOCKSIZE and not rest.strip(b"\0")
 
 
 def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -168,9 +227,9 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]
     stem: str | None = None
     members: dict[str, bytes] = {}
     for member in archive:
-        if not member.isfile():
-            continue
         path = PurePosixPath(member.name)
+        if not member.isfile() or path.name.startswith("."):  # macOS writes ._x.jpg beside x.jpg
+            continue
         base, dot, suffix = path.name.partition(".")
         here = str(path.parent / base)
         if here != stem:
@@ -179,7 +238,10 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]
             stem, members = here, {}
         handle = archive.extractfile(member)
         assert handle is not None
-        members[(dot + suffix).lower()] = handle.read()
+        content = handle.read()
+        if len(content) != member.size:
+            raise tarfile.ReadError(f"{member.name} is cut short")
+        members[(dot + suffix).lower()] = content
     if stem is not None:
         yield stem, members
 
@@ -208,15 +270,14 @@ def open_source(
         InputError: where nothing usable is found, or captions and images have nothing in common.
     """
     for path in paths:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; check the path")
+        if not _exists(path):
+            raise InputError(f"{str(path)!r} does not exist; check the path")
     kind = kind or _guess(paths)
     columns = columns or Columns()
     if kind == "coco":
         return open_coco(paths[0], split=split)
     if kind == "webdataset":
-        tars = [t for p in paths for t in (sorted(p.glob("*.tar*")) if p.is_dir() else [p])]
-        return WebDataset(tars, columns.caption)
+        return _open_shards(paths, columns)
     if kind == "texts":
         return _open_texts(paths, columns)
     return _open_folder(paths, columns)
@@ -226,7 +287,7 @@ def _guess(paths: Sequence[Path]) -> Kind:
     first = paths[0]
     if all(".tar" in p.suffixes for p in paths):
         return "webdataset"
-    if all(p.is_file() for p in paths) and (len(paths) == 2 or first.suffix.lower() in TABLE_SUFFIXES):
+    if not any(p.is_dir() for p in paths) and (len(paths) == 2 or first.suffix.lower() in TABLES):
         return "texts"
     if first.is_dir() and any((first / "annotations").glob("captions_*.json")):
         return "coco"
@@ -237,6 +298,33 @@ def _guess(paths: Sequence[Path]) -> Kind:
     raise InputError(
         f"{first} is neither a folder, tar files, nor two text files; see `infomech embed --help` for what can be read"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a NUL in the name
+        return False
+
+
+def _open_shards(paths: Sequence[Path], columns: Columns) -> WebDataset:
+    """Tar files, named or in a folder; what lies beside them and is none is counted."""
+    tars: list[Path] = []
+    ignored: list[str] = []
+    for path in paths:
+        if not path.is_dir():
+            tars.append(path)
+            continue
+        for found in sorted(path.iterdir()):
+            name = found.name.lower()
+            good = name.endswith((".tar", ".tar.gz", ".tar.bz2", ".tar.xz")) and not name.startswith(".")
+            if good and not found.is_dir():
+                tars.append(found)
+            elif name.startswith(".") or ".tar" in name:
+                ignored.append(found.name)
+    if not tars:
+        raise InputError(f"{paths[0]} holds no tar files; name them, or the folder that they are in")
+    return WebDataset(tars, columns.caption, ignored)
 
 
 def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
@@ -252,18 +340,18 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
     if not captions_file.exists() or not images.is_dir():
         absent = captions_file if not captions_file.exists() else images
         raise InputError(f"{absent} does not exist. {coco_instructions(folder, split)}")
-    content = _json(captions_file)
+    content = read_json(captions_file)
     try:
         listed = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        captions: dict[int, list[str]] = {}
+        captions: dict[int, list[Any]] = {}
         for annotation in sorted(content["annotations"], key=lambda a: int(a["id"])):
-            captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]).strip())
+            captions.setdefault(int(annotation["image_id"]), []).append(annotation["caption"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{captions_file} is no COCO captions file ({error!r} is missing); fetch it again") from None
-    named = [(listed[i], images / listed[i], tuple(captions.get(i, ()))) for i in sorted(listed)]
+    named = [(listed[i], images / listed[i], captions.get(i, [])) for i in sorted(listed)]
     orphans = [LeftOut(f"image id {i}", "has captions and is not listed") for i in sorted(captions.keys() - listed)]
     found = _matched(named, images, orphans)
-    return ListedImages(found.files, found.left_out, _categories(folder, split, listed))
+    return replace(found, categories=_categories(folder, split, listed))
 
 
 def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, frozenset[int]]:
@@ -272,7 +360,7 @@ def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, f
         return {}
     sets: dict[str, set[int]] = {}
     try:
-        for annotation in _json(file)["annotations"]:
+        for annotation in read_json(file)["annotations"]:
             name = listed.get(int(annotation["image_id"]))
             if name is not None:
                 sets.setdefault(name, set()).add(int(annotation["category_id"]))
@@ -290,73 +378,148 @@ def coco_instructions(folder: Path, split: str = "val2017") -> str:
     )
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
-        raise InputError(f"{file} is not JSON; fetch it again") from None
-
-
-def _open_folder(paths: Sequence[Path], columns: Columns) -> ListedImages:
+def _open_folder(paths: Sequence[Path], columns: Columns) -> Source:
     folder = paths[0]
     if len(paths) > 1:
         table = paths[1]
     else:
-        tables = [p for s in TABLE_SUFFIXES for p in sorted(folder.glob(f"*{s}"))]
+        tables = [p for s in TABLES for p in sorted(folder.glob(f"*{s}")) if not p.name.startswith(".")]
         if len(tables) != 1:
             found = ", ".join(t.name for t in tables) or "none"
             raise InputError(
                 f"{folder} holds {len(tables)} tables of captions ({found}); name one: infomech embed {folder} FILE"
             )
         table = tables[0]
-    rows = _table(table)
-    image, caption = _columns(table, rows, columns)
-    captions: dict[str, list[str]] = {}
-    for row in rows:
-        captions.setdefault(str(row.get(image)), []).extend(_captions(row.get(caption)))
-    named = [(name, folder / name, tuple(texts)) for name, texts in captions.items()]
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
-    orphans = [LeftOut(name, "is an image without captions") for name in sorted(present - captions.keys())]
-    return _matched(named, folder, orphans)
+    content = read_table(table)
+    image, caption = _columns(table, content, columns)
+    if any(_in_table(row.get(image)) for row in content.rows):
+        return _image_table(content, image, caption)
+    captions: dict[str, list[Any]] = {}
+    paths_of: dict[str, Path] = {}
+    left_out: list[LeftOut] = []
+    under = _names_under(folder)
+    for number, row in enumerate(content.rows, start=1):
+        try:
+            named = text_of(_path_of(row.get(image)))
+        except NotText as error:
+            left_out.append(LeftOut(f"row {number}", f"names an image that {error}"))
+            continue
+        if named is None or not named.strip() or "\0" in named:
+            left_out.append(LeftOut(f"row {number}", "names no image"))
+            continue
+        key, file = _under(folder, named, under)
+        paths_of[key] = file
+        value = row.get(caption)
+        captions.setdefault(key, []).extend(value if isinstance(value, list | tuple) else [value])
+    listed = [(key, paths_of[key], texts) for key, texts in captions.items()]
+    orphans = [LeftOut(name, "is an image without captions") for name in sorted(set(under.values()) - captions.keys())]
+    return _matched(listed, folder, [*left_out, *orphans])
+
+
+def _names_under(folder: Path) -> dict[str, str]:
+    """Images in the folder: name in composed Unicode -> name as the disk has it (macOS writes them decomposed)."""
+    names: dict[str, str] = {}
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            name = path.relative_to(folder).as_posix()
+            names[unicodedata.normalize("NFC", name)] = name
+    return names
+
+
+def _under(folder: Path, named: str, present: dict[str, str]) -> tuple[str, Path]:
+    """Key and file of an image that a table names: ``./a.png`` and the whole path are ``a.png``, in any Unicode."""
+    path = Path(os.path.normpath(named))
+    if path.is_absolute():
+        for base in (folder, folder.absolute(), folder.resolve()):
+            if path.is_relative_to(base):
+                path = path.relative_to(base)
+                break
+        else:
+            return path.as_posix(), path
+    name = path.as_posix()
+    key = present.get(unicodedata.normalize("NFC", name), name)
+    return key, folder / key
+
+
+def _in_table(value: Any) -> bool:
+    """Whether a value is an image itself: bytes, or the structure that Hugging Face writes with bytes in it."""
+    return isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes))
+
+
+def _path_of(value: Any) -> Any:
+    """The path in Hugging Face's structure of an image; anything else as it is."""
+    return value["path"] if isinstance(value, dict) and value.keys() == {"bytes", "path"} else value
+
+
+def _image_table(content: TextTable, image: str, caption: str) -> ImageTable:
+    images, left_out = [], []
+    for number, row in enumerate(content.rows, start=1):
+        value = row.get(image)
+        if not _in_table(value):
+            left_out.append(LeftOut(f"row {number}", "holds no image"))
+            continue
+        assert value is not None
+        pixels: bytes = value if isinstance(value, bytes) else value["bytes"]
+        named = value.get("path") if isinstance(value, dict) else None
+        key = f"row {number} ({named})" if isinstance(named, str) and named else f"row {number}"
+        images.append((key, pixels, *_captions(row.get(caption))))
+    return ImageTable(images, left_out)
 
 
 def _matched(
-    named: Sequence[tuple[str, Path, tuple[str, ...]]], folder: Path, orphans: Iterable[LeftOut]
+    named: Sequence[tuple[str, Path, Sequence[Any]]], folder: Path, orphans: Iterable[LeftOut]
 ) -> ListedImages:
     """Images that are there and have captions; the others are listed by name."""
     left_out, files = list(orphans), []
-    present = _names_under(folder, named)
-    for key, file, captions in named:
+    damages: dict[str, tuple[str, ...]] = {}
+    present = _present(folder, named)
+    for key, file, values in named:
+        captions, damage = _captions(values)
         if key not in present:
             left_out.append(LeftOut(key, "has captions and no image"))
-        elif not captions:
+        elif not values:
             left_out.append(LeftOut(key, "is an image without captions"))
         else:
             files.append((key, file, captions))
+            if damage:
+                damages[key] = damage
     if not files:
         raise InputError(
             f"none of the {len(named)} images that have captions is in {folder} (the first would be "
             f"{named[0][1] if named else folder}); check the folder and the names in the table"
         )
-    return ListedImages(files, left_out)
+    return ListedImages(files, left_out, damage=damages)
 
 
-def _names_under(folder: Path, named: Sequence[tuple[str, Path, tuple[str, ...]]]) -> set[str]:
+def _present(folder: Path, named: Sequence[tuple[str, Path, Sequence[Any]]]) -> set[str]:
     """Keys whose file exists; by one listing where all stand in the folder itself: a network drive is slow to ask."""
     flat = {p.name for p in folder.iterdir()}
-    return {key for key, file, _ in named if (key in flat if "/" not in key else file.exists())}
+    return {key for key, file, _ in named if (key in flat if "/" not in key else _exists(file))}
 
 
-def _captions(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, list | tuple):
-        return tuple(str(v).strip() for v in value)
-    return (str(value).strip(),)
+Captions = tuple[tuple[str, ...], tuple[str, ...]]  # the good ones, and what is wrong with the others
 
 
-def _columns(table: Path, rows: Sequence[dict[str, Any]], columns: Columns) -> tuple[str, str]:
-    names = list(rows[0]) if rows else []
+def _captions(value: Any) -> Captions:
+    """Captions of a value of a table, each by its type; what is missing or no text is named."""
+    good, damage = [], []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        try:
+            text = text_of(item)
+        except NotText as error:
+            damage.append(f"has a caption that {error}")
+            continue
+        if text is None:
+            damage.append("has a caption that is missing")
+        elif not text.strip():
+            damage.append("has an empty caption")
+        else:
+            good.append(text.strip())
+    return tuple(good), tuple(damage)
+
+
+def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, str]:
+    names = content.columns
     out = []
     for wanted, usual, option in (
         (columns.image, IMAGE_COLUMNS, "--image-column"),
@@ -364,69 +527,54 @@ def _columns(table: Path, rows: Sequence[dict[str, Any]], columns: Columns) -> t
     ):
         column = wanted if wanted else next((c for c in usual if c in names), None)
         if column is None or column not in names:
-            raise InputError(f"{table} has the columns {', '.join(names) or 'none'}; say which one with {option}")
+            raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
         out.append(column)
     return out[0], out[1]
 
 
-def _table(path: Path) -> list[dict[str, Any]]:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet
-
-            try:
-                rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{path} is a damaged parquet file ({str(error)[:80]}); write it again") from None
-            return rows
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text; expected {', '.join(TABLE_SUFFIXES)}") from None
-    if suffix in (".jsonl", ".ndjson"):
-        return [_json_row(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if suffix not in (".csv", ".tsv"):
-        raise InputError(f"{path} is no table of captions; expected {', '.join(TABLE_SUFFIXES)}")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
-    return [dict(row) for row in reader]
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(" ".join(name.split()) for name in names) or "none"
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise InputError(f"{path} line {number} is {line[:40]!r}; expected one JSON object a line")
-    return row
-
-
-def _open_texts(paths: Sequence[Path], columns: Columns) -> PairedTexts:
+def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
     if len(paths) == 1:
-        rows = _table(paths[0])
-        names = list(rows[0]) if rows else []
+        content = read_table(paths[0])
+        names = content.columns
+        image = columns.image or next((c for c in IMAGE_COLUMNS if c in names), None)
+        if image is not None and any(_in_table(row.get(image)) for row in content.rows):
+            return _image_table(content, *_columns(paths[0], content, columns))
         first = columns.image or (names[0] if names else "")
         second = columns.caption or (names[1] if len(names) > 1 else "")
         if first not in names or second not in names:
-            raise InputError(
-                f"{paths[0]} has the columns {', '.join(names) or 'none'}; two columns of texts are needed"
-            )
-        return PairedTexts([(str(r[first] or "").strip(), str(r[second] or "").strip()) for r in rows])
+            raise InputError(f"{paths[0]} has the columns {_listed(names)}; two columns of texts are needed")
+        return _paired_rows(content, first, second)
     if len(paths) != 2:
         raise InputError(f"{len(paths)} text files are given; paired texts are two files, line by line")
-    sides = []
-    for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8").removesuffix("\n")
-        except UnicodeDecodeError:
-            raise InputError(f"{path} is no text file in UTF-8; expected one text a line") from None
-        sides.append([line.strip() for line in text.split("\n")])  # splitlines would cut at U+2028 as well
+    sides = [[line.strip() for line in read_lines(path) or [""]] for path in paths]
     if len(sides[0]) != len(sides[1]):
         raise InputError(
             f"{paths[0]} has {len(sides[0])} lines and {paths[1]} has {len(sides[1])}; line i belongs to line i"
         )
     return PairedTexts(list(zip(*sides, strict=True)))
+
+
+def _paired_rows(content: TextTable, first: str, second: str) -> PairedTexts:
+    """Two columns of texts; a row where one of them is missing or no text is named and left out."""
+    lines, left_out = [], []
+    for number, row in enumerate(content.rows, start=1):
+        pair = []
+        for name in (first, second):
+            try:
+                pair.append(text_of(row.get(name)))
+            except NotText as error:
+                left_out.append(LeftOut(f"row {number}", f"has a {name} that {error}"))
+                break
+        else:
+            if None in pair:
+                left_out.append(LeftOut(f"row {number}", "lacks one of the two texts"))
+            else:
+                lines.append((str(pair[0]).strip(), str(pair[1]).strip()))
+    return PairedTexts(lines, left_out)
 
 
 __all__ = [

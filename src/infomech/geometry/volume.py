@@ -58,12 +58,15 @@ def log_kernel_volume(manifold: Manifold | Euclidean, critic: Critic, temperatur
     """
     check_temperature(temperature)
     tau = temperature if isinstance(temperature, Tensor) else torch.tensor(temperature, dtype=torch.float64)
+    wide = tau.to(torch.float64)
     if isinstance(manifold, Euclidean):
-        value = critic.log_euclidean_volume(manifold.ambient_dim, tau)
+        value = critic.log_euclidean_volume(manifold.ambient_dim, wide)
     else:
         offset, slope = critic.affine_form(manifold.squared_radius)
-        value = offset / tau + manifold.log_linear_integral(slope / tau)
-    return value if isinstance(temperature, Tensor) else float(value)
+        scaled = slope > 0  # then the largest score is that of w = z: exactly 0 for RBF, so that nothing cancels
+        top = offset + slope * manifold.squared_radius if scaled else offset
+        value = top / wide + manifold.log_linear_integral(slope / wide, scaled=scaled)
+    return value.to(tau.dtype) if isinstance(temperature, Tensor) else float(value)
 
 
 __all__ = ["Euclidean", "log_kernel_volume"]

@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width
+from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
+from ..io.rows import as_pairs, as_rows
 from ..reductions import GroupedRows, RowTerms
 
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
@@ -47,10 +49,10 @@ class PairedSample:
     @classmethod
     def from_embeddings(
         cls,
-        x: Float[Tensor, "n d"],
-        y: Float[Tensor, "m d"],
+        x: RowsLike,
+        y: RowsLike,
         *,
-        pairs: Int[Tensor, "p 2"] | None = None,
+        pairs: PairsLike | None = None,
         normalize: bool | None = None,
         seed: int = 0,
         blocks: int = BLOCKS,
@@ -60,8 +62,8 @@ class PairedSample:
         """Check, normalise, group and order two sets of embeddings.
 
         Args:
-            x: (n, d) embeddings of the first modality.
-            y: (m, d) embeddings of the second.
+            x: (n, d) embeddings of the first modality, in any container that `infomech.io.as_rows` takes.
+            y: (m, d) embeddings of the second; moved to the device of x.
             pairs: (p, 2) rows of x and of y that belong together; row i with row i by default.
             normalize: True brings rows to unit length; False refuses rows that are not; None (default) does so
                 where a length differs from 1 by more than 1%, and remembers it.
@@ -74,10 +76,12 @@ class PairedSample:
         Raises:
             InputError: for arrays or pairs that cannot be used; the message says what to do.
         """
+        x, y = as_rows(x, "x"), as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
-        pairs = _check_pairs(pairs, len(x), len(y)).to(x.device)
+        y = y.to(x.device)
+        pairs = _check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
         critic = Cosine() if critic is None else critic
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))

@@ -36,6 +36,7 @@ def save_corrected(
     *,
     rows: tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]] | None = None,
     names: tuple[str, str] = ("x", "y"),
+    temperature: float | None = None,
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
@@ -45,12 +46,13 @@ def save_corrected(
         folder: where to.
         rows: all embeddings of both modalities; None leaves them and the maps out.
         names: of the modalities.
+        temperature: that the scores were computed at; stated beside them.
         overwrite: replace an earlier correction.
 
     Returns:
         What correct.json holds.
     """
-    content = corrected_dict(scored, names)
+    content = corrected_dict(scored, names) | {"temperature": temperature}
 
     def files() -> Iterator[tuple[str, bytes]]:
         yield "correct.json", dump_json(content)

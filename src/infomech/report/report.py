@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from .._files import Files, Json, check_target, dump_json, write_folder
-from .._typing import Progress
-from ..diagnosis import Diagnosis, EnergyBudget, Estimate, Finding, Settings, examine
+from .._typing import PairsLike, Progress, RowsLike
+from ..diagnosis import Diagnosis, Estimate, Finding, Settings, examine
+from ..diagnosis.energy_limit import CorrectedBudget
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .sections import SECTIONS
@@ -55,7 +54,7 @@ class Report:
     __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     @property
-    def budget(self) -> EnergyBudget:
+    def budget(self) -> CorrectedBudget:
         """What the loss is made of (E1, E2)."""
         return self.diagnosis.budget
 
@@ -153,11 +152,11 @@ class Report:
 
 
 def diagnose(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
+    x: RowsLike,
+    y: RowsLike,
     *,
-    temperature: float = 0.07,
-    pairs: Int[Tensor, "p 2"] | None = None,
+    temperature: float,
+    pairs: PairsLike | None = None,
     labels: Sequence[object] | None = None,
     names: tuple[str, str] = ("x", "y"),
     batch_size: int | None = None,
@@ -169,7 +168,7 @@ def diagnose(
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
 
     Args:
-        x: (n, d) embeddings of the first modality.
+        x: (n, d) embeddings of the first modality: a tensor, a NumPy array, a list, a pandas or Arrow column of rows.
         y: (m, d) embeddings of the second.
         temperature: tau of the loss, 1 / logit scale.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.

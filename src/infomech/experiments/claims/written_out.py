@@ -60,35 +60,47 @@ def loss_parts(
     return infonce, divergence
 
 
-def budget_parts(x: Tensor, y: Tensor, pairs: Tensor, temperature: float) -> dict[str, float]:
-    """The parts of E1 without correction: means over pairs, sums over the pairs of all other groups."""
+def budget_parts(x: Tensor, y: Tensor, pairs: Tensor, lent: Tensor, temperature: float) -> dict[str, float]:
+    """The parts of E8 with all other groups as negatives, one pair from each.
+
+    An anchor is a uniform group, then a uniform pair in it; sums run over the pairs that the other groups lend.
+
+    Args:
+        x: (n, d) rows of one modality.
+        y: (m, d) rows of the other.
+        pairs: (p, 2) rows that belong together.
+        lent: (g,) the pair that each group lends.
+        temperature: tau.
+    """
     groups = tied_together(pairs)
     u, v = (torch.nn.functional.normalize(rows[pairs[:, column]].double(), dim=1) for column, rows in enumerate((x, y)))
-    apart = groups[:, None] != groups[None, :]
-    others = apart.sum(1).double()
+    sizes = (groups[:, None] == groups[None, :]).sum(1).double()
+    weight = 1 / (len(lent) * sizes)
+    apart = groups[:, None] != groups[lent][None, :]
+    others = len(lent) - 1
     log_volume = log_cosine_volume(u.shape[1], temperature)
     own = (u * v).sum(1) / temperature
 
     def sums(a: Tensor, b: Tensor) -> Tensor:
-        return (torch.exp(a @ b.mT / temperature) * apart).sum(1)
+        return (torch.exp(a @ b[lent].mT / temperature) * apart).sum(1)
 
     density = {
-        name: (sums(a, b) / others).log() - log_volume
+        name: weight @ ((sums(a, b) / others).log() - log_volume)
         for name, a, b in (("xx", u, u), ("xy", u, v), ("yy", v, v), ("yx", v, u))
     }
     parts = {
-        "alignment": -own.mean(),
-        "dispersion_x": -density["xx"].mean(),
-        "dispersion_y": -density["yy"].mean(),
-        "divergence_xy": (density["xx"] - density["xy"]).mean(),
-        "divergence_yx": (density["yy"] - density["yx"]).mean(),
-        "infonce_xy": -(own.exp() / (own.exp() + sums(u, v))).log().mean(),
-        "infonce_yx": -(own.exp() / (own.exp() + sums(v, u))).log().mean(),
-        "log_negatives": others.log().mean(),
+        "alignment": -(weight @ own),
+        "dispersion_x": -density["xx"],
+        "dispersion_y": -density["yy"],
+        "divergence_xy": density["xx"] - density["xy"],
+        "divergence_yx": density["yy"] - density["yx"],
+        "infonce_xy": -(weight @ (own.exp() / (own.exp() + sums(u, v))).log()),
+        "infonce_yx": -(weight @ (own.exp() / (own.exp() + sums(v, u))).log()),
+        "log_negatives": torch.tensor(others, dtype=torch.float64).log(),
     }
     parts["divergence_sym"] = (parts["divergence_xy"] + parts["divergence_yx"]) / 2
     parts["infonce_sym"] = (parts["infonce_xy"] + parts["infonce_yx"]) / 2
-    parts["energy_sym"] = parts["alignment"] + (density["xy"].mean() + density["yx"].mean()) / 2  # D6
+    parts["energy_sym"] = parts["alignment"] + (density["xy"] + density["yx"]) / 2  # D6
     parts["log_partition"] = parts["log_negatives"] + log_volume
     parts["remainder"] = parts["infonce_sym"] - parts["energy_sym"] - parts["log_partition"]
     return {name: float(value) for name, value in parts.items()}

@@ -46,9 +46,9 @@ class Tile:
     mirrored: bool  # off the diagonal of a symmetric matrix: stands for its transpose as well
     workspace: Workspace
 
-    def buffer(self, name: str) -> Tensor:
-        """A scratch tile of this tile's shape and dtype."""
-        return self.workspace.buffer(name, len(self.rows), len(self.cols))
+    def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A scratch tile of this tile's shape, and of its dtype if none is named."""
+        return self.workspace.buffer(name, len(self.rows), len(self.cols), dtype)
 
     def mask(self) -> Tensor:
         """A scratch tile of booleans."""

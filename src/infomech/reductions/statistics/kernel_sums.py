@@ -120,6 +120,10 @@ class KernelSums(Reduction):
         y: its columns, or None for a symmetric sweep; then ``by_column`` is ``by_row``.
         temperature: tau > 0, or several.
         terms: what is added to the inner products, before the sum is divided by tau.
+        each_block: whether every block's sum is kept to full precision; otherwise one that is below e^-20 of its row's
+            largest kernel may read 0, which the row's total does not feel.
+
+    The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
     Source: D3, E1, E2, E8.
     """
@@ -131,9 +135,11 @@ class KernelSums(Reduction):
         *,
         temperature: float | Sequence[float],
         terms: RowTerms | None = None,
+        each_block: bool = False,
     ) -> None:
         self._x, self._y = x, x if y is None else y
         self._symmetric = y is None
+        self._each_block = each_block
         self._terms = RowTerms() if terms is None else terms
         temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
         dtype = x.values.dtype
@@ -173,8 +179,13 @@ class KernelSums(Reduction):
         return self.at[0].by_column
 
     def fork(self) -> "KernelSums":  # noqa: D102
-        temperatures = [sums.temperature for sums in self.at]
-        return KernelSums(self._x, None if self._symmetric else self._y, temperature=temperatures, terms=self._terms)
+        return KernelSums(
+            self._x,
+            None if self._symmetric else self._y,
+            temperature=[sums.temperature for sums in self.at],
+            terms=self._terms,
+            each_block=self._each_block,
+        )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
         for mine, theirs in zip(self.at, other.at, strict=True):
@@ -203,7 +214,8 @@ class _TileSweep:
 
     def __init__(self, kernels: KernelSums, tile: Tile) -> None:
         self._kernels, self._tile = kernels, tile
-        self._rows = (kernels._x, tile.rows), (kernels._y, tile.cols)
+        ends = (kernels._x, tile.rows), (kernels._y, tile.cols)
+        self._rows = tuple((rows, rows.span(stripe.start, stripe.stop)) for rows, stripe in ends)
         self._want_columns = tile.mirrored or not kernels._symmetric
         self._scores = kernels.scores(tile)
 
@@ -218,6 +230,8 @@ class _TileSweep:
             served, last = served + 1, shift
         if served:
             self._add_powers(chain[:served], last)
+        elif self._kernels._each_block and (shift := self._common_shift(chain[0], torch.float64)) is not None:
+            self._add_powers(chain[:1], shift, torch.float64)
         else:
             self._add_by_own_maxima(chain[0])
         return max(served, 1)
@@ -233,7 +247,12 @@ class _TileSweep:
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        """The smallest of the largest scores of the rows and columns, and the largest score."""
+        """The smallest of the largest scores of the rows and columns (of all, for each block), and the largest."""
+        if self._kernels._each_block:
+            own = self._tile.own
+            others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
+            lowest, highest = float(others.amin()), float(self._cleared.amax())
+            return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
         tops = [self._tops(side) for side in ((0, 1) if self._want_columns else (0,))]
         ends = torch.stack([torch.stack(top.aminmax()) for top in tops if top.numel()] or [self._cleared.new_zeros(2)])
         lowest, highest = float(ends[:, 0].min()), float(ends[:, 1].max())
@@ -249,15 +268,16 @@ class _TileSweep:
             scores = scores.index_select(1 - side, torch.nonzero(others.counted[span.slice]).flatten())
         return scores.amax(1 - side) if scores.shape[1 - side] else scores.new_empty(0)
 
-    def _common_shift(self, level: _Level) -> float | None:
+    def _common_shift(self, level: _Level, dtype: torch.dtype | None = None) -> float | None:
         lowest, highest = self._ends
-        return common_shift(lowest * level.scale, highest * level.scale, self._scores.dtype)
+        return common_shift(lowest * level.scale, highest * level.scale, dtype or self._scores.dtype)
 
-    def _add_powers(self, chain: Sequence[_Level], last_shift: float) -> None:
+    def _add_powers(self, chain: Sequence[_Level], last_shift: float, dtype: torch.dtype | None = None) -> None:
         """One exponential for the first level, squares for the others; each shift is half the next one's."""
-        kernel, square = self._tile.buffer("kernel"), self._tile.buffer("square")
+        of = "" if dtype is None else f", {dtype}"
+        kernel, square = (self._tile.buffer(f"{name}{of}", dtype) for name in ("kernel", "square"))
         shift = last_shift / 2 ** (len(chain) - 1)
-        torch.mul(self._scores, chain[0].scale * _LOG2_E, out=kernel)
+        torch.mul(self._scores.to(kernel.dtype), chain[0].scale * _LOG2_E, out=kernel)
         if shift:
             kernel.sub_(shift * _LOG2_E)
         kernel.exp2_()
@@ -275,7 +295,7 @@ class _TileSweep:
         """Sums along the rows (side 0) or columns (1), by block of the other side."""
         (_, here), (others, there) = self._rows[side], self._rows[1 - side]
         weights = others.negative_weights
-        weights = None if weights is None else weights[there.slice]
+        weights = None if weights is None else weights[there.slice].to(kernel.dtype)
         totals = _sums_by_block(kernel, there, weights, dim=1 - side)
         squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
         table.add(here, there.blocks[0][0], totals, squares, shift)

@@ -1,5 +1,6 @@
 """The rows that a sweep walks over: unit vectors with weights, groups, and the jackknife's blocks."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +94,12 @@ class GroupedRows:
         """Sums of per-row float64 values over each block, (n, ...) -> (blocks, ...)."""
         out = values.new_zeros(self.blocks, *values.shape[1:])
         return out.index_add_(0, self.block_of, values)
+
+    def span(self, start: int, stop: int) -> Span:
+        """The stripe of rows from start to stop, at least one, wherever it begins and ends."""
+        first, last = bisect_right(self.edges, start) - 1, bisect_left(self.edges, stop)
+        ends = ((b, max(self.edges[b], start), min(self.edges[b + 1], stop)) for b in range(first, last))
+        return Span(start, stop, tuple((b, slice(low - start, high - start)) for b, low, high in ends))
 
     def spans(self, longest: int) -> Iterator[Span]:
         """Stripes of at most `longest` rows: several whole blocks each, or a part of one block."""

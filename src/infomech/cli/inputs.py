@@ -1,0 +1,181 @@
+"""What the commands on embeddings read: two files, or the folder that `embed` wrote; pairs, names and temperature."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..diagnosis import Settings
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where everything is that a command reads, and what is known of it."""
+
+    x: str
+    y: str
+    pairs: str | None
+    names: tuple[str, str]
+    temperature: float
+    source: str | None = None  # the folder whose manifest the temperature comes from, if it was not given
+
+    @property
+    def paths(self) -> list[str]:
+        """All files and folders that are read."""
+        return [_path_and_key(self.x)[0], _path_and_key(self.y)[0], *([self.pairs] if self.pairs else [])]
+
+    def read(self) -> "tuple[Tensor, Tensor]":
+        """The embeddings of both modalities.
+
+        Raises:
+            InputError: for a file that cannot be used, or if both hold the same rows.
+        """
+        from .._checks import InputError
+
+        x, y = read_rows(self.x), read_rows(self.y)
+        if x.shape == y.shape and x.dtype == y.dtype and bool(x.equal(y)):
+            raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
+        return x, y
+
+    def stated(self) -> str:
+        """The temperature in words, and where it comes from."""
+        found = "" if self.source is None else f", from the manifest of {self.source}"
+        return f"τ = {self.temperature:g} (logit scale {1 / self.temperature:.4g}){found}"
+
+    def settings(
+        self,
+        *,
+        labels: str | None = None,
+        batch_size: int | None = None,
+        normalize: bool | None = None,
+        seed: int = 0,
+        curves: bool = False,
+    ) -> "Settings":
+        """The settings of a diagnosis of these files; pairs and labels are read here."""
+        from ..diagnosis import Settings
+        from ..io import read_labels, read_pairs
+
+        return Settings(
+            temperature=self.temperature,
+            pairs=None if self.pairs is None else read_pairs(self.pairs),
+            labels=None if labels is None else read_labels(labels),
+            names=self.names,
+            batch_size=batch_size,
+            normalize=normalize,
+            seed=seed,
+            curves=curves,
+        )
+
+
+def find_files(
+    x: str | None, y: str | None, *, temperature: float | None, pairs: str | None = None, names: str | None = None
+) -> Files:
+    """What is meant by the arguments of a command: two files, or one folder of `embed` that holds everything.
+
+    Raises:
+        InputError: if embeddings or the temperature are missing.
+    """
+    from .._checks import InputError, check_loss_temperature
+
+    if temperature is not None:
+        check_loss_temperature(temperature)
+    both = ("x", "y") if names is None else two_names(names)
+    if x is None:
+        raise InputError("no files are given; name the embeddings of both modalities, or a folder of infomech embed")
+    if y is None:
+        found = _embedded(Path(x), pairs)
+        found = found if names is None else replace(found, names=both)
+    else:
+        parents = {Path(_path_and_key(name)[0]).absolute().parent for name in (x, y)}
+        shared = parents.pop() if len(parents) == 1 else None
+        known = None if shared is None or temperature is not None else _known_temperature(shared)
+        found = Files(x, y, pairs, both, known or 0.0, None if known is None else str(shared))
+    if temperature is not None:
+        return replace(found, temperature=temperature, source=None)
+    if found.temperature <= 0.0:
+        raise InputError(
+            "no temperature is given; pass -t, the temperature of the loss: 1 / logit scale (CLIP ends at 0.01)"
+        )
+    return found
+
+
+def _embedded(folder: Path, pairs: str | None) -> Files:
+    from .._checks import InputError
+    from ..embedding.cache import read_manifest
+
+    if not folder.is_dir():
+        raise InputError(f"only {folder} is given; name the embeddings of the other modality, too")
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder} holds no manifest of infomech embed; name the embeddings of both modalities")
+    if not manifest.complete:
+        raise InputError(f"{folder} is not complete; run the same infomech embed again, it goes on where it stopped")
+    first, second = manifest.names
+    shown = {"img": "image"}
+    return Files(
+        x=str(folder / f"{first}_emb"),
+        y=str(folder / f"{second}_emb"),
+        pairs=pairs if pairs is not None else str(folder / "pairs.npy"),
+        names=(shown.get(first, first), shown.get(second, second)),
+        temperature=manifest.temperature or 0.0,
+        source=str(folder),
+    )
+
+
+def _known_temperature(folder: Path) -> float | None:
+    from .._checks import InputError
+    from ..embedding.cache import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+    except InputError:  # another tool's manifest
+        return None
+    return None if manifest is None else manifest.temperature
+
+
+def two_names(names: str) -> tuple[str, str]:
+    """Two names of an option."""
+    from .._checks import InputError
+
+    both = [name.strip() for name in names.split(",")]
+    if len(both) != 2 or not all(both):
+        raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
+    return both[0], both[1]
+
+
+def read_rows(file: str) -> "Tensor":
+    """Embeddings of ``FILE`` or ``FILE::KEY``."""
+    from ..io import read_embeddings
+
+    name, key = _path_and_key(file)
+    return read_embeddings(name, key=key)
+
+
+def _path_and_key(file: str) -> tuple[str, str | None]:
+    name, separator, key = file.rpartition("::")
+    if not separator or not name or os.path.lexists(file):
+        return file, None
+    return name, key
+
+
+def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> None:
+    """Raise InputError if writing `owned` files to the folder would touch an input, through links too."""
+    from .._checks import InputError
+
+    targets = [folder / name for name in owned]
+    for given in inputs:
+        if not os.path.exists(given):
+            continue
+        if os.path.isdir(given):
+            clash = os.path.exists(folder) and os.path.samefile(folder, given)
+        else:
+            clash = any(os.path.exists(target) and os.path.samefile(target, given) for target in targets)
+        if clash:
+            raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
+
+
+__all__ = ["Files", "check_apart", "find_files", "read_rows", "two_names"]

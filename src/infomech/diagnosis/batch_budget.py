@@ -1,0 +1,228 @@
+"""The energy budget as an expectation over random batches of N negatives, at every N that the data hold (E8, E2)."""
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import InputError
+from ..geometry import log_kernel_volume
+from ..reductions import cpu_threads, side_by_side
+from .batch_tables import SIDES, KernelTables
+from .batch_windows import AnchorSums, BlockLayout, Statistic, WindowAverages, window_averages
+from .estimate import Estimate
+from .uncertainty import symmetric_interval
+
+PARTS = (
+    "alignment",
+    "dispersion_x",
+    "dispersion_y",
+    "dispersion_x_relative",
+    "dispersion_y_relative",
+    "divergence_xy",
+    "divergence_yx",
+    "divergence_sym",
+    "energy_sym",
+    "infonce_sym",
+    "infonce_xy",
+    "infonce_yx",
+    "log_partition",
+    "log_negatives",
+    "remainder",
+    "effective_negatives_xy",
+    "effective_negatives_yx",
+    "effective_negatives",
+)
+_MEANS = tuple(f"log_kernel_mean_{side}" for side in SIDES)  # the four g of E8
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """Averages over random batches at each N of a layout, with their delete-a-block replicates.
+
+    Rows of the tables are statistics: `PARTS`, then the four log kernel means g. Linear combinations of columns are
+    again averages over random batches, so that E1's identities hold for whatever is interpolated from them.
+    """
+
+    layout: BlockLayout
+    temperature: float
+    log_volume: float
+    values: Float[Tensor, "s k"]
+    replicates: Float[Tensor, "b s k"]
+    by_pair: dict[str, Float[Tensor, "p k"]]  # "infonce_xy", "infonce_yx": each pair's own contribution
+    by_row: dict[str, Float[Tensor, "n k"]]  # "effective_negatives_xy" by rows of x, "_yx" by rows of y
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the intervals."""
+        return self.layout.blocks - 1
+
+    def at(self, negatives: float | int) -> "Interpolation":
+        """Everything at N negatives, between the columns by interpolation in log N.
+
+        Raises:
+            InputError: if N is below 1 or above the groups less one.
+        """
+        largest = self.layout.groups - 1
+        if not 1 <= negatives <= largest:
+            raise InputError(
+                f"{negatives:g} negatives cannot be measured with {self.layout.groups} groups; "
+                f"N runs from 1 to {largest}"
+            )
+        return Interpolation(self, _interpolation_weights(self.layout, negatives), float(negatives))
+
+    def row(self, name: str) -> int:
+        """Where a statistic stands in the tables."""
+        return _ROWS[name]
+
+    def stderr(self, deviations: Float[Tensor, "b ..."]) -> Float[Tensor, "..."]:
+        """Standard errors from replicates (delete-a-block jackknife; groups in no block are never left out)."""
+        g, m, b = self.layout.groups, self.layout.size, self.layout.blocks
+        spread = (deviations - deviations.mean(0)).square().sum(0)
+        return (spread * (g - m) ** 2 / (g * m * (b - 1))).sqrt()
+
+    def estimate(self, value: float, replicates: Float[Tensor, " b"]) -> Estimate:
+        """A value with its jackknife standard error and t interval."""
+        return symmetric_interval(value, float(self.stderr(replicates)), self.degrees)
+
+
+_ROWS = {name: k for k, name in enumerate((*PARTS, *_MEANS))}
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """The statistics at one N, a linear combination of the columns."""
+
+    statistics: BatchStatistics
+    weights: Float[Tensor, " k"]
+    negatives: float
+
+    def value(self, name: str) -> float:
+        """The average over random batches."""
+        return float(self.statistics.values[_ROWS[name]] @ self.weights)
+
+    def replicates(self, name: str) -> Float[Tensor, " b"]:
+        """The same without each block."""
+        return self.statistics.replicates[:, _ROWS[name]] @ self.weights
+
+    def estimate(self, name: str) -> Estimate:
+        """The average with its interval; exact where nothing is random."""
+        if name in ("log_partition", "log_negatives"):
+            return Estimate.exact(self.value(name))
+        return self.statistics.estimate(self.value(name), self.replicates(name))
+
+    def by_pair(self, name: str) -> Float[Tensor, " p"]:
+        """Contribution of each pair, averaged over batches."""
+        return self.statistics.by_pair[name] @ self.weights
+
+    def by_row(self, name: str) -> Float[Tensor, " n"]:
+        """Value of each row as an anchor, averaged over batches."""
+        return self.statistics.by_row[name] @ self.weights
+
+
+def batch_statistics(tables: KernelTables) -> BatchStatistics:
+    """Average over windows, for all N of the layout at once.
+
+    Source: E8, E2.
+    """
+    batches, layout, tau = tables.batches, tables.batches.layout, tables.temperature
+    sample = batches.sample
+    if sample.dim < 2:
+        raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
+    jobs = [partial(_averages, tables.by_row, side, "log") for side in SIDES]
+    jobs += [partial(_averages, tables.by_pair, side, "log") for side in ("xy", "yx")]
+    jobs += [partial(_averages, tables.by_row, side, "count") for side in ("xy", "yx")]
+    work = [partial(job, layout) for job in jobs]
+    averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
+    logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
+    logit = sample.pair_scores / tau
+    alignment, without = _pair_mean(batches.pair_weights, -logit, layout.block_of(sample.pair_groups), layout.blocks)
+    log_n = torch.tensor(layout.negatives, dtype=torch.float64, device=logit.device).log()
+    log_volume = log_kernel_volume(sample.space, sample.critic, tau)
+    shape = sample.space.log_volume
+
+    fewer = log_n.clone()
+    fewer[-1] = math.log(layout.groups - layout.size - 1)  # with all others as negatives a replicate has fewer of them
+
+    def combine(a: Tensor, n: Tensor, sums: list[Tensor], own: list[Tensor], seen: list[Tensor]) -> Tensor:
+        return _combine(a, [s - n for s in sums], own, seen, log_n=n, log_volume=log_volume, log_shape=shape)
+
+    parts = [[w.values for w in group] for group in (logs, pairs, counts)]
+    replicates = [[w.replicates for w in group] for group in (logs, pairs, counts)]
+    return BatchStatistics(
+        layout,
+        tau,
+        log_volume,
+        combine(alignment, log_n, *parts),
+        combine(without[:, None], fewer, *replicates),
+        {name: w.by_anchor - logit[:, None] for name, w in zip(("infonce_xy", "infonce_yx"), pairs, strict=True)},
+        {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)},
+    )
+
+
+def _averages(
+    anchors: Callable[[str], AnchorSums], side: str, statistic: Statistic, layout: BlockLayout
+) -> WindowAverages:
+    return window_averages(anchors(side), layout, statistic)
+
+
+def _combine(
+    alignment: Tensor,
+    means: Sequence[Tensor],
+    with_positive: Sequence[Tensor],
+    counts: Sequence[Tensor],
+    *,
+    log_n: Tensor,
+    log_volume: float,
+    log_shape: float,
+) -> Tensor:
+    """The statistics in their order, (..., s, k), from the averages (..., k)."""
+    xx, xy, yy, yx = means
+    a = alignment.expand_as(xx)
+    h_x, h_y = log_volume - xx, log_volume - yy
+    d_xy, d_yx = xx - xy, yy - yx
+    d_sym = (d_xy + d_yx) / 2
+    energy = a - (h_x + h_y) / 2 - d_sym
+    infonce_xy, infonce_yx = (a + total for total in with_positive)
+    infonce = (infonce_xy + infonce_yx) / 2
+    log_n = log_n.expand_as(xx)
+    partition = log_n + log_volume
+    remainder = infonce - energy - partition
+    relative = [h - log_shape for h in (h_x, h_y)]
+    rows = [a, h_x, h_y, *relative, d_xy, d_yx, d_sym, energy, infonce, infonce_xy, infonce_yx, partition, log_n]
+    rows += [remainder, *counts, (counts[0] + counts[1]) / 2, *means]
+    return torch.stack(rows, -2)
+
+
+def _pair_mean(weights: Tensor, values: Tensor, blocks: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Weighted mean, (), and without each block, (b,)."""
+    sums = values.new_zeros(count + 1).index_add_(0, blocks, weights * values)
+    totals = values.new_zeros(count + 1).index_add_(0, blocks, weights)
+    return sums.sum() / totals.sum(), (sums.sum() - sums[:count]) / (totals.sum() - totals[:count])
+
+
+def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
+    """Weights of the columns at N: cubic in log N between powers of two, quadratic from the largest to all others."""
+    every = layout.negatives
+    grid = [n for n in every[:-1] if n & (n - 1) == 0]
+    weights = torch.zeros(len(every), dtype=torch.float64)
+    if negatives >= grid[-1]:
+        nodes = sorted({*grid[-2:], every[-1]})
+    else:
+        at = bisect.bisect_right(grid, negatives)
+        start = max(0, min(at - 2, len(grid) - 4))
+        nodes = grid[start : start + 4]
+    logs = [math.log(n) for n in nodes]
+    for i, node in enumerate(nodes):
+        others = [k for k in range(len(nodes)) if k != i]
+        share = math.prod((math.log(negatives) - logs[k]) / (logs[i] - logs[k]) for k in others)
+        weights[len(every) - 1 if node == every[-1] else every.index(node)] = share
+    return weights
+
+
+__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics"]

@@ -1,0 +1,145 @@
+"""What the budget at N is computed from: each anchor's kernel sums over segments of other groups' drawn pairs (E8)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .._typing import Progress
+from ..measures import PairedSample
+from ..reductions import GroupedRows, KernelSums, Reduction, sweep
+from .batch_windows import AnchorSums, BlockLayout
+from .near_duplicates import NearDuplicates
+
+SIDES = ("xx", "xy", "yy", "yx")  # anchor's modality, negatives' modality
+COUNTED = ("xy", "yx")  # whose effective negatives are asked for
+_ENTRIES = 2**22  # of a table: smaller batches are averaged over more parts of blocks where the table stays small
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The law of a random batch on a sample: its anchors, what each group lends as negative, and the blocks.
+
+    A uniform group, then a uniform pair in it: every pair is an anchor of weight 1 / (G k) in a group of k. Each group
+    lends one pair, drawn once, the same in all four kernel sums.
+    """
+
+    sample: PairedSample
+    layout: BlockLayout
+    lent: Int[Tensor, " g"]  # pair that each group lends
+
+    @classmethod
+    def of(cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None) -> "Batches":
+        """Draw the negatives; `parts` of a block for the smaller batches as many as a table of moderate size holds."""
+        counts = sample.group_pairs
+        draw = torch.rand(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        first = counts.cumsum(0) - counts
+        lent = (first + (draw.to(counts.device) * counts).floor().clamp_max(counts - 1)).long()
+        if parts is None:
+            parts, rows = 2, max(len(sample.x), len(sample.y))
+            while parts < sample.groups and rows * len(BlockLayout.of(sample.groups, parts=2 * parts).edges) < _ENTRIES:
+                parts *= 2
+        return cls(sample, BlockLayout.of(sample.groups, parts=parts), lent)
+
+    @cached_property
+    def pair_weights(self) -> Float[Tensor, " p"]:
+        """1 / (G k) of each pair."""
+        return 1 / (self.sample.groups * self.sample.group_pairs[self.sample.pair_groups])
+
+    def row_weights(self, column: int) -> Float[Tensor, " n"]:
+        """Weight of each row as an anchor: that of all pairs that name it."""
+        rows = self.sample.x if column == 0 else self.sample.y
+        return self.pair_weights.new_zeros(len(rows)).index_add_(0, self.sample.pairs[:, column], self.pair_weights)
+
+    def rows(self, column: int) -> GroupedRows:
+        """The rows of one modality, cut into the layout's segments; only those that are lent count as negatives."""
+        return self._rows[column]
+
+    @cached_property
+    def _rows(self) -> tuple[GroupedRows, GroupedRows]:
+        bounds = torch.tensor(self.layout.edges, device=self.lent.device)
+        found = []
+        for column, rows in enumerate((self.sample.x, self.sample.y)):
+            edges = torch.searchsorted(rows.groups.contiguous(), bounds).tolist()
+            lent = torch.zeros_like(rows.weights)
+            lent[self.sample.pairs[self.lent, column]] = 1.0
+            found.append(GroupedRows(rows.values, rows.weights, rows.groups, tuple(edges), lent))
+        return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class KernelTables:
+    """At one temperature: logs of kernel sums, and of their squares, over the segments, for every row of each side."""
+
+    batches: Batches
+    temperature: float
+    log_sums: dict[str, Float[Tensor, "n s"]]  # keys of SIDES
+    log_squares: dict[str, Float[Tensor, "n s"]]
+
+    def by_row(self, side: str) -> AnchorSums:
+        """Anchors are the rows of the side's first modality."""
+        column = "xy".index(side[0])
+        rows = (self.batches.sample.x, self.batches.sample.y)[column]
+        blocks = self.batches.layout.block_of(rows.groups)
+        weights = self.batches.row_weights(column)
+        return AnchorSums(self.log_sums[side], self.log_squares.get(side), blocks, weights)
+
+    def by_pair(self, side: str) -> AnchorSums:
+        """Anchors are the pairs, and each window's sum gains the positive's own kernel."""
+        sample = self.batches.sample
+        rows = sample.pairs[:, "xy".index(side[0])]
+        blocks = self.batches.layout.block_of(sample.pair_groups)
+        own = sample.pair_scores / self.temperature
+        return AnchorSums(self.log_sums[side][rows], None, blocks, self.batches.pair_weights, own)
+
+
+def kernel_tables(
+    batches: Batches,
+    temperatures: Sequence[float],
+    *,
+    duplicates: list[NearDuplicates] | None = None,
+    progress: Progress | None = None,
+) -> list[KernelTables]:
+    """Walk the three Gram matrices once for all temperatures; every row an anchor, the lent rows its negatives.
+
+    Args:
+        batches: the law of a batch.
+        temperatures: each above 0.
+        duplicates: gains what the two sweeps within a modality found.
+        progress: called with shares of the work that sum to 1.
+
+    Source: E8, D3.
+    """
+    sample = batches.sample
+    x, y = batches.rows(0), batches.rows(1)
+    kernels = {
+        "xx": KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0), each_block=True),
+        "yy": KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1), each_block=True),
+        "xy": KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1), each_block=True),
+    }
+    work = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
+    for side, sums in kernels.items():
+        first, second = batches.rows("xy".index(side[0])), None if side[0] == side[1] else y
+        reductions: list[Reduction] = [sums]
+        if duplicates is not None and second is None and sample.unit:
+            duplicates.append(NearDuplicates(first))
+            reductions.append(duplicates[-1])
+        sweep(first, second, reductions, progress=_scaled(progress, work[side] / sum(work.values())))
+    found = []
+    for t, tau in enumerate(temperatures):
+        xx, yy, xy = (kernels[side].at[t] for side in ("xx", "yy", "xy"))
+        tables = {"xx": xx.by_row, "xy": xy.by_row, "yy": yy.by_row, "yx": xy.by_column}
+        log_sums = {side: table.log_sums for side, table in tables.items()}
+        log_squares = {side: tables[side].log_squares for side in COUNTED}
+        found.append(KernelTables(batches, tau, log_sums, log_squares))
+    return found
+
+
+def _scaled(progress: Progress | None, factor: float) -> Progress | None:
+    return None if progress is None else lambda share: progress(share * factor)
+
+
+__all__ = ["COUNTED", "SIDES", "Batches", "KernelTables", "kernel_tables"]

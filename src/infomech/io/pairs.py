@@ -1,0 +1,111 @@
+"""Which rows belong together, and what they are called."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+
+from .._checks import InputError
+from .arrays import describe, is_npy, load_npy, read_whole_numbers
+from .text import NotText, read_lines, text_of
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}\Z")
+
+
+def read_pairs(path: str | os.PathLike[str]) -> Int[torch.Tensor, "p 2"]:
+    """Read a (p, 2) index of row numbers, counted from 0: any format of `read_embeddings`, or text with two columns.
+
+    Raises:
+        InputError: if the file holds anything but two columns of whole numbers.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return torch.from_numpy(_number_table(path))
+    pairs = read_whole_numbers(path)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise InputError(f"{path} holds {describe(pairs)}; expected pairs: (p, 2) whole numbers, rows counted from 0")
+    return pairs.long()
+
+
+def read_labels(path: str | os.PathLike[str]) -> list[str]:
+    """Read one label a row: a text file with a label a line, or a one-dimensional ``.npy`` of numbers or strings.
+
+    Raises:
+        InputError: if the file is missing or holds something else.
+    """
+    path = Path(path)
+    if not is_npy(path):
+        return read_lines(path)
+    array = load_npy(path)
+    if array.ndim != 1:
+        raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}; expected one label a row")
+    if array.dtype.kind not in "iufUSb":
+        raise InputError(f"{path} holds {array.dtype}; expected one label a row, numbers or strings")
+    try:
+        labels = array.tolist()
+    except (SystemError, ValueError, OverflowError):  # letters that are none
+        raise InputError(f"{path} is a damaged .npy file; write it again") from None
+    return as_labels(labels, str(path))
+
+
+def as_labels(labels: Iterable[Any], name: str = "labels") -> list[str]:
+    """One text a row, of strings, numbers or bytes in any one-dimensional container.
+
+    Raises:
+        InputError: for a label that is missing or no text.
+
+    >>> as_labels([0, "cat", 2.5])
+    ['0', 'cat', '2.5']
+    """
+    out = []
+    for row, label in enumerate(labels.tolist() if hasattr(labels, "tolist") else labels):
+        try:
+            text = str(label).lower() if isinstance(label, bool) else text_of(_plain(label))
+        except NotText as error:
+            raise InputError(f"{name} at row {row} {error}; expected strings or numbers") from None
+        if text is None:
+            raise InputError(f"{name} has no value at row {row}; give every row a label, 'none' say")
+        out.append(text)
+    return out
+
+
+def _plain(label: Any) -> Any:
+    """The Python value of a scalar of Arrow or pandas."""
+    if type(label).__name__ in ("NAType", "NaTType"):
+        return None
+    return label.as_py() if hasattr(label, "as_py") else label
+
+
+def _number_table(path: Path) -> NDArray[np.int64]:
+    rows: list[list[int]] = []
+    first = True
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip().strip('"') for field in re.split(r"\s*[,;\t]\s*|\s+", line.strip())]
+        header, first = first and not any(_is_number(field) for field in fields), False
+        if header:
+            continue
+        if len(fields) != 2:
+            raise InputError(f"{path} line {number} has {len(fields)} fields ({line[:40]!r}); expected two row numbers")
+        if not all(_WHOLE.match(field) for field in fields) or any(abs(int(field)) >= 2**63 for field in fields):
+            raise InputError(f"{path} line {number} is {line[:60]!r}; expected two row numbers, whole and from 0")
+        rows.append([int(field) for field in fields])
+    return np.asarray(rows, dtype=np.int64).reshape(-1, 2)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+__all__ = ["as_labels", "read_labels", "read_pairs"]

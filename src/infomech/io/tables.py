@@ -1,0 +1,44 @@
+"""Tables of captions: CSV and its kin, JSON Lines, Parquet."""
+
+import os
+from pathlib import Path
+
+from .._checks import InputError
+from .arrays import reading
+from .text import TextTable, check_regular, read_csv, read_json_lines
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def read_table(path: str | os.PathLike[str]) -> TextTable:
+    """The columns and rows of a table, values as the file has them.
+
+    Raises:
+        InputError: for a file of another kind, or a damaged one.
+    """
+    path = Path(path)
+    check_regular(path)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_json_lines(path)
+    if suffix in (".csv", ".tsv"):
+        return read_csv(path)
+    raise InputError(f"{path} is no table of captions; expected {', '.join(TABLES)}")
+
+
+def _read_parquet(path: Path) -> TextTable:
+    import pyarrow.parquet
+
+    with reading(path, "parquet file"):
+        with pyarrow.parquet.ParquetFile(path) as opened:
+            table = opened.read()
+        table.validate(full=True)  # offsets of a damaged file may point anywhere
+        names = tuple(table.column_names)
+        if len(set(names)) < len(names):
+            raise InputError(f"{path} has two columns of one name ({', '.join(names)}); give each its own")
+        return TextTable(names, table.to_pylist())
+
+
+__all__ = ["TABLES", "read_table"]

@@ -1,0 +1,214 @@
+"""What real tables, pictures and folders hold: every value by its type, and what cannot be used is named."""
+
+import io
+import json
+import sys
+import tarfile
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+import infomech as im
+from infomech.embedding import ExtractOptions, extract, open_source
+from infomech.embedding.encoders.encoder import ModelChoice
+from infomech.embedding.encoders.loading import load_towers
+from infomech.embedding.images import decode_image
+from infomech.embedding.sources import Damaged, Source
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import datasets  # noqa: E402
+import user_model  # noqa: E402
+
+
+def towers(*modalities: str):
+    return load_towers(ModelChoice("user_model:encode"), modalities or ("image", "text"))
+
+
+def texts(source: Source) -> dict[str, tuple[str, ...]]:
+    return {sample.key: sample.texts for sample in source.samples()}
+
+
+def png(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_captions_by_their_type(tmp_path: Path) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=8)
+    (folder / "captions.csv").unlink()
+    values = ["a cat", None, 0, float("nan"), ["a dog", None, 7], {"raw": "a"}, True, "\ud800"]
+    rows = [{"image": f"{i}.png", "caption": value} for i, value in enumerate(values)]
+    (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    source = open_source([folder])
+    assert texts(source)["2.png"] == ("0",)  # a number is its digits, and 0 is not empty
+    assert texts(source)["4.png"] == ("a dog", "7")
+    result = extract(source, towers(), tmp_path / "out", options=ExtractOptions(batch_size=3))
+    assert result.rows == (3, 4)
+    assert dict(result.skipped) == {
+        "1.png": "has a caption that is missing",
+        "3.png": "has a caption that is missing",
+        "4.png": "has a caption that is missing",  # one of its three
+        "5.png": "has a caption that is a dict",
+        "6.png": "has a caption that is true or false",
+        "7.png": "has a caption with half of a surrogate pair",
+    }
+    x, y, pairs = result.load()
+    assert torch.allclose(y, torch.nn.functional.normalize(user_model.encode(["a cat", "0", "a dog", "7"]), dim=1))
+    assert pairs.tolist() == [[0, 0], [1, 1], [2, 2], [2, 3]]
+    assert torch.allclose(x[2], torch.nn.functional.normalize(user_model.encode([datasets.picture(4)]), dim=1)[0])
+
+
+def test_images_in_the_table(tmp_path: Path) -> None:
+    """As Hugging Face's datasets write them: a structure of bytes and path; also bare bytes."""
+    pixels = [png(datasets.picture(i)) for i in range(3)]
+    structures = [{"bytes": p, "path": f"{i}.png"} for i, p in enumerate(pixels)]
+    structures[1] = {"bytes": None, "path": None}
+    for name, values in (("structs", structures), ("bytes", [pixels[0], None, pixels[2]])):
+        table = pa.Table.from_pylist([{"image": v, "caption": f"text {i}"} for i, v in enumerate(values)])
+        file = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(table, file)
+        result = extract(open_source([file]), towers(), tmp_path / name)
+        assert result.rows == (2, 2)
+        assert result.skipped == [("row 2", "holds no image")]
+        x, _, _ = result.load()
+        truth = user_model.encode([datasets.picture(0), datasets.picture(2)])
+        assert torch.allclose(x, torch.nn.functional.normalize(truth, dim=1))
+
+
+def test_paired_texts_by_their_type(tmp_path: Path) -> None:
+    rows = [{"a": "one", "b": 1}, {"a": None, "b": "x"}, {"a": "zero", "b": 0}, {"a": {"x": 1}, "b": "y"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    source = open_source([tmp_path / "t.jsonl"])
+    assert [(sample.read(), sample.texts) for sample in source.samples()] == [(b"one", ("1",)), (b"zero", ("0",))]
+    assert [(o.key, o.reason) for o in source.left_out] == [
+        ("row 2", "lacks one of the two texts"),
+        ("row 4", "has a a that is a dict"),
+    ]
+    (tmp_path / "l.txt").write_text("\ufeffun\u2028e\ndeux\n", encoding="utf-8")
+    assert [s.texts for s in open_source([tmp_path / "l.txt"] * 2).samples()] == [("un\u2028e",), ("deux",)]
+
+
+def test_sixteen_bits_floats_and_orientation() -> None:
+    grey = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    seen = np.asarray(decode_image(png(Image.fromarray(grey))))
+    assert (seen == np.arange(256).reshape(16, 16)[..., None]).all()  # all of the range, and not white
+    with pytest.raises(Damaged, match="floating-point numbers, whose range is not known"):
+        decode_image(png(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)), "TIFF"))
+    with pytest.raises(Damaged, match="32-bit numbers"):
+        decode_image(png(Image.fromarray(np.full((4, 4), 70_000, dtype=np.int32)), "TIFF"))
+    upright = datasets.picture(3)
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees, clockwise
+    assert np.array_equal(np.asarray(decode_image(png(turned, exif=exif.tobytes()))), np.asarray(upright))
+    plain = datasets.picture(4)
+    assert np.array_equal(np.asarray(decode_image(png(plain))), np.asarray(plain))
+    assert decode_image(png(plain.convert("P"))).mode == "RGB"
+
+
+def test_names_of_one_image(tmp_path: Path) -> None:
+    """./a.png, its whole path and the two Unicode forms are one image; what macOS leaves is none."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    stored = unicodedata.normalize("NFD", "café.png")
+    for seed, name in enumerate(("a.png", "b.png", stored, "._a.png")):
+        datasets.picture(seed).save(folder / name)
+    lines = ["image,caption", "./a.png,one", "a.png,two", f"{folder / 'b.png'},three", "café.png,four"]
+    (folder / "captions.csv").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "._captions.csv").write_bytes(b"\x00\x05\x16\x07")
+    source = open_source([folder])
+    assert texts(source) == {"a.png": ("one", "two"), "b.png": ("three",), stored: ("four",)}
+    assert source.left_out == []
+
+
+def test_what_lies_beside_shards(tmp_path: Path) -> None:
+    datasets.tar_shards(tmp_path / "tars", images=6, per_shard=3)
+    truth = texts(open_source([tmp_path / "tars"]))
+    for name in ("._00000.tar", "00000.tar.md5", "00001.tar.part", ".DS_Store", "00002.tar.crdownload"):
+        (tmp_path / "tars" / name).write_bytes(b"no tar")
+    source = open_source([tmp_path / "tars"])
+    assert texts(source) == truth
+    assert len(truth) == 6
+    assert len(source.ignored) == 5
+
+
+@pytest.mark.parametrize("damage", ["header", "cut", "no end", "compressed"])
+def test_a_damaged_shard_names_what_is_lost(tmp_path: Path, damage: str) -> None:
+    """Tarfile takes a bad header after the first for the end; nothing may be lost without a word."""
+    (shard,) = datasets.tar_shards(tmp_path / "tars", images=4, per_shard=4)
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as archive:
+        starts = [member.offset for member in archive]
+    if damage == "header":
+        content[starts[4] + 148] ^= 0xFF  # the check sum of the third image
+    elif damage == "cut":
+        content = content[: starts[5] + 100]
+    elif damage == "no end":
+        content = content[: starts[-1] + 1024]
+    else:
+        import gzip
+
+        content = bytearray(gzip.compress(bytes(content))[:-2000])
+        shard = shard.with_name("00000.tar.gz")
+    shard.write_bytes(content)
+    source = open_source([shard])
+    result = extract(source, towers(), tmp_path / "out")
+    (lost,) = [(key, reason) for key, reason in result.skipped if "damaged" in reason]
+    assert lost[0].startswith(f"{shard.name} after its first ")
+    assert result.rows[0] < 4 or damage == "no end"
+    words = "sample0002 has no caption" if damage == "cut" else "is damaged: the rest is lost"
+    with pytest.raises(im.InputError, match=words):
+        extract(source, towers(), tmp_path / "strict", options=ExtractOptions(strict=True))
+
+
+def test_one_item_that_an_encoder_fails_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=5)
+    real = user_model.encode
+
+    def picky(batch):
+        if any(isinstance(item, str) and "number 2" in item and "from 1" in item for item in batch):
+            raise RuntimeError("token out of range")
+        rows = real(batch)
+        for at, item in enumerate(batch):
+            if isinstance(item, str) and "number 3" in item:
+                rows[at] = float("nan")
+        return rows
+
+    monkeypatch.setattr(user_model, "encode", picky)
+    result = extract(open_source([folder]), towers(), tmp_path / "out", options=ExtractOptions(batch_size=4))
+    assert result.rows == (4, 7)  # caption 2 of image 2, and image 3 with both of its captions
+    reasons = [reason for _, reason in result.skipped]
+    assert [key for key, _ in result.skipped] == ["2.png", "3.png", "3.png"]
+    assert "token out of range" in reasons[0]
+    assert "NaN or infinity" in reasons[1]
+
+    def broken(batch):
+        raise RuntimeError("no weights")
+
+    monkeypatch.setattr(user_model, "encode", broken)
+    with pytest.raises(im.InputError, match=r"fails on every image \(RuntimeError: no weights\)"):
+        extract(open_source([folder]), towers(), tmp_path / "broken")
+
+
+def test_special_files_and_odd_names(tmp_path: Path) -> None:
+    import os
+
+    folder = datasets.image_folder(tmp_path / "folder", images=2)
+    os.mkfifo(folder / "pipe.png")
+    with (folder / "captions.csv").open("a") as file:
+        file.write('pipe.png,a pipe\n"",nothing\n')
+    result = extract(open_source([folder]), towers(), tmp_path / "out")
+    assert result.rows == (2, 4)
+    assert ("pipe.png", "is no regular file (a device or a pipe)") in result.skipped
+    assert ("row 6", "names no image") in result.skipped
+    for path in (Path("/dev/zero"), Path("a\0b")):
+        with pytest.raises(im.InputError):
+            open_source([folder, path])

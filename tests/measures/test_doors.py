@@ -1,0 +1,121 @@
+"""Every container that people hold embeddings in gives the same numbers, and what is none is named in one line."""
+
+import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import infomech as im
+from infomech.corrections import MeanRemoval, score_corrections
+from infomech.io import as_pairs, as_rows
+
+G = torch.Generator().manual_seed(0)
+X = torch.randn(60, 4, generator=G)
+Y = X + torch.randn(60, 4, generator=G)
+
+CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "numpy": lambda t: t.numpy(),
+    "numpy, backwards": lambda t: t.flip(0).numpy()[::-1],
+    "numpy, read-only": lambda t: np.frombuffer(t.numpy().tobytes(), dtype=np.float32).reshape(t.shape),
+    "numpy, big endian": lambda t: t.numpy().astype(">f4"),
+    "fortran": lambda t: np.asfortranarray(t.numpy()),
+    "requires grad": lambda t: t.clone().requires_grad_(),
+    "not a leaf": lambda t: t.clone().requires_grad_() * 1.0,
+    "rows of tensors": lambda t: list(t),
+    "rows of arrays": lambda t: list(t.numpy()),
+    "objects": lambda t: _objects(list(t.numpy())),
+    "arrow lists": lambda t: pa.array(list(t.numpy())),
+    "arrow column": lambda t: pa.table({"e": list(t.numpy())}).column("e"),
+    "arrow table": lambda t: pa.table({f"{i}": t[:, i].numpy() for i in range(t.shape[1])}),
+}
+
+
+def _objects(rows: list[np.ndarray]) -> np.ndarray:
+    out = np.empty(len(rows), dtype=object)
+    for i, row in enumerate(rows):
+        out[i] = row
+    return out
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_the_same_rows(name: str) -> None:
+    got = as_rows(CONTAINERS[name](X), "x")
+    assert torch.equal(got.float(), X)
+    assert not got.requires_grad
+    if not name.startswith("arrow"):
+        assert got.dtype is torch.float32  # Arrow's lists hold Python's numbers when they are taken apart
+
+
+def test_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.numpy())
+    column = pandas.Series(list(X.numpy()))
+    for value in (frame, column):
+        assert torch.equal(as_rows(value, "x"), X)
+    assert as_pairs(pandas.DataFrame({"a": [0, 1], "b": [1, 0]})).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_public_function_takes_them() -> None:
+    pairs = torch.arange(60)[:, None].expand(60, 2)
+    given = [(X, Y, pairs), (X.numpy(), list(Y), pairs.tolist()), (X.requires_grad_(), Y.numpy(), pairs.numpy())]
+    X.requires_grad_(False)
+    budgets = [im.decompose(x, y, temperature=0.5, pairs=p).infonce_sym.value for x, y, p in given]
+    gaps = [im.gap(x, y, pairs=p)["energy_distance"].value for x, y, p in given]
+    reports = [im.diagnose(x, y, pairs=p, temperature=0.5).gap["frechet"].value for x, y, p in given]
+    scores = [
+        score_corrections(x, y, pairs=p, temperature=0.5, methods=["mean-removal"]).before.gap["frechet"].value
+        for x, y, p in given
+    ]
+    moved = [MeanRemoval().fit(x, y, pairs=p).transform(x, y)[0][0, 0].item() for x, y, p in given]
+    for values in (budgets, gaps, reports, scores, moved):
+        assert values[0] == values[1] == values[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([[1.0], [1.0, 2.0]], "is a list that is no matrix"),
+        ("x.npy", "is a str; expected"),
+        (None, "is a NoneType"),
+        (np.array([["a"]]), "holds <U1"),
+        (np.zeros((2, 2), dtype=complex), "holds complex128"),
+        (np.zeros((2, 2), dtype=bool), "holds bool"),
+        ([[1.0], [None]], "x "),
+        (pa.array([[1.0], None]), "no matrix"),
+        ({"a": [1.0]}, "is a dict"),
+    ],
+)
+def test_what_is_no_matrix(value: object, words: str) -> None:
+    with pytest.raises(im.InputError) as caught:
+        im.gap(value, Y)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (X.to(torch.float8_e4m3fn), "which torch cannot compute with"),
+        (X.to_sparse(), "sparse"),
+        (torch.empty(60, 4, device="meta"), "meta device"),
+        (X.int(), "expected floating-point"),
+    ],
+)
+def test_tensors_of_other_kinds(value: torch.Tensor, words: str) -> None:
+    with pytest.raises(im.InputError, match=words):
+        im.gap(value, Y)
+
+
+def test_numbers_of_pairs() -> None:
+    assert as_pairs(np.array([[0, 1]], dtype=np.uint32)).dtype is torch.int64
+    assert as_pairs([array.array("q", [0, 1])]).tolist() == [[0, 1]]
+    with pytest.raises(im.InputError, match="holds the number"):
+        as_pairs(np.array([[0, 2**63]], dtype=np.uint64))
+    with pytest.raises(im.InputError, match="row numbers"):
+        im.gap(X, Y, pairs=[[0.0, 1.0]] * 4)
