@@ -147,7 +147,7 @@ def fill(diagnosis: Diagnosis) -> dict[str, Any]:
     parts = []
     for side, values in diagnosis.budget.effective_negatives_quantiles.items():
         if {"0.05", "0.5", "0.95"} <= values.keys():
-            low, middle, high = (significant(values[q].value) for q in ("0.05", "0.5", "0.95"))
+            low, middle, high = (significant(values[q]) for q in ("0.05", "0.5", "0.95"))
             parts.append(f"{direction(diagnosis, side)} median {middle} (90% of anchors {low} to {high})")
     text = "; ".join(parts) + "." if parts else "the share of anchors that see at most so many."
     return {"effective_text": text}
@@ -155,7 +155,7 @@ def fill(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def cards(diagnosis: Diagnosis) -> list[Card]:
     """The effective negatives."""
-    lines = [f"of {number(diagnosis.budget.negatives, 0)}, for the median anchor"]
+    lines = [f"of {number(diagnosis.budget.negatives, 0)}, a mean over anchors"]
     return [Card("Effective negatives", diagnosis.budget.effective_negatives, lines)]
 
 
