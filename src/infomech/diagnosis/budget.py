@@ -146,7 +146,7 @@ class EnergyBudget:
     gradient: BatchGradient  # of a batch of N against all other groups
     without_duplicates: WithoutDuplicates | None  # where there are any
     beyond: Beyond | None  # where the batch is larger than the data
-    contributions: Contributions | None = field(repr=False)  # None where a report is read without its arrays
+    contributions: Contributions | None = field(repr=False, compare=False)  # None if read without arrays
 
     @property
     def log_kernel_mean(self) -> float:

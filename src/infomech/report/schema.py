@@ -41,7 +41,7 @@ def report_dict(diagnosis: Diagnosis) -> Json:
 
 
 def _budget(budget: EnergyBudget) -> Json:
-    numbers = plain(replace(budget, contributions=None))
+    numbers: Json = plain(replace(budget, contributions=None))
     del numbers["contributions"]  # arrays
     return numbers | {"log_kernel_mean": plain(budget.log_kernel_mean)}
 
