@@ -167,7 +167,7 @@ def test_findings_of_a_clear_gap() -> None:
     z = torch.randn(400, 16, generator=g)
     x, y = z + 1.5, z + 0.3 * torch.randn(400, 16, generator=g) - 1.5
     found = codes(x, y, temperature=0.5, batch_size=256)
-    assert {"gap", "loss-rewards-gap", "batch-large-enough"} <= found
+    assert {"gap", "loss-rewards-gap", "batch-sees"} <= found
     assert "no-gap" not in found
 
 
@@ -175,7 +175,17 @@ def test_findings_of_a_hard_temperature() -> None:
     g = torch.Generator().manual_seed(0)
     z = torch.randn(400, 32, generator=g)
     found = codes(z, z + 0.5 * torch.randn(400, 32, generator=g), temperature=0.01, batch_size=32)
-    assert {"temperature-at-clamp", "density-not-resolved", "batch-too-small"} <= found
+    assert {"temperature-at-clamp", "limit-not-resolved"} <= found
+    assert len({"batch-sees", "batch-gradient-is-noise"} & found) == 1
+
+
+def test_a_gradient_that_is_mostly_noise_is_serious() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 3, generator=g)
+    found = examine(z, z + 0.01 * torch.randn(400, 3, generator=g), Settings(temperature=0.2, batch_size=2)).findings
+    (noise,) = (f for f in found if f.code == "batch-gradient-is-noise")
+    assert noise.severity == "serious"
+    assert noise.value > 1
 
 
 def test_finding_of_duplicates() -> None:

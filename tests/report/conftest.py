@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures
+from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures, decompose
 from infomech.diagnosis.curves import BUDGET_PARTS, Curves
-from infomech.diagnosis.energy_limit import CorrectedBudget
-from infomech.geometry import Cosine, Sphere, log_kernel_volume
 
 AWKWARD = "a&b<script>alert(1)</script>"
 
@@ -47,74 +46,11 @@ def ranks(gram):
 
 
 def budget_of(x, y, tau):
-    n, d = x.shape
-    off = ~np.eye(n, dtype=bool)
-    log_volume = float(log_kernel_volume(Sphere(d), Cosine(), tau))
-    log_manifold = Sphere(d).log_volume
-
-    def density(a, b):
-        s = np.where(off, a @ b.T / tau, -np.inf)
-        top = s.max(1)
-        return top + np.log(np.exp(s - top[:, None]).sum(1) / (n - 1)) - log_volume
-
-    xx, xy, yy, yx = density(x, x), density(x, y), density(y, y), density(y, x)
-    pairs = (x * y).sum(1) / tau
-
-    def mean(values):
-        return about(values.mean(), values.std() / math.sqrt(n))
-
-    def loss(a, b):
-        s = a @ b.T / tau
-        top = s.max(1)
-        return top + np.log(np.exp(s - top[:, None]).sum(1)) - np.diag(s)
-
-    infonce = (loss(x, y) + loss(y, x)) / 2
-    energy = -pairs + (xy + yx) / 2
-    log_n = math.log(n - 1)
+    """The budget with all others as negatives, and each anchor's effective negatives."""
+    off = ~np.eye(len(x), dtype=bool)
     kernel = np.where(off, np.exp(x @ y.T / tau - 1 / tau), 0)
     effective = {"x_to_y": kernel.sum(1) ** 2 / (kernel**2).sum(1), "y_to_x": kernel.sum(0) ** 2 / (kernel**2).sum(0)}
-
-    def quantiles(values):
-        return {
-            q: Estimate(
-                float(np.quantile(values, float(q))),
-                float(values.std() / math.sqrt(n)),
-                float(np.quantile(values, max(0, float(q) - 0.02))),
-                float(np.quantile(values, min(1, float(q) + 0.02))),
-            )
-            for q in ("0.05", "0.25", "0.5", "0.75", "0.95")
-        }
-
-    parts = {
-        "alignment": mean(-pairs),
-        "dispersion_x": mean(-xx),
-        "dispersion_y": mean(-yy),
-        "dispersion_x_relative": mean(-xx - log_manifold),
-        "dispersion_y_relative": mean(-yy - log_manifold),
-        "divergence_xy": mean(xx - xy),
-        "divergence_yx": mean(yy - yx),
-        "divergence_sym": mean((xx - xy + yy - yx) / 2),
-        "energy_sym": mean(energy),
-        "infonce_sym": mean(infonce),
-        "infonce_xy": mean(loss(x, y)),
-        "infonce_yx": mean(loss(y, x)),
-        "log_partition": Estimate.exact(log_n + log_volume),
-        "log_negatives": Estimate.exact(log_n),
-        "remainder": mean(infonce - energy - log_n - log_volume),
-    }
-    both = quantiles(np.concatenate(list(effective.values())))
-    budget = CorrectedBudget(
-        temperature=tau,
-        **parts,
-        log_kernel_volume=log_volume,
-        log_manifold_volume=log_manifold,
-        effective_negatives=both["0.5"],
-        effective_negatives_quantiles={k: quantiles(v) for k, v in effective.items()},
-        negatives=float(n - 1),
-        plain=parts,
-        support=both["0.5"].value,
-        resolved=both["0.5"].value >= 10,
-    )
+    budget = decompose(torch.from_numpy(x), torch.from_numpy(y), temperature=tau, batch_size=len(x))
     return budget, {k: np.sort(v) for k, v in effective.items()}
 
 

@@ -175,15 +175,44 @@ def test_arrays_of_other_parts_are_passed_over(folders, tmp_path):
 def test_the_arrays_are_named_by_where_they_stand(folders):
     with zipfile.ZipFile(folders["diagnosis"][0] / "pictures.npz") as saved:
         names = {name.removesuffix(".npy") for name in saved.namelist()}
-    assert {"pictures/map_x", "pictures/similarity_counts/xy", "pictures/spectrum_y"} < names
-    assert all(name.startswith("pictures/") for name in names)
+    assert {"pictures/map_x", "pictures/similarity_counts/xy", "contributions/by_pair/infonce_xy"} < names
+    assert all(name.startswith(("pictures/", "contributions/")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"contributions/lent": None}, "it lacks contributions/lent"),
+        ({"contributions/pairs": np.zeros((4, 2), np.int64)}, "the sizes of blocks, weights, .* do not fit"),
+        ({"contributions/blocks": np.zeros(4)}, "contributions/blocks is 1-dimensional float64, not .* int64"),
+        ({"contributions/groups": np.zeros(1, np.uint8)}, "contributions/groups is not JSON"),
+    ],
+)
+def test_contributions_that_do_not_fit_are_named(folders, tmp_path, change, match):
+    folder, _ = folders["diagnosis"]
+    with np.load(folder / "pictures.npz") as saved:
+        arrays = {key: saved[key] for key in saved.files} | change
+    arrays = {key: array for key, array in arrays.items() if array is not None}
+    one_line(damaged(folder, tmp_path, dump_arrays(arrays)), match)
+
+
+def test_pairs_rows_and_blocks_come_back(folders):
+    folder, report = folders["diagnosis"]
+    saved, loaded = report.budget.contributions, Report.load(folder).budget.contributions
+    assert saved.digest == loaded.digest
+    assert saved.negatives == loaded.negatives
+    for name, replicates in saved.curve_replicates.items():
+        np.testing.assert_array_equal(loaded.curve_replicates[name], replicates)
+    mean = sum(saved.weights @ loaded.by_pair[f"infonce_{side}"] for side in ("xy", "yx")) / 2
+    assert mean == pytest.approx(report.budget.infonce_sym.value, abs=1e-10)
+    assert loaded.stderr(loaded.replicates["infonce_sym"]) == pytest.approx(report.budget.infonce_sym.stderr, rel=1e-9)
 
 
 def test_a_report_of_an_older_schema_is_refused_in_a_line(folders, tmp_path):
     folder, report = folders["diagnosis"]
     copied = damaged(folder, tmp_path, (folder / "pictures.npz").read_bytes())
     (copied / "report.json").write_bytes(dump_json(report.to_dict() | {"schema_version": 1}))
-    one_line(copied, "has schema_version 1, this version of infomech reads 2")
+    one_line(copied, "has schema_version 1, this version of infomech reads 3")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class BatchStatistics:
     values: Float[Tensor, "s k"]
     replicates: Float[Tensor, "b s k"]
     by_pair: dict[str, Float[Tensor, "p k"]]  # "infonce_xy", "infonce_yx": each pair's own contribution
-    by_row: dict[str, Float[Tensor, "n k"]]  # "effective_negatives_xy" by rows of x, "_yx" by rows of y
+    by_row: dict[str, Float[Tensor, "n k"]]  # effective negatives, log kernel means: "_xx", "_xy" by rows of x
 
     @property
     def degrees(self) -> int:
@@ -161,7 +161,8 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
         combine(alignment, log_n, *parts),
         combine(without[:, None], fewer, *replicates),
         {name: w.by_anchor - logit[:, None] for name, w in zip(("infonce_xy", "infonce_yx"), pairs, strict=True)},
-        {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)},
+        {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)}
+        | {f"log_kernel_mean_{side}": w.by_anchor - log_n for side, w in zip(SIDES, logs, strict=True)},
     )
 
 

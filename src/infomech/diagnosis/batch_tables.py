@@ -96,50 +96,89 @@ class KernelTables:
         return AnchorSums(self.log_sums[side][rows], None, blocks, self.batches.pair_weights, own)
 
 
-def kernel_tables(
-    batches: Batches,
-    temperatures: Sequence[float],
-    *,
-    duplicates: list[NearDuplicates] | None = None,
-    progress: Progress | None = None,
-) -> list[KernelTables]:
-    """Walk the three Gram matrices once for all temperatures; every row an anchor, the lent rows its negatives.
+@dataclass(frozen=True)
+class BatchSweeps:
+    """What gathers the tables while the three Gram matrices are walked, with whatever else is asked of them."""
+
+    batches: Batches
+    temperatures: tuple[float, ...]
+    xx: KernelSums
+    yy: KernelSums
+    xy: KernelSums
+    duplicates: tuple[NearDuplicates, ...]  # within x and within y, where they were asked for
+
+    @classmethod
+    def of(cls, batches: Batches, temperatures: Sequence[float], *, duplicates: bool = False) -> "BatchSweeps":
+        """Nothing seen yet.
+
+        Args:
+            batches: the law of a batch.
+            temperatures: each above 0; one walk serves all of them.
+            duplicates: also look for near-duplicates within x and within y, where rows are of unit length.
+        """
+        sample = batches.sample
+        x, y = batches.rows(0), batches.rows(1)
+        duplicates = duplicates and sample.unit
+        return cls(
+            batches,
+            tuple(temperatures),
+            KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0), each_block=True),
+            KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1), each_block=True),
+            KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1), each_block=True),
+            tuple(NearDuplicates(rows) for rows in ((x, y) if duplicates else ())),
+        )
+
+    @property
+    def within_x(self) -> list[Reduction]:
+        """For the walk of x with itself."""
+        return [self.xx, *self.duplicates[:1]]
+
+    @property
+    def within_y(self) -> list[Reduction]:
+        """For the walk of y with itself."""
+        return [self.yy, *self.duplicates[1:]]
+
+    @property
+    def across(self) -> list[Reduction]:
+        """For the walk of x with y."""
+        return [self.xy]
+
+    def tables(self) -> list["KernelTables"]:
+        """What was gathered, by temperature."""
+        found = []
+        for t, tau in enumerate(self.temperatures):
+            xx, yy, xy = self.xx.at[t], self.yy.at[t], self.xy.at[t]
+            tables = {"xx": xx.by_row, "xy": xy.by_row, "yy": yy.by_row, "yx": xy.by_column}
+            log_sums = {side: table.log_sums for side, table in tables.items()}
+            log_squares = {side: tables[side].log_squares for side in COUNTED}
+            found.append(KernelTables(self.batches, tau, log_sums, log_squares))
+        return found
+
+
+def walk(sweeps: BatchSweeps, *, progress: Progress | None = None) -> list[KernelTables]:
+    """Walk the three Gram matrices once, for all temperatures and nothing else.
 
     Args:
-        batches: the law of a batch.
-        temperatures: each above 0.
-        duplicates: gains what the two sweeps within a modality found.
+        sweeps: with nothing seen yet.
         progress: called with shares of the work that sum to 1.
 
     Source: E8, D3.
     """
-    sample = batches.sample
-    x, y = batches.rows(0), batches.rows(1)
-    kernels = {
-        "xx": KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0), each_block=True),
-        "yy": KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1), each_block=True),
-        "xy": KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1), each_block=True),
-    }
-    work = {"xx": len(x) ** 2 / 2, "yy": len(y) ** 2 / 2, "xy": float(len(x) * len(y))}
-    for side, sums in kernels.items():
-        first, second = batches.rows("xy".index(side[0])), None if side[0] == side[1] else y
-        reductions: list[Reduction] = [sums]
-        if duplicates is not None and second is None and sample.unit:
-            duplicates.append(NearDuplicates(first))
-            reductions.append(duplicates[-1])
-        sweep(first, second, reductions, progress=_scaled(progress, work[side] / sum(work.values())))
-    found = []
-    for t, tau in enumerate(temperatures):
-        xx, yy, xy = (kernels[side].at[t] for side in ("xx", "yy", "xy"))
-        tables = {"xx": xx.by_row, "xy": xy.by_row, "yy": yy.by_row, "yx": xy.by_column}
-        log_sums = {side: table.log_sums for side, table in tables.items()}
-        log_squares = {side: tables[side].log_squares for side in COUNTED}
-        found.append(KernelTables(batches, tau, log_sums, log_squares))
-    return found
+    x, y = sweeps.batches.sample.x, sweeps.batches.sample.y
+    walks = ((x, None, sweeps.within_x), (y, None, sweeps.within_y), (x, y, sweeps.across))
+    work = (len(x) ** 2 / 2, len(y) ** 2 / 2, float(len(x) * len(y)))
+    for (rows, others, reductions), entries in zip(walks, work, strict=True):
+        sweep(rows, others, reductions, progress=_scaled(progress, entries / sum(work)))
+    return sweeps.tables()
+
+
+def kernel_tables(batches: Batches, temperatures: Sequence[float]) -> list[KernelTables]:
+    """The tables at some temperatures; every row an anchor, the lent rows its negatives."""
+    return walk(BatchSweeps.of(batches, temperatures))
 
 
 def _scaled(progress: Progress | None, factor: float) -> Progress | None:
     return None if progress is None else lambda share: progress(share * factor)
 
 
-__all__ = ["COUNTED", "SIDES", "Batches", "KernelTables", "kernel_tables"]
+__all__ = ["COUNTED", "SIDES", "BatchSweeps", "Batches", "KernelTables", "kernel_tables", "walk"]

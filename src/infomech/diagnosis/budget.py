@@ -1,6 +1,7 @@
 """The energy budget at the batch one trains with: what a contrastive loss is made of, as a batch sees it (E8, E2)."""
 
-from dataclasses import dataclass, field, replace
+import hashlib
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,17 +14,18 @@ from ..geometry import Critic
 from ..measures import PairedSample
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
 from .batch_gradient import BatchGradient, batch_gradients
-from .batch_tables import Batches, kernel_tables
+from .batch_tables import Batches, BatchSweeps, kernel_tables, walk
+from .batch_windows import BlockLayout
 from .continuation import Continuation, continuations, largest_measured
 from .estimate import Estimate
-from .near_duplicates import NearDuplicates, one_of_each, restricted
+from .near_duplicates import one_of_each, restricted
 from .resolution import Growth, LimitBudget, growth, limit, resolving_temperature
 
 Direction = Literal["x_to_y", "y_to_x"]
 
 DEFAULT_BATCH = 1024
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_FEWEST_WITHOUT = 8  # groups that must be left for a budget without near-duplicates
+_FEWEST_WITHOUT, _MOST_WITHOUT = 8, 2048  # groups that a budget without near-duplicates is measured on
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class BudgetCurve:
 class WithoutDuplicates:
     """The budget again with one group of each that near-duplicates tie together."""
 
-    groups: int  # that are left
+    groups: int  # that are left; at most 2,048 of them are measured
     negatives: int  # N of the parts
     parts: dict[str, Estimate]
     with_them: dict[str, Estimate]  # the parts of all groups, at the same N
@@ -56,20 +58,33 @@ class Beyond:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What a paired comparison of two models needs: each pair's own part of InfoNCE at N, and the block replicates.
+    """What a paired comparison of two models needs: the parts of each pair and row at N, and the block replicates.
 
-    Two results may be paired where pairs and blocks are equal, row by row.
+    Two results may be paired where their digests are equal: the same pairs, dealt to the same blocks.
     """
 
     pairs: NDArray[np.int64]  # (p, 2) rows of the given x and y
     lent: NDArray[np.int64]  # (g,) which of the pairs each group lends as negative
     blocks: NDArray[np.int64]  # (p,) block of each pair; the number of blocks for those in none
     weights: NDArray[np.float64]  # (p,) of each pair as an anchor; they sum to 1
-    infonce_xy: NDArray[np.float64]  # (p,) averaged over random batches
-    infonce_yx: NDArray[np.float64]
-    replicates: dict[str, NDArray[np.float64]]  # part -> (b,) without each block
+    by_pair: dict[str, NDArray[np.float64]]  # (p,) alignment, infonce_xy, infonce_yx: averages over random batches
+    rows_x: NDArray[np.int64]  # (n,) rows of the given x that pairs name, in the order of `by_row`
+    rows_y: NDArray[np.int64]  # (m,)
+    by_row: dict[str, NDArray[np.float64]]  # "effective_negatives_xy", "log_kernel_mean_xx", ...; (n,) or (m,) at N
+    replicates: dict[str, NDArray[np.float64]]  # part -> (b,) at N without each block
+    curve: dict[str, NDArray[np.float64]]  # part -> (k,) at each N of the curve
+    curve_replicates: dict[str, NDArray[np.float64]]  # part -> (b, k)
+    negatives: int  # N
     groups: int
     block_groups: int  # groups in a block
+
+    @property
+    def digest(self) -> str:
+        """Of pairs, blocks and what is lent: two results with the same one may be paired."""
+        sha = hashlib.sha256()
+        for array in (self.pairs, self.blocks, self.lent):
+            sha.update(str(array.shape).encode() + np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return sha.hexdigest()
 
     def stderr(self, replicates: NDArray[np.float64]) -> float:
         """Standard error of what has these delete-a-block replicates; a difference of two models, say."""
@@ -121,6 +136,7 @@ class EnergyBudget:
     effective_negatives_yx: Estimate
     effective_negatives: Estimate  # their mean
     effective_negatives_quantiles: dict[Direction, dict[str, float]]  # over anchors, each averaged over batches
+    above_largest: Estimate  # InfoNCE - log N less the same with all other groups: what a larger batch can still move
     off_the_limit: Estimate | None  # InfoNCE - log(N V) less the limit's energy, where there is a limit
     curve: BudgetCurve
     growth: Growth  # of the four log kernel means over the last doubling
@@ -130,7 +146,7 @@ class EnergyBudget:
     gradient: BatchGradient  # of a batch of N against all other groups
     without_duplicates: WithoutDuplicates | None  # where there are any
     beyond: Beyond | None  # where the batch is larger than the data
-    contributions: Contributions = field(repr=False)
+    contributions: Contributions | None = field(repr=False, compare=False)  # None if read without arrays
 
     @property
     def log_kernel_mean(self) -> float:
@@ -208,12 +224,9 @@ def decompose(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )
     batches = Batches.of(sample, seed=seed)
-    duplicates: list[NearDuplicates] = []
-    (tables,) = kernel_tables(batches, [temperature], duplicates=duplicates, progress=progress)
-    statistics = batch_statistics(tables)
-    budget = energy_budget(statistics, batches, batch_size=batch_size, seed=seed)
-    left_out = without_duplicates(statistics, batches, duplicates, negatives=budget.negatives, seed=seed)
-    return replace(budget, without_duplicates=left_out)
+    sweeps = BatchSweeps.of(batches, [temperature], duplicates=True)
+    walk(sweeps, progress=progress)
+    return energy_budget(sweeps, batch_size=batch_size, seed=seed)
 
 
 def check_batch_size(batch_size: int | None) -> None:
@@ -231,13 +244,12 @@ def default_batch(groups: int) -> int:
     return max(2, min(DEFAULT_BATCH, 2 ** ((groups // 4).bit_length() - 1) if groups >= 4 else 2))
 
 
-def energy_budget(
-    statistics: BatchStatistics, batches: Batches, *, batch_size: int | None = None, seed: int = 0
-) -> EnergyBudget:
-    """The budget from averages over random batches; see `decompose`. Near-duplicates are not looked at.
+def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: int = 0) -> EnergyBudget:
+    """The budget from sums that have been swept, at the first of their temperatures; see `decompose`.
 
     Source: E8, E2.
     """
+    batches, statistics = sweeps.batches, batch_statistics(sweeps.tables()[0])
     sample, tau = batches.sample, statistics.temperature
     batch = default_batch(sample.groups) if batch_size is None else batch_size
     check_batch_size(batch)
@@ -258,6 +270,7 @@ def energy_budget(
         log_kernel_volume=statistics.log_volume,
         log_manifold_volume=sample.space.log_volume,
         effective_negatives_quantiles=_quantiles(at, batches),
+        above_largest=_above_largest(statistics, at),
         off_the_limit=None if at_limit is None else _off_the_limit(statistics, at, at_limit.energy_sym.value),
         curve=_curve(statistics),
         growth=found,
@@ -265,32 +278,37 @@ def energy_budget(
         limit=at_limit,
         resolves_from=tau if found.resolved else resolving_temperature(batches, temperature=tau, seed=seed),
         gradient=gradient,
-        without_duplicates=None,
+        without_duplicates=_without_duplicates(statistics, sweeps, negatives=negatives, seed=seed),
         beyond=beyond,
-        contributions=_contributions(at, batches),
+        contributions=_contributions(statistics, at, batches),
     )
 
 
-def without_duplicates(
-    statistics: BatchStatistics,
-    batches: Batches,
-    duplicates: list[NearDuplicates],
-    *,
-    negatives: int,
-    seed: int = 0,
+def _without_duplicates(
+    statistics: BatchStatistics, sweeps: BatchSweeps, *, negatives: int, seed: int
 ) -> WithoutDuplicates | None:
-    """The parts again without near-duplicates, where there are any that `kernel_tables` found; one sweep more."""
-    kept = one_of_each(batches.sample.groups, duplicates)
+    """The parts again without near-duplicates, where there are any; one walk more, of at most 2,048 groups."""
+    kept = one_of_each(sweeps.batches.sample.groups, sweeps.duplicates)
     left = int(kept.sum())
     if left == len(kept) or left < _FEWEST_WITHOUT:
         return None
-    again = Batches.of(restricted(batches.sample, kept, seed=seed), seed=seed)
-    (tables,) = kernel_tables(again, [statistics.temperature])
-    found = batch_statistics(tables)
-    common = min(negatives, left - 1)
+    kept &= kept.cumsum(0) <= _MOST_WITHOUT  # groups stand in random order: the first are as good as any
+    again = Batches.of(restricted(sweeps.batches.sample, kept, seed=seed), seed=seed)
+    found = batch_statistics(kernel_tables(again, [statistics.temperature])[0])
+    common = min(negatives, again.sample.groups - 1)
     here, before = found.at(common), statistics.at(common)
     parts, with_them = ({name: at.estimate(name) for name in PARTS} for at in (here, before))
     return WithoutDuplicates(left, common, parts, with_them, growth(found))
+
+
+def _above_largest(statistics: BatchStatistics, at: Interpolation) -> Estimate:
+    """InfoNCE - log N, less the same with all other groups; the jackknife of the difference."""
+    every = statistics.at(statistics.layout.groups - 1)
+    if at.negatives == every.negatives:
+        return Estimate.exact(0.0)
+    value = [p.value("infonce_sym") - p.value("log_negatives") for p in (at, every)]
+    without = [p.replicates("infonce_sym") - p.replicates("log_negatives") for p in (at, every)]
+    return statistics.estimate(value[0] - value[1], without[0] - without[1])
 
 
 def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float) -> Estimate:
@@ -300,9 +318,13 @@ def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float
     return statistics.estimate(value, at.replicates("infonce_sym") - without)
 
 
+def _shown(layout: BlockLayout) -> list[int]:
+    """The N of the curve."""
+    return [n for n in layout.negatives[:-1] if n & (n - 1) == 0] + [layout.negatives[-1]]
+
+
 def _curve(statistics: BatchStatistics) -> BudgetCurve:
-    every = statistics.layout.negatives
-    shown = [n for n in every[:-1] if n & (n - 1) == 0] + [every[-1]]
+    shown = _shown(statistics.layout)
     points = [statistics.at(n) for n in shown]
     return BudgetCurve(shown, {name: [p.estimate(name) for p in points] for name in PARTS})
 
@@ -320,18 +342,25 @@ def _quantiles(at: Interpolation, batches: Batches) -> dict[Direction, dict[str,
     return found
 
 
-def _contributions(at: Interpolation, batches: Batches) -> Contributions:
+def _contributions(statistics: BatchStatistics, at: Interpolation, batches: Batches) -> Contributions:
     sample, layout = batches.sample, batches.layout
     pairs = torch.stack([sample.order_x[sample.pairs[:, 0]], sample.order_y[sample.pairs[:, 1]]], 1)
     random = [name for name in PARTS if name not in ("log_partition", "log_negatives")]
+    points = [statistics.at(n) for n in _shown(layout)]
     return Contributions(
         pairs=pairs.cpu().numpy(),
         lent=batches.lent.cpu().numpy(),
         blocks=layout.block_of(sample.pair_groups).cpu().numpy(),
         weights=batches.pair_weights.cpu().numpy(),
-        infonce_xy=at.by_pair("infonce_xy").cpu().numpy(),
-        infonce_yx=at.by_pair("infonce_yx").cpu().numpy(),
+        by_pair={"alignment": (-sample.pair_scores / statistics.temperature).cpu().numpy()}
+        | {name: at.by_pair(name).cpu().numpy() for name in statistics.by_pair},
+        rows_x=sample.order_x.cpu().numpy(),
+        rows_y=sample.order_y.cpu().numpy(),
+        by_row={name: at.by_row(name).cpu().numpy() for name in statistics.by_row},
         replicates={name: at.replicates(name).cpu().numpy() for name in random},
+        curve={name: np.array([p.value(name) for p in points]) for name in random},
+        curve_replicates={name: torch.stack([p.replicates(name) for p in points], 1).cpu().numpy() for name in random},
+        negatives=int(at.negatives),
         groups=sample.groups,
         block_groups=layout.size,
     )
@@ -371,5 +400,4 @@ __all__ = [
     "decompose",
     "default_batch",
     "energy_budget",
-    "without_duplicates",
 ]

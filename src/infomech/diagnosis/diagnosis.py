@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .budget import EnergyBudget
 from .curves import Curves
-from .energy_limit import CorrectedBudget
 from .estimate import Estimate
 from .findings import Finding
 from .inputs import Inputs
@@ -37,7 +37,7 @@ class Diagnosis:
     """All numbers of a report. `infomech.report.Report` writes it to files."""
 
     inputs: Inputs
-    budget: CorrectedBudget
+    budget: EnergyBudget
     gap: dict[str, Estimate]  # E3
     geometry: dict[str, dict[str, Estimate]]  # E4: "x" and "y" -> name -> estimate
     retrieval: dict[str, Estimate]  # E5: "x_to_y_recall_at_1", ..., "y_to_x_median_rank", "shuffled_x_to_y_recall_at_1"

@@ -14,13 +14,14 @@ from .._typing import Progress, RowsLike
 from ..io import as_labels, as_rows
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
+from .batch_tables import Batches, BatchSweeps
+from .budget import EnergyBudget, energy_budget
 from .curves import population_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
-from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
-from .gram_statistics import GapSweeps, KernelSweeps, run_sweeps
+from .gram_statistics import GapSweeps, run_sweeps
 from .inputs import Inputs
 from .moments import halved_moments
 from .retrieval import retrieval_scores
@@ -63,9 +64,9 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     sample = PairedSample.from_embeddings(x, y, pairs=settings.pairs, normalize=settings.normalize, seed=seed)
     main = 0.5 if curves else 1.0
     shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
-    sweeps = run_sweeps(sample, temperature=temperature, gap=True, ranks=True, seed=seed, progress=shares)
-    kernels, swept, ranks = sweeps.kernels, sweeps.gap, sweeps.ranks
-    assert kernels is not None
+    batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature], duplicates=True)
+    sweeps = run_sweeps(sample, batch=batch, gap=True, ranks=True, seed=seed, progress=shares)
+    swept, ranks = sweeps.gap, sweeps.ranks
     assert swept is not None
     assert ranks is not None
     moments = halved_moments(sample)
@@ -73,7 +74,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
         [
             lambda: gap_measures(sample, swept, moments=moments, seed=seed),
-            lambda: corrected_budget(sample, kernels, temperature=temperature),
+            lambda: energy_budget(batch, batch_size=settings.batch_size, seed=seed),
             lambda: side_geometry(sample, 0, moments=x_whole, pair_sums=swept.xx, neighbours=swept.neighbours_xx),
             lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
             lambda: _histograms(sample, torch.Generator().manual_seed(seed)),
@@ -86,7 +87,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     inputs = _inputs(sample, settings)
     findings = find(Evidence(inputs, budget, gap, geometry, retrieval))
     pictures = _pictures(
-        sample, kernels, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
+        sample, budget, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
     )
     if progress is not None:
         progress(main * (1 - _SHARE_OF_SWEEPS))
@@ -126,7 +127,7 @@ def _inputs(sample: PairedSample, settings: Settings) -> Inputs:
 
 def _pictures(
     sample: PairedSample,
-    kernels: KernelSweeps,
+    budget: EnergyBudget,
     spectrum_x: FloatArray,
     spectrum_y: FloatArray,
     *,
@@ -146,7 +147,8 @@ def _pictures(
         partner[sample.pairs[:, 1].cpu()] = sample.order_x[sample.pairs[:, 0]].cpu()
         labels_x = [labels[i] for i in sample.order_x.cpu()[shown_x].tolist()]
         labels_y = [labels[i] for i in partner[shown_y].tolist()]
-    effective = [t.effective_count().cpu() for t in (kernels.xy.by_row, kernels.xy.by_column)]
+    assert budget.contributions is not None
+    effective = [budget.contributions.by_row[f"effective_negatives_{side}"] for side in ("xy", "yx")]
     return Pictures(
         similarity_edges=edges,
         similarity_counts=counts,
@@ -158,8 +160,8 @@ def _pictures(
         map_gap_axis=on_gap,
         spectrum_x=spectrum_x,
         spectrum_y=spectrum_y,
-        effective_negatives_x_to_y=_array(effective[0][shown_x].sort().values),
-        effective_negatives_y_to_x=_array(effective[1][shown_y].sort().values),
+        effective_negatives_x_to_y=np.sort(effective[0][shown_x.numpy()]),
+        effective_negatives_y_to_x=np.sort(effective[1][shown_y.numpy()]),
     )
 
 

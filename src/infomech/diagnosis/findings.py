@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._words import with_interval
-from .energy_limit import RESOLVED_FROM, CorrectedBudget
+from .budget import EnergyBudget
 from .estimate import Estimate
 from .inputs import Inputs
+from .resolution import LARGEST_GROWTH
 from .uncertainty import FEW_EFFECTIVE_GROUPS
 
 Severity = Literal["serious", "warning", "note", "good"]
@@ -16,7 +17,8 @@ SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note", "good")
 
 NEAR_CHANCE = 0.95  # loss over log(N + 1) from which training has not begun
 CLIP_SCALE = 100.0  # CLIP's clamp of the logit scale 1 / tau
-FEW_EFFECTIVE = 10.0  # below, the logarithm's bias exceeds 0.05 nats and gradients are off by some 30%
+NOISE = 1.0  # relative error of a batch's gradient above which it is mostly noise
+SMALLEST_REWARD = 0.01  # nats
 COLLAPSED_COSINE = 0.95
 FEW_DIRECTIONS = 5.0  # participation ratio
 MANY_DUPLICATES = 0.01
@@ -49,7 +51,7 @@ class Evidence:
     """What the findings are drawn from."""
 
     inputs: Inputs
-    budget: CorrectedBudget
+    budget: EnergyBudget
     gap: dict[str, Estimate]
     geometry: dict[str, dict[str, Estimate]]
     retrieval: dict[str, Estimate]
@@ -145,53 +147,36 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
 
 
 def _negatives(e: Evidence) -> Iterator[Finding]:
-    budget, batch = e.budget, e.inputs.batch_size
-    count = budget.effective_negatives.value
-    share = count / budget.negatives
-    if not budget.resolved:
+    b = e.budget
+    error, noise = b.gradient.error, b.gradient.error.value > NOISE
+    if not b.resolved:
+        first, second = b.growth.negatives
         yield Finding(
-            "density-not-resolved",
-            "warning",
-            "The densities are not resolved at this temperature",
-            f"The smoothed densities rest on {budget.support:.3g} effective neighbours at the median anchor, fewer "
-            f"than {RESOLVED_FROM:.0f}: no correction makes dispersion and divergence sure. Read them at a higher "
-            "temperature, or with more data.",
-            budget.support,
-        )
-    needed = FEW_EFFECTIVE / share
-    if batch is not None:
-        seen = max(share * (batch - 1), 1.0)  # the count of a softmax with any negative is at least 1
-        if seen < FEW_EFFECTIVE:
-            yield Finding(
-                "batch-too-small",
-                "serious" if seen < 2 else "warning",
-                "The batch is too small for the temperature",
-                f"In a batch of {batch:,} the median anchor sees about {seen:.2g} effective negatives, so that the "
-                f"loss is off its large-batch limit by some {_bias(seen)} and gradients come from single pairs. A "
-                f"batch of about {needed:,.0f} would give {FEW_EFFECTIVE:.0f}, and so would a higher temperature.",
-                seen,
-            )
-        else:
-            yield Finding(
-                "batch-large-enough",
-                "good",
-                "The batch is large enough for the temperature",
-                f"In a batch of {batch:,} the median anchor sees about {seen:.3g} effective negatives.",
-                seen,
-            )
-    elif budget.resolved:
-        yield Finding(
-            "batch-needed",
+            "limit-not-resolved",
             "note",
-            "Batch that this temperature asks for",
-            f"A negative counts as {share:.2g} of an effective one at the median; a batch of about {needed:,.0f} gives "
-            f"{FEW_EFFECTIVE:.0f} effective negatives. Pass your batch size to have it judged.",
-            needed,
+            "Larger batches would still change the budget",
+            f"From {first:,} to {second:,} negatives, the last doubling that the data hold, a log kernel mean moved by "
+            f"{b.growth.largest:.2g} nats, more than {LARGEST_GROWTH}: there is no number for the limit of large "
+            f"batches. At N the dispersions are upper bounds of it, divergences bound nothing.{_resolves_from(b)}",
+            b.growth.largest,
         )
+    yield Finding(
+        "batch-gradient-is-noise" if noise else "batch-sees",
+        "serious" if noise else "note",
+        "A batch's gradient is mostly noise" if noise else "What the batch sees",
+        f"In a batch of {b.negatives + 1:,} the loss is {with_interval(b.above_largest)} nats above that with all "
+        f"{b.groups - 1:,} other groups as negatives (less the logarithms of their numbers), an anchor sees "
+        f"{with_interval(b.effective_negatives)} effective negatives, and the gradient at the embeddings is off by "
+        f"{with_interval(error)} of its length. "
+        + ("Train with a larger batch or a higher temperature: " if noise else "For another batch: ")
+        + f"`infomech doctor X Y -t {b.temperature:g} --batch-size {2 * (b.negatives + 1)}`.",
+        error.value,
+    )
 
 
-def _bias(effective: float) -> str:
-    return f"{0.5 / effective:.2g} nats" if effective > 1 else "half a nat or more"
+def _resolves_from(budget: EnergyBudget) -> str:
+    tau = budget.resolves_from
+    return "" if tau is None else f" From a temperature of {tau:.2g} on they have one: `-t {tau:.2g}`."
 
 
 def _collapse(e: Evidence) -> Iterator[Finding]:
@@ -256,13 +241,14 @@ def _gap(e: Evidence) -> Iterator[Finding]:
         energy.value,
     )
     divergence = e.budget.divergence_sym
-    if divergence.low > 0 and e.budget.resolved:
+    if divergence.low > SMALLEST_REWARD:
         yield Finding(
             "loss-rewards-gap",
             "note",
             "The loss rewards the gap",
-            f"The cross-modal divergence lowers the loss by {with_interval(divergence)} nats: it pays for keeping the "
-            "modalities apart. A divergence weight of 3/4 or more in training takes the reward away.",
+            f"At {e.budget.negatives:,} negatives the cross-modal divergence lowers the loss by "
+            f"{with_interval(divergence)} nats: it pays for keeping the modalities apart. A divergence weight of 1 in "
+            "training takes the reward away, one of 3/4 leaves a quarter of it.",
             divergence.value,
         )
 

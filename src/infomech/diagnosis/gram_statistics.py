@@ -25,6 +25,7 @@ from ..reductions import (
     side_by_side,
     sweep,
 )
+from .batch_tables import BatchSweeps
 
 NEIGHBOURS = 10
 UNIFORMITY_SCALE = 2.0  # t of Wang and Isola
@@ -79,6 +80,7 @@ def run_sweeps(
     sample: PairedSample,
     *,
     temperature: float | None = None,
+    batch: BatchSweeps | None = None,
     gap: bool = False,
     ranks: bool = False,
     bandwidth: float | None = None,
@@ -89,7 +91,8 @@ def run_sweeps(
 
     Args:
         sample: the paired embeddings.
-        temperature: of the kernel sums; None leaves them out.
+        temperature: of the kernel sums of all rows (E1); None leaves them out.
+        batch: gathers the kernel sums of random batches (E8), if given.
         gap: whether distances and neighbours are asked for.
         ranks: whether the ranks of true pairs are asked for.
         bandwidth: of the middle MMD kernel; None takes the median cross distance.
@@ -112,6 +115,10 @@ def run_sweeps(
         within_x.append(kernels.xx)
         within_y.append(kernels.yy)
         across.append(kernels.xy)
+    if batch is not None:
+        within_x += batch.within_x
+        within_y += batch.within_y
+        across += batch.across
     gap_sweeps, rank_sweeps = side_by_side(
         [
             lambda: _gap_sweeps(sample, bandwidth, seed) if gap else None,

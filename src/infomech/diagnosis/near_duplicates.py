@@ -1,5 +1,6 @@
 """Groups that hold a near-duplicate of another group's row: negatives that are no negatives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class NearDuplicates(Reduction):
             self.found.append(torch.stack([groups[tile.rows.slice][at[:, 0]], groups[tile.cols.slice][at[:, 1]]], 1))
 
 
-def one_of_each(groups: int, reductions: list[NearDuplicates]) -> Bool[Tensor, " g"]:
+def one_of_each(groups: int, reductions: Sequence[NearDuplicates]) -> Bool[Tensor, " g"]:
     """Which groups stay if of all that near-duplicates tie together only the first does."""
     pairs = [p.cpu() for r in reductions for p in r.found]
     if not pairs:

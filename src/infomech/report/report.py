@@ -11,7 +11,7 @@ import numpy as np
 from .._files import Files, Json, check_target, dump_json, write_folder
 from .._typing import PairsLike, Progress, RowsLike
 from ..diagnosis import Diagnosis, Estimate, Finding, Settings, examine
-from ..diagnosis.energy_limit import CorrectedBudget
+from ..diagnosis.budget import EnergyBudget
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .sections import SECTIONS
@@ -54,7 +54,7 @@ class Report:
     __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     @property
-    def budget(self) -> CorrectedBudget:
+    def budget(self) -> EnergyBudget:
         """What the loss is made of (E1, E2)."""
         return self.diagnosis.budget
 

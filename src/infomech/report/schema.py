@@ -6,7 +6,7 @@ import math
 import os
 import types
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from .._checks import InputError
 from .._files import Json, plain
-from ..diagnosis import Diagnosis, Pictures
+from ..diagnosis import Diagnosis, EnergyBudget, Pictures
+from ..diagnosis.budget import Contributions
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REPORT_KEYS = ("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
 _AGAIN = "run `infomech report` again"
 _DIMENSIONS = {"map_x": 2, "map_y": 2}  # of the arrays of `Pictures`; all others have one
@@ -29,7 +30,7 @@ def report_dict(diagnosis: Diagnosis) -> Json:
     content = {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain(diagnosis.inputs),
-        "budget": plain(diagnosis.budget) | {"log_kernel_mean": plain(diagnosis.budget.log_kernel_mean)},
+        "budget": _budget(diagnosis.budget),
         "gap": plain(diagnosis.gap),
         "geometry": plain(diagnosis.geometry),
         "retrieval": plain(diagnosis.retrieval),
@@ -39,13 +40,21 @@ def report_dict(diagnosis: Diagnosis) -> Json:
     return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
 
 
+def _budget(budget: EnergyBudget) -> Json:
+    numbers: Json = plain(replace(budget, contributions=None))
+    del numbers["contributions"]  # arrays
+    return numbers | {"log_kernel_mean": plain(budget.log_kernel_mean)}
+
+
 def report_arrays(diagnosis: Diagnosis) -> Arrays:
     """The content of ``pictures.npz``, by the path of each array: ``pictures/similarity_counts/xy``, say.
 
     What is not an array, the labels of the points say, is JSON as bytes. A reader passes over paths that it does not
     know, so that other parts of a report can keep arrays here, too.
     """
-    return _packed(diagnosis.pictures, "pictures")
+    arrays = _packed(diagnosis.pictures, "pictures")
+    contributions = diagnosis.budget.contributions
+    return arrays if contributions is None else arrays | _packed(contributions, "contributions")
 
 
 def _packed(value: Any, path: str) -> Arrays:
@@ -86,10 +95,11 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{file} cannot be read ({reason}); {_AGAIN}") from error
     try:
-        pictures = _pictures(arrays)
+        pictures, contributions = _pictures(arrays), _contributions(arrays)
     except _Unfit as error:
         raise InputError(f"{file} is not of a complete infomech report ({error}); {_AGAIN}") from None
-    return report_from(content, str(path / "report.json"), pictures)
+    found = report_from(content, str(path / "report.json"), pictures)
+    return replace(found, budget=replace(found.budget, contributions=contributions))
 
 
 def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Diagnosis:
@@ -101,6 +111,7 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
     content = check_report(content, name)
     hints = get_type_hints(Diagnosis)
     parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name != "pictures"}
+    parts["budget"] = {**content["budget"], "contributions": None}
     try:
         for side in ("x", "y"):
             if side not in content["geometry"]:
@@ -178,6 +189,30 @@ def _pictures(arrays: Arrays) -> Pictures:
     return pictures
 
 
+def _contributions(arrays: Arrays) -> Contributions:
+    """The parts of pairs and rows, and the block replicates, that `report_arrays` packed."""
+    read: dict[str, Any] = {}
+    for name, kind in get_type_hints(Contributions).items():
+        path = f"contributions/{name}"
+        if get_origin(kind) is dict:
+            below = [key for key in arrays if key.startswith(f"{path}/")]
+            dimensions = 1 + (name == "curve_replicates")
+            read[name] = {key.removeprefix(f"{path}/"): _numbers(arrays, key, dimensions) for key in below}
+        elif get_origin(kind) is np.ndarray:
+            whole = name != "weights"
+            read[name] = _numbers(arrays, path, 1 + (name == "pairs"), np.int64 if whole else np.float64)
+        else:
+            read[name] = _json(kind, arrays, path)
+    found = Contributions(**read)
+    lengths = {"blocks": len(found.blocks), "weights": len(found.weights)} | {
+        k: len(v) for k, v in found.by_pair.items()
+    }
+    unlike = [name for name, length in lengths.items() if length != len(found.pairs)]
+    if unlike:
+        raise _Unfit(f"the sizes of {', '.join(unlike)} do not fit")
+    return found
+
+
 def _unpacked(kind: Any, arrays: Arrays, name: str) -> Any:
     path = f"pictures/{name}"
     if get_origin(kind) is np.ndarray:
@@ -185,6 +220,10 @@ def _unpacked(kind: Any, arrays: Arrays, name: str) -> Any:
     if get_origin(kind) is dict:
         below = [key for key in arrays if key.startswith(f"{path}/")]
         return {key.removeprefix(f"{path}/"): _numbers(arrays, key, 1) for key in below}
+    return _json(kind, arrays, path)
+
+
+def _json(kind: Any, arrays: Arrays, path: str) -> Any:
     if path not in arrays:
         raise _Unfit(f"it lacks {path}")
     try:
@@ -194,12 +233,13 @@ def _unpacked(kind: Any, arrays: Arrays, name: str) -> Any:
     return _built(kind, value, path)
 
 
-def _numbers(arrays: Arrays, path: str, dimensions: int) -> np.ndarray:
+def _numbers(arrays: Arrays, path: str, dimensions: int, dtype: Any = np.float64) -> np.ndarray:
     if path not in arrays:
         raise _Unfit(f"it lacks {path}")
     array = arrays[path]
-    if array.dtype != np.float64 or array.ndim != dimensions:
-        raise _Unfit(f"{path} is {array.ndim}-dimensional {array.dtype}, not {dimensions}-dimensional float64")
+    if array.dtype != dtype or array.ndim != dimensions:
+        of = np.dtype(dtype).name
+        raise _Unfit(f"{path} is {array.ndim}-dimensional {array.dtype}, not {dimensions}-dimensional {of}")
     return array
 
 

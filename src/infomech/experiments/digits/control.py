@@ -124,7 +124,7 @@ def score(model: TwoTower, test_x: Tensor, test_y: Tensor) -> dict[str, float]:
     """
     rows = model.embed_x(test_x).double(), model.embed_y(test_y).double()
     found = examine(*rows, Settings(temperature=TEMPERATURE))
-    return scores_of(found, found.budget.plain["divergence_sym"])
+    return scores_of(found, found.budget.curve.parts["divergence_sym"][-1])
 
 
 def findings(summary: Sequence[dict[str, Any]], plan: Plan) -> list[str]:

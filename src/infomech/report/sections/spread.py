@@ -125,7 +125,7 @@ def _effective(diagnosis: Diagnosis) -> Spec:
                 "x": math.log10(negatives),
                 "y": 0.04,
                 "yref": "paper",
-                "text": f"N = {number(negatives, 0)}",
+                "text": f"N = {number(float(negatives), 0)}",
                 "showarrow": False,
                 "xanchor": "right",
                 "yanchor": "bottom",
@@ -136,7 +136,7 @@ def _effective(diagnosis: Diagnosis) -> Spec:
     return {"data": data, "layout": layout}
 
 
-def log_range(first: FloatArray, second: FloatArray, negatives: float) -> list[float]:
+def log_range(first: FloatArray, second: FloatArray, negatives: float | int) -> list[float]:
     """Decimal exponents of the axis of effective negatives."""
     values = [float(v) for v in (*first, *second, 1.0, negatives) if math.isfinite(v) and v > 0]
     return [math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.08]
@@ -147,7 +147,7 @@ def fill(diagnosis: Diagnosis) -> dict[str, Any]:
     parts = []
     for side, values in diagnosis.budget.effective_negatives_quantiles.items():
         if {"0.05", "0.5", "0.95"} <= values.keys():
-            low, middle, high = (significant(values[q].value) for q in ("0.05", "0.5", "0.95"))
+            low, middle, high = (significant(values[q]) for q in ("0.05", "0.5", "0.95"))
             parts.append(f"{direction(diagnosis, side)} median {middle} (90% of anchors {low} to {high})")
     text = "; ".join(parts) + "." if parts else "the share of anchors that see at most so many."
     return {"effective_text": text}
@@ -155,7 +155,7 @@ def fill(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def cards(diagnosis: Diagnosis) -> list[Card]:
     """The effective negatives."""
-    lines = [f"of {number(diagnosis.budget.negatives, 0)}, for the median anchor"]
+    lines = [f"of {number(float(diagnosis.budget.negatives), 0)}, a mean over anchors"]
     return [Card("Effective negatives", diagnosis.budget.effective_negatives, lines)]
 
 
@@ -200,7 +200,7 @@ def effective_figure(diagnosis: Diagnosis) -> Figure:
     if negatives > 0:
         axes.axvline(negatives, color=PAPER_MUTED, lw=1.2, ls=":")
         axes.annotate(
-            f"N = {number(negatives, 0)}",
+            f"N = {number(float(negatives), 0)}",
             (negatives, 0.04),
             xytext=(-4, 0),
             textcoords="offset points",
