@@ -9,6 +9,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from batch_reference import Naive
+from infomech.diagnosis.batch_tables import Batches
 from infomech.measures import PairedSample
 
 
@@ -141,11 +143,11 @@ def jackknife(full: float, replicates: list[float], sizes: list[int]) -> tuple[f
     return corrected, math.sqrt(total / g)
 
 
-def every_value(sample: PairedSample, temperature: float, *, seed: int = 0) -> dict[str, float]:
+def every_value(sample: PairedSample, temperature: float, *, negatives: int, seed: int = 0) -> dict[str, float]:
     """Every number of a diagnosis under its flat name, from definitions alone; the sample lends order and blocks."""
     e = Expanded(sample.x.values[sample.pairs[:, 0]], sample.y.values[sample.pairs[:, 1]], sample.pair_groups)
     log_volume = math.log(2 * math.pi * temperature * 2 * math.sinh(1 / temperature))  # the sphere of three dimensions
-    out = _every_budget(e, sample, temperature, log_volume)
+    out = _every_budget(Batches.of(sample, seed=seed), temperature, log_volume, negatives=negatives, seed=seed)
     out |= {f"gap.{k}": v for k, v in _every_gap(e, sample, seed).items()}
     out["gap.smoothed_divergence"] = out["budget.divergence_sym"]
     for side, rows in (("x", sample.x), ("y", sample.y)):
@@ -154,35 +156,63 @@ def every_value(sample: PairedSample, temperature: float, *, seed: int = 0) -> d
     return out | {f"retrieval.{k}": v for k, v in _every_recall(sample, seed).items()}
 
 
-def _every_budget(e: Expanded, sample: PairedSample, tau: float, log_volume: float) -> dict[str, float]:
-    relative = math.log(4 * math.pi)
+def _every_budget(batches: Batches, tau: float, log_volume: float, *, negatives: int, seed: int) -> dict[str, float]:
+    """E8 at N of the grid, its growth, limit and gradient, from the windows walked through one by one."""
+    reference, layout = Naive(batches, tau, log_volume), batches.layout
 
-    def parts(of: Expanded) -> dict[str, float]:
-        found = budget(of, tau, log_volume)
-        return found | {f"dispersion_{s}_relative": found[f"dispersion_{s}"] - relative for s in "xy"}
+    def at(count: int, without: int | None = None) -> dict[str, float]:
+        found = reference.average(reference.windows(count, without=without))
+        return found | {f"dispersion_{s}_relative": found[f"dispersion_{s}"] - math.log(4 * math.pi) for s in "xy"}
 
-    full = parts(e)
-    without = [parts(e.keep(sample.pair_blocks != b)) for b in range(sample.blocks)]
-    sizes = [int(torch.unique(e.groups[sample.pair_blocks == b]).numel()) for b in range(sample.blocks)]
-    out = {f"plain.{name}": value for name, value in full.items()}
-    for name, value in full.items():
-        corrected = name.startswith(("dispersion", "divergence"))
-        out[name] = jackknife(value, [w[name] for w in without], sizes)[0] if corrected else value
-    out["energy_sym"] = out["alignment"] - (out["dispersion_x"] + out["dispersion_y"]) / 2 - out["divergence_sym"]
-    out["remainder"] = out["infonce_sym"] - out["energy_sym"] - out["log_partition"]
-    kappa = torch.exp(sample.x.values @ sample.y.values.T / tau)
-    kappa = torch.where(sample.x.groups[:, None] != sample.y.groups[None, :], kappa, 0.0)
-    both = []
-    for name, weighted, column in (
-        ("x_to_y", kappa * sample.y.weights, 0),
-        ("y_to_x", kappa.T * sample.x.weights, 1),
-    ):
-        seen = (weighted.sum(1).square() / weighted.square().sum(1))[sample.pairs[:, column]]
-        both.append(seen)
-        for level in (0.05, 0.25, 0.5, 0.75, 0.95):
-            out[f"effective_negatives_quantiles.{name}.{level:g}"] = lower_quantile(seen, level)
-    out["effective_negatives"] = lower_quantile(torch.cat(both), 0.5)
+    out, every = at(negatives), at(layout.groups - 1)
+    out["log_partition"] = out["log_negatives"] + log_volume
+    out["above_largest"] = out["infonce_sym"] - out["log_negatives"] - every["infonce_sym"] + every["log_negatives"]
+    first, second = (at(width * layout.size) for width in layout.last_doubling)
+    for of in (first, second):
+        of |= {"xx": log_volume - of["dispersion_x"], "yy": log_volume - of["dispersion_y"]}
+        of |= {"xy": of["xx"] - of["divergence_xy"], "yx": of["yy"] - of["divergence_yx"]}
+    out |= {f"growth.{side}": second[side] - first[side] for side in ("xx", "xy", "yy", "yx")}
+    # a replicate's bias is larger by G / (G - m)
+    without = [at(layout.groups - 1, block) for block in range(layout.blocks)]
+    factor = (layout.groups - layout.size) / layout.size
+    limit = {"alignment": every["alignment"]}
+    for name in every:
+        if name.startswith(("dispersion", "divergence")):
+            limit[name] = every[name] - factor * (float(np.mean([w[name] for w in without])) - every[name])
+    limit["energy_sym"] = limit["alignment"] - limit["divergence_sym"]
+    limit["energy_sym"] -= (limit["dispersion_x"] + limit["dispersion_y"]) / 2
+    out["off_the_limit"] = out["infonce_sym"] - out["log_partition"] - limit["energy_sym"]
+    out |= {f"limit.{name}": value for name, value in limit.items()}
+    out |= {f"gradient.{name}": value for name, value in _gradient(batches, tau, negatives, seed).items()}
     return {f"budget.{name}": value for name, value in out.items()}
+
+
+def _gradient(batches: Batches, tau: float, negatives: int, seed: int) -> dict[str, float]:
+    """Of one anchor of each group after the other by autograd: 32 sets of anchors, four batches for each set."""
+    pairs = batches.sample.pairs[batches.lent]
+    rows = (batches.sample.x.values[pairs[:, 0]], batches.sample.y.values[pairs[:, 1]])
+    count = len(pairs)
+    generator = torch.Generator().manual_seed(seed)
+
+    def gradient(side: int, anchor: int, others: list[int]) -> Tensor:
+        a = rows[side][anchor].clone().requires_grad_()
+        logits = rows[1 - side][[anchor, *others]] @ a / tau
+        (found,) = torch.autograd.grad(logits.logsumexp(0) - logits[0], a)
+        return found - (found @ a.detach()) * a.detach()
+
+    gap = own = truth = dot = 0.0
+    for anchors in torch.arange(count).chunk(32):
+        for side in (0, 1):
+            orders = [torch.randperm(count, generator=generator).tolist() for _ in range(4)]
+            for anchor in anchors.tolist():
+                full = gradient(side, anchor, [g for g in range(count) if g != anchor])
+                for order in orders:
+                    found = gradient(side, anchor, [g for g in order[: negatives + 1] if g != anchor][:negatives])
+                    gap += float((found - full).square().sum())
+                    own += float(found.square().sum())
+                    truth += float(full.square().sum())
+                    dot += float(found @ full)
+    return {"error": math.sqrt(gap / truth), "cosine": dot / math.sqrt(own * truth)}
 
 
 def lower_quantile(values: Tensor, level: float) -> float:

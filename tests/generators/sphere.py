@@ -129,12 +129,13 @@ class SphereLaw:
             return float(fields @ u.weights)
 
         out = _gaps(mean_of, laws, bandwidth)
-        out |= _budget(laws, temperature)
+        limit = _limit(laws, temperature)
         paired = self._pairs()
-        out["budget.alignment"] = -paired["cosine"] / temperature
-        out["budget.energy_sym"] = out["budget.alignment"] - out["budget.divergence_sym"]
-        out["budget.energy_sym"] -= (out["budget.dispersion_x"] + out["budget.dispersion_y"]) / 2
-        out["gap.smoothed_divergence"] = out["budget.divergence_sym"]
+        limit["alignment"] = -paired["cosine"] / temperature
+        limit["energy_sym"] = limit["alignment"] - limit["divergence_sym"]
+        limit["energy_sym"] -= (limit["dispersion_x"] + limit["dispersion_y"]) / 2
+        out |= {f"budget.limit.{name}": value for name, value in limit.items()}
+        out["budget.alignment"] = limit["alignment"]
         out["gap.pair_distance"] = paired["distance"]
         out["gap.alignment"] = 2 - 2 * paired["cosine"]
         off = (1 - paired["cosine"]) / 2
@@ -261,7 +262,7 @@ def _median_distance(laws: dict[str, _Marginal]) -> float:
     return math.sqrt(2 - 2 * float(cosine))
 
 
-def _budget(laws: dict[str, _Marginal], temperature: float) -> dict[str, float]:
+def _limit(laws: dict[str, _Marginal], temperature: float) -> dict[str, float]:
     nodes, weights = _nodes()
     moments = _moments(lambda t: np.exp((t - 1) / temperature))
     log_volume = math.log(2 * math.pi * temperature * -math.expm1(-2 / temperature))  # less 1 / tau, as the moments
@@ -271,12 +272,12 @@ def _budget(laws: dict[str, _Marginal], temperature: float) -> dict[str, float]:
         field = np.log(laws[others].zonal(moments, nodes)) - log_volume
         return float((weights * laws[anchors].density(nodes)) @ field)
 
-    out = {f"budget.dispersion_{side}": -density_log(side, side) for side in "xy"}
+    out = {f"dispersion_{side}": -density_log(side, side) for side in "xy"}
     for side in "xy":
-        out[f"budget.dispersion_{side}_relative"] = out[f"budget.dispersion_{side}"] - math.log(4 * math.pi)
-    out["budget.divergence_xy"] = density_log("x", "x") - density_log("x", "y")
-    out["budget.divergence_yx"] = density_log("y", "y") - density_log("y", "x")
-    out["budget.divergence_sym"] = (out["budget.divergence_xy"] + out["budget.divergence_yx"]) / 2
+        out[f"dispersion_{side}_relative"] = out[f"dispersion_{side}"] - math.log(4 * math.pi)
+    out["divergence_xy"] = density_log("x", "x") - density_log("x", "y")
+    out["divergence_yx"] = density_log("y", "y") - density_log("y", "x")
+    out["divergence_sym"] = (out["divergence_xy"] + out["divergence_yx"]) / 2
     return out
 
 
