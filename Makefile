@@ -1,5 +1,6 @@
 # make demo   installs the package into .venv and trains, diagnoses and compares two small models on real data
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
+# make test-coverage   do the intervals hold? many independent draws of laws whose numbers are known, some minutes
 # make reproduce-fast   every experiment that needs no large files, in its fast form
 # make test-clip   an environment of its own, about 5 GB: the tests of OpenCLIP and COCO, on a second version of torch
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
@@ -10,12 +11,16 @@ CLIP_VENV := .venv-clip
 CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses tests/diagnosis
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test reproduce-fast test-clip lint bench clean
+.PHONY: demo test test-coverage reproduce-fast test-clip lint bench clean
 demo: $(VENV)/.base
 	$(BIN)/infomech demo -o demo --overwrite
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# The record that it is compared with is written by `python tests/intervals.py`, and with it a table in the docs.
+test-coverage: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m coverage tests/diagnosis
 
 reproduce-fast: $(VENV)/.test
 	$(BIN)/infomech reproduce all --fast -o reproduced --overwrite

@@ -323,6 +323,8 @@ def plain(value: Any) -> Any:
     {'loss': None, 'shape': [2, 3]}
     """
     if is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "to_dict"):  # says itself how it is written
+            return plain(value.to_dict())
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

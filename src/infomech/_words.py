@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "n/a"
+WITHHELD = "withheld"
 
 
 @runtime_checkable
@@ -21,6 +22,8 @@ class Uncertain(Protocol):
     def low(self) -> float: ...
     @property
     def high(self) -> float: ...
+    @property
+    def withheld(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,21 +231,25 @@ def value_text(estimate: Uncertain) -> str:
 
 
 def error_text(estimate: Uncertain) -> str:
-    """The standard error; nothing where it is 0: the number is exact, or a share of none or all."""
-    if estimate.stderr == 0:
+    """The standard error; nothing where it is withheld, or 0: the number is exact, or a share of none or all."""
+    if estimate.stderr == 0 or estimate.withheld:
         return ""
     return number(estimate.stderr, decimals(estimate))
 
 
 def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
-    """The 95% interval; the word for exact where there is no sampling error, unless that is None.
+    """The 95% interval; or that it is withheld; the word for exact where there is no sampling error, unless it is None.
 
     >>> from infomech import Estimate
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), interval_text(Estimate.exact(2.0))
     ('0.1193 to 0.1276', 'exact')
     >>> interval_text(Estimate.exact(1.0), exact=None)  # a median rank, which a sample may happen to leave no doubt of
     '1 to 1'
+    >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    'withheld'
     """
+    if estimate.withheld:
+        return WITHHELD
     if exact is not None and estimate.stderr == 0 and estimate.low == estimate.high:
         return exact
     places = decimals(estimate)
@@ -256,7 +263,11 @@ def with_error(estimate: Uncertain) -> str:
     >>> from infomech import Estimate
     >>> with_error(Estimate(-0.12345, 0.0021, -0.1276, -0.1193)), with_error(Estimate.exact(2.0))
     ('−0.1235 ± 0.0021', '2')
+    >>> with_error(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    '0.1235 (interval withheld)'
     """
+    if estimate.withheld:
+        return f"{value_text(estimate)} (interval {WITHHELD})"
     error = error_text(estimate)
     return value_text(estimate) + (f" ± {error}" if error and error != MISSING else "")
 
@@ -267,7 +278,11 @@ def with_interval(estimate: Uncertain) -> str:
     >>> from infomech import Estimate
     >>> with_interval(Estimate(-0.12345, 0.0021, -0.1276, -0.1193))
     '−0.1235 (95% interval −0.1276 to −0.1193)'
+    >>> with_interval(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    '0.1235 (95% interval withheld: 3 groups)'
     """
+    if estimate.withheld:
+        return f"{value_text(estimate)} (95% interval {WITHHELD}: {estimate.withheld})"
     interval = interval_text(estimate, exact=None)
     return value_text(estimate) + ("" if interval == MISSING else f" (95% interval {interval})")
 
@@ -320,6 +335,7 @@ __all__ = [
     "GEOMETRY",
     "MINUS",
     "MISSING",
+    "WITHHELD",
     "Measure",
     "Uncertain",
     "brief",

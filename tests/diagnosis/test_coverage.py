@@ -1,93 +1,32 @@
-"""Do the intervals hold? 500 independent draws of 400 groups, one row or five rows of y to a group.
-
-The nominal level is 95%. With 500 draws the share of intervals that cover has a standard error of 1%, so that 92 to 98%
-is three of them to each side. Seeds are fixed; nothing is tried again.
-"""
-
-from functools import cache
+"""Intervals by row fail where rows of a group belong together, and those by group do not; degenerate statistics."""
 
 import torch
-from torch import Tensor
 
 import infomech as im
+import intervals
 from cases import image_text
+from generators import Draw, evenly
 from infomech.diagnosis import Estimate
-from infomech.diagnosis.energy_limit import corrected_budget
-from infomech.diagnosis.gaps import gap_measures
 from infomech.diagnosis.gram_statistics import run_sweeps
-from infomech.diagnosis.moments import halved_moments
-from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.diagnosis.uncertainty import proportion_estimate
 from infomech.measures import PairedSample
 from infomech.reductions import expected_hits
-
-TAU, BANDWIDTH, GROUPS, DRAWS = 0.3, 1.2, 400, 500
-POPULATION = 60_000
-
-GAPS = ("energy_distance", "mmd2_half", "mmd2_median", "mmd2_double", "centroid_gap", "centered_energy_distance")
-PARTS = ("dispersion_x", "dispersion_y", "divergence_xy", "divergence_yx", "divergence_sym")
-RECALLS = tuple(f"{d}_recall_at_{k}" for d in ("x_to_y", "y_to_x") for k in (1, 5, 10))
-
-
-def estimates(x: Tensor, y: Tensor, pairs: Tensor | None, seed: int) -> dict[str, Estimate]:
-    sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
-    sweeps = run_sweeps(sample, temperature=TAU, gap=True, ranks=True, bandwidth=BANDWIDTH)
-    assert sweeps.kernels is not None
-    assert sweeps.gap is not None
-    assert sweeps.ranks is not None
-    budget = corrected_budget(sample, sweeps.kernels, temperature=TAU)
-    gaps = gap_measures(sample, sweeps.gap, moments=halved_moments(sample))
-    out = {name: gaps[name] for name in GAPS} | {name: getattr(budget, name) for name in PARTS}
-    recalls = retrieval_scores(sample, sweeps.ranks)
-    return out | {name: recalls[name] for name in RECALLS}
-
-
-@cache
-def truth() -> dict[str, float]:
-    """From 60,000 groups in three parts: a tenth of the standard error of one draw, or less."""
-    generator = torch.Generator().manual_seed(99)
-    parts = [estimates(*image_text(POPULATION // 3, 1, generator=generator), 0) for _ in range(3)]
-    return {name: sum(p[name].value for p in parts) / 3 for name in (*GAPS, *PARTS)}
-
-
-def draw_many(per_group: int, draws: int, *, by_row: bool = False) -> dict[str, list[Estimate]]:
-    generator = torch.Generator().manual_seed(per_group)
-    found: dict[str, list[Estimate]] = {}
-    for seed in range(draws):
-        x, y, pairs = image_text(GROUPS, per_group, generator=generator)
-        if by_row:  # as if every pair were an independent draw
-            x, pairs = x[pairs[:, 0]], None
-        for name, estimate in estimates(x, y, pairs, seed).items():
-            found.setdefault(name, []).append(estimate)
-    return found
 
 
 def coverage(found: list[Estimate], value: float) -> float:
     return sum(e.low <= value <= e.high for e in found) / len(found)
 
 
-def check(per_group: int) -> None:
-    known = truth()
-    found = draw_many(per_group, DRAWS)
-    for name, values in found.items():
-        # a recall belongs to its gallery's size: its truth is its expectation over draws of this size
-        value = known.get(name, sum(e.value for e in values) / len(values))
-        share = coverage(values, value)
-        assert 0.92 <= share <= 0.98, f"{name}: {share:.3f} of the intervals cover {value:.5f}"
-
-
-def test_intervals_hold_with_one_row_to_a_group() -> None:
-    check(1)
-
-
-def test_intervals_hold_with_five_rows_to_a_group() -> None:
-    check(5)
-
-
 def test_intervals_by_row_fail_with_five_rows_to_a_group() -> None:
-    known = truth()
-    found = draw_many(5, 60, by_row=True)
-    for name in ("centroid_gap", "energy_distance", "mmd2_median", "dispersion_x", "divergence_sym"):
+    """As if every pair were an independent draw."""
+    known = intervals.GAP.population(intervals.TEMPERATURE)
+    found: dict[str, list[Estimate]] = {}
+    for seed in range(60):
+        x, y, pairs = intervals.GAP.draw(evenly(100, 5), torch.Generator().manual_seed(seed))
+        by_row = Draw(x[pairs[:, 0]], y, torch.arange(len(pairs))[:, None].expand(-1, 2))
+        for name, estimate in intervals.estimates(by_row, seed).items():
+            found.setdefault(name, []).append(estimate)
+    for name in ("gap.centroid_gap", "gap.energy_distance", "gap.mmd2_median", "budget.dispersion_x"):
         assert coverage(found[name], known[name]) < 0.85, name
 
 
@@ -96,7 +35,7 @@ def test_recall_by_row_fails_with_five_rows_to_a_group() -> None:
     generator = torch.Generator().manual_seed(11)
     found: dict[str, list[Estimate]] = {"by row": [], "by group": []}
     for seed in range(200):
-        x, y, pairs = image_text(GROUPS, 5, generator=generator)
+        x, y, pairs = image_text(400, 5, generator=generator)
         sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
         ranks = run_sweeps(sample, ranks=True).ranks
         assert ranks is not None

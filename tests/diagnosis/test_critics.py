@@ -20,7 +20,8 @@ def test_rbf_of_unit_rows_is_a_cosine_at_another_temperature(tau: float) -> None
     cosine = im.decompose(x, y, temperature=tau / 1.2, pairs=pairs)
     for name in (*LEVEL, "dispersion_x_relative", "effective_negatives"):
         a, b = getattr(rbf, name), getattr(cosine, name)
-        assert (a.value, a.stderr) == (pytest.approx(b.value, abs=1e-9), pytest.approx(b.stderr, abs=1e-9)), name
+        assert a.value == pytest.approx(b.value, abs=1e-9), name
+        assert a.stderr == pytest.approx(b.stderr, abs=1e-9, nan_ok=True), name
     assert rbf.alignment.value == pytest.approx(cosine.alignment.value + 1.2 / tau, rel=1e-12)
     assert rbf.log_kernel_volume == pytest.approx(cosine.log_kernel_volume - 1.2 / tau, rel=1e-12)
     gap = im.gap(x, y, temperature=tau, pairs=pairs, critic=im.RBF(0.6))

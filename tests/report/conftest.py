@@ -160,6 +160,7 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             unpaired_y=3,
             pairs=n,
             groups=n,
+            effective_groups=float(n),
             dim=d,
             dtype="float32",
             temperature=tau,

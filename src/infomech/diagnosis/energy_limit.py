@@ -14,12 +14,15 @@ from ..measures import PairedSample
 from ..reductions import BlockedLogSums
 from .estimate import Estimate
 from .gram_statistics import KernelSweeps
-from .uncertainty import block_jackknife, quantile_estimate, symmetric_interval
+from .replicates import degrees_of_freedom
+from .uncertainty import block_jackknife, effective_number, quantile_estimate, symmetric_interval, unless_few
 
 Direction = Literal["x_to_y", "y_to_x"]
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
 RESOLVED_FROM = 10.0  # effective neighbours of the median anchor: there the logarithm's bias is about 0.05 nats
+_FIXED = "the negatives are held as they are, and both directions are pooled by group"
+_CORRECTED = "it is of the size of the logarithm's corrected bias, whose own noise is not known"
 _CHUNK = 2048
 
 
@@ -91,8 +94,9 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
     The logarithm of a mean of m kernels is biased by about -1 / (2 n_eff). The fields carry the block jackknife's
     correction, which knows that the captions of one image are not independent; ``plain`` holds the uncorrected parts.
 
-    Uncertainty: block jackknife over groups, t intervals (inverted distribution for quantiles). InfoNCE itself is that
-    of the data with all other groups as negatives; its interval, too, is for N negatives.
+    Uncertainty: block jackknife over groups, t intervals. InfoNCE itself is that of the data with all other groups as
+    negatives; its interval, too, is for N negatives. No interval is known to hold for the remainder and for effective
+    negatives: theirs are withheld, and those of the limit's parts below 15 effective groups (E11).
 
     Source: E1, E2; D3 to D7; Theorem 4.1 of the paper.
     """
@@ -101,7 +105,7 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
     log_volume = log_kernel_volume(sample.space, sample.critic, temperature)
     full, replicates = _parts(sample, kernels, log_volume, 1 / temperature)
     corrected, stderr = block_jackknife(full, replicates, sample.block_groups)
-    degrees = sample.blocks - 1
+    degrees = degrees_of_freedom(sample)
     plain = {n: symmetric_interval(float(v), float(e), degrees) for n, v, e in zip(_NAMES, full, stderr, strict=True)}
     exact = {"infonce_xy", "infonce_yx", "infonce_sym", "alignment", "log_negatives"}  # not estimates of a limit
     values = {n: float(f if n in exact else c) for n, f, c in zip(_NAMES, full, corrected, strict=True)}
@@ -112,7 +116,13 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
     values["remainder"] = values["infonce_sym"] - values["energy_sym"] - values["log_partition"]
     for name in ("log_partition", "log_negatives"):
         plain[name] = Estimate.exact(plain[name].value)
+    exact |= {"log_partition"}
     fields = {n: symmetric_interval(values[n], plain[n].stderr, degrees) for n in _NAMES}
+    effective = effective_number(sample.group_pairs)
+    for name in _NAMES:
+        if name not in exact:  # with few groups the correction's own noise is no longer small
+            fields[name] = unless_few(fields[name], effective)
+    fields["remainder"] = fields["remainder"].without_interval(_CORRECTED)
     counts = {"x_to_y": kernels.xy.by_row.effective_count(), "y_to_x": kernels.xy.by_column.effective_count()}
     anchors = {"x_to_y": sample.x, "y_to_x": sample.y}
     quantiles: dict[Direction, dict[str, Estimate]] = {}
@@ -120,7 +130,9 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
     for key in directions:
         rows = anchors[key]
         quantiles[key] = {
-            q: quantile_estimate(counts[key], float(q), rows.groups, sample.groups, weights=rows.weights)
+            q: quantile_estimate(
+                counts[key], float(q), rows.groups, sample.groups, weights=rows.weights
+            ).without_interval(_FIXED)
             for q in QUANTILES
         }
     median = quantile_estimate(
@@ -138,7 +150,7 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
         **fields,
         log_kernel_volume=log_volume,
         log_manifold_volume=sample.space.log_volume,
-        effective_negatives=median,
+        effective_negatives=median.without_interval(_FIXED),
         effective_negatives_quantiles=quantiles,
         negatives=math.exp(fields["log_negatives"].value),
         plain=plain,

@@ -1,37 +1,48 @@
 """The unit of currency of the diagnosis: a number with its uncertainty."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A value with its standard error and a 95% confidence interval, all in the value's own units.
 
-    The interval need not be symmetric (a quantile's or a norm's is not). Statistics without an uncertainty do not
-    exist here; where a number is exact, ``stderr`` is 0 and ``low == value == high``.
+    The interval need not be symmetric (a quantile's or a norm's is not). Where a number is exact, ``stderr`` is 0 and
+    ``low == value == high``. Where no interval is known to hold, error and ends are NaN and ``withheld`` says why.
 
     >>> str(Estimate(0.12345, 0.0021, 0.1193, 0.1276))
     '0.1235 ± 0.0021'
+    >>> str(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
+    '0.1235 (interval withheld: 3 groups)'
     """
 
     value: float
     stderr: float
     low: float
     high: float
+    withheld: str = ""
 
     @classmethod
     def exact(cls, value: float) -> "Estimate":
         """A number that carries no sampling error, log(N V) say."""
         return cls(value, 0.0, value, value)
 
-    def to_dict(self) -> dict[str, float]:
-        """The four numbers under the keys of ``report.json``."""
-        return asdict(self)
+    def without_interval(self, why: str) -> "Estimate":
+        """The value alone, where its error and interval cannot be trusted; `why` completes "interval withheld:"."""
+        return replace(self, stderr=math.nan, low=math.nan, high=math.nan, withheld=why)
+
+    def to_dict(self) -> dict[str, float | str]:
+        """The four numbers under the keys of ``report.json``; and ``withheld``, only where there is no interval."""
+        numbers = {"value": self.value, "stderr": self.stderr, "low": self.low, "high": self.high}
+        return numbers | {"withheld": self.withheld} if self.withheld else dict(numbers)
 
     def __float__(self) -> float:
         return self.value
 
     def __str__(self) -> str:
+        if self.withheld:
+            return f"{self.value:.4g} (interval withheld: {self.withheld})"
         if self.stderr == 0:
             return f"{self.value:.4g}"
         return f"{self.value:.4g} ± {self.stderr:.2g}"

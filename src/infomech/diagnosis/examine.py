@@ -27,6 +27,7 @@ from .moments import halved_moments
 from .retrieval import retrieval_scores
 from .settings import Settings
 from .spectrum import side_geometry
+from .uncertainty import effective_number
 
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
 _SHOWN = 2000  # points of a map, values of a distribution
@@ -113,6 +114,7 @@ def _inputs(sample: PairedSample, settings: Settings) -> Inputs:
         unpaired_y=len(given_y) - len(sample.y),
         pairs=len(sample.pairs),
         groups=sample.groups,
+        effective_groups=effective_number(sample.group_pairs),
         dim=sample.dim,
         dtype=str(given_x.dtype).removeprefix("torch."),
         temperature=settings.temperature,

@@ -10,6 +10,7 @@ from .budget import EnergyBudget
 from .estimate import Estimate
 from .inputs import Inputs
 from .resolution import LARGEST_GROWTH
+from .uncertainty import FEW_EFFECTIVE_GROUPS
 
 Severity = Literal["serious", "warning", "note", "good"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note", "good")
@@ -85,17 +86,21 @@ def _inputs(e: Evidence) -> Iterator[Finding]:
             "unpaired-rows",
             "note",
             "Some rows have no partner",
-            f"{i.unpaired_x:,} rows of {i.name_x} and {i.unpaired_y:,} of {i.name_y} stand in no pair; they "
-            f"were left out.",
+            f"{i.unpaired_x:,} rows of {i.name_x} and {i.unpaired_y:,} of {i.name_y} stand in no pair; they were left "
+            "out.",
             float(unpaired),
         )
-    if i.groups < FEW_GROUPS:
+    if i.effective_groups < FEW_GROUPS:
+        uneven = i.effective_groups < 0.9 * i.groups
+        worth = f" of uneven size, which tell as much as {i.effective_groups:.3g} of equal size" if uneven else ""
+        withheld = i.effective_groups < FEW_EFFECTIVE_GROUPS
         yield Finding(
             "few-groups",
-            "note",
+            "warning" if withheld else "note",
             "Few independent groups",
-            f"The pairs form {i.groups} independent groups; with fewer than {FEW_GROUPS} the intervals are rough.",
-            float(i.groups),
+            f"The pairs form {i.groups} independent groups{worth}; with fewer than {FEW_GROUPS} the intervals are rough"
+            + (f", and below {FEW_EFFECTIVE_GROUPS:.0f} some do not hold and are withheld." if withheld else "."),
+            i.effective_groups,
         )
 
 
@@ -108,8 +113,8 @@ def _loss(e: Evidence) -> Iterator[Finding]:
             "serious",
             "The loss is at chance",
             f"InfoNCE is {e.budget.infonce_sym.value:.3f} nats and guessing gives log(N + 1) = {chance:.3f}: at this "
-            "temperature the pairs are hardly told apart. Check the pairing, the temperature, and that training "
-            "has begun.",
+            "temperature the pairs are hardly told apart. Check the pairing, the temperature, and that training has "
+            "begun.",
             ratio,
         )
 
@@ -135,9 +140,8 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
             "temperature-at-clamp",
             "note",
             "The temperature is at CLIP's clamp",
-            f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it. Training wanted it higher: the "
-            f"softmax is as "
-            "hard as it may be, and the effective negatives below say what that means for your batch.",
+            f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it. Training wanted it higher: the softmax is "
+            "as hard as it may be, and the effective negatives below say what that means for your batch.",
             scale,
         )
 
@@ -184,9 +188,8 @@ def _collapse(e: Evidence) -> Iterator[Finding]:
                 f"collapse-{side}",
                 "serious",
                 f"{name} has collapsed to a cone",
-                f"Two random rows of {name} have a mean cosine of {cosine:.3f}. Similarities say little before "
-                f"the mean "
-                "is removed.",
+                f"Two random rows of {name} have a mean cosine of {cosine:.3f}. Similarities say little before the "
+                "mean is removed.",
                 cosine,
             )
         elif ratio < min(FEW_DIRECTIONS, e.inputs.dim / 2):
@@ -207,9 +210,8 @@ def _duplicates(e: Evidence) -> Iterator[Finding]:
                 f"duplicates-{side}",
                 "warning",
                 f"{name} has near-duplicates",
-                f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group. "
-                f"Each is a "
-                "false negative in the loss and a coin toss in retrieval: remove them, or tie them into one group.",
+                f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group. Each is "
+                "a false negative in the loss and a coin toss in retrieval: remove them, or tie them into one group.",
                 share,
             )
 
@@ -234,8 +236,8 @@ def _gap(e: Evidence) -> Iterator[Finding]:
         "warning" if apart.value >= APART else "note",
         "The modalities lie apart" if apart.value >= APART else "There is a modality gap",
         f"A linear classifier tells {e.inputs.name_x} from {e.inputs.name_y} with accuracy {apart.value:.3f}; "
-        f"the centroids "
-        f"are {with_interval(centroid)} apart and the energy distance is {with_interval(energy)}. {where}",
+        f"the centroids are {with_interval(centroid)} apart and the energy distance is {with_interval(energy)}. "
+        + where,
         energy.value,
     )
     divergence = e.budget.divergence_sym
@@ -260,8 +262,7 @@ def _hubs(e: Evidence) -> Iterator[Finding]:
                 "warning",
                 f"{name} has hubs",
                 f"A few rows of {name} are neighbours of very many (skewness of the 10-occurrence "
-                f"{hubness.value:.1f}); they "
-                "crowd retrieval. Centring, or rescaling similarities per query, helps.",
+                f"{hubness.value:.1f}); they crowd retrieval. Centring, or rescaling similarities per query, helps.",
                 hubness.value,
             )
 

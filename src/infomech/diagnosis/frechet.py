@@ -9,7 +9,7 @@ from torch import Tensor
 from ..measures import PairedSample
 from .estimate import Estimate
 from .moments import HalvedMoments, Moments, row_chunks
-from .uncertainty import group_totals, influence_stderr, symmetric_interval
+from .uncertainty import effective_number, group_totals, influence_estimate, unless_few
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def frechet_distance(sample: PairedSample, moments: tuple[HalvedMoments, HalvedM
             psi = 2 * sign * (z @ drift.to(dtype)) + ((z @ shape.to(dtype)) * z).sum(1) - center.to(dtype)
             influence += group_totals(rows.weights[at] * psi.double() / pairs, rows.groups[at], sample.groups)
     corrected = 2 * value - (halves[0] + halves[1]) / 2
-    return symmetric_interval(float(corrected), influence_stderr(influence), sample.groups - 1)
+    estimate = influence_estimate(float(corrected), influence, sample.group_pairs)
+    return unless_few(estimate, effective_number(sample.group_pairs))
 
 
 def _nuclear(x: Moments, y: Moments) -> tuple[Float[Tensor, ""], Roots]:

@@ -5,7 +5,6 @@ import warnings
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
@@ -19,11 +18,20 @@ from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
 from .moments import HalvedMoments, halved_moments
-from .replicates import Replicated, cross_group_mean, leave_blocks_out, own_group_sums, pair_weights
+from .replicates import (
+    Replicated,
+    cross_group_mean,
+    jackknifed,
+    leave_blocks_out,
+    own_group_sums,
+    pair_weights,
+    ratio_estimate,
+)
 from .spectrum import side_geometry
-from .uncertainty import jackknife_estimate, mapped, mean_estimate, proportion_estimate
+from .uncertainty import effective_number, mapped, mean_estimate, proportion_estimate, unless_few
 
 Statistic = Literal["U", "V"]
+Part = Literal["xx", "yy", "xy"]
 
 
 def gap(
@@ -144,9 +152,9 @@ def gap_measures(
     out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps)
     if statistic == "U":
         centered = means.centered()
-        out["centered_energy_distance"] = means.estimate(centered)
-        ratio = tuple(c / e for c, e in zip(centered, energy, strict=True))
-        out["centered_share"] = means.estimate((ratio[0], ratio[1]))
+        effective = effective_number(sample.group_pairs)
+        out["centered_energy_distance"] = unless_few(means.estimate(centered), effective)
+        out["centered_share"] = unless_few(ratio_estimate(sample, centered, energy), effective)
     return out
 
 
@@ -167,18 +175,17 @@ def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
     names = {"gap": (side_x - side_y, side_x - side_y), "x": (side_x, side_x), "y": (side_y, side_y)}
     inner = {key: cross_group_mean(sample, a, b) for key, (a, b) in names.items()}
     inner["xy"] = cross_group_mean(sample, side_x, side_y)
-    groups = sample.block_groups
     out = {}
-    squared = jackknife_estimate(*inner["gap"], groups)
+    squared = jackknifed(sample, inner["gap"])
     out["centroid_gap"] = mapped(squared, 0.0, 4.0, root=True)
 
-    out["centroid_cosine"] = _centroid_cosine(inner, groups)
+    out["centroid_cosine"] = _centroid_cosine(sample, inner)
     for key in ("x", "y"):
-        out[f"centroid_norm_{key}"] = mapped(jackknife_estimate(*inner[key], groups), 0.0, 1.0, root=True)
+        out[f"centroid_norm_{key}"] = mapped(jackknifed(sample, inner[key]), 0.0, 1.0, root=True)
     return out
 
 
-def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) -> Estimate:
+def _centroid_cosine(sample: PairedSample, inner: dict[str, Replicated]) -> Estimate:
     """NaN where an unbiased squared norm is not positive; the interval is [-1, 1] where one may be 0."""
     squared = torch.stack([inner["x"][0], inner["y"][0]])
     if not bool((squared > 0).all()):
@@ -188,8 +195,8 @@ def _centroid_cosine(inner: dict[str, Replicated], groups: Float[Tensor, " b"]) 
         norm = (inner["x"][k].clamp_min(1e-30) * inner["y"][k].clamp_min(1e-30)).sqrt()
         return (inner["xy"][k] / norm).clamp(-1, 1)
 
-    cosine_estimate = jackknife_estimate(cosine(0), cosine(1), groups)
-    if min(jackknife_estimate(*inner[side], groups).low for side in ("x", "y")) <= 0:
+    cosine_estimate = jackknifed(sample, (cosine(0), cosine(1)))
+    if min(jackknifed(sample, inner[side]).low for side in ("x", "y")) <= 0:
         return Estimate(cosine_estimate.value, 1.0, -1.0, 1.0)  # a centroid may be 0: its direction is not known
     return mapped(cosine_estimate, -1.0, 1.0)
 
@@ -208,7 +215,7 @@ def _relative_modality_gap(sample: PairedSample) -> Estimate:
         spread = sum((1 - w[k]) / 2 for w in within) / 2
         return paired[k] / (paired[k] + spread)
 
-    return mapped(jackknife_estimate(ratio(0), ratio(1), sample.block_groups), 0.0, 1.0)
+    return mapped(jackknifed(sample, (ratio(0), ratio(1))), 0.0, 1.0)
 
 
 class _PairMeans:
@@ -216,16 +223,17 @@ class _PairMeans:
 
     def __init__(self, sample: PairedSample, sweeps: GapSweeps, statistic: Statistic) -> None:
         self._sample, self._sweeps, self._statistic = sample, sweeps, statistic
+        self._parts: dict[Part, PairSums] = {"xx": sweeps.xx, "yy": sweeps.yy, "xy": sweeps.xy}
         self._weights = pair_weights(sample, own=statistic == "V")
 
     def combine(self, name: str, sign: float) -> Replicated:
         """Sign (E f(X,X') + E f(Y,Y') - 2 E f(X,Y)) and its replicates."""
-        xx, yy, xy = (self.mean(part, name) for part in ("xx", "yy", "xy"))
+        xx, yy, xy = self.mean("xx", name), self.mean("yy", name), self.mean("xy", name)
         return sign * (xx[0] + yy[0] - 2 * xy[0]), sign * (xx[1] + yy[1] - 2 * xy[1])
 
     def estimate(self, value: Replicated) -> Estimate:
         """With the jackknife's interval."""
-        return jackknife_estimate(*value, self._sample.block_groups)
+        return jackknifed(self._sample, value)
 
     def centered(self) -> Replicated:
         """Energy distance after the shift; each replicate moves the shift with its own centroids, to first order.
@@ -244,9 +252,9 @@ class _PairMeans:
         xx, yy = self.mean("xx", "distance"), self.mean("yy", "distance")
         return 2 * (full - bias) - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
 
-    def mean(self, part: str, name: str) -> Replicated:
+    def mean(self, part: Part, name: str) -> Replicated:
         """Mean over pairs of rows within x, within y or across, and its replicates."""
-        reduction: PairSums = getattr(self._sweeps, part)
+        reduction = self._parts[part]
         sums = reduction.sums[name]
         if self._statistic == "V":
             function = reduction.functions[name]
@@ -287,7 +295,7 @@ def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
         full.append(share[0] / chance)
         replicates.append(share[1] / chance)
     value, without = (full[0] + full[1]) / 2, (replicates[0] + replicates[1]) / 2
-    return mapped(jackknife_estimate(value, without, sample.block_groups), 0.0, math.inf)
+    return mapped(jackknifed(sample, (value, without)), 0.0, math.inf)
 
 
 def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000) -> Estimate:
@@ -318,7 +326,7 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
             warnings.simplefilter("ignore")  # a singular system, where there are fewer rows than features
             model = RidgeClassifier(alpha=1e-3, class_weight="balanced").fit(z[~part].numpy(), side[~part].numpy())
         right[part] = torch.from_numpy(model.predict(z[part].numpy()) == side[part].numpy()).double()
-    weights = torch.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum()).double()
+    weights = torch.where(side > 0, 0.5 / (side > 0).sum().double(), 0.5 / (side < 0).sum().double())
     return proportion_estimate(right, group, sample.groups, weights=weights)
 
 

@@ -15,6 +15,7 @@ class Inputs:
     unpaired_y: int
     pairs: int
     groups: int
+    effective_groups: float  # (sum k)^2 / sum k^2 over the pairs k of each group: so many equal ones tell as much (E11)
     dim: int
     dtype: str
     temperature: float

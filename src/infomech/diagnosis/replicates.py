@@ -1,5 +1,6 @@
 """Means over pairs of different groups, with the same means when each block is left out."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,10 +8,45 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..measures import PairedSample
+from .estimate import Estimate
+from .uncertainty import block_jackknife, effective_number, jackknife_estimate, t_quantile
 
 _CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 Replicated = tuple[Float[Tensor, ""], Float[Tensor, " b"]]
+
+
+def degrees_of_freedom(sample: PairedSample) -> float:
+    """Of a block jackknife: one less than there are effective blocks."""
+    by_block = sample.group_pairs.new_zeros(sample.blocks).index_add_(0, sample.group_blocks, sample.group_pairs)
+    return effective_number(by_block) - 1
+
+
+def jackknifed(sample: PairedSample, value: Replicated) -> Estimate:
+    """A statistic of pairs with its block jackknife's error and interval."""
+    return jackknife_estimate(*value, sample.block_groups, degrees_of_freedom(sample))
+
+
+def ratio_estimate(sample: PairedSample, numerator: Replicated, denominator: Replicated) -> Estimate:
+    """A ratio with Fieller's interval: all r for which numerator - r denominator is not told from 0 (block jackknife).
+
+    The standard error is the delta method's. Withheld where the denominator is not told from 0: any ratio would do.
+
+    Source: Fieller, Journal of the Royal Statistical Society B 16 (1954).
+    """
+    (a, a_without), (b, b_without) = numerator, denominator
+    full, replicates = torch.stack([a, b, a + b]), torch.stack([a_without, b_without, a_without + b_without], 1)
+    variances = block_jackknife(full, replicates, sample.block_groups)[1].square().tolist()
+    of_a, of_b, both = variances[0], variances[1], (variances[2] - variances[0] - variances[1]) / 2
+    top, bottom, t = float(a), float(b), t_quantile(degrees_of_freedom(sample))
+    ratio = top / bottom
+    stderr = math.sqrt(max(of_a - 2 * ratio * both + ratio**2 * of_b, 0.0)) / abs(bottom)
+    square = bottom**2 - t * t * of_b
+    if square <= 0:
+        return Estimate(ratio, stderr, math.nan, math.nan).without_interval("what it is a share of may be 0")
+    middle = (top * bottom - t * t * both) / square
+    reach = math.sqrt(max(middle**2 - (top**2 - t * t * of_a) / square, 0.0))
+    return Estimate(ratio, stderr, middle - reach, middle + reach)
 
 
 def cross_group_mean(
@@ -75,4 +111,13 @@ def pair_weights(sample: PairedSample, *, own: bool = False) -> Float[Tensor, "b
     return every if own else every - torch.diag(inside)
 
 
-__all__ = ["Replicated", "cross_group_mean", "leave_blocks_out", "own_group_sums", "pair_weights"]
+__all__ = [
+    "Replicated",
+    "cross_group_mean",
+    "degrees_of_freedom",
+    "jackknifed",
+    "leave_blocks_out",
+    "own_group_sums",
+    "pair_weights",
+    "ratio_estimate",
+]

@@ -1,13 +1,14 @@
 """Cross-modal retrieval (E5): recall and median rank both ways, with ties broken fairly, and a shuffled control."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..measures import PairedSample
-from ..reductions import expected_hits
+from ..reductions import GroupedRows, expected_hits
 from .estimate import Estimate
 from .gram_statistics import RankSweeps
-from .uncertainty import proportion_estimate, quantile_estimate
+from .uncertainty import effective_number, proportion_estimate, quantile_estimate, unless_few
 
 RECALL_AT = (1, 5, 10)
 
@@ -21,11 +22,16 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
     at chance. The rank of a query is the expected rank of its best partner.
 
     Intervals: Wilson's at the effective number of independent queries, by group, for the recalls (the gallery is held
-    as it is); Woodruff's by group for the median rank. The control gives each query the partners of another query.
+    as it is, and has at least 15 effective groups, or the interval is withheld); Woodruff's by group for the median
+    rank, where queries, too, have 15 effective groups. The control gives each query the partners of another query.
 
     Source: E5.
     """
     out: dict[str, Estimate] = {}
+    galleries = {
+        "x_to_y": _effective_groups(sample, sample.y),
+        "y_to_x": _effective_groups(sample, sample.x),
+    }
     sides = (
         ("x_to_y", sample.x, ranks.true.rows_above, ranks.true.rows_tied, ranks.tied_positives[0]),
         ("y_to_x", sample.y, ranks.true.columns_above, ranks.true.columns_tied, ranks.tied_positives[1]),
@@ -33,9 +39,11 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
     for name, rows, above, tied, positives in sides:
         for k in RECALL_AT:
             hits = expected_hits(above, tied, positives, k)
-            out[f"{name}_recall_at_{k}"] = proportion_estimate(hits, rows.groups, sample.groups)
+            recall = proportion_estimate(hits, rows.groups, sample.groups)
+            out[f"{name}_recall_at_{k}"] = unless_few(recall, galleries[name])
         rank = expected_rank(above, tied, positives)
-        out[f"{name}_median_rank"] = quantile_estimate(rank, 0.5, rows.groups, sample.groups)
+        median = quantile_estimate(rank, 0.5, rows.groups, sample.groups)
+        out[f"{name}_median_rank"] = unless_few(median, min(galleries[name], _effective_groups(sample, rows)))
     control = ranks.shuffled
     shuffled = (
         ("x_to_y", sample.x, control.rows_above, control.rows_tied, ranks.shuffled_tied_positives[0]),
@@ -44,8 +52,13 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
     for name, rows, above, tied, positives in shuffled:
         for k in RECALL_AT:
             hits = expected_hits(above, tied, positives, k)
-            out[f"shuffled_{name}_recall_at_{k}"] = proportion_estimate(hits, rows.groups, sample.groups)
+            recall = proportion_estimate(hits, rows.groups, sample.groups)
+            out[f"shuffled_{name}_recall_at_{k}"] = unless_few(recall, galleries[name])
     return out
+
+
+def _effective_groups(sample: PairedSample, rows: GroupedRows) -> float:
+    return effective_number(torch.bincount(rows.groups, minlength=sample.groups).double())
 
 
 def expected_rank(

@@ -1,10 +1,11 @@
 """Geometry within one modality (E4): cone, uniformity, rank, collapse, hubness, duplicates."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..measures import PairedSample
@@ -12,15 +13,16 @@ from ..reductions import GroupedRows, NearestNeighbours, PairSums
 from .diagnosis import FloatArray
 from .estimate import Estimate
 from .moments import Moments, row_chunks
-from .replicates import cross_group_mean, leave_blocks_out, pair_weights
+from .replicates import cross_group_mean, jackknifed, leave_blocks_out, pair_weights
 from .uncertainty import (
+    effective_number,
     group_totals,
-    influence_stderr,
-    jackknife_estimate,
+    influence_estimate,
     mapped,
     mean_estimate,
-    proportion_estimate,
     symmetric_interval,
+    unless_few,
+    wilson_estimate,
 )
 
 DUPLICATE_FROM = 1 - 1e-4  # cosine from which two rows of different groups count as duplicates
@@ -53,31 +55,28 @@ def side_geometry(
     duplicates            share of rows with a row of another group at cosine above 0.9999        Wilson
     ===================== ======================================================================= ===============
 
-    The influence of a moment's function is exact to first order; hubness takes the counts as independent between
-    groups, an approximation. The effective rank is RankMe's plug-in, low by order d / n; the sum of l^2 in the
-    participation ratio leaves out products of a group with itself, which would bias it.
+    The influence of a moment's function is exact to first order; the participation ratio's interval is one for the
+    spread of the eigenvalues, whose law is more symmetric. In hubness and duplicates two rows count as dependent if
+    they are of one group or stand among each other's nearest. The effective rank is RankMe's plug-in, low by order
+    d / n; the sum of l^2 in the participation ratio leaves out products of a group with itself, which would bias it.
+    Intervals from moments, and that of hubness, are withheld below 15 effective groups (E11).
 
     Source: E4; Wang and Isola 2020; RankMe, arXiv:2210.02885; Radovanovic et al. 2010.
     """
     rows = sample.x if column == 0 else sample.y
     means = sample.group_sums[column]
-    out = {
-        "mean_cosine": mapped(
-            jackknife_estimate(*cross_group_mean(sample, means, means), sample.block_groups), -1.0, 1.0
-        )
-    }
+    out = {"mean_cosine": mapped(jackknifed(sample, cross_group_mean(sample, means, means)), -1.0, 1.0)}
     out["uniformity"] = _uniformity(sample, pair_sums)
     spectral, spectrum = _spectral(sample, rows, moments)
     out |= spectral
     out["hubness"] = _hubness(sample, rows, neighbours)
-    nearest = (neighbours.of_rows.values[:, 0] > DUPLICATE_FROM).double()
-    out["duplicates"] = proportion_estimate(nearest, rows.groups, sample.groups)
+    out["duplicates"] = _duplicates(sample, rows, neighbours)
     return Side(out, spectrum)
 
 
 def _uniformity(sample: PairedSample, pair_sums: PairSums) -> Estimate:
     full, replicates = leave_blocks_out(pair_sums.sums["uniformity"], pair_weights(sample))
-    return jackknife_estimate(full.log(), replicates.log(), sample.block_groups)
+    return jackknifed(sample, (full.log(), replicates.log()))
 
 
 def _spectral(sample: PairedSample, rows: GroupedRows, moments: Moments) -> tuple[dict[str, Estimate], FloatArray]:
@@ -123,9 +122,26 @@ def _spectral(sample: PairedSample, rows: GroupedRows, moments: Moments) -> tupl
     names = {"effective_rank": (rank, d), "participation_ratio": (ratio, d), "collapse": (collapse, d**0.5)}
     out = {}
     for k, (key, (value, most)) in enumerate(names.items()):
-        plain = symmetric_interval(float(value), influence_stderr(influence[:, k]), sample.groups - 1)
-        out[key] = mapped(plain, 0.0, float(most))
+        plain = influence_estimate(float(value), influence[:, k], sample.group_pairs)
+        plain = unless_few(mapped(plain, 0.0, float(most)), effective_number(sample.group_pairs))
+        out[key] = _near_its_end(plain, float(most)) if key == "participation_ratio" else plain
     return out, np.asarray(values.flip(0).cpu().numpy(), dtype=np.float64)
+
+
+def _near_its_end(ratio: Estimate, most: float) -> Estimate:
+    """The participation ratio with an interval for the spread of the eigenvalues, which it is a function of.
+
+    With c their coefficient of variation the ratio is d / (1 + c^2), at most d; c has the more symmetric law.
+    """
+    if ratio.withheld or not ratio.high > ratio.low:
+        return ratio
+    t = (ratio.high - ratio.value) / ratio.stderr if ratio.high < most else (ratio.value - ratio.low) / ratio.stderr
+    square = max(most / ratio.value - 1, 0.0)
+    of_square = most * ratio.stderr / ratio.value**2
+    c = math.sqrt(square)
+    of_c = min(of_square / (2 * c), math.sqrt(of_square)) if c > 0 else math.sqrt(of_square)
+    low, high = (most / (1 + end**2) for end in (c + t * of_c, max(c - t * of_c, 0.0)))
+    return Estimate(ratio.value, ratio.stderr, low, high)
 
 
 def _own_products(rows: GroupedRows, mean: Float[Tensor, " d"], count: int) -> Float[Tensor, ""]:
@@ -150,7 +166,7 @@ def _eigen(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Ten
 
 
 def _hubness(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeighbours) -> Estimate:
-    """Skewness of how often each row is among another's nearest."""
+    """Skewness of how often each row is among another's nearest; influence, mutual neighbours not independent."""
     table = neighbours.of_rows.indices
     counts = torch.bincount(table[table >= 0], minlength=len(rows)).double()
     centred = counts - counts.mean()
@@ -160,8 +176,43 @@ def _hubness(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeighbo
     scaled = centred / variance.sqrt()
     skewness = scaled.pow(3).mean()
     influence = scaled.pow(3) - skewness - 3 * scaled - 1.5 * skewness * (scaled.square() - 1)
-    spread = mean_estimate(influence, rows.groups, sample.groups).stderr
-    return symmetric_interval(float(skewness), spread, sample.groups - 1)
+    weights = group_totals(torch.ones_like(counts), rows.groups, sample.groups)
+    alone = influence_estimate(
+        float(skewness), group_totals(influence / len(rows), rows.groups, sample.groups), weights
+    )
+    stderr = _with_neighbours(alone.stderr, influence / len(rows), table, _mutual(table))
+    effective = effective_number(weights)
+    return unless_few(symmetric_interval(alone.value, stderr, effective - 1), effective)
+
+
+def _duplicates(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeighbours) -> Estimate:
+    """Share of rows with a twin in another group; twins come in twos, and so do their deviations."""
+    twins = neighbours.of_rows.values > DUPLICATE_FROM
+    found = twins[:, 0].double()
+    plain = mean_estimate(found, rows.groups, sample.groups)
+    stderr = _with_neighbours(plain.stderr, (found - plain.value) / len(rows), neighbours.of_rows.indices, twins)
+    weights = group_totals(torch.ones_like(found), rows.groups, sample.groups)
+    return wilson_estimate(plain.value, stderr, rows=len(rows), groups=effective_number(weights))
+
+
+def _mutual(table: Int[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
+    """Whether each neighbour has the row among its own neighbours."""
+    out = torch.zeros_like(table, dtype=torch.bool)
+    for at in torch.arange(len(table), device=table.device).split(_CHUNK):
+        back = table[table[at].clamp_min(0)] == at[:, None, None]
+        out[at] = back.any(2) & (table[at] >= 0)
+    return out
+
+
+def _with_neighbours(
+    stderr: float, influence: Float[Tensor, " n"], table: Int[Tensor, "n k"], tied: Bool[Tensor, "n k"]
+) -> float:
+    """A standard error between groups with the covariance of neighbours of different groups that are tied both ways.
+
+    It never falls below the error of independent groups.
+    """
+    shared = (influence[:, None] * influence[table.clamp_min(0)])[tied].sum()
+    return math.sqrt(stderr**2 + max(float(shared), 0.0))
 
 
 __all__ = ["DUPLICATE_FROM", "Side", "side_geometry"]

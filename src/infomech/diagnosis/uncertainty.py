@@ -12,7 +12,7 @@ Three methods, named in each estimator's docstring:
 
 import math
 
-import scipy.stats
+import scipy.special
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,14 +20,33 @@ from torch import Tensor
 from .estimate import Estimate
 
 LEVEL = 0.95
+FEW_EFFECTIVE_GROUPS = 15.0  # below, first-order errors of what is not a mean do not hold (docs/read-a-report.md)
 
 
-def t_quantile(degrees: int) -> float:
-    """Two-sided 95% quantile of Student's t."""
-    return float(scipy.stats.t.ppf(0.5 + LEVEL / 2, max(degrees, 1)))
+def t_quantile(degrees: float | int) -> float:
+    """Two-sided 95% quantile of Student's t; of one degree of freedom where there are fewer."""
+    return float(scipy.special.stdtrit(max(degrees, 1.0), 0.5 + LEVEL / 2))
 
 
-def symmetric_interval(value: float, stderr: float, degrees: int) -> Estimate:
+def effective_number(weights: Float[Tensor, " g"]) -> float:
+    """(sum w)^2 / sum w^2: how many groups of equal weight would tell as much (E11).
+
+    >>> effective_number(torch.tensor([1.0, 1.0, 1.0]))
+    3.0
+    >>> round(effective_number(torch.tensor([200.0] + 59 * [1.0])), 2)
+    1.67
+    """
+    return float(weights.sum().square() / weights.square().sum())
+
+
+def unless_few(estimate: Estimate, effective: float) -> Estimate:
+    """The estimate without its interval where there are fewer than 15 effective groups."""
+    if effective >= FEW_EFFECTIVE_GROUPS:
+        return estimate
+    return estimate.without_interval(f"{effective:.3g} effective groups, and it needs about {FEW_EFFECTIVE_GROUPS:.0f}")
+
+
+def symmetric_interval(value: float, stderr: float, degrees: float | int) -> Estimate:
     """Value +- t stderr."""
     reach = t_quantile(degrees) * stderr
     return Estimate(value, stderr, value - reach, value + reach)
@@ -61,11 +80,11 @@ def block_jackknife(
 
 
 def jackknife_estimate(
-    full: Float[Tensor, ""], replicates: Float[Tensor, " b"], block_groups: Float[Tensor, " b"]
+    full: Float[Tensor, ""], replicates: Float[Tensor, " b"], block_groups: Float[Tensor, " b"], degrees: float
 ) -> Estimate:
     """A statistic with its jackknife standard error and t interval; the value is left as it is."""
     _, stderr = block_jackknife(full[None], replicates[:, None], block_groups)
-    return symmetric_interval(float(full), float(stderr[0]), len(block_groups) - 1)
+    return symmetric_interval(float(full), float(stderr[0]), degrees)
 
 
 def group_totals(values: Float[Tensor, "n ..."], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, "g ..."]:
@@ -73,10 +92,12 @@ def group_totals(values: Float[Tensor, "n ..."], groups: Int[Tensor, " n"], coun
     return values.new_zeros(count, *values.shape[1:]).index_add_(0, groups, values)
 
 
-def influence_stderr(influence: Float[Tensor, " g"]) -> float:
-    """Standard error of a statistic whose deviation is the sum over groups of `influence` (which sums to 0)."""
+def influence_estimate(value: float, influence: Float[Tensor, " g"], weights: Float[Tensor, " g"]) -> Estimate:
+    """A statistic that deviates by the sum over groups of `influence` (which sums to 0); groups weigh `weights`."""
     count = len(influence)
-    return math.sqrt(float(influence.square().sum()) * count / (count - 1))
+    left = influence / (1 - weights / weights.sum())
+    stderr = math.sqrt(float(left.square().sum()) * (count - 1) / count)
+    return symmetric_interval(value, stderr, effective_number(weights) - 1)
 
 
 def mean_estimate(
@@ -91,7 +112,7 @@ def mean_estimate(
     total = weights.sum()
     mean = (weights * values).sum() / total
     influence = group_totals(weights * (values - mean), groups, count) / total
-    return symmetric_interval(float(mean), influence_stderr(influence), count - 1)
+    return influence_estimate(float(mean), influence, group_totals(weights, groups, count))
 
 
 def proportion_estimate(
@@ -104,17 +125,25 @@ def proportion_estimate(
     """Mean of per-row values in [0, 1], with Wilson's score interval at the effective number of independent rows.
 
     The effective number is p (1 - p) over the squared grouped standard error (influence); it never exceeds the number
-    of rows, and is the number of groups where p is 0 or 1, so that a perfect score still has an interval.
+    of rows, and is that of effective groups where p is 0 or 1, so that a perfect score still has an interval.
     """
     plain = mean_estimate(values, groups, count, weights=weights)
-    return wilson_estimate(plain.value, plain.stderr, rows=len(values), groups=count)
+    effective = _effective_groups(values, groups, count, weights)
+    return wilson_estimate(plain.value, plain.stderr, rows=len(values), groups=effective)
 
 
-def wilson_estimate(value: float, stderr: float, *, rows: int, groups: int) -> Estimate:
+def _effective_groups(
+    values: Float[Tensor, " n"], groups: Int[Tensor, " n"], count: int, weights: Float[Tensor, " n"] | None
+) -> float:
+    rows = torch.ones_like(values) if weights is None else weights
+    return effective_number(group_totals(rows, groups, count))
+
+
+def wilson_estimate(value: float, stderr: float, *, rows: int, groups: float) -> Estimate:
     """Wilson's score interval of a proportion whose standard error is known, for the effective number of rows."""
     p = min(max(value, 0.0), 1.0)
     spread = p * (1 - p)
-    effective = spread / stderr**2 if stderr > 0 and spread > 0 else float(groups)
+    effective = spread / stderr**2 if stderr > 0 and spread > 0 else groups
     effective = min(effective, float(rows))
     t = t_quantile(groups - 1)
     center = (p + t * t / (2 * effective)) / (1 + t * t / effective)
@@ -147,7 +176,7 @@ def quantile_estimate(
     middle = at(probability)
     below = (values <= middle).double()
     spread = mean_estimate(below, groups, count, weights=weights).stderr
-    t = t_quantile(count - 1)
+    t = t_quantile(_effective_groups(values, groups, count, weights) - 1)
     low, high = at(probability - t * spread), at(probability + t * spread)
     return Estimate(middle, (high - low) / (2 * t), low, high)
 
@@ -169,10 +198,12 @@ def mapped(estimate: Estimate, low: float, high: float, *, root: bool = False) -
 
 
 __all__ = [
+    "FEW_EFFECTIVE_GROUPS",
     "LEVEL",
     "block_jackknife",
+    "effective_number",
     "group_totals",
-    "influence_stderr",
+    "influence_estimate",
     "jackknife_estimate",
     "mapped",
     "mean_estimate",
@@ -180,5 +211,6 @@ __all__ = [
     "quantile_estimate",
     "symmetric_interval",
     "t_quantile",
+    "unless_few",
     "wilson_estimate",
 ]

@@ -214,6 +214,8 @@ def delta_text(change: Difference) -> str:
     '▼ −0.250'
     """
     text = signed_text(change.estimate)
+    if change.estimate.withheld:
+        return f"{text}, error withheld"
     return f"{arrow(change)} {text}" if change.apart else f"{text}, within error"
 
 
@@ -237,7 +239,8 @@ def difference(first: Estimate, other: Estimate) -> Difference:
     value = other.value - first.value
     low = value - math.hypot(other.value - other.low, first.high - first.value)
     high = value + math.hypot(other.high - other.value, first.value - first.low)
-    estimate = Estimate(value, math.hypot(first.stderr, other.stderr), low, high)
+    withheld = first.withheld or other.withheld
+    estimate = Estimate(value, math.hypot(first.stderr, other.stderr), low, high, withheld)
     known = math.isfinite(low) and math.isfinite(high)
     return Difference(estimate, bool(known and (low > 0 or high < 0)))
 

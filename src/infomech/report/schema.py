@@ -6,7 +6,7 @@ import math
 import os
 import types
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -132,9 +132,10 @@ def _built(kind: Any, value: Any, path: str) -> Any:
     if is_dataclass(kind):
         value, hints = _as(dict, value, path), get_type_hints(kind)
         for field in fields(kind):
-            if field.name not in value:
+            if field.name not in value and field.default is MISSING:
                 raise _Unfit(f"{path} lacks {field.name}")
-        return kind(**{f.name: _built(hints[f.name], value[f.name], f"{path}.{f.name}") for f in fields(kind)})  # type: ignore[operator]
+        given = [field.name for field in fields(kind) if field.name in value]
+        return kind(**{name: _built(hints[name], value[name], f"{path}.{name}") for name in given})  # type: ignore[operator]
     if origin is dict:
         return {key: _built(args[1], item, f"{path}.{key}") for key, item in _as(dict, value, path).items()}
     if origin is list:

@@ -210,7 +210,8 @@ TEX_HEADER = r"""% Tables of an infomech report. \input this file; the preamble 
 %   \usepackage{booktabs}
 %   \usepackage[T1]{fontenc}
 %   \usepackage{textcomp}
-% An uncertainty is one standard error; intervals are 95% confidence intervals."""
+% An uncertainty is one standard error; intervals are 95% confidence intervals. A number without an uncertainty is
+% exact, or none is known to hold."""
 
 
 def report_tex(diagnosis: Diagnosis) -> str:

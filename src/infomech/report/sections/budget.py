@@ -55,7 +55,7 @@ def terms(diagnosis: Diagnosis) -> list[Line]:
 
 def _times(estimate: Estimate, factor: float) -> Estimate:
     low, high = sorted((factor * estimate.low, factor * estimate.high))
-    return Estimate(factor * estimate.value, abs(factor) * estimate.stderr, low, high)
+    return Estimate(factor * estimate.value, abs(factor) * estimate.stderr, low, high, estimate.withheld)
 
 
 def shares(diagnosis: Diagnosis) -> list[Estimate]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..._words import Measure, cut, number, put_in
+from ..._words import Measure, cut, interval_text, number, put_in
 from ...diagnosis import Diagnosis, Estimate
 from ...diagnosis.curves import SEEN_AT, Curves
 from ..charts import MUTED, base_layout, curve, short, title
@@ -109,7 +109,7 @@ def _over_temperatures(diagnosis: Diagnosis) -> Spec:
             colour=on_page(colour),
             hover="τ = %{x}<br>%{y:.3g} nats (95%: %{customdata})",
             mode="lines+markers",
-            customdata=[f"{e.low:.3g} to {e.high:.3g}" for e in curves.budget[key]],
+            customdata=[interval_text(e) for e in curves.budget[key]],
             line={"width": 2, "dash": dash},
         )
         for key, (_, colour, dash) in _PARTS.items()

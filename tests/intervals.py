@@ -1,0 +1,268 @@
+"""How far the reported errors and intervals hold: every estimate of a diagnosis over independent draws.
+
+`measure` draws a problem many times and compares every reported standard error with the spread of the values over the
+draws, and every 95% interval with the truth. The truth is the population's value where the estimate aims at one, and
+otherwise (what belongs to a sample of this size: a recall, a loss with all others as negatives) the mean over draws.
+
+`python tests/intervals.py` writes the record ``tests/diagnosis/coverage.json`` and the table in
+``docs/read-a-report.md`` that is made from it; with ``--docs`` the table alone.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+import torch
+
+from generators import Blob, Draw, SphereLaw, evenly, one_large, unevenly
+from infomech.diagnosis import Diagnosis, Estimate, Settings, examine
+from infomech.diagnosis.uncertainty import effective_number
+
+TEMPERATURE = 0.3
+_BLOBS = (Blob(0.7, (0, 0, 1), 2.0), Blob(0.3, (1, 0.2, 0), 4.0))
+GAP = SphereLaw(_BLOBS, 100.0, 20.0, 0.9)
+NO_GAP = SphereLaw(_BLOBS, 20.0, 20.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A law, the sizes of the groups that are drawn from it, and what a reader calls the two."""
+
+    law: SphereLaw
+    sizes: tuple[int, ...]
+    title: str
+
+    def draw(self, seed: int) -> Draw:
+        return self.law.draw(self.sizes, torch.Generator().manual_seed(seed))
+
+
+PROBLEMS = {
+    "one": Problem(GAP, evenly(200), "200 groups of one"),
+    "five": Problem(GAP, evenly(200, 5), "200 groups of five"),
+    "uneven": Problem(GAP, unevenly(100, 40), "100 groups of 1 to 40"),
+    "large": Problem(GAP, one_large(60, 200), "60 groups, one of 200"),
+    "no gap": Problem(NO_GAP, evenly(200), "no gap, 200 groups"),
+}
+DRAWS = 400  # of each problem: a coverage is then good to 1.1%
+RECORD = Path(__file__).parent / "diagnosis" / "coverage.json"
+PAGE = Path(__file__).parents[1] / "docs" / "read-a-report.md"
+BEGIN, END = "<!-- coverage: made by tests/intervals.py -->", "<!-- end of coverage -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What the draws say of one estimate."""
+
+    truth: float
+    coverage: float  # share of the draws whose interval does not miss the truth; NaN where none has an interval
+    error_ratio: float  # root mean square of the reported errors over the spread of the values; NaN where none varies
+    withheld: float  # share of the draws without an interval
+    bias: float  # mean value less truth, in units of the spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an estimate must keep on every problem, and why it is not what others must.
+
+    Args:
+        coverage: share of the intervals that may not miss the truth.
+        ratio: reported errors over the spread of the values; the upper end counts where groups are even.
+        why: a sentence for the documentation.
+    """
+
+    coverage: float = 0.90
+    ratio: tuple[float, float] = (0.85, 1.25)
+    why: str = ""
+
+
+LIMITS = {
+    r"gap\.separability": Limits(
+        0.82, (0.68, 1.25), "Separability's is for the classifiers held: where groups are uneven they vary, too."
+    ),
+    r"geometry\..\.hubness": Limits(
+        0.84, why="Hubness has a skewed law of its own: with uneven groups its interval is somewhat short."
+    ),
+    r"geometry\..\.duplicates": Limits(
+        0.84, (0.85, 1.45), "Duplicates come in twos: an interval from one or two pairs of twins is rough."
+    ),
+    r"gap\.neighbour_mixing": Limits(0.95, (0.85, 1.7), "The error of neighbour mixing is up to twice its spread."),
+    r"retrieval\..*recall.*": Limits(0.90, (0.85, 1.4)),
+    r"retrieval\..*median_rank": Limits(0.90, (0.85, 1.4)),
+}
+
+
+def limits(name: str) -> Limits:
+    """Those of the first pattern in `LIMITS` that fits, or what all others keep."""
+    return next((known for pattern, known in LIMITS.items() if re.fullmatch(pattern, name)), Limits())
+
+
+def flatten(diagnosis: Diagnosis) -> dict[str, Estimate]:
+    """Every estimate of a diagnosis under one flat name: ``gap.frechet``, ``geometry.x.hubness`` and so on."""
+    budget = {field.name: getattr(diagnosis.budget, field.name) for field in dataclasses.fields(diagnosis.budget)}
+    parts = {"gap": diagnosis.gap, "geometry": diagnosis.geometry, "retrieval": diagnosis.retrieval, "budget": budget}
+    return dict(_walk("", parts))
+
+
+def _walk(prefix: str, found: Mapping[str, object]) -> Iterator[tuple[str, Estimate]]:
+    for key, value in found.items():
+        if isinstance(value, Estimate):
+            yield prefix + key, value
+        elif isinstance(value, Mapping):
+            yield from _walk(f"{prefix}{key}.", value)
+
+
+def estimates(draw: Draw, seed: int) -> dict[str, Estimate]:
+    return flatten(examine(draw.x, draw.y, Settings(temperature=TEMPERATURE, pairs=draw.pairs, seed=seed)))
+
+
+def measure(problem: Problem, draws: int) -> dict[str, Held]:
+    """Every estimate of so many draws of a problem against its truth."""
+    found: dict[str, list[Estimate]] = {}
+    for seed in range(draws):
+        for name, estimate in estimates(problem.draw(seed), seed).items():
+            found.setdefault(name, []).append(estimate)
+    known = problem.law.population(TEMPERATURE)
+    return {name: held(values, known.get(name)) for name, values in found.items()}
+
+
+def held(found: list[Estimate], known: float | None) -> Held:
+    values, errors, low, high = np.array([(e.value, e.stderr, e.low, e.high) for e in found]).T
+    spread = float(np.std(values, ddof=1))
+    truth = float(np.mean(values)) if known is None else known
+    given = np.array([not e.withheld for e in found])
+    slack = 1e-9 * max(1.0, abs(truth))  # what does not vary at all is covered by an interval without width
+    misses = given & ~((low <= truth + slack) & (truth - slack <= high))
+    varies = spread > 1e-12
+    ratio = float(np.sqrt(np.mean(np.square(errors[given])))) / spread if varies and given.any() else math.nan
+    return Held(
+        truth=truth,
+        coverage=1 - float(misses.mean()) if given.any() else math.nan,
+        error_ratio=ratio,
+        withheld=1 - float(given.mean()),
+        bias=float(np.mean(values) - truth) / spread if varies else 0.0,
+    )
+
+
+def failures(problem: Problem, found: Mapping[str, Held], *, draws: int | None = None) -> list[str]:
+    """What is not held, one line for each estimate.
+
+    With `draws` the limits are those that so few draws can tell: a coverage in the lower 1e-5 of the binomial law at
+    its limit, a ratio of errors off by more than four of its own errors, 1 / sqrt(2 draws).
+    """
+    even = len(set(problem.sizes)) == 1 and problem.law is GAP
+    out = []
+    for name, one in found.items():
+        keeps = limits(name)
+        least, slack = keeps.coverage, 1.0
+        if draws is not None:
+            least = float(scipy.stats.binom.ppf(1e-5, draws, least)) / draws
+            slack = 1 + 4 / math.sqrt(2 * draws)
+        if one.coverage < least - 1e-9:
+            out.append(f"{name}: {one.coverage:.3f} of the intervals cover {one.truth:.5g}, not {least:.3f}")
+        low, high = keeps.ratio[0] / slack, keeps.ratio[1] * slack if even else math.inf
+        if one.withheld < 0.05 and not math.isnan(one.error_ratio) and not low <= one.error_ratio <= high:
+            out.append(f"{name}: the errors are {one.error_ratio:.2f} of the spread, not {low:.2f} to {high:.2f}")
+    return out
+
+
+def record() -> dict[str, dict[str, list[float | None]]]:
+    """Coverage, ratio of errors and share withheld of every estimate on every problem, rounded."""
+    with ProcessPoolExecutor(2) as pool:
+        found = dict(zip(PROBLEMS, pool.map(_measured, PROBLEMS), strict=True))
+    return {key: {name: written(one) for name, one in of.items()} for key, of in found.items()}
+
+
+def _measured(key: str) -> dict[str, Held]:
+    torch.set_num_threads(1)
+    return measure(PROBLEMS[key], DRAWS)
+
+
+def written(one: Held) -> list[float | None]:
+    """As the record has it; None for NaN."""
+    numbers = (one.coverage, one.error_ratio, one.withheld)
+    return [None if math.isnan(number) else round(number, 4) for number in numbers]
+
+
+_ROWS = {  # label -> the estimates of which the worst is shown
+    "recall at 1, 5, 10": r"retrieval\.(x_to_y|y_to_x)_recall.*",
+    "recall of the shuffled control": r"retrieval\.shuffled.*",
+    "median rank": r"retrieval.*median_rank",
+    "InfoNCE": r"budget\.infonce.*",
+    "dispersion": r"budget\.dispersion_[xy]",
+    "divergence": r"budget\.divergence.*",
+    "effective negatives": r"budget\.effective_negatives.*",
+}
+_LABELS = {"gap.frechet": "Fréchet distance", "budget.alignment": "alignment energy", "budget.energy_sym": "energy"}
+_EXACT = r"budget\.(log_.*|dispersion_._relative)|budget\.plain.*|gap\.smoothed_divergence"
+
+
+def table(content: Mapping[str, Mapping[str, list[float | None]]]) -> str:
+    """The record in words: coverage in per cent, the worst of both sides and directions, and the known exceptions."""
+    told = [f"{effective_number(torch.tensor(PROBLEMS[key].sizes).double()):.3g}" for key in content]
+    lines = [
+        f"Share of the nominal 95% intervals that do not miss the truth, in per cent, over {DRAWS} independent data",
+        "sets of each kind (so that a number is itself good to about 1.1): the worst of both sides and directions.",
+        f"They have {', '.join(told[:-1])} and {told[-1]} effective groups: so many of equal size tell as much.",
+        "",
+        "| 95% interval of | " + " | ".join(PROBLEMS[key].title for key in content) + " |",
+        "|---|" + "---|" * len(content),
+    ]
+    for label, pattern in _rows(next(iter(content.values()))).items():
+        cells = [_cell([v for name, v in of.items() if re.fullmatch(pattern, name)]) for of in content.values()]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {keeps.why}" for keeps in LIMITS.values() if keeps.why)]
+    return "\n".join(lines)
+
+
+def _rows(names: Mapping[str, object]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name in names:
+        if re.fullmatch(_EXACT, name):
+            continue
+        known = next((label for label, pattern in _ROWS.items() if re.fullmatch(pattern, name)), None)
+        last = name.split(".")[-1]
+        if known is not None:
+            out[known] = _ROWS[known]
+        elif name.startswith("geometry"):
+            out[last.replace("_", " ")] = rf"geometry\.[xy]\.{last}"
+        else:
+            out[_LABELS.get(name, last.replace("_", " ").replace("mmd2", "MMD²"))] = re.escape(name)
+    return out
+
+
+def _cell(found: list[list[float | None]]) -> str:
+    covers = [cover for cover, _, _ in found if cover is not None]
+    if not covers:
+        return "withheld"
+    withheld = max(share or 0.0 for _, _, share in found)
+    some = f" ({100 * withheld:.0f}% withheld)" if withheld >= 0.005 else ""
+    some = " (one side withheld)" if withheld == 1 else some
+    return f"{100 * min(covers):.1f}{some}"
+
+
+def page_with(content: Mapping[str, Mapping[str, list[float | None]]], page: str) -> str:
+    """The page with the table of this record in its place."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(content)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    if "--docs" not in sys.argv[1:]:
+        lines = [
+            f'  "{key}": {{\n' + ",\n".join(f'    "{n}": {json.dumps(v)}' for n, v in of.items()) + "\n  }"
+            for key, of in record().items()
+        ]
+        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    content = json.loads(RECORD.read_text(encoding="utf-8"))
+    PAGE.write_text(page_with(content, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
