@@ -1,4 +1,4 @@
-"""Differences of two diagnoses with their intervals: paired where both are of the same pairs, else of independent data."""
+"""Differences of two diagnoses with intervals: paired where both are of the same pairs, else of independent data."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def difference(first: Estimate, other: Estimate) -> Difference:
 
 
 def same_pairs(first: "Diagnosis", other: "Diagnosis") -> bool:
-    """Whether both are of the same pairs of row numbers, dealt to the same blocks; whose rows they are it cannot say."""
+    """Whether both are of the same pairs of row numbers, dealt to the same blocks; not whose rows they are."""
     mine, theirs = first.budget.contributions, other.budget.contributions
     return mine is not None and theirs is not None and mine.digest == theirs.digest
 

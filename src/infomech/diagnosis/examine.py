@@ -102,9 +102,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
         over = batch_curves(sample, budget, seed=seed, progress=rest)
     provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
     contributions = _group_contributions(sample, gap_replicates, group_hits)
-    return Diagnosis(
-        inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over, contributions
-    )
+    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over, contributions)
 
 
 def _scaled(progress: Progress, factor: float) -> Progress:
@@ -142,7 +140,9 @@ def _ids(sample: PairedSample, settings: Settings) -> str:
         raise InputError(
             f"ids has {len(settings.ids)} entries and x has {len(sample.given_x)} rows; give one id for each row of x"
         )
-    return hashlib.sha256("\n".join(repr(str(each)) for each in settings.ids).encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256(
+        "\n".join(repr(str(each)) for each in settings.ids).encode("utf-8", "backslashreplace")
+    ).hexdigest()
 
 
 def _group_contributions(

@@ -206,7 +206,7 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
             "note",
             "The temperature is at CLIP's clamp",
             f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it: training wanted it higher. The softmax is "
-            f"as hard as it may be: of {b.negatives:,} negatives an anchor sees {with_interval(b.effective_negatives)}. "
+            f"as hard as it may be: an anchor sees {with_interval(b.effective_negatives)} of {b.negatives:,}. "
             f"What higher temperatures would see: {e.curves}.",
             scale,
         )
@@ -266,8 +266,8 @@ def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:
         return math.inf, "The budget without them could not be measured: too few groups would be left."
     effect = found.with_them["infonce_sym"].value - found.parts["infonce_sym"].value
     return effect, (
-        f"At {found.negatives:,} negatives InfoNCE is {number(found.with_them['infonce_sym'].value)} nats with them and "
-        f"{number(found.parts['infonce_sym'].value)} with one group of each ({found.groups:,} groups)."
+        f"At {found.negatives:,} negatives InfoNCE is {number(found.with_them['infonce_sym'].value)} nats with them "
+        f"and {number(found.parts['infonce_sym'].value)} with one group of each ({found.groups:,} groups)."
     )
 
 
