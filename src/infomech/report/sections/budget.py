@@ -237,7 +237,7 @@ def beyond_text(diagnosis: Diagnosis) -> str:
         f"An extrapolation, not a measurement. The largest N that is measured with an interval is {found.measured:,}; "
         f"to N = {found.negatives:,} its last doublings are continued, each further one as large as the last "
         "(log-linear), or by the ratio of the last two (geometric). The bracket holds both. Nothing in the data bounds "
-        "what         "neighbours not yet drawn will do: more groups would tell."
+        "what neighbours not yet drawn will do: more groups would tell."
     )
 
 
@@ -455,7 +455,7 @@ BUDGET = Section(
         (
             "Dispersion",
             "How evenly a modality spreads: the entropy of its density, smoothed at the scale of τ, against that of "
-            "the uniform law on the sphere. 0 is perfectly even, more negative is more concentrated. It falls as N grows.",
+            "the uniform law on the sphere: 0 is perfectly even, lower is more concentrated. It falls as N grows.",
         ),
         (
             "Divergence",
