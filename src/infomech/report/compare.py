@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .._checks import InputError
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._words import Measure, interval_text, signed_text, with_error
-from ..diagnosis import Diagnosis, Estimate
+from ..diagnosis import Diagnosis, Estimate, Inputs
 from ..diagnosis.differences import (
     Difference,
     difference,
@@ -266,11 +266,11 @@ def decide(comparison: Comparison, at: int) -> str:
     row = next(r for r in comparison.rows("budget") if r.key == "infonce_sym")
     loss = row.differences[at]
     assert loss is not None
-    sentences = [_told(recall, names, what, "", first.inputs.groups, better=1)]
+    sentences = [_told(recall, names, what, "", first.inputs, better=1)]
     same = first.inputs.temperature == other.inputs.temperature
     measured = f"InfoNCE at N = {comparison.negatives:,}"
     if same:
-        sentences.append(_told(loss, names, measured, " nats", first.inputs.groups, better=-1))
+        sentences.append(_told(loss, names, measured, " nats", first.inputs, better=-1))
     else:
         sentences.append(
             f"{measured} differs by {signed_text(loss.estimate)} nats, each at its own temperature, so that it decides "
@@ -280,11 +280,12 @@ def decide(comparison: Comparison, at: int) -> str:
 
 
 def _told(
-    change: Difference, names: tuple[str, str], what: str, unit: str, groups: int, *, better: Literal[1, -1]
+    change: Difference, names: tuple[str, str], what: str, unit: str, inputs: Inputs, *, better: Literal[1, -1]
 ) -> str:
     """Which of two is better by one measure, or how many groups would tell."""
+    groups, unit_of_data = inputs.groups, "pairs" if inputs.groups == inputs.pairs else "groups"
     e, how = change.estimate, "paired" if change.paired else "unpaired"
-    interval = f"{signed_text(e)}{unit}, 95% interval {interval_text(e)}, {how}"
+    interval = f"{signed_text(e)}{unit}, 95% interval {interval_text(e, exact=None)}, {how}"
     if change.apart:
         wins, loses = (names[1], names[0]) if e.value * better > 0 else names
         return f"{wins} is better than {loses} by {what} ({names[1]} less {names[0]}: {interval})."
@@ -292,7 +293,7 @@ def _told(
     needed = pairs_to_tell(change, groups)
     if needed is None or needed > 1000 * groups:
         return text + "."
-    return f"{text}; were it as large as that, {needed - groups:,} more groups would tell."
+    return f"{text}; were it as large as that, {needed - groups:,} more {unit_of_data} would tell."
 
 
 def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, same_rows: bool = False) -> Comparison:
@@ -374,7 +375,7 @@ def _at_negatives(report: Diagnosis, negatives: int) -> Diagnosis:
     if budget.negatives == negatives:
         return report
     at = budget.curve.negatives.index(negatives)
-    parts = {name: row[at] for name, row in budget.curve.parts.items()}
+    parts: dict[str, Any] = {name: row[at] for name, row in budget.curve.parts.items()}
     kept = budget.contributions
     if kept is not None:
         replicates = {name: table[:, at] for name, table in kept.curve_replicates.items()}
