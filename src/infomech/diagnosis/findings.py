@@ -152,6 +152,9 @@ def _pairing(e: Evidence) -> Iterator[Finding]:
 
 def _batch(e: Evidence) -> Iterator[Finding]:
     b = e.budget
+    if b.negatives == b.groups - 1:
+        yield _all_others(e)
+        return
     error, noise = b.gradient.error, b.gradient.error.value > NOISE
     text = (
         f"In a batch of {b.negatives + 1:,} the loss is {with_interval(b.above_largest)} nats above that with all "
@@ -174,6 +177,27 @@ def _batch(e: Evidence) -> Iterator[Finding]:
         "A batch's gradient is mostly noise" if noise else "What the batch sees",
         text,
         error.value,
+    )
+
+
+def _all_others(e: Evidence) -> Finding:
+    """Where a batch holds all groups: neither what a larger one would change nor its gradient's worth is measured."""
+    b = e.budget
+    beyond = ""
+    if b.beyond is not None:
+        part = b.beyond.parts["infonce_sym"]
+        beyond = (
+            f" For the batch of {b.batch_size:,} the loss is extrapolated, not measured, to between "
+            f"{number(part.low, 2)} and {number(part.high, 2)} nats."
+        )
+    return Finding(
+        "batch-sees",
+        "note",
+        "The batch is all of the data",
+        f"With all {b.negatives:,} other groups as negatives the loss is {with_interval(b.infonce_sym)} nats, and an "
+        f"anchor sees {with_interval(b.effective_negatives)} of them.{beyond} Larger batches need more groups; what "
+        f"a smaller one sees: {e.command('doctor', f'--batch-size {max(2, b.groups // 2)}')}.",
+        b.effective_negatives.value,
     )
 
 

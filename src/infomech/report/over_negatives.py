@@ -75,18 +75,26 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
     count = len(PANELS)
     share = (1 - (count - 1) * _GAP) / count
     for at, (words, parts) in enumerate(PANELS):
+        words = words.replace(" ", "<br>")
         name = "y" if at == 0 else f"y{at + 1}"
         top = 1 - at * (share + _GAP)
-        axes[name.replace("y", "yaxis")] = {"domain": [max(0.0, top - share), top], **title(words, nticks=4)}
+        axes[name.replace("y", "yaxis")] = {
+            "domain": [max(0.0, top - share), top],
+            "title": {"text": words, "font": {"size": 11}, "standoff": 6},
+            "nticks": 4,
+        }
         for line in _lines(diagnosis, parts):
-            data += _traces(line, name)
+            traces = _traces(line, name)
+            if words == "dispersion":  # its two colours are those of the last panel's anchors, too
+                traces[2] |= {"showlegend": True, "name": short(line.name.removeprefix("dispersion of "), 20)}
+            data += traces
     layout = base_layout(height=height, x=title("negatives N", type="log", dtick=1), y=axes.pop("yaxis"))
     plain = {key: layout["yaxis"][key] for key in ("automargin", "gridcolor", "linecolor", "zerolinecolor", "ticks")}
     plain |= {key: layout["yaxis"][key] for key in ("ticklen", "tickcolor", "fixedrange")} | {"zeroline": False}
     layout["yaxis"] |= {"zeroline": False}
     layout |= {key: plain | axis for key, axis in axes.items()}
     layout["xaxis"] |= {"anchor": f"y{count}"}
-    layout["showlegend"] = False
+    layout["legend"] |= {"y": 1.05, "xanchor": "right", "x": 1}
     negatives = diagnosis.budget.negatives
     dotted = {"color": MUTED, "width": 1.3, "dash": "dot"}
     layout["shapes"] = [
@@ -105,7 +113,7 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
         {
             "x": math.log10(negatives),
             "xref": "x",
-            "y": 1,
+            "y": 1.0,
             "yref": "paper",
             "yanchor": "bottom",
             "xanchor": "right" if negatives > math.sqrt(max(diagnosis.budget.curve.negatives)) else "left",
@@ -114,7 +122,7 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
             "font": {"color": MUTED, "size": 12},
         }
     ]
-    layout["margin"] |= {"t": 26}
+    layout["margin"] |= {"t": 46}
     return {"data": data, "layout": layout}
 
 
@@ -156,12 +164,17 @@ def _traces(line: _Line, axis: str) -> list[Spec]:
 def draw_panels(panels: Sequence[Axes], diagnosis: Diagnosis) -> None:
     """The same on paper: one axes for each panel, the last one carries the names of N."""
     negatives = diagnosis.budget.negatives
+    beyond = diagnosis.budget.beyond
+    furthest = diagnosis.budget.curve.negatives[-1] if beyond is None else beyond.negatives
+    marks = [4**k for k in range(12) if 4**k <= furthest]
     for axes, (words, parts) in zip(panels, PANELS, strict=True):
         bare_axes(axes)
         lines = _lines(diagnosis, parts)
         for line in lines:
             _draw(axes, line)
         axes.set_xscale("log", base=2)
+        axes.set_xlim(0.8, 1.25 * furthest)
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
         axes.axvline(negatives, color=PAPER_MUTED, lw=1, ls=":", zorder=1)
         axes.set_ylabel(words.replace(" ", "\n"), fontsize=8)
         axes.locator_params(axis="y", nbins=4)

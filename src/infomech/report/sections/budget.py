@@ -91,10 +91,17 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
 
 
 def _seen(diagnosis: Diagnosis) -> Table:
-    """Effective negatives by direction, the loss above that of all, and what the gradient is worth."""
+    """Effective negatives by direction, the loss above that of all, and what the gradient is worth.
+
+    With all other groups as negatives the last two are 0 by construction, and left out.
+    """
     b = diagnosis.budget
-    keys = ("effective_negatives_xy", "effective_negatives_yx", "above_largest")
+    caption = f"What a batch with {b.negatives} negatives sees"
+    columns = (Column("Estimate"),)
+    keys = ["effective_negatives_xy", "effective_negatives_yx"] + ["above_largest"] * (not holds_all(diagnosis))
     lines = lines_of(WORDS, {key: getattr(b, key) for key in keys}, diagnosis)
+    if holds_all(diagnosis):
+        return Table("seen", "What the batch sees", columns, lines, intervals=True, caption=caption)
     gradient = {
         "gradient_error": Measure(
             "Gradient error", "Of a batch against all other groups, relative to its length; above 1 mostly noise."
@@ -103,8 +110,7 @@ def _seen(diagnosis: Diagnosis) -> Table:
     }
     found = (b.gradient.error, b.gradient.cosine)
     lines += [Line(key, words, (e,)) for (key, words), e in zip(gradient.items(), found, strict=True)]
-    caption = f"What a batch with {b.negatives} negatives sees"
-    return Table("seen", "What the batch sees", (Column("Estimate"),), lines, intervals=True, caption=caption)
+    return Table("seen", "What the batch sees", columns, lines, intervals=True, caption=caption)
 
 
 def _limit(diagnosis: Diagnosis) -> Table:
@@ -119,15 +125,10 @@ def _limit(diagnosis: Diagnosis) -> Table:
         elif key == "alignment":
             at_limit = here
         elif key.startswith("dispersion"):
-            at_limit = f"at most {_bound(budget.curve.parts[key])}"
+            at_limit = f"at most {with_error(budget.curve.parts[key][-1])}"
         lines.append(Line(key, measure(WORDS, key, *names_of(diagnosis)), (here, at_limit)))
     columns = (Column(f"N = {budget.negatives:,}"), Column("limit of large batches"))
     return Table("limit", "Part (nats)", columns, lines, note="Value and 95% interval.")
-
-
-def _bound(curve: list[Estimate]) -> str:
-    """The dispersion at the largest N, which no larger batch exceeds."""
-    return value_text(curve[-1])
 
 
 def _growth(diagnosis: Diagnosis) -> Table:
@@ -173,6 +174,11 @@ def _moved(estimate: Estimate, by: float) -> Estimate:
     return Estimate(estimate.value + by, estimate.stderr, estimate.low + by, estimate.high + by, estimate.withheld)
 
 
+def holds_all(diagnosis: Diagnosis) -> bool:
+    """Whether all other groups are negatives."""
+    return diagnosis.budget.negatives == diagnosis.budget.groups - 1
+
+
 def seen_text(diagnosis: Diagnosis) -> str:
     """What the batch sees, in words."""
     b, (x, y) = diagnosis.budget, names_of(diagnosis)
@@ -185,9 +191,14 @@ def seen_text(diagnosis: Diagnosis) -> str:
         start = f"No batch size was given; {b.batch_size:,} is assumed, so that an anchor has N = {b.negatives:,}. "
     else:
         start = f"In a batch of {b.batch_size:,} an anchor has N = {b.negatives:,} negatives. "
-    return start + (
+    start += (
         f"Of them the softmax really sees {with_error(b.effective_negatives_xy)} from {x} to {y} and "
-        f"{with_error(b.effective_negatives_yx)} back; the loss lies {with_error(b.above_largest)} nats above that "
+        f"{with_error(b.effective_negatives_yx)} back"
+    )
+    if holds_all(diagnosis):
+        return f"{start}. What a larger batch would change, and what its gradient is worth, these data cannot say."
+    return start + (
+        f"; the loss lies {with_error(b.above_largest)} nats above that "
         f"with all {b.groups - 1:,} other groups, less the logarithms of their numbers; the gradient at the embeddings "
         f"is off by {with_error(b.gradient.error)} of its length, at a cosine of {with_error(b.gradient.cosine)}."
     )
@@ -259,15 +270,11 @@ def notes(diagnosis: Diagnosis) -> list[str]:
 
 
 def cards(diagnosis: Diagnosis) -> list[Card]:
-    """The loss of the batch, and what its gradient is worth."""
+    """The loss of the batch."""
     b = diagnosis.budget
     chance = number(math.log1p(b.negatives), 2)
     lines = [f"In a batch of {b.negatives + 1:,}; guessing would cost log(N + 1) = {chance} nats."]
-    off = [f"Of its length, at the embeddings; cosine {with_error(b.gradient.cosine)}."]
-    return [
-        Card("Loss (symmetric InfoNCE)", b.infonce_sym, lines, unit=" nats"),
-        Card("Gradient error of the batch", b.gradient.error, off),
-    ]
+    return [Card("Loss (symmetric InfoNCE)", b.infonce_sym, lines, unit=" nats")]
 
 
 def charts(diagnosis: Diagnosis) -> dict[str, Spec]:

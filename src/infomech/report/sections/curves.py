@@ -45,8 +45,8 @@ def own_temperature(curves: Curves, temperature: float) -> int:
 
 
 def own_batch(diagnosis: Diagnosis) -> int:
-    """Place of the N of the report's batch, or of the largest N of the curves where that is larger."""
-    sizes = measured(diagnosis).negatives
+    """Place of the N of the report's batch, or of the largest below all other groups, where a gradient has an error."""
+    sizes = measured(diagnosis).negatives[:-1]
     return min(range(len(sizes)), key=lambda k: abs(math.log(sizes[k] / diagnosis.budget.negatives)))
 
 
