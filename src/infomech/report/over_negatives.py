@@ -94,7 +94,7 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
     layout["yaxis"] |= {"zeroline": False}
     layout |= {key: plain | axis for key, axis in axes.items()}
     layout["xaxis"] |= {"anchor": f"y{count}"}
-    layout["legend"] |= {"y": 1.05, "xanchor": "right", "x": 1}
+    layout["legend"] |= {"y": 1.05, "xanchor": "right", "x": 1, "traceorder": "normal"}
     negatives = diagnosis.budget.negatives
     dotted = {"color": MUTED, "width": 1.3, "dash": "dot"}
     layout["shapes"] = [
