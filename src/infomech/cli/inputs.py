@@ -22,6 +22,7 @@ class Files:
     names: tuple[str, str]
     temperature: float
     source: str | None = None  # the folder whose manifest the temperature comes from, if it was not given
+    ids: str | None = None  # of the rows of x, a line each
 
     @property
     def paths(self) -> list[str]:
@@ -68,6 +69,7 @@ class Files:
             normalize=normalize,
             seed=seed,
             curves=curves,
+            ids=None if self.ids is None else Path(self.ids).read_text(encoding="utf-8").splitlines(),
         )
 
 
@@ -122,6 +124,7 @@ def _embedded(folder: Path, pairs: str | None) -> Files:
         pairs=pairs if pairs is not None else str(folder / "pairs.npy"),
         names=(shown.get(first, first), shown.get(second, second)),
         temperature=manifest.temperature or 0.0,
+        ids=str(folder / "keys.txt") if pairs is None and (folder / "keys.txt").is_file() else None,
         source=str(folder),
     )
 

@@ -47,7 +47,7 @@ def report(
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
     curves: Annotated[
         bool,
-        typer.Option("--curves", help="Also measure budget and consistency over temperature and batch size (slower)."),
+        typer.Option("--curves", help="Also measure what a batch sees at other temperatures (slower)."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -127,6 +127,10 @@ def compare(
     names: Annotated[
         str | None, typer.Option(help="Names of the reports, with commas between; the folders' names by default.")
     ] = None,
+    same_rows: Annotated[
+        bool,
+        typer.Option("--same-rows", help="Row i is the same item in all of them: compare paired, without ids."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -140,12 +144,14 @@ def compare(
     Comparison.check_folder(out, overwrite=overwrite)
     check_apart(out, (), [str(folder) for folder in folders])
     chosen = names.split(",") if names is not None else None
-    result = compare_reports(folders, names=chosen)
+    result = compare_reports(folders, names=chosen, same_rows=same_rows)
     page = result.save(out, overwrite=overwrite)
     if as_json:
         print_json(result.to_dict())
     else:
-        typer.echo(f"Comparison: {page}")
+        for line in (*result.decision().splitlines(), *result.notes()):
+            typer.echo(line)
+        typer.echo(f"\nComparison: {page}")
 
 
 @command("infomech correct image.npy text.npy --method mean-removal -o corrected")
@@ -175,7 +181,7 @@ def correct(
     Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
     """
     from ..corrections import METHODS, score_corrections
-    from ..report.corrected import FILES, check_corrected, corrected_table, save_corrected
+    from ..report.corrected import FILES, check_corrected, corrected_table, corrected_text, save_corrected
 
     check_corrected(out, overwrite=overwrite)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
@@ -206,7 +212,10 @@ def correct(
     typer.echo(files.stated())
     header, lines = corrected_table(scored, settings.names)
     for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
-        typer.echo(f"{label:24}" + "".join(f"{cell:>20}" for cell in cells))
+        typer.echo(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    typer.echo("")
+    for text in corrected_text(scored, settings.names):
+        typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import PairsLike, RowsLike
 from ..diagnosis import Diagnosis, Estimate, Settings, examine
+from ..diagnosis.differences import Difference, difference, paired_difference
 from ..measures import PairedSample
 from .base import Correction
 from .shifts import CentroidShift, MeanAndScale, MeanRemoval
@@ -38,6 +39,7 @@ class Scored:
     fitted: dict[str, Correction]
     fitted_groups: int
     held_out_groups: int
+    changes: dict[str, dict[str, Difference]]  # method -> measure -> after less before
 
 
 def make_correction(method: str) -> Correction:
@@ -101,18 +103,31 @@ def score_corrections(
     fit, held_out = (_part(sample, fitted_groups, inside=inside) for inside in (True, False))
     step = 1 / (len(corrections) + 1)
 
-    def score(method: str, rows: tuple[Tensor, Tensor]) -> Score:
-        found: Diagnosis = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
+    def score(rows: tuple[Tensor, Tensor]) -> Diagnosis:
+        found = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
         if progress is not None:
             progress(step)
-        return Score(method, found.gap, found.retrieval)
+        return found
 
-    before = score("none", held_out[:2])
-    after = {}
+    start = score(held_out[:2])
+    before = Score("none", start.gap, start.retrieval)
+    after, changes = {}, {}
     for name, correction in corrections.items():
         correction.fit(fit[0], fit[1], pairs=fit[2])
-        after[name] = score(name, correction.transform(*held_out[:2]))
-    return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups)
+        found = score(correction.transform(*held_out[:2]))
+        after[name] = Score(name, found.gap, found.retrieval)
+        changes[name] = _changes(start, found)
+    return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups, changes)
+
+
+def _changes(before: Diagnosis, after: Diagnosis) -> dict[str, Difference]:
+    """After less before of every gap measure and retrieval score; both are of the same rows."""
+    found = {}
+    for section, first, other in (("gap", before.gap, after.gap), ("retrieval", before.retrieval, after.retrieval)):
+        for key, estimate in first.items():
+            paired = paired_difference(before, after, section, key)
+            found[key] = difference(estimate, other[key]) if paired is None else paired
+    return found
 
 
 def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
