@@ -238,7 +238,7 @@ def test_a_crash_is_no_finding(
 def test_an_interrupt_outside_of_a_command_exits_with_130(
     files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     (doctor,) = [c for c in cli.app.registered_commands if c.callback.__name__ == "doctor"]

@@ -75,6 +75,7 @@ Normalize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on the error stream.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
 
 
@@ -189,6 +190,7 @@ __all__ = [
     "Normalize",
     "Overwrite",
     "Pairs",
+    "Quiet",
     "Second",
     "Seed",
     "Temperature",

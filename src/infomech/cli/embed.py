@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, command
+from .app import AsJson, Quiet, command
 from .inputs import check_apart
 from .show import print_json, rate_bar
 
@@ -58,6 +58,7 @@ def embed(
         bool, typer.Option("--strict", help="Stop at the first damaged item; default: name and skip.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove embeddings that the folder holds.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Embed paired data with a model of your choice, for `infomech report`.
@@ -98,7 +99,7 @@ def embed(
         workers=workers,
         strict=strict,
     )
-    with rate_bar("Embedding", source.count) as step:
+    with rate_bar("Embedding", source.count, quiet=quiet) as step:
         result = extract(source, towers, out, options=options, progress=step)
     if source.ignored and not as_json:
         shown = ", ".join(source.ignored[:3])

@@ -14,6 +14,7 @@ from .app import (
     Normalize,
     Overwrite,
     Pairs,
+    Quiet,
     Second,
     Seed,
     Temperature,
@@ -49,6 +50,7 @@ def report(
         bool,
         typer.Option("--curves", help="Also measure budget and consistency over temperature and batch size (slower)."),
     ] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Diagnose two files of paired embeddings and write a report.
@@ -72,9 +74,10 @@ def report(
         files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
         check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
         settings = files.settings(labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves)
-        result = _diagnosed(files, settings)
+        result = _diagnosed(files, settings, quiet=quiet)
         stated = files.stated()
-    page = result.save(out, overwrite=overwrite, figures=figures)
+    with progress_bar("Writing the report", quiet=quiet):
+        page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         print_json(result.to_dict())
         return
@@ -97,6 +100,7 @@ def doctor(
         str | None,
         typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 1 at a finding as bad: serious or warning."),
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the findings on two files of paired embeddings, and write nothing.
@@ -109,7 +113,7 @@ def doctor(
     if fail_on not in fatal:
         raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed))
+    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed), quiet=quiet)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -168,6 +172,7 @@ def correct(
     share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct the gap after training, and say what that does to gap and retrieval on groups it was not fitted on.
@@ -182,7 +187,7 @@ def correct(
     check_apart(out, FILES, files.paths)
     settings = files.settings(seed=seed)
     embeddings = files.read()
-    with progress_bar("Correcting and scoring") as step:
+    with progress_bar("Correcting and scoring", quiet=quiet) as step:
         scored = score_corrections(
             *embeddings,
             methods=tuple(METHODS) if method == "all" else (method,),
@@ -210,15 +215,15 @@ def correct(
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 
-def diagnose_files(x: str, y: str, settings: "Settings") -> "Report":
+def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":
     """Read, diagnose, and show how far it is."""
-    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings)
+    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
 
 
-def _diagnosed(files: Files, settings: "Settings") -> "Report":
+def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
     from ..diagnosis import examine
     from ..report import Report
 
     embeddings = files.read()
-    with progress_bar("Walking the Gram matrices") as step:
+    with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
         return Report(examine(*embeddings, settings, progress=step))
