@@ -108,15 +108,8 @@ def embed(
 
 
 def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
-    x, y = result.folders
     if as_json:
-        print_json(
-            {
-                "x": str(x), "y": str(y), "pairs": str(result.pairs), "rows": list(result.rows),
-                "dimension": result.dimension, "temperature": result.temperature,
-                "skipped": [list(s) for s in result.skipped], "computed": result.computed,
-            }
-        )  # fmt: skip
+        print_json(result.to_dict())
         return
     for key, reason in result.skipped[:5]:
         typer.echo(f"skipped: {key} {reason}", err=True)

@@ -202,7 +202,6 @@ def correct(
         out,
         rows=None if method == "all" else embeddings,
         names=settings.names,
-        temperature=settings.temperature,
         overwrite=overwrite,
     )
     if as_json:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Brief, Shown
 from ..io.text import unencodable
 from .cache import Batch, Cache
 from .devices import resolve_device
@@ -52,8 +53,8 @@ class ExtractOptions:
     shard_batches: int = 64
 
 
-@dataclass(frozen=True)
-class Extraction:
+@dataclass(frozen=True, repr=False)
+class Extraction(Shown):
     """What was extracted: the folder, the totals, and what was left out and why."""
 
     folder: Path
@@ -74,6 +75,26 @@ class Extraction:
     def pairs(self) -> Path:
         """The pair index."""
         return self.folder / "pairs.npy"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the command line prints as JSON."""
+        return {
+            "x": str(self.folders[0]),
+            "y": str(self.folders[1]),
+            "pairs": str(self.pairs),
+            "rows": list(self.rows),
+            "dimension": self.dimension,
+            "temperature": self.temperature,
+            "skipped": [list(item) for item in self.skipped],
+            "computed": self.computed,
+        }
+
+    def _brief(self) -> Brief:
+        tau = "not known" if self.temperature is None else f"{self.temperature:g}"
+        rows = [[f"rows of {name}", f"{count:,}"] for name, count in zip(self.names, self.rows, strict=True)]
+        rows += [["dimensions", f"{self.dimension:,}"], ["temperature", tau]]
+        rows += [["skipped", f"{len(self.skipped):,}"], *([key, why] for key, why in self.skipped[:3])]
+        return Brief(f"Embeddings in {self.folder}", ["what", "value"], rows)
 
     def load(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], Int[Tensor, "p 2"]]:
         """Both modalities and the pairs, read back whole."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .._checks import InputError
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
+from .._shown import Brief, Shown, data_frame
 from .._words import Measure, signed_text, with_error
 from ..diagnosis import Diagnosis, Estimate
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
@@ -46,8 +48,8 @@ class Row:
     differences: tuple[Difference | None, ...]  # to the first report; None for that one
 
 
-@dataclass(frozen=True)
-class Comparison(SideBySide):
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown, SideBySide):
     """Reports side by side, each measure with its difference to the first report. `compare` makes it."""
 
     def rows(self, section: str | None = None) -> list[Row]:
@@ -126,6 +128,26 @@ class Comparison(SideBySide):
                 for row in self.rows()
             ],
         }
+
+    def to_pandas(self) -> Any:
+        """All estimates as a data frame: a row for each measure and report.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(
+            (
+                {"section": row.section, "name": row.key, "report": name, **estimate.to_dict()}
+                for row in self.rows()
+                for name, estimate in zip(self.names, row.estimates, strict=True)
+                if estimate is not None
+            ),
+            index=["section", "name", "report"],
+        )
+
+    def _brief(self) -> Brief:
+        rows = [[row.measure.label, *_marked(row)] for row in self.rows()]
+        return Brief(self.lead(), ["measure", *self.names], rows, "rows(), to_dict(), to_pandas()")
 
     def plot(self, name: str | None = None) -> Figure:
         """One figure of the comparison, as matplotlib knows it.

@@ -36,7 +36,6 @@ def save_corrected(
     *,
     rows: tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]] | None = None,
     names: tuple[str, str] = ("x", "y"),
-    temperature: float | None = None,
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
@@ -46,13 +45,12 @@ def save_corrected(
         folder: where to.
         rows: all embeddings of both modalities; None leaves them and the maps out.
         names: of the modalities.
-        temperature: that the scores were computed at; stated beside them.
         overwrite: replace an earlier correction.
 
     Returns:
         What correct.json holds.
     """
-    content = corrected_dict(scored, names) | {"temperature": temperature}
+    content = corrected_dict(scored, names)
 
     def files() -> Iterator[tuple[str, bytes]]:
         yield "correct.json", dump_json(content)
@@ -74,6 +72,7 @@ def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
     """The scores as JSON has them."""
     return {
         "names": list(names),
+        "temperature": scored.temperature,
         "fitted_groups": scored.fitted_groups,
         "held_out_groups": scored.held_out_groups,
         "before": plain(scored.before),
@@ -102,8 +101,8 @@ def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
     """The table, and what it is."""
     header, rows = corrected_table(scored, names)
     how = (
-        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}; "
-        "± is one standard error, by group."
+        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}, "
+        f"at temperature τ = {scored.temperature:g}; ± is one standard error, by group."
     )
     title = f"{md(names[0])} and {md(names[1])}: corrections of the gap"
     return document(title, how, table([md(cell) for cell in header], rows))
