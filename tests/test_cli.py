@@ -100,7 +100,7 @@ def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFi
     ("change", "words"),
     [
         (["-t", "0"], "temperature is 0.0"),
-        (["-t", "-0"], "temperature is -0.0"),
+        (["-t", "-0"], "infomech: --temperature is 0.0"),
         (["-t", "100"], "temperature is 100: is that a logit scale? 0.01 is its temperature"),
         (["-t", "14.2857"], "0.07 is its temperature"),
         (["--names", "a\x1b[31m,b"], "without control characters"),

@@ -98,7 +98,7 @@ def check_target(target: Path, *, owned: Collection[str], what: str, overwrite: 
         holds = f"holds other files ({shown})"
     else:
         holds = f"holds a {what} already"
-    raise InputError(f"{target} {holds}; choose another folder, or pass overwrite=True (--overwrite)")
+    raise InputError(f"{target} {holds}; choose another folder, or pass overwrite=True")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[...
                 from .._checks import InfomechError
 
                 if isinstance(error, InfomechError):
-                    raise failure(str(error), 2) from None
+                    raise failure(spoken(str(error)), 2) from None
                 if isinstance(error, OSError):
                     reason = f"{error.filename or 'the output'}: {error.strerror or error}"
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
@@ -119,6 +119,44 @@ def flowing(text: str) -> str:
     """A docstring for a terminal of any width: a paragraph in one line, the items of a list each in its own."""
     paragraphs = (re.sub(r"\n(?!- )\s*", " ", paragraph) for paragraph in text.split("\n\n"))
     return "\n\n".join(paragraphs)
+
+
+_FLAGS = {
+    "temperature": "--temperature",
+    "names": "--names",
+    "labels": "--labels",
+    "pairs": "--pairs",
+    "batch_size": "--batch-size",
+    "normalize": "--normalize",
+    "seed": "--seed",
+    "share": "--share",
+    "overwrite": "--overwrite",
+    "strict": "--strict",
+    "precision": "--precision",
+    "device": "--device",
+    "workers": "--workers",
+    "checkpoint": "--checkpoint",
+    "methods": "--method",
+}  # of the arguments that messages speak of
+
+
+def spoken(message: str) -> str:
+    """A message about arguments, in the words of the command line: options where it names them.
+
+    >>> spoken("temperature is 0.0; it must be above 0")
+    '--temperature is 0.0; it must be above 0'
+    >>> spoken("out holds a report already; choose another folder, or pass overwrite=True")
+    'out holds a report already; choose another folder, or pass --overwrite'
+    >>> spoken("x.npz holds 2 arrays (a, b); name one with key='a'")
+    'x.npz holds 2 arrays (a, b); name one: x.npz::a'
+    """
+    known = "|".join(_FLAGS)
+    text = re.sub(r"^(.*?) (holds .*); name one with key='([^']*)'$", r"\1 \2; name one: \1::\3", message)
+    text = re.sub(r"leave key='([^']*)' away", r"leave ::\1 away", text)
+    text = re.sub(r"Columns\((image|caption)=NAME\)", r"--\1-column NAME", text)
+    text = re.sub(rf"^({known})(?= (is|has|names|holds)\b)", lambda m: _FLAGS[m[1]], text)
+    text = re.sub(rf"\b({known})=(?:True\b|'?(FILE|\w+)'?)", lambda m: f"{_FLAGS[m[1]]} {m[2] or ''}".rstrip(), text)
+    return re.sub(rf"\b(pass|pass a smaller) ({known})\b", lambda m: f"{m[1]} {_FLAGS[m[2]]}", text)
 
 
 def failure(message: str, code: int) -> typer.Exit:

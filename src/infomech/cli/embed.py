@@ -75,7 +75,7 @@ def embed(
     """
     from .._checks import InputError
     from ..embedding import Columns, ExtractOptions, extract, open_source, resolve_device
-    from ..embedding.cache import OWNED, Cache
+    from ..embedding.cache import OWNED
     from ..embedding.encoders.encoder import ModelChoice
     from ..embedding.encoders.loading import load_towers
 
@@ -89,8 +89,6 @@ def embed(
     chosen = resolve_device(device)
     towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
     check_apart(out, OWNED, [str(path) for path in data])
-    if overwrite:
-        Cache.clear(out)
     options = ExtractOptions(
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
@@ -100,7 +98,7 @@ def embed(
         strict=strict,
     )
     with rate_bar("Embedding", source.count, quiet=quiet) as step:
-        result = extract(source, towers, out, options=options, progress=step)
+        result = extract(source, towers, out, options=options, overwrite=overwrite, progress=step)
     if source.ignored and not as_json:
         shown = ", ".join(source.ignored[:3])
         typer.echo(f"ignored: {len(source.ignored)} files that are no shards ({shown})", err=True)

@@ -128,7 +128,7 @@ class Cache:
                 if there.get(name) != self.key.get(name):
                     raise InputError(
                         f"{self.folder} holds embeddings of {_WORDS.get(name, name)} ({_short(there.get(name))} there, "
-                        f"{_short(self.key.get(name))} now); choose another folder, or pass --overwrite"
+                        f"{_short(self.key.get(name))} now); choose another folder, or pass overwrite=True"
                     )
         for name in ("batches", "shards"):
             (self.folder / name).mkdir(exist_ok=True)

@@ -108,6 +108,7 @@ def extract(
     folder: Path,
     *,
     options: ExtractOptions | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Extraction:
     """Embed all samples and write ``{name}_emb/*.npy``, ``pairs.npy``, ``keys.txt`` and ``manifest.json``.
@@ -120,6 +121,7 @@ def extract(
         towers: encoders of both modalities, from `load_towers`.
         folder: where to.
         options: batch size, precision and so on.
+        overwrite: remove embeddings that the folder holds first: what its manifest names, nothing else.
         progress: called after each batch.
 
     Returns:
@@ -134,13 +136,15 @@ def extract(
     if options.strict and source.left_out:
         first = source.left_out[0]
         raise InputError(
-            f"{first.key} {first.reason} ({len(source.left_out)} such in all); leave --strict away to skip"
+            f"{first.key} {first.reason} ({len(source.left_out)} such in all); leave strict=True away to skip it"
         )
     started = time.perf_counter()
     work = _Work(source, towers, options)
     cache = Cache(folder, work.key(), source.names, options.shard_batches)
     try:
         with cache.locked():
+            if overwrite:
+                Cache.clear(folder)
             cache.open()
             totals, computed = _run(work, cache, progress)
     except OSError as error:
@@ -320,7 +324,7 @@ class _Work:
                 kept_y += usable
             place, text_place = place + 1, text_place + len(p.texts)
         if skipped and self.options.strict:
-            raise InputError(f"{skipped[0][0]} {skipped[0][1]}; mend or remove it, or leave --strict away to skip it")
+            raise InputError(f"{skipped[0][0]} {skipped[0][1]}; mend it, or leave strict=True away to skip it")
         if keys and x.shape[1] != y.shape[1]:
             raise InputError(
                 f"{self.first.name} gives {x.shape[1]} numbers for the first modality and {y.shape[1]} for the second; "
@@ -334,7 +338,7 @@ class _Work:
         if _content(ready) != known:
             raise InputError(
                 f"{folder} holds embeddings of other data (the content changed between {ready[0].key} and "
-                f"{ready[-1].key}); choose another folder, or pass --overwrite"
+                f"{ready[-1].key}); choose another folder, or pass overwrite=True"
             )
 
     def _embed(self, encoder: Encoder, items: list[Any], keys: list[str]) -> tuple[Tensor, dict[int, str]]:
@@ -358,7 +362,7 @@ class _Work:
             raise
         except torch.cuda.OutOfMemoryError:
             raise InputError(
-                f"{encoder.name} needs more memory than the device has; pass a smaller --batch-size"
+                f"{encoder.name} needs more memory than the device has; pass a smaller batch_size"
             ) from None
         except Exception as error:
             first = error
@@ -405,7 +409,7 @@ class _Work:
             kind = "zeros" if float(norms[0]) == 0 else "NaN or infinity"
             raise InputError(
                 f"{encoder.name} gave rows of {kind} for every {encoder.modality} of a batch, {keys[0]} first; "
-                "try --precision fp32, or check the model"
+                "try precision='fp32', or check the model"
             )
         return torch.where(bad[:, None], 0.0, rows / norms if self.options.normalize else rows), wrong
 

@@ -295,9 +295,7 @@ def _guess(paths: Sequence[Path]) -> Kind:
         return "webdataset"
     if first.is_dir():
         return "folder"
-    raise InputError(
-        f"{first} is neither a folder, tar files, nor two text files; see `infomech embed --help` for what can be read"
-    )
+    raise InputError(f"{first} is neither a folder, tar files, nor two text files; expected paired data")
 
 
 def _exists(path: Path) -> bool:
@@ -386,9 +384,7 @@ def _open_folder(paths: Sequence[Path], columns: Columns) -> Source:
         tables = [p for s in TABLES for p in sorted(folder.glob(f"*{s}")) if not p.name.startswith(".")]
         if len(tables) != 1:
             found = ", ".join(t.name for t in tables) or "none"
-            raise InputError(
-                f"{folder} holds {len(tables)} tables of captions ({found}); name one: infomech embed {folder} FILE"
-            )
+            raise InputError(f"{folder} holds {len(tables)} tables of captions ({found}); name one beside the folder")
         table = tables[0]
     content = read_table(table)
     image, caption = _columns(table, content, columns)
@@ -522,8 +518,8 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
     names = content.columns
     out = []
     for wanted, usual, option in (
-        (columns.image, IMAGE_COLUMNS, "--image-column"),
-        (columns.caption, CAPTION_COLUMNS, "--caption-column"),
+        (columns.image, IMAGE_COLUMNS, "Columns(image=NAME)"),
+        (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
     ):
         column = wanted if wanted else next((c for c in usual if c in names), None)
         if column is None or column not in names:

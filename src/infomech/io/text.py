@@ -136,7 +136,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({_short(error)}); fetch it again") from None
+        raise InputError(f"{path} is not JSON ({_short(error)}); it is damaged or of another kind") from None
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> TextTable:

@@ -280,7 +280,7 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None) ->
     if isinstance(reports, str | os.PathLike | dict | Report):
         raise InputError("compare needs a list of reports; put the one given into a list")
     if len(reports) == 0:
-        raise InputError("there is nothing to compare; name at least one folder that `infomech report` wrote")
+        raise InputError("there is nothing to compare; name at least one folder of a saved report")
     if names is not None and len(names) != len(reports):
         raise InputError(f"{len(names)} names for {len(reports)} reports; give one name for each, or none")
     read = [_read(source, at) for at, source in enumerate(reports)]
