@@ -1,8 +1,10 @@
 """The command line as a person uses it: whole runs, exit codes, and one clear line for what cannot be used."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from functools import wraps
 from pathlib import Path
 
@@ -108,7 +110,7 @@ def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFi
         (["--names", "one"], "--names is 'one'"),
         (["--pairs", "PAIRS"], "row 999 of y"),
         (["--labels", "LABELS"], "labels has 2 entries"),
-        (["--batch-size", "1"], "batch_size is 1"),
+        (["--batch-size", "1"], "--batch-size is 1"),
     ],
 )
 def test_bad_options(
@@ -296,3 +298,81 @@ def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
     assert [claim["tag"] for claim in printed["claims"]] == ["T3"]
     assert run("verify", "--only", "T99") == 2
     assert "T99" in capsys.readouterr().err
+
+
+def test_progress_without_a_terminal(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line every ten seconds (here: fifty a second) with phase, share and time left, unless it is to be quiet."""
+    import infomech.cli.show as show
+
+    monkeypatch.setattr(show, "EVERY", 0.02)
+    with show.progress_bar("Doing") as step:
+        step(0.25)
+        step(0.5)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 11
+    assert all(re.fullmatch(r"Doing: 75%, about 0 s left", line) for line in lines)
+    with show.rate_bar("Counting", 8) as count:
+        count(2, None)
+        time.sleep(0.1)
+    assert "Counting: 2 of 8, 25%, about 0 s left\n" in capsys.readouterr().err
+    with show.rate_bar("Counting", None) as count:
+        count(2000, None)
+        time.sleep(0.1)
+    assert "Counting: 2,000 so far, 0 s\n" in capsys.readouterr().err
+    for quiet in (False, True):
+        out = str(tmp_path / f"{quiet}")
+        assert run("report", *files, "-t", "0.1", "-o", out, "--no-figures", *["--quiet"] * quiet) == 0
+        error = capsys.readouterr().err
+        assert ("Walking the Gram matrices: " in error) is not quiet
+        assert not (quiet and error)
+
+
+@pytest.mark.parametrize("command", ["report", "doctor", "correct", "embed", "demo", "verify", "reproduce control"])
+def test_every_long_command_can_be_quiet(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split(), "--help") == 0
+    assert "--quiet" in capsys.readouterr().out
+
+
+def test_messages_speak_the_language_of_the_door(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options on the command line, arguments in Python: never one in place of the other."""
+    x, y = (np.load(file) for file in files)
+    np.save(tmp_path / "long.npy", 2 * x)
+    np.save(tmp_path / "short.npy", x[:50])
+    np.savez(tmp_path / "two.npz", a=x, b=y)
+    common = ("-t", "0.1")
+    report = ("report", "-o", str(tmp_path / "out"))
+    cases = [
+        (("doctor", str(tmp_path / "long.npy"), files[1], *common, "--no-normalize"), "or pass --normalize"),
+        (("doctor", str(tmp_path / "short.npy"), files[1], *common), "no pairs are given; pass --pairs,"),
+        (("doctor", str(tmp_path / "two.npz"), files[1], *common), f"name one: {tmp_path / 'two.npz'}::a"),
+        (("doctor", f"{files[0]}::a", files[1], *common), "leave ::a away"),
+        (("doctor", *files, *common, "--batch-size", "1"), "--batch-size is 1"),
+        (("correct", *files, *common, "-m", "all", "--share", "2", "-o", str(tmp_path / "c")), "--share is 2.0"),
+        ((*report, *files, *common, "--names", "a,a\tb"), "--names is"),
+    ]
+    for arguments, words in cases:
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "=" not in error.replace("shape=", "")
+        assert error.count("\n") == 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    assert run("report", *files, *common, "-o", str(tmp_path / "full")) == 2
+    assert "or pass --overwrite\n" in capsys.readouterr().err
+    for call, words in (
+        (lambda: im.diagnose(2 * x, y, temperature=0.1, normalize=False), "or pass normalize=True"),
+        (lambda: im.diagnose(x[:50], y, temperature=0.1), "pass pairs, a"),
+        (lambda: im.io.read_embeddings(tmp_path / "two.npz"), "name one with key='a'"),
+        (lambda: im.diagnose(x, y, temperature=0.1, batch_size=1), "batch_size is 1"),
+        (lambda: im.diagnose(x, y, temperature=0.1).save(tmp_path / "full"), "or pass overwrite=True"),
+    ):
+        with pytest.raises(im.InputError) as caught:
+            call()
+        assert words in str(caught.value)
+        assert "--" not in str(caught.value)

@@ -102,7 +102,7 @@ def test_reading_what_is_not_there(tmp_path):
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
 def test_reading_what_is_no_json(tmp_path, text):
     (tmp_path / "report.json").write_bytes(text)
-    with pytest.raises(InputError, match="is not JSON|is text in UTF-16"):
+    with pytest.raises(InputError, match=r"is not JSON|is text in UTF-16"):
         read_report_json(tmp_path)
 
 

@@ -59,25 +59,29 @@ def report(
     what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
     plain words. Every number has a standard error and a 95% interval.
     """
+    from .._checks import InputError
+    from .._files import reserved
     from ..report import Report
     from ..report.report import FILES
 
     Report.check_folder(out, overwrite=overwrite)
-    from .._checks import InputError
 
-    if saved is not None:
-        if x is not None:
-            raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
-        result = Report.load(saved)
-        stated = f"τ = {result.diagnosis.inputs.temperature:g}"
-    else:
-        files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-        check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
-        settings = files.settings(labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves)
-        result = _diagnosed(files, settings, quiet=quiet)
-        stated = files.stated()
-    with progress_bar("Writing the report", quiet=quiet):
-        page = result.save(out, overwrite=overwrite, figures=figures)
+    if saved is not None and x is not None:
+        raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
+    with reserved(out, "report"):
+        if saved is not None:
+            result = Report.load(saved)
+            stated = f"τ = {result.diagnosis.inputs.temperature:g}"
+        else:
+            files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
+            check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
+            settings = files.settings(
+                labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
+            )
+            result = _diagnosed(files, settings, quiet=quiet)
+            stated = files.stated()
+        with progress_bar("Writing the report", quiet=quiet):
+            page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         print_json(result.to_dict())
         return
@@ -179,6 +183,7 @@ def correct(
 
     Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
     """
+    from .._files import reserved
     from ..corrections import METHODS, score_corrections
     from ..report.corrected import FILES, check_corrected, corrected_table, save_corrected
 
@@ -186,24 +191,20 @@ def correct(
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     check_apart(out, FILES, files.paths)
     settings = files.settings(seed=seed)
-    embeddings = files.read()
-    with progress_bar("Correcting and scoring", quiet=quiet) as step:
-        scored = score_corrections(
-            *embeddings,
-            methods=tuple(METHODS) if method == "all" else (method,),
-            pairs=settings.pairs,
-            temperature=settings.temperature,
-            share=share,
-            seed=seed,
-            progress=step,
-        )
-    content = save_corrected(
-        scored,
-        out,
-        rows=None if method == "all" else embeddings,
-        names=settings.names,
-        overwrite=overwrite,
-    )
+    with reserved(out, "correction"):
+        embeddings = files.read()
+        with progress_bar("Correcting and scoring", quiet=quiet) as step:
+            scored = score_corrections(
+                *embeddings,
+                methods=tuple(METHODS) if method == "all" else (method,),
+                pairs=settings.pairs,
+                temperature=settings.temperature,
+                share=share,
+                seed=seed,
+                progress=step,
+            )
+        rows = None if method == "all" else embeddings
+        content = save_corrected(scored, out, rows=rows, names=settings.names, overwrite=overwrite)
     if as_json:
         print_json(content)
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .._checks import InputError
+from .._files import reserved
 from ..experiments.experiment import Experiment, Option, options_of, unknown_option
 from ..experiments.registry import EXPERIMENTS, choose_all, shared_options
 from .app import Quiet, flowing
@@ -120,9 +121,10 @@ def _commands() -> typer.Typer:
 def _one(experiment: Experiment) -> Callable[..., None]:
     def run(*, out: Path, fast: bool, seed: int, overwrite: bool, quiet: bool, **given: Any) -> None:
         form, plan = experiment.choose({k: v for k, v in given.items() if v is not None}, fast=fast)
-        experiment.prepare(out, overwrite=overwrite)
-        with progress_bar(f"Running {experiment.name}", quiet=quiet) as step:
-            results = form.run(out, plan=plan, seed=seed, progress=step)
+        with reserved(out, "run"):
+            experiment.prepare(out, overwrite=overwrite)
+            with progress_bar(f"Running {experiment.name}", quiet=quiet) as step:
+                results = form.run(out, plan=plan, seed=seed, progress=step)
         for sentence in results["found"]:
             typer.echo(f"- {sentence}")
         typer.echo(f"\nResults: {out / 'README.md'}")

@@ -46,7 +46,7 @@ def rate_bar(title: str, total: int | None, *, quiet: bool = False) -> "Iterator
 
 
 @contextmanager
-def _told(title: str, total: float | None, columns: Any, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+def _told(title: str, total: int | float | None, columns: Any, *, quiet: bool) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -57,7 +57,7 @@ def _told(title: str, total: float | None, columns: Any, *, quiet: bool) -> Iter
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(title, total=total, rate="")
 
-            def advance(done: float) -> None:
+            def advance(done: int | float) -> None:
                 bar.advance(task, done)
                 speed = bar.tasks[0].speed
                 bar.update(task, rate="" if speed is None else f"{speed:,.0f}/s")
@@ -71,7 +71,7 @@ def _told(title: str, total: float | None, columns: Any, *, quiet: bool) -> Iter
 class _Lines:
     """Lines for a log: phase, share, and time left, from a thread of its own, so that a long step is no silence."""
 
-    def __init__(self, title: str, total: float | None) -> None:
+    def __init__(self, title: str, total: int | float | None) -> None:
         self._title, self._total, self._done = title, total, 0.0
         self._ended = Event()
         self._thread = Thread(target=self._run, daemon=True)
@@ -85,7 +85,7 @@ class _Lines:
         self._ended.set()
         self._thread.join()
 
-    def advance(self, done: float) -> None:
+    def advance(self, done: int | float) -> None:
         self._done += done
 
     def _run(self) -> None:

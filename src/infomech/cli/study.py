@@ -27,14 +27,21 @@ def demo(
     with the symmetric InfoNCE of CLIP; the second adds 3/4 of the batch's cross-modal divergence, the critical weight.
     Held-out embeddings are written as .npy files, and the commands 'report' and 'compare' do the rest. About a minute.
     """
-    from ..diagnosis import Settings
-    from ..io import read_labels
+    from .._files import reserved
     from ..report import Comparison, Report
 
     weights = {"clip": 0.0, "closed": 0.75}
     for name in weights:
         Report.check_folder(out / f"report-{name}", overwrite=overwrite)
     Comparison.check_folder(out / "comparison", overwrite=overwrite)
+    with reserved(out, "demo"):
+        _demo(out, weights, steps=steps, seed=seed, overwrite=overwrite, quiet=quiet)
+
+
+def _demo(out: Path, weights: dict[str, float], *, steps: int, seed: int, overwrite: bool, quiet: bool) -> None:
+    from ..diagnosis import Settings
+    from ..io import read_labels
+
     _train_demo(out, weights, steps=steps, seed=seed, quiet=quiet)
     for name in weights:
         data = out / "embeddings" / name

@@ -8,10 +8,9 @@ the last of its files, is there. Nothing in the folder depends on when or in how
 import json
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +249,11 @@ class Cache:
         with replacing(self.folder / "keys.txt") as file:
             file.write("".join(f"{k}\n" for k in keys).encode("utf-8", errors="replace"))
         manifest = {"key": self.key, "complete": True, **totals}
-        shutil.rmtree(self.folder / "batches", ignore_errors=True)
+        for path in (self.folder / "batches").glob("*.safetensors"):
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # what else is in it is not ours
+            (self.folder / "batches").rmdir()
         self._write_json("manifest.json", manifest)
         return manifest
 

@@ -65,6 +65,8 @@ def log_partition_field(
     if isinstance(law, Tensor):
         check_rows(law, "w")
         check_same_width(z, law)
+        dtype = torch.promote_types(z.dtype, law.dtype)
+        z, law = z.to(dtype), law.to(dtype)
         if leave_own_out and not len(z) == len(law) >= 2:
             raise InputError(f"leave_own_out needs as many z as w, at least 2; found {len(z)} and {len(law)}")
     elif leave_own_out:
