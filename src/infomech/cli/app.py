@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -208,12 +209,16 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; see `_command` for how failures end."""
     try:
-        app(args=None if arguments is None else list(arguments))
-    except SystemExit as stop:
-        # older versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
-        if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
-            raise SystemExit(130) from None
-        raise
+        try:
+            app(args=None if arguments is None else list(arguments))
+        except SystemExit as stop:
+            # some versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
+            if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if arguments is None:  # the process ends here: an interrupt while Python cleans up is one, too
+                signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(0)  # typer exits by itself; this line tells type checkers so
@@ -237,4 +242,5 @@ __all__ = [
     "failure",
     "flowing",
     "main",
+    "printable",
 ]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, Quiet, command
-from .inputs import check_apart
+from .app import AsJson, Names, Quiet, command
+from .inputs import check_apart, two_names
 from .show import print_json, rate_bar
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def embed(
     caption_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that holds the caption.")
     ] = None,
+    names: Names = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples a batch.")] = 64,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16 of the model; what is written is float32.")
@@ -85,6 +86,7 @@ def embed(
     ):
         if value is not None and value not in choices:
             raise InputError(f"--{name} is {value!r}; it is one of {', '.join(choices)}")
+    both = None if names is None else two_names(names)
     source = open_source(data, kind=kind, columns=Columns(image_column, caption_column), split=split)  # type: ignore[arg-type]
     chosen = resolve_device(device)
     towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
@@ -98,10 +100,10 @@ def embed(
         strict=strict,
     )
     with rate_bar("Embedding", source.count, quiet=quiet) as step:
-        result = extract(source, towers, out, options=options, overwrite=overwrite, progress=step)
+        result = extract(source, towers, out, options=options, names=both, overwrite=overwrite, progress=step)
     if source.ignored and not as_json:
         shown = ", ".join(source.ignored[:3])
-        typer.echo(f"ignored: {len(source.ignored)} files that are no shards ({shown})", err=True)
+        typer.echo(f"ignored: {len(source.ignored):,} hidden or unfinished files and check sums ({shown})", err=True)
     _print_extraction(result, as_json=as_json)
 
 

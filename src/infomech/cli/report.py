@@ -1,5 +1,6 @@
 """Commands on two files of embeddings: report, doctor, compare, correct."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -226,4 +227,7 @@ def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
 
     embeddings = files.read()
     with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
-        return Report(examine(*embeddings, settings, progress=step))
+        found = examine(*embeddings, settings, progress=step)
+    if files.model is not None:
+        found = replace(found, provenance={**found.provenance, "model": files.model})
+    return Report(found)

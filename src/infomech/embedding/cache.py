@@ -52,6 +52,7 @@ class Manifest:
     names: tuple[str, ...]  # of the modalities; none in an unfinished folder of an older version
     complete: bool
     temperature: float | None
+    model: str | None
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -77,7 +78,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     temperature = content.get("temperature")
     known = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
     complete = content.get("complete") is True and len(names) == 2
-    return Manifest(content, tuple(names), complete, float(temperature) if known else None)
+    return Manifest(content, tuple(names), complete, float(temperature) if known else None, _text(key.get("model")))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,12 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_json("manifest.json", {"key": self.key, "complete": False, "names": list(self.names)})
         else:
+            named = manifest.get("names") or list(self.names)
+            if named != list(self.names):
+                raise InputError(
+                    f"{self.folder} holds embeddings named {', '.join(named)}, now {', '.join(self.names)}; choose "
+                    "another folder, or pass overwrite=True"
+                )
             there = manifest.get("key", {})
             for name in {**there, **self.key}:
                 if there.get(name) != self.key.get(name):

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,7 @@ def extract(
     folder: Path,
     *,
     options: ExtractOptions | None = None,
+    names: tuple[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Extraction:
@@ -121,6 +123,7 @@ def extract(
         towers: encoders of both modalities, from `load_towers`.
         folder: where to.
         options: batch size, precision and so on.
+        names: of the two modalities, by which their folders are called; those of the source by default.
         overwrite: remove embeddings that the folder holds first: what its manifest names, nothing else.
         progress: called after each batch.
 
@@ -133,6 +136,7 @@ def extract(
     """
     options = options or ExtractOptions()
     _check(options)
+    both = source.names if names is None else _checked_names(names)
     if options.strict and source.left_out:
         first = source.left_out[0]
         raise InputError(
@@ -140,7 +144,7 @@ def extract(
         )
     started = time.perf_counter()
     work = _Work(source, towers, options)
-    cache = Cache(folder, work.key(), source.names, options.shard_batches)
+    cache = Cache(folder, work.key(), both, options.shard_batches)
     try:
         with cache.locked():
             if overwrite:
@@ -155,7 +159,7 @@ def extract(
         ) from None
     return Extraction(
         folder=folder,
-        names=source.names,
+        names=both,
         rows=(totals["rows_x"], totals["rows_y"]),
         dimension=totals["dimension"],
         temperature=work.first.temperature,
@@ -170,6 +174,13 @@ def _check(options: ExtractOptions) -> None:
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
     resolve_device(options.device)
+
+
+def _checked_names(names: tuple[str, str]) -> tuple[str, str]:
+    good = len(names) == 2 and all(re.fullmatch(r"[\w-]+", name) for name in names)
+    if not good or names[0].lower() == names[1].lower():
+        raise InputError(f"names is {names!r}; give two names of letters, digits, - and _: folders are called by them")
+    return names[0], names[1]
 
 
 def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[str, Any], int]:
@@ -199,7 +210,7 @@ def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[s
     rows = sum(len(r["counts"]) for r in records)
     if rows == 0:
         raise InputError(_nothing(skipped))
-    for name in work.source.names:
+    for name in cache.names:
         first = next(iter(sorted((cache.folder / f"{name}_emb").glob("*.npy"))))
         dimension = _width(first)
     content = hashlib.sha256("".join(c for r in records for c in r["contents"]).encode()).hexdigest()
@@ -208,7 +219,7 @@ def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[s
         "rows_y": sum(sum(r["counts"]) for r in records),
         "dimension": dimension,
         "temperature": work.first.temperature,
-        "names": list(work.source.names),
+        "names": list(cache.names),
         "content": content,
         "skipped": skipped,
     }

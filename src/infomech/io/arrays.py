@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows, check_storage
 from .._files import replacing, unwritable
-from .text import check_regular
+from .text import check_regular, is_no_data
 
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards"
 
@@ -112,6 +112,11 @@ def _read_folder(path: Path) -> Tensor:
 def _shards(folder: Path) -> list[Path]:
     """The .npy files, but for hidden ones: macOS leaves ``._x.npy`` beside ``x.npy`` on foreign disks."""
     return [path for path in folder.glob("*.npy") if not path.name.startswith(".")]
+
+
+def no_data_beside(folder: Path) -> list[str]:
+    """Files in a folder of shards that are none: hidden ones, check sums, unfinished downloads."""
+    return sorted(path.name for path in folder.iterdir() if is_no_data(path.name))
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
@@ -436,6 +441,7 @@ __all__ = [
     "describe",
     "is_npy",
     "load_npy",
+    "no_data_beside",
     "read_embeddings",
     "read_whole_numbers",
     "reading",
