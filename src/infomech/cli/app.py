@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Annotated, Any, NoReturn
 
@@ -218,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         finally:
             if arguments is None:  # the process ends here: an interrupt while Python cleans up is one, too
-                signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+                with suppress(ValueError):  # in a thread, which gets no signals
+                    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(0)  # typer exits by itself; this line tells type checkers so

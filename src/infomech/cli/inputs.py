@@ -98,7 +98,7 @@ def find_files(
         parents = {Path(_path_and_key(name)[0]).absolute().parent for name in (x, y)}
         shared = parents.pop() if len(parents) == 1 else None
         known = None if shared is None or temperature is not None else _known_temperature(shared)
-        found = Files(x, y, pairs, both, known or 0.0, None if known is None else str(shared))
+        found = Files(x, y, pairs, both, known or 0.0, source=None if known is None else str(shared))
     if temperature is not None:
         return replace(found, temperature=temperature, source=None)
     if found.temperature <= 0.0:
