@@ -81,11 +81,14 @@ COMMANDS = {
         ("manifest.json",), complete, lambda path: True, "--overwrite",
     ),
     "reproduce": Command(
-        lambda d, o: ["reproduce", "gradient-consistency", "--fast", "-o", str(o)],
+        lambda d, o: [
+            "reproduce", "gradient-consistency", "--fast", "--seeds", "2", "--population", "4096",
+            "--temperatures", "1,0.1", "-o", str(o),
+        ],
         ("results.json",), has_keys("experiment", "found"), lambda path: path.name == "results.json", "--overwrite",
     ),
     "demo": Command(
-        lambda d, o: ["demo", "--steps", "20", "-o", str(o)],
+        lambda d, o: ["demo", "--steps", "10", "-o", str(o)],
         ("report-clip/report.json", "report-closed/report.json", "comparison/compare.json"),
         has_keys("schema_version"), lambda path: path.suffix == ".npy", "--overwrite",
     ),

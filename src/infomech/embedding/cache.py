@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import replacing
+from ..io.arrays import save_npy
 from ..io.text import read_json
 
 FORMAT = 1
@@ -238,7 +239,7 @@ class Cache:
                 if tensors:
                     path.parent.mkdir(exist_ok=True)
                     with replacing(path, durable=True) as file:
-                        np.save(file, torch.cat(tensors).numpy(), allow_pickle=False)
+                        save_npy(file, torch.cat(tensors).numpy())
             record = {
                 "contents": [part.content for part in whole],
                 "counts": [c for part in whole for c in part.counts],
@@ -255,7 +256,7 @@ class Cache:
         counts = np.asarray([c for r in records for c in r["counts"]], dtype=np.int64)
         pairs = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(counts.sum())], axis=1)
         with replacing(self.folder / "pairs.npy") as file:
-            np.save(file, pairs, allow_pickle=False)
+            save_npy(file, pairs)
         keys = [" ".join(str(k).split()) for r in records for k in r["keys"]]
         with replacing(self.folder / "keys.txt") as file:
             file.write("".join(f"{k}\n" for k in keys).encode("utf-8", errors="replace"))

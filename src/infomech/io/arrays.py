@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -81,9 +81,25 @@ def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            np.save(file, array, allow_pickle=False)
+            save_npy(file, array)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+class _Plain:
+    """A file that NumPy takes for none: of a full disk it then says what the system says, not how many bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
+def save_npy(file: IO[bytes], array: AnyArray) -> None:
+    """Write an array as ``.npy``.
+
+    Raises:
+        OSError: with the reason of the system.
+    """
+    np.save(_Plain(file), array, allow_pickle=False)
 
 
 def _is_folder(path: Path) -> bool:
@@ -445,5 +461,6 @@ __all__ = [
     "read_embeddings",
     "read_whole_numbers",
     "reading",
+    "save_npy",
     "write_embeddings",
 ]
