@@ -137,8 +137,8 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             "batch-sees",
             "warning",
             "What the batch sees",
-            f"An anchor sees {budget.effective_negatives.value:.1f} of {budget.negatives} negatives at temperature {tau}. "
-            "Twice the batch: `infomech doctor X Y -t 0.07 --batch-size 128`.",
+            f"An anchor sees {budget.effective_negatives.value:.1f} of {budget.negatives} negatives at temperature "
+            f"{tau}. Twice the batch: `infomech doctor X Y -t 0.07 --batch-size 128`.",
             budget.effective_negatives.value,
         ),
         Finding("batch-size", "note", "The batch size is not known", "Pass batch_size to judge it.", float("nan")),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, Overwrite, Seed, command
+from .app import AsJson, Overwrite, Quiet, Seed, command
 from .report import diagnose_files
 from .show import console, print_json, progress_bar
 
@@ -19,6 +19,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each of the two models.")] = 1500,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a small two-tower model on real data, twice, and report on what the divergence weight does to its gap.
 
@@ -26,15 +27,22 @@ def demo(
     with the symmetric InfoNCE of CLIP; the second adds 3/4 of the batch's cross-modal divergence, the critical weight.
     Held-out embeddings are written as .npy files, and the commands 'report' and 'compare' do the rest. About a minute.
     """
-    from ..diagnosis import Settings
-    from ..io import read_labels
+    from .._files import reserved
     from ..report import Comparison, Report
 
     weights = {"clip": 0.0, "closed": 0.75}
     for name in weights:
         Report.check_folder(out / f"report-{name}", overwrite=overwrite)
     Comparison.check_folder(out / "comparison", overwrite=overwrite)
-    _train_demo(out, weights, steps=steps, seed=seed)
+    with reserved(out, "demo"):
+        _demo(out, weights, steps=steps, seed=seed, overwrite=overwrite, quiet=quiet)
+
+
+def _demo(out: Path, weights: dict[str, float], *, steps: int, seed: int, overwrite: bool, quiet: bool) -> None:
+    from ..diagnosis import Settings
+    from ..io import read_labels
+
+    _train_demo(out, weights, steps=steps, seed=seed, quiet=quiet)
     for name in weights:
         data = out / "embeddings" / name
         settings = Settings(
@@ -44,7 +52,7 @@ def demo(
             batch_size=256,
             seed=seed,
         )
-        result = diagnose_files(str(data / "left.npy"), str(data / "right.npy"), settings)
+        result = diagnose_files(str(data / "left.npy"), str(data / "right.npy"), settings, quiet=quiet)
         result.save(out / f"report-{name}", overwrite=overwrite)
     from ..report import compare as compare_reports
 
@@ -64,6 +72,7 @@ def verify(
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw a figure for each claim, here.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     details: Annotated[bool, typer.Option("--details", help="A row for each measurement, not for each claim.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the claims of the theory, one row each: what is predicted, what was measured, and the verdict.
@@ -72,7 +81,7 @@ def verify(
     """
     from ..experiments.claims.verify import plot_claims, render_table, run_claims, to_json
 
-    with progress_bar("Checking the claims") as step:
+    with progress_bar("Checking the claims", quiet=quiet) as step:
         results = run_claims(only, seed, progress=lambda tag, done, total: step(1 / total if done else 0.0))
     if plots is not None:
         plot_claims(results, plots)
@@ -96,14 +105,14 @@ def reproduce(
     run_reproduce(arguments or [])
 
 
-def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int) -> None:
+def _train_demo(out: Path, weights: dict[str, float], *, steps: int, seed: int, quiet: bool) -> None:
     from ..experiments.digits.halves import load_halves, train_two_tower
     from ..io import write_embeddings
     from ..reductions import torch_threads
 
     data = load_halves(seed)
     for name, weight in weights.items():
-        with progress_bar(f"Training with divergence weight {weight:g}") as step, torch_threads(1):
+        with progress_bar(f"Training with divergence weight {weight:g}", quiet=quiet) as step, torch_threads(1):
             model = train_two_tower(
                 data,
                 divergence_weight=weight,

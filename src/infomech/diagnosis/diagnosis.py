@@ -15,7 +15,7 @@ from .inputs import Inputs
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """What the figures show that the tables do not; samples and curves, for looking only."""
 
@@ -33,7 +33,7 @@ class Pictures:
     effective_negatives_y_to_x: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """All numbers of a report. `infomech.report.Report` writes it to files."""
 
@@ -47,6 +47,10 @@ class Diagnosis:
     provenance: dict[str, str | float | int] = field(default_factory=dict)
     curves: Curves | None = None  # over temperature and N, if they were asked for
     group_contributions: GroupContributions | None = None  # None if read without arrays
+
+    def __repr__(self) -> str:
+        inputs = self.inputs
+        return f"Diagnosis({inputs.name_x} and {inputs.name_y}, {inputs.pairs:,} pairs, τ = {inputs.temperature:g})"
 
 
 __all__ = ["Diagnosis", "FloatArray", "Pictures"]

@@ -17,6 +17,7 @@ from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
+from .measures import Measures
 from .moments import HalvedMoments, halved_moments
 from .replicates import (
     Replicated,
@@ -46,7 +47,7 @@ def gap(
     normalize: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Estimate]:
+) -> Measures:
     """Every measure of the gap (E3) and within the modalities (E4), by name, with standard errors and 95% intervals.
 
     ========================= =================================================================== ===================
@@ -94,7 +95,7 @@ def gap(
         progress: called with shares of the work that sum to 1.
 
     Returns:
-        name -> `Estimate`.
+        name -> `Estimate`, a dictionary that prints as a table, with ``to_dict`` and ``to_pandas``.
 
     Raises:
         InputError: for arrays, pairs or options that cannot be used.
@@ -123,7 +124,7 @@ def gap(
     for column, (pair_sums, neighbours) in enumerate(within):
         side = side_geometry(sample, column, moments=moments[column].whole, pair_sums=pair_sums, neighbours=neighbours)
         measures |= {f"{name}_{'xy'[column]}": estimate for name, estimate in side.measures.items()}
-    return measures
+    return Measures(measures)
 
 
 def gap_measures(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .._checks import InputError
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
+from .._shown import Brief, Shown, data_frame
 from .._words import Measure, interval_text, signed_text, with_error
 from ..diagnosis import Diagnosis, Estimate, Inputs
 from ..diagnosis.differences import (
@@ -46,8 +47,8 @@ class Row:
     differences: tuple[Difference | None, ...]  # to the first report; None for that one
 
 
-@dataclass(frozen=True)
-class Comparison(SideBySide):
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown, SideBySide):
     """Reports side by side, each measure with its difference to the first report. `compare` makes it.
 
     All budgets stand at the same N. Where rows are the same, differences are paired: their intervals are those of the
@@ -157,6 +158,26 @@ class Comparison(SideBySide):
                 for row in self.rows()
             ],
         }
+
+    def to_pandas(self) -> Any:
+        """All estimates as a data frame: a row for each measure and report.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(
+            (
+                {"section": row.section, "name": row.key, "report": name, **estimate.to_dict()}
+                for row in self.rows()
+                for name, estimate in zip(self.names, row.estimates, strict=True)
+                if estimate is not None
+            ),
+            index=["section", "name", "report"],
+        )
+
+    def _brief(self) -> Brief:
+        rows = [[row.measure.label, *_marked(row)] for row in self.rows()]
+        return Brief(self.lead(), ["measure", *self.names], rows, "rows(), to_dict(), to_pandas()")
 
     def plot(self, name: str | None = None) -> Figure:
         """One figure of the comparison, as matplotlib knows it.
@@ -318,7 +339,7 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, sa
     if isinstance(reports, str | os.PathLike | dict | Report):
         raise InputError("compare needs a list of reports; put the one given into a list")
     if len(reports) == 0:
-        raise InputError("there is nothing to compare; name at least one folder that `infomech report` wrote")
+        raise InputError("there is nothing to compare; name at least one folder of a saved report")
     if names is not None and len(names) != len(reports):
         raise InputError(f"{len(names)} names for {len(reports)} reports; give one name for each, or none")
     read = [_read(source, at) for at, source in enumerate(reports)]

@@ -31,7 +31,6 @@ def save_corrected(
     *,
     rows: tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]] | None = None,
     names: tuple[str, str] = ("x", "y"),
-    temperature: float | None = None,
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
@@ -41,13 +40,12 @@ def save_corrected(
         folder: where to.
         rows: all embeddings of both modalities; None leaves them and the maps out.
         names: of the modalities.
-        temperature: that the scores were computed at; stated beside them.
         overwrite: replace an earlier correction.
 
     Returns:
         What correct.json holds.
     """
-    content = corrected_dict(scored, names) | {"temperature": temperature}
+    content = corrected_dict(scored, names)
 
     def files() -> Iterator[tuple[str, bytes]]:
         yield "correct.json", dump_json(content)
@@ -69,6 +67,7 @@ def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
     """The scores as JSON has them."""
     return {
         "names": list(names),
+        "temperature": scored.temperature,
         "fitted_groups": scored.fitted_groups,
         "held_out_groups": scored.held_out_groups,
         "before": plain(scored.before),
@@ -142,9 +141,10 @@ def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
     """The sentences and the table, and what they are."""
     header, rows = corrected_table(scored, names)
     how = (
-        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}; "
-        "± is one standard error, by group. ▲ and ▼ mark what lies higher and lower than before, where the 95% "
-        "interval of the difference leaves out 0: a correction that closes one measure of the gap may open another."
+        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}, at "
+        f"temperature τ = {scored.temperature:g}; ± is one standard error, by group. ▲ and ▼ mark what lies higher and "
+        "lower than before, where the 95% interval of the difference leaves out 0: a correction that closes one "
+        "measure of the gap may open another."
     )
     title = f"{md(names[0])} and {md(names[1])}: corrections of the gap"
     columns = [[md(cell) for cell in row] for row in zip(header, *rows, strict=True)]

@@ -18,10 +18,11 @@ from .._files import Json, plain
 from ..diagnosis import Diagnosis, EnergyBudget, Pictures
 from ..diagnosis.budget import Contributions
 from ..diagnosis.group_contributions import GroupContributions
+from ..io.text import check_regular, read_json
 
 SCHEMA_VERSION = 4
 REPORT_KEYS = ("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
-_AGAIN = "run `infomech report` again"
+_AGAIN = "make the report again"
 _DIMENSIONS = {"map_x": 2, "map_y": 2}  # of the arrays of `Pictures`; all others have one
 
 Arrays = dict[str, np.ndarray]
@@ -92,6 +93,7 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
     file = path / "pictures.npz"
     if not file.exists():
         raise InputError(f"{file} does not exist; a report is drawn from it and from report.json: {_AGAIN}")
+    check_regular(file)
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
             arrays = {key: saved[key] for key in saved.files}
@@ -299,20 +301,14 @@ def read_report_json(path: str | os.PathLike[str]) -> Json:
     if file.is_dir():
         file = file / "report.json"
     if not file.exists():
-        raise InputError(f"{file} does not exist; name a folder that `infomech report` wrote")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{file} is not JSON; name a folder that `infomech report` wrote") from None
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-    return check_report(content, str(file))
+        raise InputError(f"{file} does not exist; name a folder of a saved report")
+    return check_report(read_json(file), str(file))
 
 
 def check_report(content: Any, name: str) -> Json:
     """Return the content if it is a report of this version; raise InputError otherwise."""
     if not isinstance(content, dict) or "schema_version" not in content:
-        raise InputError(f"{name} is no infomech report: it has no schema_version; run `infomech report` to make one")
+        raise InputError(f"{name} is no infomech report: it has no schema_version; name a folder of a saved report")
     version = content["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(
