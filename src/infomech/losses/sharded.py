@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
-from ..reductions.losses.infonce import PairedLogSums, positive_scores, without_terms
+from ..reductions.losses.infonce import PairedLogSums, per_total, positive_scores, without_terms
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.passes import (
     Side,
@@ -124,7 +124,7 @@ class _ShardedLogSums(Function):
             dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)  # all ranks sweep again, or none
             if not bool(lost):
                 break
-        ctx.save_for_backward(x, y, scale, *values)
+        ctx.save_for_backward(x, y, scale, *(vector for part in sums for vector in (part.peak, part.total)))
         ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
         return positive_scores(own, paired_scores(x, y, scale), bare), *values
@@ -133,21 +133,22 @@ class _ShardedLogSums(Function):
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, scale, *values = ctx.saved_tensors
+        x, y, scale, *saved = ctx.saved_tensors
         positive, *rest = cotangents
+        peaks, totals = saved[::2], saved[1::2]
         setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
         shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
         size = torch.stack([c.abs().max() for c in cotangents]).max()
         dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
         unit = torch.where(size > 0, size, 1.0)
-        rest = [c / unit for c in rest]
+        rest = [per_total(c / unit, total) for c, total in zip(rest, totals, strict=True)]
         grad_x, grad_y = (torch.zeros_like(z, dtype=work.dtype) for z in (x, y))
         grad_terms = tuple(None if t is None else scale.new_zeros(len(x)) for t in terms)
         options: dict[str, Any] = {"scale": work, "shift": shift}
         groups = [] if setting.groups is None else [setting.groups]
 
-        sides = list(zip(values, rest, strict=True))
+        sides = list(zip(peaks, rest, strict=True))
         travelling = [vector for k in ((1, 2, 3) if setting.within else (1,)) for vector in sides[k]]
         accumulators = [grad_y, *([grad_x] if setting.within else []), *(g for g in grad_terms if g is not None)]
 
@@ -157,18 +158,18 @@ class _ShardedLogSums(Function):
             their_terms = [None if t is None else next(queue) for t in terms]
             theirs = [sums[1] if setting.within else None, sums[0]]
             options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
-            here = Side(values[0], rest[0], grad_x, terms[0], grad_terms[0])
+            here = Side(peaks[0], rest[0], grad_x, terms[0], grad_terms[0])
             column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
             scatter(x, there.y, row=here, col=column, **options)
             if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
             for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
-                here = Side(values[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
+                here = Side(peaks[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
                 if owner == rank:
                     scatter_within(z, row=here, **options)
                     continue
-                log_sums, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
-                column = Side(log_sums, cotangent, theirs[k], there.terms[k], their_terms[k])
+                level, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
+                column = Side(level, cotangent, theirs[k], there.terms[k], their_terms[k])
                 scatter(z, z_there, row=here, col=column, **options)
 
         carried = [y, *([x] if setting.within else []), *travelling]
