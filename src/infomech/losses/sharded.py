@@ -30,7 +30,7 @@ from ..reductions.losses.sigmoid import SoftplusGradients, accumulate, save_grad
 from ..reductions.losses.terms import NegativeTerms, spread_of, top_of
 from ..reductions.shifts import fixed_shift, underflowed
 from ..reductions.tiling import compute_dtype
-from .distributed import Shards, tour
+from .distributed import Shards, tour, waiting
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,11 @@ class _ShardedLogSums(Function):
             values, shift = [part.value() for part in sums], attempt
             if attempt is None:
                 break
-            lost = torch.stack([underflowed(part, shards.total, work.dtype) for part in sums]).any().to(torch.int32)
-            dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)  # all ranks sweep again, or none
+            lost = torch.tensor(0, dtype=torch.int32, device=x.device)
+            if len(x):
+                lost |= torch.stack([underflowed(part, shards.total, work.dtype) for part in sums]).any()
+            with waiting(shards.ranks):  # all ranks sweep again, or none
+                dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)
             if not bool(lost):
                 break
         ctx.save_for_backward(x, y, scale, *(vector for part in sums for vector in (part.peak, part.total)))
@@ -139,8 +142,9 @@ class _ShardedLogSums(Function):
         setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
         shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
-        size = torch.stack([c.abs().max() for c in cotangents]).max()
-        dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
+        size = torch.stack([c.abs().max() for c in cotangents]).max() if len(x) else scale.new_zeros(())
+        with waiting(shards.ranks):
+            dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
         unit = torch.where(size > 0, size, 1.0)
         rest = [per_total(c / unit, total) for c, total in zip(rest, totals, strict=True)]
         grad_x, grad_y = (torch.zeros_like(z, dtype=work.dtype) for z in (x, y))
@@ -212,7 +216,8 @@ def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> N
         return None
     finite = terms[torch.isfinite(terms)]
     ends = torch.stack([part.max() if len(finite) else terms.new_tensor(-math.inf) for part in (finite, -finite)])
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=shards.ranks.group)
     return NegativeTerms.between(terms, dtype, low=-float(ends[1]), top=float(ends[0]))
 
 
@@ -232,7 +237,9 @@ def _sweep(
     rows = [LogSums(len(x), shift=level, device=x.device) for level in levels]
     levels = [None if shift is None else shift + top_of(terms[k]) for k in ((0, 0, 1) if within else (0,))]
     starts = [[-math.inf if level is None else level, 0.0] for level in levels]
-    states = [torch.tensor(start, dtype=torch.float64, device=x.device).repeat(len(x), 1) for start in starts]
+
+    def fresh(count: int) -> list[Tensor]:
+        return [torch.tensor(start, dtype=torch.float64, device=x.device).repeat(count, 1) for start in starts]
 
     def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
         there = _Visitor(carried, terms, within=within)
@@ -252,7 +259,8 @@ def _sweep(
     carried = [y, *([x] if within else [])]
     carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
     carried += [] if setting.groups is None else [setting.groups]
-    home = tour(shards, carried, states, visit, lambda a, b: _merge_log_sums(a, b, levels))
+    merge = lambda a, b: _merge_log_sums(a, b, levels)  # noqa: E731
+    home = tour(shards, carried, fresh(len(x)), visit, merge=merge, fresh=fresh)
     arrived = [_view(state, level) for state, level in zip(home, levels, strict=True)]
     for part, more in zip(rows[1:], arrived[1:], strict=True):
         part.merge(more)

@@ -45,7 +45,7 @@ class Side:
     term_gradient: Vector | None = None  # float64; None: not wanted
 
     def factors(self, shift: float, other: NegativeTerms | None, dtype: torch.dtype) -> Vector | None:
-        """G exp(shift + top - level), by which exp(s - shift) weights become g exp(s + t - level); 0 for an empty sum."""
+        """G exp(shift + top - level), which turns weights exp(s - shift) into g exp(s + t - level); 0 if empty."""
         if self.level is None or self.cotangent is None:
             return None
         return (self.cotangent * torch.exp(shift + top_of(other) - self.levels(slice(None)))).to(dtype)
