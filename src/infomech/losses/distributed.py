@@ -289,10 +289,9 @@ def tour(
     Returns:
         This rank's sums, with what every rank added.
     """
-    with waiting(shards.ranks):
-        if shards.ranks.exchange == "gather":
-            return _gather_tour(shards, carried, sums, visit, merge or _add, fresh or _zeros_like(sums))
-        return _ring_tour(shards, carried, sums, visit)
+    if shards.ranks.exchange == "gather":
+        return _gather_tour(shards, carried, sums, visit, merge or _add, fresh or _zeros_like(sums))
+    return _ring_tour(shards, carried, sums, visit)
 
 
 def _ring_tour(shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit) -> list[Tensor]:
@@ -325,8 +324,9 @@ def _pass_on(shards: Shards, owner: int, held: list[Tensor]) -> list[Tensor]:
         for call, message, peer in zip((dist.isend, dist.irecv), (outgoing, incoming), peers, strict=True)
         if len(message)  # a rank without rows has nothing to send
     ]
-    for work in dist.batch_isend_irecv(operations) if operations else ():
-        work.wait()
+    with waiting(ranks):
+        for work in dist.batch_isend_irecv(operations) if operations else ():
+            work.wait()
     return _unpack(incoming, held, shards.sizes[following])
 
 
@@ -377,7 +377,8 @@ def _all_gather(shards: Shards, tensors: list[Tensor]) -> list[list[Tensor]]:
     packed = _pack(tensors)
     message[: len(packed)] = packed
     messages = [torch.empty_like(message) for _ in shards.sizes]
-    dist.all_gather(messages, message, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.all_gather(messages, message, group=shards.ranks.group)
     return [_unpack(m, tensors, rows) for m, rows in zip(messages, shards.sizes, strict=True)]
 
 
@@ -388,7 +389,8 @@ def _collect(shards: Shards, owner: int, tensors: list[Tensor]) -> list[list[Ten
     message = _pack(tensors)
     destination = shards.ranks.globally(owner)
     messages = [torch.empty_like(message) for _ in shards.sizes] if owner == shards.ranks.rank else None
-    dist.gather(message, messages, dst=destination, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.gather(message, messages, dst=destination, group=shards.ranks.group)
     return [] if messages is None else [_unpack(m, tensors, shards.sizes[owner]) for m in messages]
 
 

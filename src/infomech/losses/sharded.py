@@ -127,7 +127,8 @@ class _ShardedLogSums(Function):
                 dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)
             if not bool(lost):
                 break
-        ctx.save_for_backward(x, y, scale, *(vector for part in sums for vector in (part.peak, part.total)))
+        levels = [vector for part in sums for vector in (part.peak, part.total)]  # columns of messages among them
+        ctx.save_for_backward(x, y, scale, *(v.clone(memory_format=torch.contiguous_format) for v in levels))
         ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
         return positive_scores(own, paired_scores(x, y, scale), bare), *values
