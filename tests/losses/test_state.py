@@ -106,7 +106,7 @@ def test_a_penalty_on_the_temperature(naive, lr: float) -> None:
         at = loss.log_scale.detach()
         optimizer.step()
         assert torch.isfinite(at)
-        assert 0.01 * (1 - 1e-9) <= float(loss.temperature) <= 1 + 1e-9
+        assert 0.01 * (1 - 1e-9) <= loss.temperature.item() <= 1 + 1e-9
     with torch.no_grad():
         loss.log_scale.fill_(9.0)
     before = loss.log_scale.square()

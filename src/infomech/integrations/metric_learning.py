@@ -1,5 +1,6 @@
 """A loss that is called as pytorch-metric-learning calls its own."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if not TYPE_CHECKING:
     with suppress(ImportError):  # DistributedLossWrapper takes subclasses of this one only
         from pytorch_metric_learning.losses import BaseMetricLossFunction as Base
 
-Mined = tuple[Tensor, ...]
+Mined = Sequence[Tensor]
 
 
 class LabelledInfoNCE(Base):

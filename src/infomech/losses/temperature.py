@@ -119,7 +119,7 @@ class TemperedLoss(nn.Module):
         if self.log_scale is not None and self.limits is not None and not self._calls.waiting():
             low, high = -math.log(self.limits[1]), -math.log(self.limits[0])
             with torch.no_grad():
-                if not low <= float(self.log_scale) <= high:
+                if not low <= float(self.log_scale.detach()) <= high:
                     self.log_scale.clamp_(low, high)
         self._take_in([[seen] for seen in self._calls.settled()])
 
