@@ -83,17 +83,12 @@ def test_random_tuples_and_references() -> None:
         pairs, negatives = torch.randint(0, 12, (2,), generator=generator).tolist()
         draw = lambda high, count: torch.randint(0, high, (count,), generator=generator)  # noqa: E731
         mined = (draw(9, pairs), draw(7, pairs), draw(9, negatives), draw(7, negatives))
-        for arguments in (
-            (x, labels, mined, y, other),
-            (x, labels, None, y, other),
-            (x, labels, None, y[:1], other[:1]),
-        ):
+        for chosen, at in ((mined, slice(None)), (None, slice(None)), (None, slice(1))):
+            arguments = (x, labels, chosen, y[at], other[at])
             ours, theirs = (make(0.2)(*arguments) for make in (LabelledInfoNCE, losses.NTXentLoss))
             same(ours, theirs, x, torch.float64)
-    z = x.detach().flip(0)
-    same(
-        LabelledInfoNCE(0.2)(x, labels, None, z, labels), losses.NTXentLoss(0.2)(x, labels, None, z, labels), x, z.dtype
-    )
+    arguments = (x, labels, None, x.detach().flip(0), labels)
+    same(LabelledInfoNCE(0.2)(*arguments), losses.NTXentLoss(0.2)(*arguments), x, torch.float64)
 
 
 def test_one_row_is_zero_and_said_once() -> None:
@@ -166,6 +161,7 @@ def test_bad_tuples(mined, words: str) -> None:
         LabelledInfoNCE(0.2)(torch.eye(4), torch.tensor([0, 0, 1, 1]), mined)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")  # its progress bar
 def test_in_its_trainer() -> None:
     """MetricLossOnly for two epochs, mined, with a last batch of one row: the weights are those of its own loss."""
     from pytorch_metric_learning import trainers

@@ -15,31 +15,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'pin_memory'"),
 ]
 
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "small",
-    "large",
-    "round",
-    "square",
-    "near",
-    "far",
-    "old",
-    "new",
-    "warm",
-    "cold",
-    "wet",
-    "dry",
-    "soft",
-    "hard",
-]
+WORDS = "red green blue small large round square near far old new warm cold wet dry soft hard".split()  # noqa: SIM905
 
 
 def tiny_model(folder):
     """A BERT of two layers and a vocabulary of these words, with random weights."""
     transformers = pytest.importorskip("transformers")
-    modules = sentence_transformers.models
+    from sentence_transformers.sentence_transformer import modules
+
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
     torch.manual_seed(0)
@@ -56,10 +39,8 @@ def tiny_model(folder):
 def trained(folder, make, rows: int):
     folder.mkdir()
     model = tiny_model(folder)
-    pairs = [
-        (f"{WORDS[k % 17]} {WORDS[(3 * k) % 17]}", f"{WORDS[(k + 1) % 17]} {WORDS[(5 * k) % 17]}") for k in range(rows)
-    ]
-    data = datasets.Dataset.from_dict({"anchor": [a for a, _ in pairs], "positive": [b for _, b in pairs]})
+    columns = [[f"{WORDS[(a * k) % 17]} {WORDS[(b * k + 1) % 17]}" for k in range(rows)] for a, b in ((1, 3), (2, 5))]
+    data = datasets.Dataset.from_dict(dict(zip(("anchor", "positive"), columns, strict=True)))
     arguments = sentence_transformers.SentenceTransformerTrainingArguments(
         output_dir=str(folder / "run"),
         per_device_train_batch_size=4,

@@ -121,5 +121,5 @@ def test_adapters_take_tensors() -> None:
         lambda: SentenceSymmetricInfoNCE(torch.nn.Identity()).compute_loss_from_embeddings([rows, rows]),
         lambda: LabelledInfoNCE()(rows, torch.arange(3)),
     ):
-        with pytest.raises(im.InputError, match="is a numpy.ndarray; the losses take torch tensors"):
+        with pytest.raises(im.InputError, match=r"is a numpy\.ndarray; the losses take torch tensors"):
             call()

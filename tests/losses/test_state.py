@@ -197,7 +197,8 @@ from infomech.losses import InfoNCE, LinearWarmup, SymmetricInfoNCE
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
 def losses():
-    return SymmetricInfoNCE(0.011, LinearWarmup(1.0, steps=3), learn_temperature=True), InfoNCE(0.1, queue_size=60, dim=8)
+    moving = SymmetricInfoNCE(0.011, LinearWarmup(1.0, steps=3), learn_temperature=True)
+    return moving, InfoNCE(0.1, queue_size=60, dim=8)
 x, y = torch.randn(20, 8), torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
 results = []
 for compiled in (False, True):
