@@ -9,6 +9,7 @@ from .budget import EnergyBudget
 from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
+from .group_contributions import GroupContributions
 from .inputs import Inputs
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +45,8 @@ class Diagnosis:
     findings: list[Finding]
     pictures: Pictures
     provenance: dict[str, str | float | int] = field(default_factory=dict)
-    curves: Curves | None = None  # over temperature and batch size, if they were asked for
+    curves: Curves | None = None  # over temperature and N, if they were asked for
+    group_contributions: GroupContributions | None = None  # None if read without arrays
 
 
 __all__ = ["Diagnosis", "FloatArray", "Pictures"]

@@ -65,6 +65,8 @@ def comparison_page(comparison: Comparison) -> bytes:
         names=comparison.names,
         notes=comparison.notes(),
         lead=comparison.lead(),
+        decision=comparison.decision().splitlines(),
+        negatives=comparison.negatives,
         sections=[{"name": name, "link": part.link} | part.fill(comparison) for name, part in shown.items()],
         groups=comparison.groups(),
         terms=GLOSSARY,

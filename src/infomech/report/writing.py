@@ -30,6 +30,9 @@ _TEX = {
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
+    "½": r"$\frac{1}{2}$",
+    "Σ": r"$\Sigma$",
+    "κ": r"$\kappa$",
     "→": r"$\rightarrow$",
     "↔": r"$\leftrightarrow$",
     MINUS: r"$-$",
@@ -233,7 +236,8 @@ def _tex(table: Table, what: str) -> str:
     rows: list[list[str]] = []
     for line in table.lines:
         estimates = [cell if isinstance(cell, Estimate) else None for cell in line.cells]
-        cells = [tex(line.measure.label), *map(tex_value, estimates)]
+        shown = [tex(cell) if isinstance(cell, str) else tex_value(cell) for cell in line.cells]
+        cells = [tex(line.measure.label), *shown]
         rows += [[]] if line.total else []
         rows.append([*cells, *map(tex_interval, estimates)] if table.intervals else cells)
     header = [*header, r"95\% interval"] if table.intervals else header
