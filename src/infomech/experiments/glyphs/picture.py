@@ -64,10 +64,6 @@ def demo_figure(numbers: Json, names: Sequence[str], unseen: Glyphs) -> Figure:
     grid = figure.add_gridspec(1, 3, width_ratios=(2.3, 3.9, 3.9), wspace=0.03)
     parts = [figure.add_subfigure(grid[0, k]) for k in range(3)]
     titles = (f"{TEST_NAMES:,} unseen names", "which temperature finds them better?", "what changed")
-        f"{TEST_NAMES:,} names that neither model has seen",
-        "which temperature finds them better?",
-        "what changed",
-    )
     for part, title in zip(parts, titles, strict=True):
         part.suptitle(title, x=0.02, ha="left", fontsize=9.5, fontweight="bold", color=INK)
     left, middle, right = parts
