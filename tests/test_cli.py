@@ -271,16 +271,21 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole demo with few steps: the files, the table, the paths."""
-    assert run("demo", "-o", str(tmp_path / "demo"), "--steps", "30") == 0
-    printed = capsys.readouterr().out.replace("\n", "")
-    assert "Held-out digits" in printed
-    assert "compare.html" in printed
-    for name in ("clip", "closed"):
-        assert np.load(tmp_path / "demo" / "embeddings" / name / "left.npy").shape == (497, 32)
-        assert (tmp_path / "demo" / f"report-{name}" / "report.html").exists()
-    assert (tmp_path / "demo" / "comparison" / "compare.html").exists()
-    assert run("demo", "-o", str(tmp_path / "demo"), "--steps", "30") == 2  # refused before any work
+    """The whole demo with few steps: the files, the table, the decision, the picture and its numbers."""
+    out, picture = tmp_path / "demo", tmp_path / "demo.png"
+    assert run("demo", "-o", str(out), "--steps", "3", "--picture", str(picture)) == 0
+    shown = capsys.readouterr().out
+    assert "R@10" in shown
+    for model, report in (("tau-0.02", "report-a"), ("tau-0.1", "report-b")):
+        pictures, names = (np.load(out / "embeddings" / model / f"{side}.npy") for side in ("picture", "name"))
+        assert len(names) == 1500
+        assert len(pictures) == len((out / "embeddings" / model / "labels.txt").read_text().splitlines())
+        assert (out / report / "report.html").exists()
+    assert (out / "comparison" / "compare.html").exists()
+    numbers = json.loads(picture.with_suffix(".json").read_text())
+    assert [plan["temperature"] for plan in numbers["plans"]] == [0.02, 0.1]
+    assert numbers["decision"] in shown.replace("\n", " ") or numbers["decision"].split(". ")[0] in shown
+    assert run("demo", "-o", str(out), "--steps", "3") == 2  # refused before any work
 
 
 def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
