@@ -32,7 +32,7 @@ def checked_inverse_temperature(
         try:
             given = float(given)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            raise InputError(f"{name} is {_kind(given)}; expected a number or a tensor that holds one") from None
+            raise InputError(f"{name} is {kind_of(given)}; expected a number or a tensor that holds one") from None
         given = torch.tensor(given, dtype=torch.float64, device=device)
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
@@ -49,10 +49,10 @@ def check_tensor(values: Any, name: str) -> None:
     if isinstance(values, Tensor):
         return
     how = f"torch.from_numpy({name})" if type(values).__module__ == "numpy" else f"torch.tensor({name})"
-    raise InputError(f"{name} is {_kind(values)}; the losses take torch tensors, which carry gradients: {how}")
+    raise InputError(f"{name} is {kind_of(values)}; the losses take torch tensors, which carry gradients: {how}")
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What something is, for a message."""
     kind = type(value)
     return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
@@ -199,6 +199,7 @@ __all__ = [
     "checked_inverse_temperature",
     "checked_weights",
     "finished",
+    "kind_of",
     "result_dtype",
     "unit_rows",
     "weighted_mean",

@@ -35,8 +35,8 @@ class Ranks:
     ``torch.distributed.init_process_group`` or ``new_group`` was set to, 30 minutes if it was not (10 for NCCL). Then
     the others raise `RanksError`.
 
-    A copy shares the group. A pickle holds the group's members: where it is opened, the default group stays the default
-    group, and a group of other members has to be set again, ``loss.ranks = Ranks(group)``.
+    A copy shares the group. A pickle knows it by its members: opened, a group of all ranks is the default group there,
+    and any other has to be set again, ``loss.ranks = Ranks(group)``.
 
     Args:
         group: a process group; None is the default group, all ranks.
@@ -66,8 +66,9 @@ class Ranks:
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self.group, _Elsewhere):
             return dict(self.__dict__)
-        members = None if self.group is None else _Elsewhere(tuple(dist.get_process_group_ranks(self.group)))
-        return {**self.__dict__, "group": members}
+        members = None if self.group is None else tuple(dist.get_process_group_ranks(self.group))
+        everyone = members is None or members == tuple(range(dist.get_world_size()))
+        return {**self.__dict__, "group": None if everyone or members is None else _Elsewhere(members)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

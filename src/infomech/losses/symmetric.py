@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from ._inputs import (
     checked_inverse_temperature,
     checked_weights,
     finished,
+    kind_of,
     result_dtype,
     unit_rows,
     weighted_mean,
@@ -118,7 +120,7 @@ def symmetric_infonce(
     >>> round(symmetric_infonce(x, -x, temperature=1.0, divergence_weight=1.0).item(), 4)  # log(1 + 2 e)
     1.862
     """
-    plain = isinstance(divergence_weight, int | float) and divergence_weight == 0
+    plain = isinstance(divergence_weight, Real) and divergence_weight == 0
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
     request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize)
     return _combine(_terms(x, y, request, ranks), divergence_weight)
@@ -248,8 +250,9 @@ def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False) 
     inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale)
     weight, groups = request.divergence_weight, request.negatives.groups
     number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
-    if not (isinstance(number, int | float) and math.isfinite(number)):
-        raise InputError(f"divergence_weight is {number}; it must be finite (0 is CLIP, 0.75 is critical)")
+    if not (isinstance(number, Real) and math.isfinite(number)):
+        shown = number if isinstance(number, Real) else kind_of(number)
+        raise InputError(f"divergence_weight is {shown}; it must be a finite number (0 is CLIP, 0.75 is critical)")
     if groups is not None:
         check_tensor(groups, "groups")
         if tuple(groups.shape) != (len(x),):
@@ -261,7 +264,7 @@ def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False) 
     extent = checked_extent(x, y, scale)
     given = request.temperature if request.logit_scale is None else request.logit_scale
     check_gradients_fit(extent, (x, y), given)
-    return _Checked(x, y, inverse_temperature, number, extent, weights, groups)
+    return _Checked(x, y, inverse_temperature, float(number), extent, weights, groups)
 
 
 def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
