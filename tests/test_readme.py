@@ -1,5 +1,6 @@
 """The front door is true: its Python runs, its commands exist, its links lead somewhere."""
 
+import io
 import json
 import os
 import random
@@ -8,7 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+import infomech.cli as cli
+from infomech.experiments.glyphs.data import split_glyphs
+from infomech.experiments.glyphs.demo import BATCH, STEPS, TEMPERATURES
+from infomech.experiments.glyphs.picture import demo_figure, read_numbers
+from infomech.experiments.glyphs.towers import GlyphTraining
+from infomech.report.drawing import figure_bytes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -16,10 +27,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def test_python_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
-    assert len(blocks[0].strip().splitlines()) <= 11
+    assert len(blocks) == 1
+    assert len(blocks[0].strip().splitlines()) <= 10
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        [sys.executable, "-W", "error", "-c", blocks[0]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -81,3 +92,40 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+PICTURE = ROOT / "docs" / "demo.png"
+
+
+def test_the_picture_is_that_of_the_demo() -> None:
+    """Its numbers are of the demo as it stands, and it shows these numbers: `infomech demo --picture docs/demo.png`."""
+    numbers = read_numbers(PICTURE)
+    plans = [GlyphTraining(temperature=tau, batch_size=BATCH, steps=STEPS) for tau in TEMPERATURES]
+    assert [GlyphTraining(**plan) for plan in numbers["plans"]] == plans
+    figure = demo_figure(numbers, [f"τ = {tau:g}" for tau in TEMPERATURES], split_glyphs(0)[1])
+    drawn = np.asarray(Image.open(io.BytesIO(figure_bytes(figure, "png"))).convert("L"), dtype=float)
+    kept = np.asarray(Image.open(PICTURE).convert("L"), dtype=float)
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn - kept).mean() < 0.5  # of 255: another version's letters may differ by a shade
+
+
+def test_the_readme_says_what_the_demo_found() -> None:
+    change = read_numbers(PICTURE)["measures"]["x_to_y_recall_at_10"]["difference"]
+    stated = f"{change['value']:.3f} (95% interval {change['low']:.3f} to {change['high']:.3f})"
+    assert f"<!-- demo: recall -->{stated}<!-- end -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert change["low"] > 0  # the decision excludes no difference
+
+
+@pytest.mark.coverage
+def test_the_demo_finds_it_again(tmp_path: Path) -> None:
+    """The whole demo: its numbers are those of the picture, up to what another machine's arithmetic does to training."""
+    torch.set_num_threads(2)
+    picture = tmp_path / "demo.png"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", "-o", str(tmp_path / "demo"), "--picture", str(picture), "--quiet"])
+    assert ended.value.code == 0
+    kept, found = read_numbers(PICTURE)["measures"], read_numbers(picture)["measures"]
+    assert found["x_to_y_recall_at_10"]["difference"]["low"] > 0
+    for name, both in kept.items():
+        for old, new in zip(both["models"], found[name]["models"], strict=True):
+            assert abs(old["value"] - new["value"]) <= 3 * old["stderr"], name
