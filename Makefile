@@ -1,4 +1,4 @@
-# make demo   installs the package into .venv and trains, diagnoses and compares two small models on real data
+# make demo   installs the package into .venv, trains two small models on real pairs, and decides between them
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
 # make test-coverage   do the intervals hold? many independent draws of laws whose numbers are known, some minutes
 # make reproduce-fast   every experiment that needs no large files, in its fast form

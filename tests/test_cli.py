@@ -1,8 +1,12 @@
 """The command line as a person uses it: whole runs, exit codes, and one clear line for what cannot be used."""
 
+import itertools
 import json
+import os
+import re
 import subprocess
 import sys
+import time
 from functools import wraps
 from pathlib import Path
 
@@ -100,7 +104,7 @@ def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFi
     ("change", "words"),
     [
         (["-t", "0"], "temperature is 0.0"),
-        (["-t", "-0"], "temperature is -0.0"),
+        (["-t", "-0"], "infomech: --temperature is 0.0"),
         (["-t", "100"], "temperature is 100: is that a logit scale? 0.01 is its temperature"),
         (["-t", "14.2857"], "0.07 is its temperature"),
         (["--names", "a\x1b[31m,b"], "without control characters"),
@@ -108,7 +112,7 @@ def test_doctor(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFi
         (["--names", "one"], "--names is 'one'"),
         (["--pairs", "PAIRS"], "row 999 of y"),
         (["--labels", "LABELS"], "labels has 2 entries"),
-        (["--batch-size", "1"], "batch_size is 1"),
+        (["--batch-size", "1"], "--batch-size is 1"),
     ],
 )
 def test_bad_options(
@@ -238,7 +242,7 @@ def test_a_crash_is_no_finding(
 def test_an_interrupt_outside_of_a_command_exits_with_130(
     files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     (doctor,) = [c for c in cli.app.registered_commands if c.callback.__name__ == "doctor"]
@@ -267,16 +271,21 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole demo with few steps: the files, the table, the paths."""
-    assert run("demo", "-o", str(tmp_path / "demo"), "--steps", "30") == 0
-    printed = capsys.readouterr().out.replace("\n", "")
-    assert "Held-out digits" in printed
-    assert "compare.html" in printed
-    for name in ("clip", "closed"):
-        assert np.load(tmp_path / "demo" / "embeddings" / name / "left.npy").shape == (497, 32)
-        assert (tmp_path / "demo" / f"report-{name}" / "report.html").exists()
-    assert (tmp_path / "demo" / "comparison" / "compare.html").exists()
-    assert run("demo", "-o", str(tmp_path / "demo"), "--steps", "30") == 2  # refused before any work
+    """The whole demo with few steps: the files, the table, the decision, the picture and its numbers."""
+    out, picture = tmp_path / "demo", tmp_path / "demo.png"
+    assert run("demo", "-o", str(out), "--steps", "3", "--picture", str(picture)) == 0
+    shown = capsys.readouterr().out
+    assert "R@10" in shown
+    for model, report in (("tau-0.02", "report-a"), ("tau-0.1", "report-b")):
+        pictures, names = (np.load(out / "embeddings" / model / f"{side}.npy") for side in ("picture", "name"))
+        assert len(names) == 1500
+        assert len(pictures) == len((out / "embeddings" / model / "labels.txt").read_text().splitlines())
+        assert (out / report / "report.html").exists()
+    assert (out / "comparison" / "compare.html").exists()
+    numbers = json.loads(picture.with_suffix(".json").read_text())
+    assert [plan["temperature"] for plan in numbers["plans"]] == [0.02, 0.1]
+    assert numbers["decision"] in shown.replace("\n", " ") or numbers["decision"].split(". ")[0] in shown
+    assert run("demo", "-o", str(out), "--steps", "3") == 2  # refused before any work
 
 
 def test_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,3 +305,183 @@ def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
     assert [claim["tag"] for claim in printed["claims"]] == ["T3"]
     assert run("verify", "--only", "T99") == 2
     assert "T99" in capsys.readouterr().err
+
+
+def test_progress_without_a_terminal(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line every ten seconds (here: fifty a second) with phase, share and time left, unless it is to be quiet."""
+    import infomech.cli.show as show
+
+    monkeypatch.setattr(show, "EVERY", 0.02)
+    with show.progress_bar("Doing") as step:
+        step(0.25)
+        step(0.5)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 11
+    assert all(re.fullmatch(r"Doing: 75%, about 0 s left", line) for line in lines)
+    with show.rate_bar("Counting", 8) as count:
+        count(2, None)
+        time.sleep(0.1)
+    assert "Counting: 2 of 8, 25%, about 0 s left\n" in capsys.readouterr().err
+    with show.rate_bar("Counting", None) as count:
+        count(2000, None)
+        time.sleep(0.1)
+    assert "Counting: 2,000 so far, 0 s\n" in capsys.readouterr().err
+    for quiet in (False, True):
+        out = str(tmp_path / f"{quiet}")
+        assert run("report", *files, "-t", "0.1", "-o", out, "--no-figures", *["--quiet"] * quiet) == 0
+        error = capsys.readouterr().err
+        assert ("Walking the Gram matrices: " in error) is not quiet
+        assert not (quiet and error)
+
+
+@pytest.mark.parametrize("command", ["report", "doctor", "correct", "embed", "demo", "verify", "reproduce control"])
+def test_every_long_command_can_be_quiet(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split(), "--help") == 0
+    assert "--quiet" in capsys.readouterr().out
+
+
+def test_messages_speak_the_language_of_the_door(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options on the command line, arguments in Python: never one in place of the other."""
+    x, y = (np.load(file) for file in files)
+    np.save(tmp_path / "long.npy", 2 * x)
+    np.save(tmp_path / "short.npy", x[:50])
+    np.savez(tmp_path / "two.npz", a=x, b=y)
+    common = ("-t", "0.1")
+    report = ("report", "-o", str(tmp_path / "out"))
+    cases = [
+        (("doctor", str(tmp_path / "long.npy"), files[1], *common, "--no-normalize"), "or pass --normalize"),
+        (("doctor", str(tmp_path / "short.npy"), files[1], *common), "no pairs are given; pass --pairs,"),
+        (("doctor", str(tmp_path / "two.npz"), files[1], *common), f"name one: {tmp_path / 'two.npz'}::a"),
+        (("doctor", f"{files[0]}::a", files[1], *common), "leave ::a away"),
+        (("doctor", *files, *common, "--batch-size", "1"), "--batch-size is 1"),
+        (("correct", *files, *common, "-m", "all", "--share", "2", "-o", str(tmp_path / "c")), "--share is 2.0"),
+        ((*report, *files, *common, "--names", "a,a\tb"), "--names is"),
+    ]
+    for arguments, words in cases:
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "=" not in error.replace("shape=", "")
+        assert error.count("\n") == 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    assert run("report", *files, *common, "-o", str(tmp_path / "full")) == 2
+    assert "or pass --overwrite\n" in capsys.readouterr().err
+    for call, words in (
+        (lambda: im.diagnose(2 * x, y, temperature=0.1, normalize=False), "or pass normalize=True"),
+        (lambda: im.diagnose(x[:50], y, temperature=0.1), "pass pairs, a"),
+        (lambda: im.io.read_embeddings(tmp_path / "two.npz"), "name one with key='a'"),
+        (lambda: im.diagnose(x, y, temperature=0.1, batch_size=1), "batch_size is 1"),
+        (lambda: im.diagnose(x, y, temperature=0.1).save(tmp_path / "full"), "or pass overwrite=True"),
+    ):
+        with pytest.raises(im.InputError) as caught:
+            call()
+        assert words in str(caught.value)
+        assert "--" not in str(caught.value)
+
+
+def test_an_interrupt_at_the_very_end_exits_with_130() -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['infomech', '--version']\n"
+        "from infomech.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == ""
+
+
+def test_a_folder_of_embed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows, pairs, names and model; the temperature only where its manifest knows it."""
+    words = ["".join(pick) for pick in itertools.product("abcdefgh", repeat=2)]
+    for name, lines in (("a", words), ("b", [w * 2 + "x" for w in words])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    out, model = tmp_path / "emb", "infomech.embedding.encoders.loading:letter_counts"
+    embed = ("embed", str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), "-m", model, "-o", str(out))
+    assert run(*embed, "--names", "short,long") == 0
+    assert f"infomech report {out} -t TAU" in " ".join(capsys.readouterr().out.split())
+    assert run("doctor", str(out)) == 2
+    assert "no temperature is given" in capsys.readouterr().err
+    (out / "short_emb" / "short_emb_00000.npy.part").write_bytes(b"half")
+    assert run("report", str(out), "-t", "0.5", "-o", str(tmp_path / "r"), "--no-figures") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("τ = 0.5 (logit scale 2)\n")
+    assert "ignored: 1 hidden or unfinished files and check sums (short_emb_00000.npy.part)" in told.err
+    saved = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert (saved["inputs"]["name_x"], saved["inputs"]["name_y"]) == ("short", "long")
+    assert saved["provenance"]["model"] == model
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"temperature": 0.25}))
+    for arguments in ([str(out)], [str(out / "short_emb"), str(out / "long_emb")]):
+        assert run("doctor", *arguments) == 0
+        assert f"τ = 0.25 (logit scale 4), from the manifest of {out}" in capsys.readouterr().out.replace("\n", " ")
+    assert run(*embed, "--names", "one") == 2
+    assert "--names is 'one'" in capsys.readouterr().err
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from infomech._files import reserved
+
+    out = tmp_path / "out"
+    (tmp_path / "link").symlink_to(tmp_path)
+    with reserved(out, "report"):
+        for command in (
+            ["report", *files, "-t", "0.1"],
+            ["correct", *files, "-t", "0.1", "-m", "all"],
+            ["reproduce", "control", "--fast"],
+            ["demo"],
+        ):
+            for place in (out, tmp_path / "link" / "out"):
+                assert run(*command, "-o", str(place)) == 2
+                assert "another process is writing a" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "x.npy", "y.npy"]
+
+
+def test_special_files_as_inputs(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    (tmp_path / "saved").mkdir()
+    os.mkfifo(tmp_path / "saved" / "report.json")
+    out = ("-o", str(tmp_path / "out"))
+    for special in ("/dev/zero", pipe):
+        for command in (
+            ["doctor", special, files[1], "-t", "0.1"],
+            ["doctor", *files, "-t", "0.1", "--pairs", special],
+            ["report", *files, "-t", "0.1", "--labels", special, *out],
+            ["embed", special, special, "-m", "infomech.embedding.encoders.loading:letter_counts", *out],
+        ):
+            assert run(*command) == 2
+            assert "is no regular file (a device or a pipe)" in capsys.readouterr().err
+    for command in (["compare", str(tmp_path / "saved")], ["report", "--from", str(tmp_path / "saved")]):
+        assert run(*command, *out) == 2
+        assert "is no regular file" in capsys.readouterr().err
+    assert run("report", *files, "-t", "0.1", "-o", "/dev/null") == 2
+    assert run("doctor", "a\0b", files[1], "-t", "0.1") == 2
+    assert "is no name of a file" in capsys.readouterr().err
+
+
+HARD = ["$\\frac{$", "_hidden", "a|b <i>*c*", "\\$", "%s{y}{x}", "日本語", "e\u0301\u200b", "x" * 300, "# 1. a"]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_names_that_are_hard_to_draw(name: str, files: tuple[str, str], tmp_path: Path) -> None:
+    x, y = (np.load(file)[:40] for file in files)
+    if not name.isprintable():
+        with pytest.raises(im.InputError, match="without control characters"):
+            im.diagnose(x, y, temperature=0.5, names=(name, "text"))
+        return
+    report = im.diagnose(x, y, temperature=0.5, names=(name, "text"), labels=[name] * 40)
+    page = report.save(tmp_path / "one")
+    assert (tmp_path / "one" / "figures" / "map.png").stat().st_size > 1000
+    saved = im.compare([report, report], names=[name, "b"]).save(tmp_path / "both")
+    for file in (page, saved, tmp_path / "one" / "report.md"):
+        assert "<i>" not in file.read_text(encoding="utf-8")

@@ -365,7 +365,7 @@ def test_names_that_a_file_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "img_emb" / "._a.npy").write_bytes(b"what macOS leaves")
     for name in ("x.npy", "x.pt", "img_emb"):
         assert torch.equal(read_embeddings(tmp_path / name), ROWS)
-        with pytest.raises(InputError, match="leave ::key away"):
+        with pytest.raises(InputError, match="leave key='key' away"):
             read_embeddings(tmp_path / name, key="key")
 
 

@@ -28,7 +28,7 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
         shown = temperature.item() if temperature.numel() == 1 else f"a tensor with minimum {temperature.min().item()}"
     else:
         good = math.isfinite(temperature) and temperature > 0
-        shown = float(temperature)
+        shown = float(temperature) + 0.0  # minus zero is zero
     if not good:
         raise InputError(f"{name} is {shown}; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)")
 

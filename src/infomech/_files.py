@@ -7,7 +7,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -64,17 +64,44 @@ def write_folder(
     """
     target = Path(folder)
     check_target(target, owned=owned, what=what, overwrite=overwrite)
+    real = Path(os.path.realpath(target))
     try:
-        with _made_parents(target), _locked(target, what), _stage_beside(target) as stage:
+        with _made_parents(real), _locked(real, what, "lock"), _stage(real) as stage:
             names = _fill(stage, files)
-            if target.is_dir():
-                _swap_files(stage / "new", target, names, set(owned) - set(names), stage / "old")
+            if _is_whole_folder(real):
+                _swap_files(stage / "new", real, names, set(owned) - set(names), stage / "old")
             else:
-                os.rename(stage / "new", target)
+                os.rename(stage / "new", real)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"could not write the {what} to {target}: {reason}; nothing there was changed") from error
+        raise _unwritten(what, target, error) from error
     return target
+
+
+def _unwritten(what: str, target: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"could not write the {what} to {target}: {reason}; nothing there was changed")
+
+
+def _is_whole_folder(target: Path) -> bool:
+    """Whether files have to be moved in one by one: an empty folder can be replaced in one step, but for a mount."""
+    return target.is_dir() and (_place(target) == target or any(target.iterdir()))
+
+
+@contextmanager
+def reserved(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Keep other processes from a folder while what will be written to it is computed, which may be hours.
+
+    Raises:
+        InputError: if another process has it, or nothing can be written there.
+    """
+    real = Path(os.path.realpath(folder))
+    with ExitStack() as held:
+        try:
+            held.enter_context(_made_parents(real))
+            held.enter_context(_locked(real, what, "run"))
+        except OSError as error:
+            raise _unwritten(what, Path(folder), error) from error
+        yield
 
 
 def check_target(target: Path, *, owned: Collection[str], what: str, overwrite: bool) -> None:
@@ -86,7 +113,8 @@ def check_target(target: Path, *, owned: Collection[str], what: str, overwrite: 
             raise InputError(f"{target} is a file; name a folder to write the {what} to")
         if overwrite:
             return
-        found = sorted(entry.name for entry in target.iterdir())
+        mark = f".{Path(os.path.realpath(target)).name}{_MARK}"
+        found = sorted(entry.name for entry in target.iterdir() if not entry.name.startswith(mark))
     except OSError as error:
         raise InputError(f"cannot look into {target}: {error.strerror or error}; choose another folder") from error
     if not found:
@@ -98,7 +126,7 @@ def check_target(target: Path, *, owned: Collection[str], what: str, overwrite: 
         holds = f"holds other files ({shown})"
     else:
         holds = f"holds a {what} already"
-    raise InputError(f"{target} {holds}; choose another folder, or pass overwrite=True (--overwrite)")
+    raise InputError(f"{target} {holds}; choose another folder, or pass overwrite=True")
 
 
 @contextmanager
@@ -115,14 +143,15 @@ def _made_parents(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stage_beside(target: Path) -> Iterator[Path]:
-    """A hidden sibling on the same file system, so that a rename is enough; gone at the end, whatever happens.
+def _stage(target: Path) -> Iterator[Path]:
+    """A hidden folder on the same file system, so that a rename is enough; gone at the end, whatever happens.
 
     The caller holds the target's lock: other stages of this target were left by a process that was killed.
     """
-    for stray in _strays(target):
+    place = _place(target)
+    for stray in _strays(target, place):
         shutil.rmtree(stray, ignore_errors=True)
-    stage = _hidden(target)
+    stage = _hidden(target, place)
     try:
         stage.mkdir()
         (stage / "new").mkdir()
@@ -133,12 +162,12 @@ def _stage_beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(target: Path, what: str) -> Iterator[None]:
+def _locked(target: Path, what: str, kind: str) -> Iterator[None]:
     """Keep a second process from writing to the same place; the lock ends with the process that holds it."""
     if fcntl is None:
         yield
         return
-    path = target.parent / f".{target.name}{_MARK}lock"
+    path = _place(target) / f".{target.name}{_MARK}{kind}"
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -159,15 +188,23 @@ def _locked(target: Path, what: str) -> Iterator[None]:
 _MARK = ".infomech-"  # in the hidden names of what is not complete
 
 
-def _hidden(target: Path) -> Path:
-    return target.parent / f".{target.name}{_MARK}{secrets.token_hex(6)}"
+def _place(target: Path) -> Path:
+    """Where hidden things of a folder stand: beside it; in it where that is another disk, or may not be written."""
+    parent = target.parent
+    if target.is_dir() and (os.stat(target).st_dev != os.stat(parent).st_dev or not os.access(parent, os.W_OK)):
+        return target
+    return parent
 
 
-def _strays(target: Path) -> list[Path]:
-    """Hidden siblings of the target with our mark, but for its lock."""
+def _hidden(target: Path, place: Path) -> Path:
+    return place / f".{target.name}{_MARK}{secrets.token_hex(6)}"
+
+
+def _strays(target: Path, place: Path) -> list[Path]:
+    """Hidden things of the target with our mark, but for its locks."""
     start = f".{target.name}{_MARK}"
-    found = [target.parent / name for name in os.listdir(target.parent) if name.startswith(start)]
-    return [path for path in found if path.name != f"{start}lock"]
+    found = [place / name for name in os.listdir(place) if name.startswith(start)]
+    return [path for path in found if path.name not in (f"{start}lock", f"{start}run")]
 
 
 def _try_lock(handle: int) -> bool:
@@ -211,7 +248,7 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     b'whole'
     """
     target = Path(path)
-    for stray in _strays(target):
+    for stray in _strays(target, target.parent):
         _remove_unlocked(stray)
     new, file, lock = _open_hidden(target)
     try:
@@ -232,7 +269,7 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
 def _open_hidden(target: Path) -> tuple[Path, IO[bytes], int | None]:
     """A new hidden file, open, and a handle that holds its lock after it is closed."""
     while True:
-        new = _hidden(target)
+        new = _hidden(target, target.parent)
         file = new.open("xb")
         if fcntl is None:
             return new, file, None
@@ -280,8 +317,12 @@ def _fill(stage: Path, files: Files) -> list[str]:
 
 
 def _swap_files(new: Path, target: Path, names: list[str], stale: set[str], old: Path) -> None:
-    """Move new files in and the old ones out, one rename each; undo all of it if anything stops us."""
-    present = [name for name in sorted({*names, *stale}) if os.path.lexists(target / name)]
+    """Move new files in and the old ones out, one rename each; undo all of it if anything stops us.
+
+    The first name goes first and comes last: a kill in between leaves a folder without it, which is not read.
+    """
+    ordered = sorted({*names, *stale}, key=lambda name: (name != names[0], name))
+    present = [name for name in ordered if os.path.lexists(target / name)]
     folders = sorted({parent for name in names for parent in (target / name).parents if target in parent.parents})
     made = [parent for parent in folders if not parent.exists()]
     try:
@@ -290,7 +331,7 @@ def _swap_files(new: Path, target: Path, names: list[str], stale: set[str], old:
             os.rename(target / name, old / name)
         for parent in folders:
             parent.mkdir(exist_ok=True)
-        for name in names:
+        for name in (*names[1:], names[0]):
             os.rename(new / name, target / name)
         for parent in {(target / name).parent for name in stale} - {target}:
             _remove_empty(parent)
@@ -375,6 +416,7 @@ __all__ = [
     "environment",
     "plain",
     "replacing",
+    "reserved",
     "unwritable",
     "write_file",
     "write_folder",

@@ -147,26 +147,40 @@ GEOMETRY = {
 }
 
 BUDGET = {
-    "infonce_sym": Measure("InfoNCE, symmetric", "The loss: mean of both directions, all other groups as negatives."),
-    "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x}."),
-    "infonce_yx": Measure("InfoNCE, {y} → {x}", "The loss of finding the {x} of a given {y}."),
-    "energy_sym": Measure("Energy", "Alignment − mean dispersion − divergence: the large-batch limit, less log N V."),
+    "infonce_sym": Measure("InfoNCE, symmetric", "The loss of a batch: mean of both directions."),
+    "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x} in a batch."),
+    "infonce_yx": Measure("InfoNCE, {y} → {x}", "The loss of finding the {x} of a given {y} in a batch."),
+    "energy_sym": Measure("Energy", "Alignment − mean dispersion − divergence: the loss less log N V and remainder."),
     "alignment": Measure(
         "Alignment", "Minus the mean similarity of true pairs over τ; lower means that partners agree more."
     ),
-    "dispersion_x_relative": Measure("Dispersion of {x}, relative", "The same against the uniform law: 0 is uniform."),
-    "dispersion_y_relative": Measure("Dispersion of {y}, relative", "The same against the uniform law: 0 is uniform."),
-    "dispersion_x": Measure("Dispersion of {x}", "Entropy of the smoothed density; larger is more evenly spread."),
-    "dispersion_y": Measure("Dispersion of {y}", "Entropy of the smoothed density; larger is more evenly spread."),
+    "dispersion_x_relative": Measure(
+        "Dispersion of {x}", "How evenly it spreads, against the uniform law: 0 is uniform, lower more concentrated."
+    ),
+    "dispersion_y_relative": Measure(
+        "Dispersion of {y}", "How evenly it spreads, against the uniform law: 0 is uniform, lower more concentrated."
+    ),
     "divergence_sym": Measure("Divergence, symmetric", "Mean of both: the gap as the loss sees it."),
     "divergence_xy": Measure("Divergence {x} from {y}", "Mean of log density of {x} over that of {y}, at the {x}."),
     "divergence_yx": Measure("Divergence {y} from {x}", "Mean of log density of {y} over that of {x}, at the {y}."),
-    "log_negatives": Measure("log N", "Logarithm of the number of negatives per anchor."),
-    "log_partition": Measure("log N V", "Logarithm of the number of negatives times the kernel's volume."),
-    "remainder": Measure("Remainder", "InfoNCE − energy − log N V: what the large-batch limit leaves out."),
+    "remainder": Measure("Remainder", "InfoNCE − energy − log N V: the positive's own term in the denominator."),
     "effective_negatives": Measure(
-        "Effective negatives, median", "How many negatives the softmax really sees; median anchor."
+        "Effective negatives", "How many of a batch's negatives the softmax really sees; both directions."
     ),
+    "effective_negatives_xy": Measure(
+        "Effective negatives, {x} → {y}", "How many {y} of a batch a given {x} really sees."
+    ),
+    "effective_negatives_yx": Measure(
+        "Effective negatives, {y} → {x}", "How many {x} of a batch a given {y} really sees."
+    ),
+    "above_largest": Measure(
+        "Loss above that of all", "InfoNCE − log N, less the same with all other groups as negatives."
+    ),
+    "off_the_limit": Measure("Loss off its limit", "InfoNCE − log N V, less the energy of the limit."),
+    "log_negatives": Measure("log N", "Logarithm of the number of negatives."),
+    "log_partition": Measure("log N V", "Logarithm of the number of negatives times the kernel's volume."),
+    "dispersion_x": Measure("Dispersion of {x}, absolute", "Entropy of the smoothed density, in nats."),
+    "dispersion_y": Measure("Dispersion of {y}, absolute", "Entropy of the smoothed density, in nats."),
 }
 
 _FALLBACK = "A measure without a description here; see the documentation of its name."

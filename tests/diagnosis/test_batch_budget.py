@@ -80,6 +80,14 @@ def test_ten_thousand_random_batches(per_group: int) -> None:
             assert abs(sign * own.value + shift - value) <= 4 * math.hypot(error, own.stderr), (name, negatives)
 
 
+@pytest.mark.parametrize(("groups", "per_group", "blocks"), [(500, 5, 62), (2100, 5, 16), (40, 5, 40)])
+def test_many_rows_have_fewer_blocks(groups: int, per_group: int, blocks: int) -> None:
+    x, y, pairs = image_text(groups, per_group, generator=torch.Generator().manual_seed(0), dim=4)
+    layout = Batches.of(PairedSample.from_embeddings(x, y, pairs=pairs)).layout
+    assert layout.blocks == blocks
+    assert layout.size * layout.blocks + layout.left_over == groups
+
+
 def test_identities_hold_at_every_n() -> None:
     batches, found = prepare(captions(groups=150, most=3), tau=0.1)
     for negatives in (1, 1.5, 3, 10, 31, 50, 100, 120, 135, 149):

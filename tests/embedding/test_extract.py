@@ -368,7 +368,7 @@ def test_bad_data(tmp_path: Path) -> None:
         list(open_source([tmp_path / "c.tar"]).samples())
     folder = datasets.image_folder(tmp_path / "folder", images=3)
     (folder / "captions.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(im.InputError, match="columns a, b; say which one with --image-column"):
+    with pytest.raises(im.InputError, match="columns a, b; say which one with Columns\\(image=NAME"):
         open_source([folder])
     (folder / "captions.jsonl").write_text("{}\n")
     with pytest.raises(im.InputError, match="2 tables of captions"):

@@ -138,6 +138,83 @@ def test_what_lies_beside_shards(tmp_path: Path) -> None:
     assert texts(source) == truth
     assert len(truth) == 6
     assert len(source.ignored) == 5
+    source = open_source(sorted((tmp_path / "tars").glob("*tar*")))  # as a shell names them
+    assert texts(source) == truth
+    assert len(source.ignored) == 4
+
+
+def test_what_lies_beside_images(tmp_path: Path) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=3)
+    for name in ("._0.png", ".DS_Store", "3.png.part", "0.png.md5"):
+        (folder / name).write_bytes(b"no image")
+    source = open_source([folder])
+    assert sorted(source.ignored) == [".DS_Store", "._0.png", "0.png.md5", "3.png.part"]
+    assert source.left_out == []
+    coco = datasets.coco_folder(tmp_path / "coco", images=3)
+    (coco / "val2017" / "._a.jpg").write_bytes(b"no image")
+    source = open_source([coco])
+    assert source.ignored == ["._a.jpg"]
+    assert len(texts(source)) == 3
+
+
+def test_names_of_coco_and_of_members(tmp_path: Path) -> None:
+    """Decomposed on the disk, composed in the list; a file name that is none is refused."""
+    coco = datasets.coco_folder(tmp_path / "coco", images=2)
+    listed = coco / "annotations" / "captions_val2017.json"
+    content = json.loads(listed.read_text())
+    first = content["images"][0]
+    (coco / "val2017" / first["file_name"]).rename(coco / "val2017" / unicodedata.normalize("NFD", "é.jpg"))
+    first["file_name"] = "é.jpg"
+    listed.write_text(json.dumps(content))
+    assert len(texts(open_source([coco]))) == 2
+    first["file_name"] = None
+    listed.write_text(json.dumps(content))
+    with pytest.raises(im.InputError, match="is no COCO captions file"):
+        open_source([coco])
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, body in (("café.png", png(datasets.picture(0))), ("café.txt", b"a cat")):
+            form = "NFC" if name.endswith("png") else "NFD"
+            info = tarfile.TarInfo(unicodedata.normalize(form, name))
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+    (sample,) = open_source([tmp_path / "a.tar"]).samples()
+    assert sample.texts == ("a cat",)
+
+
+def test_a_table_from_windows(tmp_path: Path) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=1)
+    (folder / "sub").mkdir()
+    datasets.picture(0).save(folder / "sub" / "b.png")
+    (folder / "captions.csv").write_text("image;caption\r\nsub\\b.png;a cat\r\n.\\0.png;a dog\r\n")
+    assert texts(open_source([folder])) == {"sub/b.png": ("a cat",), "0.png": ("a dog",)}
+
+
+def test_names_of_the_modalities(tmp_path: Path) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=12)
+    result = extract(open_source([folder]), towers(), tmp_path / "out", names=("photo", "caption"))
+    assert [p.name for p in result.folders] == ["photo_emb", "caption_emb"]
+    assert result.load()[0].shape == (12, result.dimension)
+    assert "rows of photo" in str(result)
+    with pytest.raises(im.InputError, match="holds embeddings named photo, caption, now img, text"):
+        extract(open_source([folder]), towers(), tmp_path / "out")
+    again = extract(open_source([folder]), towers(), tmp_path / "out", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name.endswith("_emb")) == ["img_emb", "text_emb"]
+    assert again.computed == 12
+    for names in (("a", "a"), ("a/b", "c"), ("", "b"), ("..", "b")):
+        with pytest.raises(im.InputError, match="names is"):
+            extract(open_source([folder]), towers(), tmp_path / "other", names=names)
+    assert not (tmp_path / "other").exists()
+
+
+def test_twelve_bits() -> None:
+    """A TIFF may hold 12 bits in words of 16: white is 4,095 there."""
+    from infomech.embedding.images import _bits
+
+    class Grey:
+        tag_v2 = {258: (12,)}  # noqa: RUF012
+
+    assert _bits(Grey()) == 12
+    assert _bits(Image.new("L", (1, 1))) == 16
 
 
 @pytest.mark.parametrize("damage", ["header", "cut", "no end", "compressed"])

@@ -37,7 +37,7 @@ def test_help_teaches_the_experiment_s_own_options(name: str) -> None:
     assert code == 0
     declared = {flag for form in EXPERIMENTS[name].forms for o in options_of(form.full) for flag in o.spellings}
     assert declared
-    common = {"--out", "--fast", "--seed", "--overwrite", "--help"} | (
+    common = {"--out", "--fast", "--seed", "--overwrite", "--quiet", "--help"} | (
         {"--data"} if EXPERIMENTS[name].choices else set()
     )
     shown = {word for word in printed.split("─ Options ─")[1].split("Example")[0].split() if word.startswith("--")}

@@ -1,18 +1,24 @@
 """One rank of the distributed tests: rank_worker.py RANK WORLD INIT_FILE OUTPUT. Not a test by itself."""
 
+import copy
 import datetime
+import pickle
 import sys
+import time
+import warnings
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from infomech import RBF, InputError
-from infomech.losses import Ranks, SigmoidLoss, SymmetricInfoNCE, symmetric_infonce
+from infomech.integrations import OpenClipLoss, OpenClipSigmoidLoss, SentenceSymmetricInfoNCE
+from infomech.losses import Ranks, RanksError, SigmoidLoss, SymmetricInfoNCE, sigmoid_loss, symmetric_infonce
 
 WIDTH = 5
-UNEVEN = {1: [13], 2: [4, 9], 3: [6, 1, 6]}
-EVEN = {1: [12], 2: [6, 6], 3: [4, 4, 4]}
+UNEVEN = {1: [13], 2: [4, 9], 3: [6, 1, 6], 4: [3, 5, 1, 4]}
+EVEN = {1: [12], 2: [6, 6], 3: [4, 4, 4], 4: [3, 3, 3, 3]}
+EMPTY = {1: [11], 2: [11, 0], 3: [5, 0, 6], 4: [0, 5, 6, 0]}  # rows of a last batch
 
 # name: (sizes by world, exchange, temperature, lambda, with groups, with weights)
 CASES = {
@@ -24,6 +30,9 @@ CASES = {
     "groups and weights, gather": (UNEVEN, "gather", 0.2, 0.5, True, True),
     "running maxima, ring": (UNEVEN, "ring", 0.001, 0.5, False, False),
     "running maxima, gather": (UNEVEN, "gather", 0.001, 0.5, False, False),
+    "ranks without rows, ring": (EMPTY, "ring", 0.1, 0.75, True, True),
+    "ranks without rows, gather": (EMPTY, "gather", 0.1, 0.75, True, True),
+    "ranks without rows and running maxima": (EMPTY, "ring", 0.001, 0.5, False, False),
 }
 
 
@@ -173,6 +182,115 @@ def failures(rank: int, world: int) -> dict[str, str]:
     return said
 
 
+class Broken(RBF):
+    def affine(self, rows):
+        raise ArithmeticError("this critic\nis broken")
+
+
+def any_failure(rank: int, world: int) -> dict[str, str]:
+    """Whatever goes wrong on the last rank, in whatever way: what every rank says."""
+    last = rank == world - 1
+    x = torch.nn.functional.normalize(torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(rank)), dim=1)
+    call = {"temperature": 0.1, "ranks": Ranks()}
+    sentence = SentenceSymmetricInfoNCE(torch.nn.Identity(), ranks=Ranks())
+    attempts = {
+        "dtype of y": lambda: symmetric_infonce(x, x.double() if last else x, **call),
+        "list": lambda: symmetric_infonce(x.tolist() if last else x, x, **call),
+        "string": lambda: sigmoid_loss("rows" if last else x, x, bias=0.0, **call),
+        "array": lambda: symmetric_infonce(x.numpy() if last else x, x, **call),
+        "array of lambdas": lambda: symmetric_infonce(x, x, divergence_weight=x.numpy() if last else 0.5, **call),
+        "groups": lambda: symmetric_infonce(x, x, groups=torch.arange(3 if last else 4), **call),
+        "groups list": lambda: symmetric_infonce(x, x, groups=[0] if last else torch.arange(4), **call),
+        "weights": lambda: symmetric_infonce(x, x, weights=torch.full((4,), -1.0 if last else 1.0), **call),
+        "zero weights everywhere": lambda: symmetric_infonce(x, x, weights=torch.zeros(4), **call),
+        "broken critic": lambda: symmetric_infonce(x, x, critic=Broken(1.0) if last else RBF(1.0), **call),
+        "temperature": lambda: symmetric_infonce(x, x, temperature="warm" if last else 0.1, ranks=Ranks()),
+        "bias": lambda: sigmoid_loss(x, x, bias=[1, 2] if last else 0.0, **call),
+        "long rows": lambda: symmetric_infonce(x.double() * (1e200 if last else 1.0), x.double(), **call),
+        "columns": lambda: sentence.compute_loss_from_embeddings([x] if last else [x, x]),
+    }
+    said = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            said[name] = "no error"
+        except InputError as error:
+            said[name] = str(error)
+    return said
+
+
+def last_batches(rank: int, world: int) -> dict[str, list[float]]:
+    """One pair in all: the adapters' losses and gradients."""
+    x = torch.nn.functional.normalize(torch.ones(int(rank == 0), WIDTH), dim=1).requires_grad_()
+    scale = torch.tensor(10.0, requires_grad=True)
+    found = {}
+    sentence = SentenceSymmetricInfoNCE(torch.nn.Identity(), ranks=Ranks())
+    attempts = {
+        "clip": lambda: OpenClipLoss(ranks=Ranks())(x, x, scale),
+        "sentences": lambda: sentence.compute_loss_from_embeddings([x, x]),
+        "sigmoid": lambda: OpenClipSigmoidLoss(ranks=Ranks())(x, x, scale, torch.tensor(-2.0)),
+    }
+    for name, attempt in attempts.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = attempt()
+        x.grad = None
+        value.backward()
+        found[name] = [value.item(), x.grad.norm().item()]
+    return found
+
+
+def zero_weights(rank: int, world: int) -> list[float]:
+    """Weights of 0 on the last rank, and of any size elsewhere."""
+    x, y, weights, _ = batch(4 * world)
+    weights[-4 if world > 1 else -1 :] = 0.0
+    mine = slice(4 * rank, 4 * rank + 4)
+    call = {"temperature": 1.0, "divergence_weight": 0.5}
+    truth = symmetric_infonce(x, y, weights=weights, **call)
+    sizes = (1.0, 1e308)
+    found = [symmetric_infonce(x[mine], y[mine], weights=weights[mine] * s, ranks=Ranks(), **call) for s in sizes]
+    return [float(v) for v in (truth, *found)]
+
+
+def copies(rank: int, world: int) -> list[float]:
+    """A loss with a process group, copied and pickled."""
+    x, y, _, _ = batch(4 * world)
+    mine = slice(4 * rank, 4 * rank + 4)
+    loss = SymmetricInfoNCE(1.0, ranks=Ranks(dist.group.WORLD, "gather"), normalize=True)
+    plain = SymmetricInfoNCE(1.0, ranks=Ranks(), normalize=True)
+    twins = [loss, copy.deepcopy(loss), copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))]
+    values = [float(twin(x[mine], y[mine])) for twin in twins]
+    values.append(float(pickle.loads(pickle.dumps(loss))(x[mine], y[mine])))
+    return values
+
+
+def elsewhere(rank: int, world: int) -> str:
+    """A pickled loss with a group of some of the ranks: what the copy says."""
+    group = dist.new_group([0])
+    if rank > 0:
+        return ""
+    loss = pickle.loads(pickle.dumps(SymmetricInfoNCE(1.0, ranks=Ranks(group))))
+    try:
+        loss(torch.eye(WIDTH), torch.eye(WIDTH))
+    except InputError as error:
+        return str(error)
+    return "no error"
+
+
+def frozen(rank: int, world: int) -> tuple[str, float]:
+    """The last rank does not come: what the others say, and after how many seconds."""
+    ranks = Ranks(dist.new_group(list(range(world))), timeout=2.0)
+    if rank == world - 1:
+        time.sleep(6.0)
+        return "asleep", 0.0
+    start = time.monotonic()
+    try:
+        symmetric_infonce(torch.eye(3), torch.eye(3), temperature=0.1, ranks=ranks)
+    except RanksError as error:
+        return str(error), time.monotonic() - start
+    return "no error", 0.0
+
+
 def subgroup(rank: int, world: int):
     """A group that is not the whole world: its ranks are not the global ones."""
     members = list(range(1, world))
@@ -199,6 +317,10 @@ def main(rank: int, world: int, init: str, output: str) -> None:
         found[f"sigmoid, {exchange}"] = run_sigmoid(rank, world, exchange=exchange)
     found |= {f"weighed {kind}": run_weighed(kind, rank, world) for kind in WEIGHED}
     extra = {"failures": failures(rank, world), "subgroup": subgroup(rank, world) if world > 1 else None}
+    extra |= {"any failure": any_failure(rank, world), "last": last_batches(rank, world)}
+    extra |= {"zero weights": zero_weights(rank, world), "copies": copies(rank, world)}
+    extra["elsewhere"] = elsewhere(rank, world)
+    extra["frozen"] = frozen(rank, world) if world > 1 else None
     torch.save({"found": found, **extra}, f"{output}.{rank}")
     dist.destroy_process_group()
 

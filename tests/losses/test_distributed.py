@@ -1,6 +1,7 @@
 """Across ranks: values and gradients under DistributedDataParallel are those of one process on the whole batch."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def load_worker():
     return module
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda w: f"world{w}")
+@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda w: f"world{w}")
 def world(request, tmp_path_factory: pytest.TempPathFactory):
     """Run all cases on that many processes, once; the ranks' findings."""
     size, folder = request.param, tmp_path_factory.mktemp("ranks")
@@ -109,6 +110,79 @@ def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
     assert "\n" not in said[0]
     if name not in ("lonely",):
         assert f"rank {size - 1}" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "alone"),
+    [
+        ("dtype of y", "disagree on the dtype of y: rank 0 has torch.float32", "no error"),
+        ("list", "x is a list; the losses take torch tensors", None),
+        ("string", "x is a str; the losses take torch tensors", None),
+        ("array", "x is a numpy.ndarray; the losses take torch tensors", None),
+        ("array of lambdas", "divergence_weight is a numpy.ndarray", None),
+        ("groups", r"groups has shape \(3,\)", None),
+        ("groups list", "groups is a list", None),
+        ("weights", "weights must be finite", None),
+        ("zero weights everywhere", "weights must be finite", None),
+        ("broken critic", "ArithmeticError: this critic is broken", None),
+        ("temperature", "temperature is a str", None),
+        ("bias", "bias is a list", None),
+        ("long rows", "leave double precision", None),
+        ("columns", "1 columns of sentences", None),
+    ],
+)
+def test_whatever_fails_on_one_rank_reaches_all(world, name: str, words: str, alone: str | None) -> None:
+    size, ranks = world
+    said = [rank["any failure"][name] for rank in ranks]
+    if size == 1 and alone is not None:
+        assert said == [alone]
+        return
+    assert len(set(said)) == 1
+    assert re.search(words, said[0])
+    assert "\n" not in said[0]
+    if name != "zero weights everywhere":
+        assert f"rank {size - 1}" in said[0]
+
+
+def test_one_pair_in_all(world) -> None:
+    _, ranks = world
+    for said in ranks:
+        assert said["last"]["clip"] == said["last"]["sentences"] == [0.0, 0.0]
+        assert said["last"]["sigmoid"][0] == pytest.approx(torch.nn.functional.softplus(torch.tensor(-8.0)).item())
+
+
+def test_weights_of_zero_on_one_rank(world) -> None:
+    _, ranks = world
+    for said in ranks:
+        truth, *found = said["zero weights"]
+        assert found == pytest.approx([truth, truth], rel=1e-12)
+
+
+def test_copies_of_a_loss_with_a_group(world) -> None:
+    _, ranks = world
+    for said in ranks:
+        first, *others = said["copies"]
+        assert len(others) == 4
+        assert others == pytest.approx([first] * 4, rel=1e-12)
+
+
+def test_a_pickle_with_a_group_of_some_ranks(world) -> None:
+    size, ranks = world
+    words = "no error" if size == 1 else "saved with a process group of the ranks [0]; make one with"
+    assert words in ranks[0]["elsewhere"]
+
+
+def test_a_frozen_rank_is_said(world) -> None:
+    size, ranks = world
+    if size == 1:
+        assert ranks[0]["frozen"] is None
+        return
+    for k, said in enumerate(ranks[:-1]):
+        words, seconds = said["frozen"]
+        assert words.startswith(f"rank {k}: ")
+        assert "\n" not in words
+        assert seconds < 5.5
+    assert any("did not come within 2 s (set it with Ranks(timeout=))" in said["frozen"][0] for said in ranks)
 
 
 def test_a_subgroup_of_the_ranks(world) -> None:

@@ -2,6 +2,7 @@
 
 import array
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
     "objects": lambda t: _objects(list(t.numpy())),
     "arrow lists": lambda t: pa.array(list(t.numpy())),
     "arrow column": lambda t: pa.table({"e": list(t.numpy())}).column("e"),
+    "arrow large lists": lambda t: pa.array(list(t.numpy()), type=pa.large_list(pa.float32())),
+    "arrow fixed lists": lambda t: pa.array(list(t.numpy()), type=pa.list_(pa.float32(), t.shape[1])),
+    "arrow list views": lambda t: pa.array(t.tolist(), type=pa.list_view(pa.float32())),
+    "arrow tensors": lambda t: pa.FixedShapeTensorArray.from_numpy_ndarray(t.numpy()),
+    "arrow table of lists": lambda t: pa.table({"id": range(len(t)), "e": list(t.numpy())}),
+    "one column of rows": lambda t: _objects(list(t.numpy()))[:, None],
+    "a masked array without a mask": lambda t: np.ma.masked_array(t.numpy()),
     "arrow table": lambda t: pa.table({f"{i}": t[:, i].numpy() for i in range(t.shape[1])}),
 }
 
@@ -46,8 +54,39 @@ def test_the_same_rows(name: str) -> None:
     got = as_rows(CONTAINERS[name](X), "x")
     assert torch.equal(got.float(), X)
     assert not got.requires_grad
-    if not name.startswith("arrow"):
-        assert got.dtype is torch.float32  # Arrow's lists hold Python's numbers when they are taken apart
+    assert got.dtype is torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
+    rows = X.to(dtype)
+    assert torch.equal(as_rows(list(rows), "x"), rows)
+    assert as_rows(rows, "x").dtype is dtype
+    if dtype is not torch.bfloat16:
+        assert as_rows(rows.numpy(), "x").dtype is as_rows(pa.array(list(rows.numpy())), "x").dtype is dtype
+
+
+def test_energies_take_them_and_keep_gradients(tmp_path: Path) -> None:
+    from infomech import energies
+    from infomech.io import read_embeddings, write_embeddings
+
+    x, y = (torch.nn.functional.normalize(t, dim=1) for t in (X, Y))
+    for function in (energies.energy, energies.directed_limit):
+        assert function(x.numpy(), y.tolist(), temperature=0.5).item() == pytest.approx(
+            function(x, y, temperature=0.5).item(), rel=1e-5
+        )
+    assert energies.symmetric_energy(x.numpy(), y.numpy(), temperature=0.5).sym.item() == pytest.approx(
+        energies.symmetric_energy(x, y, temperature=0.5).sym.item()
+    )
+    field = energies.log_smoothed_density(x.numpy(), pa.array(list(y.numpy())), temperature=0.5)
+    assert torch.equal(field, energies.log_smoothed_density(x, y, temperature=0.5))
+    x.requires_grad_()
+    energies.energy(x, y, temperature=0.5).backward()
+    assert x.grad is not None
+    write_embeddings(tmp_path / "x.npy", y.bfloat16())
+    assert torch.equal(read_embeddings(tmp_path / "x.npy"), y.bfloat16().float())
+    write_embeddings(tmp_path / "x.npy", y.tolist())
+    assert torch.equal(read_embeddings(tmp_path / "x.npy").float(), y)
 
 
 def test_pandas() -> None:
@@ -86,7 +125,12 @@ def test_every_public_function_takes_them() -> None:
         (np.zeros((2, 2), dtype=complex), "holds complex128"),
         (np.zeros((2, 2), dtype=bool), "holds bool"),
         ([[1.0], [None]], "x "),
-        (pa.array([[1.0], None]), "no matrix"),
+        (pa.array([[1.0], None]), "1 empty entries"),
+        (pa.array([1.0, 2.0]), "holds Arrow's double; expected lists"),
+        (pa.array([[1.0], [1.0, 2.0]]), "lists of 1 numbers and, at row 1, of 2"),
+        (pa.table({"a": [["x"]]}), "lists of string"),
+        (np.ma.masked_array(np.ones((2, 2)), mask=[[0, 1], [0, 0]]), "masked"),
+        ([torch.ones(2), torch.ones(3)], "no matrix"),
         ({"a": [1.0]}, "is a dict"),
     ],
 )

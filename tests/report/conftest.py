@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures, decompose
-from infomech.diagnosis.curves import BUDGET_PARTS, Curves
+from infomech.diagnosis.curves import CURVED, Curves
 
 AWKWARD = "a&b<script>alert(1)</script>"
 
@@ -45,19 +45,19 @@ def ranks(gram):
     return 1 + (gram > np.diag(gram)[:, None]).sum(1)
 
 
-def budget_of(x, y, tau):
+def budget_of(x, y, tau, batch):
     """The budget with all others as negatives, and each anchor's effective negatives."""
     off = ~np.eye(len(x), dtype=bool)
     kernel = np.where(off, np.exp(x @ y.T / tau - 1 / tau), 0)
     effective = {"x_to_y": kernel.sum(1) ** 2 / (kernel**2).sum(1), "y_to_x": kernel.sum(0) ** 2 / (kernel**2).sum(0)}
-    budget = decompose(torch.from_numpy(x), torch.from_numpy(y), temperature=tau, batch_size=len(x))
+    budget = decompose(torch.from_numpy(x), torch.from_numpy(y), temperature=tau, batch_size=batch)
     return budget, {k: np.sort(v) for k, v in effective.items()}
 
 
-def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="image", name_y="text"):
+def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="image", name_y="text", batch=None):
     """A diagnosis of simulated CLIP-like embeddings; its uncertainties are rough, its identities exact."""
     x, y = clouds(n, d, offset, noise, seed)
-    budget, effective = budget_of(x, y, tau)
+    budget, effective = budget_of(x, y, tau, batch or n)
     upper = np.triu_indices(n, 1)
     gram = {"xy": x @ y.T, "xx": x @ x.T, "yy": y @ y.T}
     off = ~np.eye(n, dtype=bool)
@@ -126,7 +126,7 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
     explained = ((both @ axis) ** 2 + (both @ second) ** 2).sum() / (both**2).sum()
     findings = [
         Finding(
-            "gap-structural",
+            "gap",
             "serious",
             "The modalities occupy separate regions",
             f"The energy distance between {name_x} and {name_y} is {energy:.3f} and a linear classifier tells them "
@@ -134,11 +134,11 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             energy,
         ),
         Finding(
-            "few-effective-negatives",
+            "batch-sees",
             "warning",
-            "The softmax sees few negatives",
-            f"Half of the anchors see at most {budget.effective_negatives.value:.1f} of {n - 1} negatives at "
-            f"temperature {tau}. A larger batch brings little; a higher temperature would use more of it.",
+            "What the batch sees",
+            f"An anchor sees {budget.effective_negatives.value:.1f} of {budget.negatives} negatives at temperature "
+            f"{tau}. Twice the batch: `infomech doctor X Y -t 0.07 --batch-size 128`.",
             budget.effective_negatives.value,
         ),
         Finding("batch-size", "note", "The batch size is not known", "Pass batch_size to judge it.", float("nan")),
@@ -192,33 +192,32 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
     )
 
 
-def curves_of(taus=(0.02, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0), sizes=(8, 64, 512)):
-    """Curves with the powers of N that the theory has, a temperature that is seen at no batch, and a lost bias."""
+def curves_of(taus=(0.02, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0), sizes=(8, 63, 79)):
+    """Curves that fall with tau N; the last N is all others, and one loss above them is lost in its error."""
 
     def table(value):
         return [[about(value(tau, n), 0.02 * value(tau, n)) for n in sizes] for tau in taus]
 
-    bias = table(lambda tau, n: 1 / (tau * n))
-    bias[-1][-1] = about(0.0001, 0.001)  # lost in its error
+    above = table(lambda tau, n: 1 / (tau * n))
+    above[-1][-1] = about(0.0001, 0.001)  # lost in its error
+    parts = {key: table(lambda tau, n, k=k: math.log(tau * n) - k) for k, key in enumerate(CURVED)}
     return Curves(
         temperatures=list(taus),
-        batch_sizes=list(sizes),
-        budget={key: [about(math.log(tau) - k, 0.05) for tau in taus] for k, key in enumerate(BUDGET_PARTS)},
-        resolved=[tau > 0.04 for tau in taus],
-        effective_negatives=table(lambda tau, n: 1 + tau * n),
-        value_bias=bias,
+        negatives=list(sizes),
+        groups=80,
+        parts=parts | {"effective_negatives": table(lambda tau, n: 1 + tau * n)},
+        above_largest=above,
         gradient_error=table(lambda tau, n: (tau * n) ** -0.5),
         gradient_cosine=table(lambda tau, n: 1 - 0.1 / n),
-        seen_at=[math.inf if tau < 0.04 else 100 / tau for tau in taus],
-        anchors=128,
-        population=600,
+        growth=[0.004 / tau for tau in taus],
+        resolved=[0.004 / tau <= 0.05 for tau in taus],
     )
 
 
 @pytest.fixture(scope="session")
 def curved():
     """A report with curves, a batch size, and labels that files like to lose: quotes, line ends, NULs, half letters."""
-    plain = plausible(n=80, d=12)
+    plain = plausible(n=80, d=12, batch=64)
     odd = ['a"b', "two\nlines", "nul\x00", "half \ud800 letter", "图像", "", " blank "]
     labels = [odd[i % len(odd)] for i in range(80)]
     return dataclasses.replace(

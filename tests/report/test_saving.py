@@ -89,7 +89,7 @@ def one_line(folder, match):
     with pytest.raises(InputError, match=match) as caught:
         Report.load(folder)
     assert "\n" not in str(caught.value)
-    assert "run `infomech report` again" in str(caught.value)
+    assert "make the report again" in str(caught.value)
 
 
 def test_missing_pictures_are_said_in_a_line(folders, tmp_path):

@@ -3,10 +3,12 @@
 import inspect
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Annotated, Any, NoReturn
 
@@ -75,6 +77,7 @@ Normalize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on the error stream.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
 
 
@@ -99,7 +102,7 @@ def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[...
                 from .._checks import InfomechError
 
                 if isinstance(error, InfomechError):
-                    raise failure(str(error), 2) from None
+                    raise failure(spoken(str(error)), 2) from None
                 if isinstance(error, OSError):
                     reason = f"{error.filename or 'the output'}: {error.strerror or error}"
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
@@ -118,6 +121,44 @@ def flowing(text: str) -> str:
     """A docstring for a terminal of any width: a paragraph in one line, the items of a list each in its own."""
     paragraphs = (re.sub(r"\n(?!- )\s*", " ", paragraph) for paragraph in text.split("\n\n"))
     return "\n\n".join(paragraphs)
+
+
+_FLAGS = {
+    "temperature": "--temperature",
+    "names": "--names",
+    "labels": "--labels",
+    "pairs": "--pairs",
+    "batch_size": "--batch-size",
+    "normalize": "--normalize",
+    "seed": "--seed",
+    "share": "--share",
+    "overwrite": "--overwrite",
+    "strict": "--strict",
+    "precision": "--precision",
+    "device": "--device",
+    "workers": "--workers",
+    "checkpoint": "--checkpoint",
+    "methods": "--method",
+}  # of the arguments that messages speak of
+
+
+def spoken(message: str) -> str:
+    """A message about arguments, in the words of the command line: options where it names them.
+
+    >>> spoken("temperature is 0.0; it must be above 0")
+    '--temperature is 0.0; it must be above 0'
+    >>> spoken("out holds a report already; choose another folder, or pass overwrite=True")
+    'out holds a report already; choose another folder, or pass --overwrite'
+    >>> spoken("x.npz holds 2 arrays (a, b); name one with key='a'")
+    'x.npz holds 2 arrays (a, b); name one: x.npz::a'
+    """
+    known = "|".join(_FLAGS)
+    text = re.sub(r"^(.*?) (holds .*); name one with key='([^']*)'$", r"\1 \2; name one: \1::\3", message)
+    text = re.sub(r"leave key='([^']*)' away", r"leave ::\1 away", text)
+    text = re.sub(r"Columns\((image|caption)=NAME\)", r"--\1-column NAME", text)
+    text = re.sub(rf"^({known})(?= (is|has|names|holds)\b)", lambda m: _FLAGS[m[1]], text)
+    text = re.sub(rf"\b({known})=(?:True\b|'?(FILE|\w+)'?)", lambda m: f"{_FLAGS[m[1]]} {m[2] or ''}".rstrip(), text)
+    return re.sub(rf"\b(pass|pass a smaller) ({known})\b", lambda m: f"{m[1]} {_FLAGS[m[2]]}", text)
 
 
 def failure(message: str, code: int) -> typer.Exit:
@@ -169,12 +210,17 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; see `_command` for how failures end."""
     try:
-        app(args=None if arguments is None else list(arguments))
-    except SystemExit as stop:
-        # older versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
-        if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
-            raise SystemExit(130) from None
-        raise
+        try:
+            app(args=None if arguments is None else list(arguments))
+        except SystemExit as stop:
+            # some versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
+            if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if arguments is None:  # the process ends here: an interrupt while Python cleans up is one, too
+                with suppress(ValueError):  # in a thread, which gets no signals
+                    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(0)  # typer exits by itself; this line tells type checkers so
@@ -189,6 +235,7 @@ __all__ = [
     "Normalize",
     "Overwrite",
     "Pairs",
+    "Quiet",
     "Second",
     "Seed",
     "Temperature",
@@ -197,4 +244,5 @@ __all__ = [
     "failure",
     "flowing",
     "main",
+    "printable",
 ]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, command
-from .inputs import check_apart
+from .app import AsJson, Names, Quiet, command
+from .inputs import check_apart, two_names
 from .show import print_json, rate_bar
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def embed(
     caption_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that holds the caption.")
     ] = None,
+    names: Names = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples a batch.")] = 64,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16 of the model; what is written is float32.")
@@ -58,6 +59,7 @@ def embed(
         bool, typer.Option("--strict", help="Stop at the first damaged item; default: name and skip.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove embeddings that the folder holds.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Embed paired data with a model of your choice, for `infomech report`.
@@ -74,7 +76,7 @@ def embed(
     """
     from .._checks import InputError
     from ..embedding import Columns, ExtractOptions, extract, open_source, resolve_device
-    from ..embedding.cache import OWNED, Cache
+    from ..embedding.cache import OWNED
     from ..embedding.encoders.encoder import ModelChoice
     from ..embedding.encoders.loading import load_towers
 
@@ -84,12 +86,11 @@ def embed(
     ):
         if value is not None and value not in choices:
             raise InputError(f"--{name} is {value!r}; it is one of {', '.join(choices)}")
+    both = None if names is None else two_names(names)
     source = open_source(data, kind=kind, columns=Columns(image_column, caption_column), split=split)  # type: ignore[arg-type]
     chosen = resolve_device(device)
     towers = load_towers(ModelChoice(model, checkpoint, chosen), [source.first, "text"])
     check_apart(out, OWNED, [str(path) for path in data])
-    if overwrite:
-        Cache.clear(out)
     options = ExtractOptions(
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
@@ -98,24 +99,17 @@ def embed(
         workers=workers,
         strict=strict,
     )
-    with rate_bar("Embedding", source.count) as step:
-        result = extract(source, towers, out, options=options, progress=step)
+    with rate_bar("Embedding", source.count, quiet=quiet) as step:
+        result = extract(source, towers, out, options=options, names=both, overwrite=overwrite, progress=step)
     if source.ignored and not as_json:
         shown = ", ".join(source.ignored[:3])
-        typer.echo(f"ignored: {len(source.ignored)} files that are no shards ({shown})", err=True)
+        typer.echo(f"ignored: {len(source.ignored):,} hidden or unfinished files and check sums ({shown})", err=True)
     _print_extraction(result, as_json=as_json)
 
 
 def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
-    x, y = result.folders
     if as_json:
-        print_json(
-            {
-                "x": str(x), "y": str(y), "pairs": str(result.pairs), "rows": list(result.rows),
-                "dimension": result.dimension, "temperature": result.temperature,
-                "skipped": [list(s) for s in result.skipped], "computed": result.computed,
-            }
-        )  # fmt: skip
+        print_json(result.to_dict())
         return
     for key, reason in result.skipped[:5]:
         typer.echo(f"skipped: {key} {reason}", err=True)

@@ -1,10 +1,13 @@
 """What the commands on embeddings read: two files, or the folder that `embed` wrote; pairs, names and temperature."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .app import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +24,9 @@ class Files:
     pairs: str | None
     names: tuple[str, str]
     temperature: float
+    model: str | None = None  # that made the embeddings, if it is known
     source: str | None = None  # the folder whose manifest the temperature comes from, if it was not given
+    ids: str | None = None  # of the rows of x, a line each
 
     @property
     def paths(self) -> list[str]:
@@ -37,6 +42,7 @@ class Files:
         from .._checks import InputError
 
         x, y = read_rows(self.x), read_rows(self.y)
+        _tell_ignored(_path_and_key(name)[0] for name in (self.x, self.y))
         if x.shape == y.shape and x.dtype == y.dtype and bool(x.equal(y)):
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
         return x, y
@@ -68,6 +74,7 @@ class Files:
             normalize=normalize,
             seed=seed,
             curves=curves,
+            ids=None if self.ids is None else Path(self.ids).read_text(encoding="utf-8").splitlines(),
         )
 
 
@@ -93,7 +100,7 @@ def find_files(
         parents = {Path(_path_and_key(name)[0]).absolute().parent for name in (x, y)}
         shared = parents.pop() if len(parents) == 1 else None
         known = None if shared is None or temperature is not None else _known_temperature(shared)
-        found = Files(x, y, pairs, both, known or 0.0, None if known is None else str(shared))
+        found = Files(x, y, pairs, both, known or 0.0, source=None if known is None else str(shared))
     if temperature is not None:
         return replace(found, temperature=temperature, source=None)
     if found.temperature <= 0.0:
@@ -122,6 +129,8 @@ def _embedded(folder: Path, pairs: str | None) -> Files:
         pairs=pairs if pairs is not None else str(folder / "pairs.npy"),
         names=(shown.get(first, first), shown.get(second, second)),
         temperature=manifest.temperature or 0.0,
+        ids=str(folder / "keys.txt") if pairs is None and (folder / "keys.txt").is_file() else None,
+        model=manifest.model,
         source=str(folder),
     )
 
@@ -153,6 +162,18 @@ def read_rows(file: str) -> "Tensor":
 
     name, key = _path_and_key(file)
     return read_embeddings(name, key=key)
+
+
+def _tell_ignored(paths: Iterable[str]) -> None:
+    """Say on the error stream what lies beside shards and is none."""
+    from ..io.arrays import no_data_beside
+
+    ignored = [name for path in paths if os.path.isdir(path) for name in no_data_beside(Path(path))]
+    if ignored:
+        shown = ", ".join(ignored[:3]) + (", ..." if len(ignored) > 3 else "")
+        sys.stderr.write(
+            printable(f"ignored: {len(ignored):,} hidden or unfinished files and check sums ({shown})") + "\n"
+        )
 
 
 def _path_and_key(file: str) -> tuple[str, str | None]:

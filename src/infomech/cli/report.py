@@ -1,5 +1,6 @@
 """Commands on two files of embeddings: report, doctor, compare, correct."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from .app import (
     Normalize,
     Overwrite,
     Pairs,
+    Quiet,
     Second,
     Seed,
     Temperature,
@@ -47,8 +49,9 @@ def report(
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
     curves: Annotated[
         bool,
-        typer.Option("--curves", help="Also measure budget and consistency over temperature and batch size (slower)."),
+        typer.Option("--curves", help="Also measure what a batch sees at other temperatures (slower)."),
     ] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Diagnose two files of paired embeddings and write a report.
@@ -57,24 +60,29 @@ def report(
     what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
     plain words. Every number has a standard error and a 95% interval.
     """
+    from .._checks import InputError
+    from .._files import reserved
     from ..report import Report
     from ..report.report import FILES
 
     Report.check_folder(out, overwrite=overwrite)
-    from .._checks import InputError
 
-    if saved is not None:
-        if x is not None:
-            raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
-        result = Report.load(saved)
-        stated = f"τ = {result.diagnosis.inputs.temperature:g}"
-    else:
-        files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-        check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
-        settings = files.settings(labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves)
-        result = _diagnosed(files, settings)
-        stated = files.stated()
-    page = result.save(out, overwrite=overwrite, figures=figures)
+    if saved is not None and x is not None:
+        raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
+    with reserved(out, "report"):
+        if saved is not None:
+            result = Report.load(saved)
+            stated = f"τ = {result.diagnosis.inputs.temperature:g}"
+        else:
+            files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
+            check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
+            settings = files.settings(
+                labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
+            )
+            result = _diagnosed(files, settings, quiet=quiet)
+            stated = files.stated()
+        with progress_bar("Writing the report", quiet=quiet):
+            page = result.save(out, overwrite=overwrite, figures=figures)
     if as_json:
         print_json(result.to_dict())
         return
@@ -97,6 +105,7 @@ def doctor(
         str | None,
         typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 1 at a finding as bad: serious or warning."),
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the findings on two files of paired embeddings, and write nothing.
@@ -109,7 +118,7 @@ def doctor(
     if fail_on not in fatal:
         raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed))
+    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed), quiet=quiet)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -127,6 +136,10 @@ def compare(
     names: Annotated[
         str | None, typer.Option(help="Names of the reports, with commas between; the folders' names by default.")
     ] = None,
+    same_rows: Annotated[
+        bool,
+        typer.Option("--same-rows", help="Row i is the same item in all of them: compare paired, without ids."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -140,12 +153,14 @@ def compare(
     Comparison.check_folder(out, overwrite=overwrite)
     check_apart(out, (), [str(folder) for folder in folders])
     chosen = names.split(",") if names is not None else None
-    result = compare_reports(folders, names=chosen)
+    result = compare_reports(folders, names=chosen, same_rows=same_rows)
     page = result.save(out, overwrite=overwrite)
     if as_json:
         print_json(result.to_dict())
     else:
-        typer.echo(f"Comparison: {page}")
+        for line in (*result.decision().splitlines(), *result.notes()):
+            typer.echo(line)
+        typer.echo(f"\nComparison: {page}")
 
 
 @command("infomech correct image.npy text.npy --method mean-removal -o corrected")
@@ -168,57 +183,60 @@ def correct(
     share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct the gap after training, and say what that does to gap and retrieval on groups it was not fitted on.
 
     Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
     """
+    from .._files import reserved
     from ..corrections import METHODS, score_corrections
-    from ..report.corrected import FILES, check_corrected, corrected_table, save_corrected
+    from ..report.corrected import FILES, check_corrected, corrected_table, corrected_text, save_corrected
 
     check_corrected(out, overwrite=overwrite)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     check_apart(out, FILES, files.paths)
     settings = files.settings(seed=seed)
-    embeddings = files.read()
-    with progress_bar("Correcting and scoring") as step:
-        scored = score_corrections(
-            *embeddings,
-            methods=tuple(METHODS) if method == "all" else (method,),
-            pairs=settings.pairs,
-            temperature=settings.temperature,
-            share=share,
-            seed=seed,
-            progress=step,
-        )
-    content = save_corrected(
-        scored,
-        out,
-        rows=None if method == "all" else embeddings,
-        names=settings.names,
-        temperature=settings.temperature,
-        overwrite=overwrite,
-    )
+    with reserved(out, "correction"):
+        embeddings = files.read()
+        with progress_bar("Correcting and scoring", quiet=quiet) as step:
+            scored = score_corrections(
+                *embeddings,
+                methods=tuple(METHODS) if method == "all" else (method,),
+                pairs=settings.pairs,
+                temperature=settings.temperature,
+                share=share,
+                seed=seed,
+                progress=step,
+            )
+        rows = None if method == "all" else embeddings
+        content = save_corrected(scored, out, rows=rows, names=settings.names, overwrite=overwrite)
     if as_json:
         print_json(content)
         return
     typer.echo(files.stated())
     header, lines = corrected_table(scored, settings.names)
     for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
-        typer.echo(f"{label:24}" + "".join(f"{cell:>20}" for cell in cells))
+        typer.echo(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    typer.echo("")
+    for text in corrected_text(scored, settings.names):
+        typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 
-def diagnose_files(x: str, y: str, settings: "Settings") -> "Report":
+def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":
     """Read, diagnose, and show how far it is."""
-    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings)
+    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
 
 
-def _diagnosed(files: Files, settings: "Settings") -> "Report":
+def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
     from ..diagnosis import examine
     from ..report import Report
 
     embeddings = files.read()
-    with progress_bar("Walking the Gram matrices") as step:
-        return Report(examine(*embeddings, settings, progress=step))
+    with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
+        found = examine(*embeddings, settings, progress=step)
+    if files.model is not None:
+        found = replace(found, provenance={**found.provenance, "model": files.model})
+    return Report(found)

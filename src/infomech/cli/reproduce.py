@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from .._checks import InputError
+from .._files import reserved
 from ..experiments.experiment import Experiment, Option, options_of, unknown_option
 from ..experiments.registry import EXPERIMENTS, choose_all, shared_options
-from .app import flowing
+from .app import Quiet, flowing
 from .show import progress_bar
 
 _ABOUT = """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
@@ -22,7 +23,7 @@ given again.
 Fast = Annotated[bool, typer.Option("--fast", help="The same shape in a fraction of the work.")]
 Seed = Annotated[int, typer.Option(help="First seed of the runs.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
-_FLAGS = ("--fast", "--overwrite", "--list")
+_FLAGS = ("--fast", "--overwrite", "--quiet", "--list")
 _COMMON = ("--out", "--seed", "--help", *_FLAGS)
 
 
@@ -118,11 +119,12 @@ def _commands() -> typer.Typer:
 
 
 def _one(experiment: Experiment) -> Callable[..., None]:
-    def run(*, out: Path, fast: bool, seed: int, overwrite: bool, **given: Any) -> None:
+    def run(*, out: Path, fast: bool, seed: int, overwrite: bool, quiet: bool, **given: Any) -> None:
         form, plan = experiment.choose({k: v for k, v in given.items() if v is not None}, fast=fast)
-        experiment.prepare(out, overwrite=overwrite)
-        with progress_bar(f"Running {experiment.name}") as step:
-            results = form.run(out, plan=plan, seed=seed, progress=step)
+        with reserved(out, "run"):
+            experiment.prepare(out, overwrite=overwrite)
+            with progress_bar(f"Running {experiment.name}", quiet=quiet) as step:
+                results = form.run(out, plan=plan, seed=seed, progress=step)
         for sentence in results["found"]:
             typer.echo(f"- {sentence}")
         typer.echo(f"\nResults: {out / 'README.md'}")
@@ -130,10 +132,10 @@ def _one(experiment: Experiment) -> Callable[..., None]:
     return run
 
 
-def _all(*, out: Path, fast: bool, seed: int, overwrite: bool, **given: Any) -> None:
+def _all(*, out: Path, fast: bool, seed: int, overwrite: bool, quiet: bool, **given: Any) -> None:
     chosen, left_out = choose_all({k: v for k, v in given.items() if v is not None})
     for experiment, own in chosen:
-        _one(experiment)(out=out / experiment.name, fast=fast, seed=seed, overwrite=overwrite, **own)
+        _one(experiment)(out=out / experiment.name, fast=fast, seed=seed, overwrite=overwrite, quiet=quiet, **own)
         typer.echo("")
     for name, reason in left_out.items():
         typer.echo(f"Left out: {name}; {reason}")
@@ -145,7 +147,7 @@ def _with_options(
     """The function with a signature of which typer makes the options; one that is not given is None."""
     where = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]
     given: dict[str, tuple[Any, Any]] = {"out": (where, Path(out)), "fast": (Fast, False), "seed": (Seed, 0)}
-    given["overwrite"] = Overwrite, False
+    given |= {"overwrite": (Overwrite, False), "quiet": (Quiet, False)}
     if data:
         help = f"What it runs on: {' or '.join(data)}; {data[0]} by default."
         given["data"] = (Annotated[str | None, typer.Option(metavar="|".join(data), help=help)], None)

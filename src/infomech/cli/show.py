@@ -1,8 +1,11 @@
 """What the commands print: progress, findings, tables, JSON."""
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from .._typing import Progress
     from ..diagnosis import Finding
+
+EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 def console() -> Any:
@@ -20,36 +25,97 @@ def console() -> Any:
 
 
 @contextmanager
-def progress_bar(title: str) -> "Iterator[Progress]":
-    """A bar on the error stream, if that is a terminal: progress for people, silence for scripts."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def progress_bar(title: str, *, quiet: bool = False) -> "Iterator[Progress]":
+    """How far a phase is, on the error stream: a bar on a terminal, elsewhere a line every ten seconds."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda share: bar.advance(task, share)
+    with _told(title, 1.0, columns, quiet=quiet) as advance:
+        yield advance
 
 
 @contextmanager
-def rate_bar(title: str, total: int | None) -> "Iterator[Callable[[int, int | None], None]]":
-    """A bar with a rate on the error stream, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def rate_bar(title: str, total: int | None, *, quiet: bool = False) -> "Iterator[Callable[[int, int | None], None]]":
+    """As `progress_bar`, for items that are counted, with their rate."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     speed = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total, rate="")
+    with _told(title, total, columns, quiet=quiet) as advance:
+        yield lambda count, _: advance(count)
 
-        def step(count: int, _: int | None) -> None:
-            bar.advance(task, count)
-            speed_now = bar.tasks[0].speed
-            bar.update(task, rate="" if speed_now is None else f"{speed_now:,.0f}/s")
 
-        yield step
+@contextmanager
+def _told(title: str, total: int | float | None, columns: Any, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done: None
+    elif console.is_terminal:
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=total, rate="")
+
+            def advance(done: int | float) -> None:
+                bar.advance(task, done)
+                speed = bar.tasks[0].speed
+                bar.update(task, rate="" if speed is None else f"{speed:,.0f}/s")
+
+            yield advance
+    else:
+        with _Lines(title, total) as lines:
+            yield lines.advance
+
+
+class _Lines:
+    """Lines for a log: phase, share, and time left, from a thread of its own, so that a long step is no silence."""
+
+    def __init__(self, title: str, total: int | float | None) -> None:
+        self._title, self._total, self._done = title, total, 0.0
+        self._ended = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Lines":
+        self._started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def advance(self, done: int | float) -> None:
+        self._done += done
+
+    def _run(self) -> None:
+        while not self._ended.wait(EVERY):
+            with suppress(OSError, ValueError):  # nobody reads: no reason to stop the work
+                sys.stderr.write(f"{self.line()}\n")
+                sys.stderr.flush()
+
+    def line(self) -> str:
+        spent = time.monotonic() - self._started
+        if self._total is None:
+            return f"{self._title}: {self._done:,.0f} so far, {_span(spent)}"
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
+        counted = "" if self._total == 1.0 else f"{self._done:,.0f} of {self._total:,.0f}, "
+        left = f"about {_span(spent * (1 - share) / share)} left" if share > 0 else f"{_span(spent)} so far"
+        return f"{self._title}: {counted}{share:.0%}, {left}"
+
+
+def _span(seconds: float) -> str:
+    """A time for people.
+
+    >>> _span(9.2), _span(200), _span(7300)
+    ('9 s', '3 min 20 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def print_findings(findings: "Sequence[Finding]") -> None:

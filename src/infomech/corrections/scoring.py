@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
-from ..diagnosis import Diagnosis, Estimate, Settings, examine
+from .._words import with_error
+from ..diagnosis import Diagnosis, Estimate, Measures, Settings, examine
+from ..diagnosis.differences import Difference, difference, paired_difference
+from ..diagnosis.measures import records
 from ..measures import PairedSample
 from .base import Correction
 from .shifts import CentroidShift, MeanAndScale, MeanRemoval
@@ -17,20 +22,35 @@ from .transports import GaussianTransport, OrthogonalProcrustes, Whitening
 METHODS: dict[str, type[Correction]] = {
     c.name: c for c in (CentroidShift, MeanRemoval, MeanAndScale, Whitening, GaussianTransport, OrthogonalProcrustes)
 }
+_SHOWN_GAP = ("energy_distance", "centroid_gap", "smoothed_divergence")
+_SHOWN_RECALL = "x_to_y_recall_at_10"
 _LEAST = 8  # groups, four on each side: fewer have no uncertainty
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, repr=False)
+class Score(Shown):
     """A correction (or none) on the held-out groups: gap measures and retrieval, each with its uncertainty."""
 
     method: str
     gap: dict[str, Estimate]
     retrieval: dict[str, Estimate]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers: ``method``, ``gap`` and ``retrieval``."""
+        return {
+            "method": self.method,
+            "gap": Measures(self.gap).to_dict(),
+            "retrieval": Measures(self.retrieval).to_dict(),
+        }
 
-@dataclass(frozen=True)
-class Scored:
+    def _brief(self) -> Brief:
+        found = {key: self.gap[key] for key in _SHOWN_GAP} | self.retrieval
+        rows = [[name, with_error(estimate)] for name, estimate in found.items()]
+        return Brief(f"After {self.method}" if self.method != "none" else "Before", ["measure", "estimate"], rows)
+
+
+@dataclass(frozen=True, repr=False)
+class Scored(Shown):
     """Held-out scores before and after each correction, and the fitted corrections."""
 
     before: Score
@@ -38,6 +58,40 @@ class Scored:
     fitted: dict[str, Correction]
     fitted_groups: int
     held_out_groups: int
+    temperature: float  # of the smoothed divergence
+    changes: dict[str, dict[str, Difference]]  # method -> measure -> after less before
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers: ``before``, and ``after`` by method."""
+        return {
+            "temperature": self.temperature,
+            "fitted_groups": self.fitted_groups,
+            "held_out_groups": self.held_out_groups,
+            "before": self.before.to_dict(),
+            "after": {name: score.to_dict() for name, score in self.after.items()},
+        }
+
+    def to_pandas(self) -> Any:
+        """All estimates as a data frame, by method and name.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        scores = (self.before, *self.after.values())
+        rows = [row for s in scores for part in (s.gap, s.retrieval) for row in records(part, method=s.method)]
+        return data_frame(rows, index=["method", "name"])
+
+    def _brief(self) -> Brief:
+        rows = []
+        for score in (self.before, *self.after.values()):
+            numbers = [*(score.gap[key] for key in _SHOWN_GAP), score.retrieval[_SHOWN_RECALL]]
+            rows.append([score.method, *map(with_error, numbers)])
+        title = (
+            f"Corrections, fitted on {self.fitted_groups:,} groups and scored on the other {self.held_out_groups:,} "
+            f"at τ = {self.temperature:g}"
+        )
+        header = ["correction", *(key.replace("_", " ") for key in _SHOWN_GAP), "R@10 x to y"]
+        return Brief(title, header, rows, "to_dict(), to_pandas()")
 
 
 def make_correction(method: str) -> Correction:
@@ -57,7 +111,7 @@ def score_corrections(
     *,
     methods: Sequence[str] = tuple(METHODS),
     pairs: PairsLike | None = None,
-    temperature: float = 0.07,
+    temperature: float,
     share: float = 0.5,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -101,18 +155,31 @@ def score_corrections(
     fit, held_out = (_part(sample, fitted_groups, inside=inside) for inside in (True, False))
     step = 1 / (len(corrections) + 1)
 
-    def score(method: str, rows: tuple[Tensor, Tensor]) -> Score:
-        found: Diagnosis = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
+    def score(rows: tuple[Tensor, Tensor]) -> Diagnosis:
+        found = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
         if progress is not None:
             progress(step)
-        return Score(method, found.gap, found.retrieval)
+        return found
 
-    before = score("none", held_out[:2])
-    after = {}
+    start = score(held_out[:2])
+    before = Score("none", start.gap, start.retrieval)
+    after, changes = {}, {}
     for name, correction in corrections.items():
         correction.fit(fit[0], fit[1], pairs=fit[2])
-        after[name] = score(name, correction.transform(*held_out[:2]))
-    return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups)
+        found = score(correction.transform(*held_out[:2]))
+        after[name] = Score(name, found.gap, found.retrieval)
+        changes[name] = _changes(start, found)
+    return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups, temperature, changes)
+
+
+def _changes(before: Diagnosis, after: Diagnosis) -> dict[str, Difference]:
+    """After less before of every gap measure and retrieval score; both are of the same rows."""
+    found = {}
+    for section, first, other in (("gap", before.gap, after.gap), ("retrieval", before.retrieval, after.retrieval)):
+        for key, estimate in first.items():
+            paired = paired_difference(before, after, section, key)
+            found[key] = difference(estimate, other[key]) if paired is None else paired
+    return found
 
 
 def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:

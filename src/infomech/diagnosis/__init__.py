@@ -7,6 +7,7 @@ from .examine import examine
 from .findings import Finding
 from .gaps import gap
 from .inputs import Inputs
+from .measures import Measures
 from .settings import Settings
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Estimate",
     "Finding",
     "Inputs",
+    "Measures",
     "Pictures",
     "Settings",
     "decompose",

@@ -11,11 +11,12 @@ from torch import Tensor
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows, KernelSums, Reduction, sweep
-from .batch_windows import AnchorSums, BlockLayout
+from .batch_windows import FEWEST_BLOCKS, AnchorSums, BlockLayout
 from .near_duplicates import NearDuplicates
 
 SIDES = ("xx", "xy", "yy", "yx")  # anchor's modality, negatives' modality
 COUNTED = ("xy", "yx")  # whose effective negatives are asked for
+_MANY_ROWS = 10_000  # from here on half as many blocks: windows cost the square of their number for every row
 _ENTRIES = 2**22  # of a table: smaller batches are averaged over more parts of blocks where the table stays small
 
 
@@ -38,11 +39,16 @@ class Batches:
         draw = torch.rand(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         first = counts.cumsum(0) - counts
         lent = (first + (draw.to(counts.device) * counts).floor().clamp_max(counts - 1)).long()
+        rows = max(len(sample.x), len(sample.y))
+        fewest = FEWEST_BLOCKS if rows <= _MANY_ROWS else FEWEST_BLOCKS // 2
         if parts is None:
-            parts, rows = 2, max(len(sample.x), len(sample.y))
-            while parts < sample.groups and rows * len(BlockLayout.of(sample.groups, parts=2 * parts).edges) < _ENTRIES:
+            parts = 2
+            while parts < sample.groups:
+                finer = BlockLayout.of(sample.groups, parts=2 * parts, fewest=fewest)
+                if rows * len(finer.edges) >= _ENTRIES:
+                    break
                 parts *= 2
-        return cls(sample, BlockLayout.of(sample.groups, parts=parts), lent)
+        return cls(sample, BlockLayout.of(sample.groups, parts=parts, fewest=fewest), lent)
 
     @cached_property
     def pair_weights(self) -> Float[Tensor, " p"]:

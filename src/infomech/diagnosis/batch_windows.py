@@ -35,10 +35,10 @@ class BlockLayout:
     parts: int  # sub-blocks of each size that a block offers at most, a power of two
 
     @classmethod
-    def of(cls, groups: int, *, parts: int = 4) -> "BlockLayout":
-        """The largest blocks of which there are at least 32; single groups where there are fewer than 64 groups."""
+    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS) -> "BlockLayout":
+        """The largest blocks of which there are at least `fewest`; single groups where there are too few groups."""
         size = 1
-        while groups // (2 * size) >= FEWEST_BLOCKS:
+        while groups // (2 * size) >= fewest:
             size *= 2
         return cls(groups, size, groups // size, min(max(parts, 2), size))
 

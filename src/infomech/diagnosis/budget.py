@@ -270,7 +270,7 @@ def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: i
         log_kernel_volume=statistics.log_volume,
         log_manifold_volume=sample.space.log_volume,
         effective_negatives_quantiles=_quantiles(at, batches),
-        above_largest=_above_largest(statistics, at),
+        above_largest=above_largest(statistics, at),
         off_the_limit=None if at_limit is None else _off_the_limit(statistics, at, at_limit.energy_sym.value),
         curve=_curve(statistics),
         growth=found,
@@ -301,7 +301,7 @@ def _without_duplicates(
     return WithoutDuplicates(left, common, parts, with_them, growth(found))
 
 
-def _above_largest(statistics: BatchStatistics, at: Interpolation) -> Estimate:
+def above_largest(statistics: BatchStatistics, at: Interpolation) -> Estimate:
     """InfoNCE - log N, less the same with all other groups; the jackknife of the difference."""
     every = statistics.at(statistics.layout.groups - 1)
     if at.negatives == every.negatives:
@@ -318,13 +318,13 @@ def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float
     return statistics.estimate(value, at.replicates("infonce_sym") - without)
 
 
-def _shown(layout: BlockLayout) -> list[int]:
+def shown_negatives(layout: BlockLayout) -> list[int]:
     """The N of the curve."""
     return [n for n in layout.negatives[:-1] if n & (n - 1) == 0] + [layout.negatives[-1]]
 
 
 def _curve(statistics: BatchStatistics) -> BudgetCurve:
-    shown = _shown(statistics.layout)
+    shown = shown_negatives(statistics.layout)
     points = [statistics.at(n) for n in shown]
     return BudgetCurve(shown, {name: [p.estimate(name) for p in points] for name in PARTS})
 
@@ -346,7 +346,7 @@ def _contributions(statistics: BatchStatistics, at: Interpolation, batches: Batc
     sample, layout = batches.sample, batches.layout
     pairs = torch.stack([sample.order_x[sample.pairs[:, 0]], sample.order_y[sample.pairs[:, 1]]], 1)
     random = [name for name in PARTS if name not in ("log_partition", "log_negatives")]
-    points = [statistics.at(n) for n in _shown(layout)]
+    points = [statistics.at(n) for n in shown_negatives(layout)]
     return Contributions(
         pairs=pairs.cpu().numpy(),
         lent=batches.lent.cpu().numpy(),
@@ -396,8 +396,10 @@ __all__ = [
     "Direction",
     "EnergyBudget",
     "WithoutDuplicates",
+    "above_largest",
     "check_batch_size",
     "decompose",
     "default_batch",
     "energy_budget",
+    "shown_negatives",
 ]

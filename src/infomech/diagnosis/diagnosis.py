@@ -9,12 +9,13 @@ from .budget import EnergyBudget
 from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
+from .group_contributions import GroupContributions
 from .inputs import Inputs
 
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """What the figures show that the tables do not; samples and curves, for looking only."""
 
@@ -32,7 +33,7 @@ class Pictures:
     effective_negatives_y_to_x: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """All numbers of a report. `infomech.report.Report` writes it to files."""
 
@@ -44,7 +45,12 @@ class Diagnosis:
     findings: list[Finding]
     pictures: Pictures
     provenance: dict[str, str | float | int] = field(default_factory=dict)
-    curves: Curves | None = None  # over temperature and batch size, if they were asked for
+    curves: Curves | None = None  # over temperature and N, if they were asked for
+    group_contributions: GroupContributions | None = None  # None if read without arrays
+
+    def __repr__(self) -> str:
+        inputs = self.inputs
+        return f"Diagnosis({inputs.name_x} and {inputs.name_y}, {inputs.pairs:,} pairs, τ = {inputs.temperature:g})"
 
 
 __all__ = ["Diagnosis", "FloatArray", "Pictures"]

@@ -1,5 +1,6 @@
 """Everything at once: three sweeps, and all numbers, findings and pictures that follow."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 
@@ -16,14 +17,16 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
 from .batch_tables import Batches, BatchSweeps
 from .budget import EnergyBudget, energy_budget
-from .curves import population_curves
+from .curves import batch_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
 from .gram_statistics import GapSweeps, run_sweeps
+from .group_contributions import GroupContributions
 from .inputs import Inputs
 from .moments import halved_moments
+from .replicates import degrees_of_freedom
 from .retrieval import retrieval_scores
 from .settings import Settings
 from .spectrum import side_geometry
@@ -71,14 +74,16 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     assert ranks is not None
     moments = halved_moments(sample)
     x_whole, y_whole = (m.whole for m in moments)
+    gap_replicates: dict[str, Tensor] = {}
+    group_hits: dict[str, Tensor] = {}
     gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
         [
-            lambda: gap_measures(sample, swept, moments=moments, seed=seed),
+            lambda: gap_measures(sample, swept, moments=moments, seed=seed, replicates=gap_replicates),
             lambda: energy_budget(batch, batch_size=settings.batch_size, seed=seed),
             lambda: side_geometry(sample, 0, moments=x_whole, pair_sums=swept.xx, neighbours=swept.neighbours_xx),
             lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
             lambda: _histograms(sample, torch.Generator().manual_seed(seed)),
-            lambda: retrieval_scores(sample, ranks),
+            lambda: retrieval_scores(sample, ranks, group_hits=group_hits),
         ],
         threads=cpu_threads(sample.x.values.device),
     )
@@ -94,9 +99,10 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     over = None
     if curves:
         rest = None if progress is None else _scaled(progress, 1 - main)
-        over = population_curves(sample, temperature=temperature, seed=seed, progress=rest)
+        over = batch_curves(sample, budget, seed=seed, progress=rest)
     provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
-    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over)
+    contributions = _group_contributions(sample, gap_replicates, group_hits)
+    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over, contributions)
 
 
 def _scaled(progress: Progress, factor: float) -> Progress:
@@ -122,6 +128,34 @@ def _inputs(sample: PairedSample, settings: Settings) -> Inputs:
         normalized=sample.normalized,
         norm_range_x=(float(sample.norms_x.min()), float(sample.norms_x.max())),
         norm_range_y=(float(sample.norms_y.min()), float(sample.norms_y.max())),
+        ids=_ids(sample, settings),
+    )
+
+
+def _ids(sample: PairedSample, settings: Settings) -> str:
+    """Digest of the ids of the rows of x; empty where none are given."""
+    if settings.ids is None:
+        return ""
+    if len(settings.ids) != len(sample.given_x):
+        raise InputError(
+            f"ids has {len(settings.ids)} entries and x has {len(sample.given_x)} rows; give one id for each row of x"
+        )
+    return hashlib.sha256(
+        "\n".join(repr(str(each)) for each in settings.ids).encode("utf-8", "backslashreplace")
+    ).hexdigest()
+
+
+def _group_contributions(
+    sample: PairedSample, replicates: dict[str, Tensor], hits: dict[str, Tensor]
+) -> GroupContributions:
+    """What a paired comparison needs."""
+    sides = (("x_to_y", sample.x), ("y_to_x", sample.y))
+    return GroupContributions(
+        degrees=degrees_of_freedom(sample),
+        block_groups=_array(sample.block_groups),
+        gap={name: _array(values) for name, values in replicates.items()},
+        queries={name: _array(torch.bincount(rows.groups, minlength=sample.groups)) for name, rows in sides},
+        hits={name: _array(values) for name, values in hits.items()},
     )
 
 

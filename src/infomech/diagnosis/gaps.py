@@ -17,6 +17,7 @@ from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
+from .measures import Measures
 from .moments import HalvedMoments, halved_moments
 from .replicates import (
     Replicated,
@@ -46,7 +47,7 @@ def gap(
     normalize: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Estimate]:
+) -> Measures:
     """Every measure of the gap (E3) and within the modalities (E4), by name, with standard errors and 95% intervals.
 
     ========================= =================================================================== ===================
@@ -94,7 +95,7 @@ def gap(
         progress: called with shares of the work that sum to 1.
 
     Returns:
-        name -> `Estimate`.
+        name -> `Estimate`, a dictionary that prints as a table, with ``to_dict`` and ``to_pandas``.
 
     Raises:
         InputError: for arrays, pairs or options that cannot be used.
@@ -123,7 +124,7 @@ def gap(
     for column, (pair_sums, neighbours) in enumerate(within):
         side = side_geometry(sample, column, moments=moments[column].whole, pair_sums=pair_sums, neighbours=neighbours)
         measures |= {f"{name}_{'xy'[column]}": estimate for name, estimate in side.measures.items()}
-    return measures
+    return Measures(measures)
 
 
 def gap_measures(
@@ -133,25 +134,32 @@ def gap_measures(
     moments: tuple[HalvedMoments, HalvedMoments],
     statistic: Statistic = "U",
     seed: int = 0,
+    replicates: dict[str, Tensor] | None = None,
 ) -> dict[str, Estimate]:
-    """The measures from sums that have been swept, all but the smoothed divergence; see `gap`."""
-    out = _centroid_measures(sample)
+    """The measures from sums that have been swept, all but the smoothed divergence; see `gap`.
+
+    `replicates` is filled with the delete-a-block replicates of the measures that have them.
+    """
+    kept: dict[str, Tensor] = {} if replicates is None else replicates
+    out = _centroid_measures(sample, kept)
     squared = (2 - 2 * sample.pair_similarity).clamp_min(0)
     out["pair_distance"] = mean_estimate(squared.sqrt(), sample.pair_groups, sample.groups)
     out["alignment"] = mean_estimate(squared, sample.pair_groups, sample.groups)
-    out["relative_modality_gap"] = _relative_modality_gap(sample)
+    kept["pair_distance"], kept["alignment"] = (_without_blocks(sample, v)[1] for v in (squared.sqrt(), squared))
+    out["relative_modality_gap"] = _relative_modality_gap(sample, kept)
     means = _PairMeans(sample, sweeps, statistic)
-    full, replicates = means.mean("xy", "uniformity")
-    out["cross_uniformity"] = means.estimate((full.log(), replicates.log()))
-    energy = means.combine("distance", -1.0)
-    out["energy_distance"] = means.estimate(energy)
-    for name in BANDWIDTHS:
-        out[f"mmd2_{name}"] = means.estimate(means.combine(f"mmd2_{name}", 1.0))
+    uniformity = means.mean("xy", "uniformity")
+    combined = {"cross_uniformity": (uniformity[0].log(), uniformity[1].log())}
+    combined["energy_distance"] = energy = means.combine("distance", -1.0)
+    combined |= {f"mmd2_{name}": means.combine(f"mmd2_{name}", 1.0) for name in BANDWIDTHS}
+    out |= {name: means.estimate(value) for name, value in combined.items()}
+    kept |= {name: value[1] for name, value in combined.items()}
     out["frechet"] = frechet_distance(sample, moments)
     out["separability"] = separability(sample, seed=seed)
-    out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps)
+    out["neighbour_mixing"] = _neighbour_mixing(sample, sweeps, kept)
     if statistic == "U":
         centered = means.centered()
+        kept["centered_energy_distance"] = centered[1]
         effective = effective_number(sample.group_pairs)
         out["centered_energy_distance"] = unless_few(means.estimate(centered), effective)
         out["centered_share"] = unless_few(ratio_estimate(sample, centered, energy), effective)
@@ -168,7 +176,14 @@ def with_divergence(measures: dict[str, Estimate], divergence: Estimate) -> dict
     return out
 
 
-def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
+def _without_blocks(sample: PairedSample, values: Tensor) -> Replicated:
+    """Mean of what pairs have, and the same without each block."""
+    sums = values.new_zeros(sample.blocks).index_add_(0, sample.pair_blocks, values)
+    counts = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
+    return sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts)
+
+
+def _centroid_measures(sample: PairedSample, kept: dict[str, Tensor]) -> dict[str, Estimate]:
     """Unbiased inner products of the centroids over pairs of different groups, jackknifed by block."""
     side_x = sample.group_sums[0]
     side_y = sample.group_sums[1]
@@ -178,7 +193,8 @@ def _centroid_measures(sample: PairedSample) -> dict[str, Estimate]:
     out = {}
     squared = jackknifed(sample, inner["gap"])
     out["centroid_gap"] = mapped(squared, 0.0, 4.0, root=True)
-
+    for name, key in (("centroid_gap", "gap"), ("centroid_norm_x", "x"), ("centroid_norm_y", "y")):
+        kept[name] = inner[key][1].clamp_min(0).sqrt()
     out["centroid_cosine"] = _centroid_cosine(sample, inner)
     for key in ("x", "y"):
         out[f"centroid_norm_{key}"] = mapped(jackknifed(sample, inner[key]), 0.0, 1.0, root=True)
@@ -201,11 +217,8 @@ def _centroid_cosine(sample: PairedSample, inner: dict[str, Replicated]) -> Esti
     return mapped(cosine_estimate, -1.0, 1.0)
 
 
-def _relative_modality_gap(sample: PairedSample) -> Estimate:
-    sums = sample.pair_similarity.new_zeros(sample.blocks)
-    sums.index_add_(0, sample.pair_blocks, (1 - sample.pair_similarity) / 2)
-    counts = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
-    paired = (sums.sum() / counts.sum(), (sums.sum() - sums) / (counts.sum() - counts))
+def _relative_modality_gap(sample: PairedSample, kept: dict[str, Tensor]) -> Estimate:
+    paired = _without_blocks(sample, (1 - sample.pair_similarity) / 2)
     within = []
     for column in (0, 1):
         means = sample.group_sums[column]
@@ -215,6 +228,7 @@ def _relative_modality_gap(sample: PairedSample) -> Estimate:
         spread = sum((1 - w[k]) / 2 for w in within) / 2
         return paired[k] / (paired[k] + spread)
 
+    kept["relative_modality_gap"] = ratio(1)
     return mapped(jackknifed(sample, (ratio(0), ratio(1))), 0.0, 1.0)
 
 
@@ -266,7 +280,7 @@ class _PairMeans:
         return leave_blocks_out(sums, self._weights)
 
 
-def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
+def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps, kept: dict[str, Tensor]) -> Estimate:
     """Share of the other modality among the k nearest rows of other groups, over its share among all of them.
 
     A replicate leaves out a block's rows both as anchors and as neighbours; the neighbours that move up in their
@@ -295,6 +309,7 @@ def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps) -> Estimate:
         full.append(share[0] / chance)
         replicates.append(share[1] / chance)
     value, without = (full[0] + full[1]) / 2, (replicates[0] + replicates[1]) / 2
+    kept["neighbour_mixing"] = without
     return mapped(jackknifed(sample, (value, without)), 0.0, math.inf)
 
 

@@ -23,6 +23,7 @@ class Inputs:
     normalized: bool  # whether rows had to be brought to unit length
     norm_range_x: tuple[float, float]  # smallest and largest norm found
     norm_range_y: tuple[float, float]
+    ids: str = ""  # digest of the ids of the rows of x; empty where none are known
 
 
 __all__ = ["Inputs"]

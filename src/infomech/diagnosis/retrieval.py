@@ -8,12 +8,14 @@ from ..measures import PairedSample
 from ..reductions import GroupedRows, expected_hits
 from .estimate import Estimate
 from .gram_statistics import RankSweeps
-from .uncertainty import effective_number, proportion_estimate, quantile_estimate, unless_few
+from .uncertainty import effective_number, group_totals, proportion_estimate, quantile_estimate, unless_few
 
 RECALL_AT = (1, 5, 10)
 
 
-def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estimate]:
+def retrieval_scores(
+    sample: PairedSample, ranks: RankSweeps, *, group_hits: dict[str, Tensor] | None = None
+) -> dict[str, Estimate]:
     """Recall at 1, 5, 10 and the median rank, x to y and y to x, and the recalls of shuffled pairs.
 
     Each row is one query against all rows of the other side. It finds a pair if any of its partners stands among the
@@ -24,6 +26,8 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
     Intervals: Wilson's at the effective number of independent queries, by group, for the recalls (the gallery is held
     as it is, and has at least 15 effective groups, or the interval is withheld); Woodruff's by group for the median
     rank, where queries, too, have 15 effective groups. The control gives each query the partners of another query.
+
+    `group_hits` is filled with the hits of each group, by the names of the recalls.
 
     Source: E5.
     """
@@ -41,6 +45,8 @@ def retrieval_scores(sample: PairedSample, ranks: RankSweeps) -> dict[str, Estim
             hits = expected_hits(above, tied, positives, k)
             recall = proportion_estimate(hits, rows.groups, sample.groups)
             out[f"{name}_recall_at_{k}"] = unless_few(recall, galleries[name])
+            if group_hits is not None:
+                group_hits[f"{name}_recall_at_{k}"] = group_totals(hits, rows.groups, sample.groups)
         rank = expected_rank(above, tied, positives)
         median = quantile_estimate(rank, 0.5, rows.groups, sample.groups)
         out[f"{name}_median_rank"] = unless_few(median, min(galleries[name], _effective_groups(sample, rows)))

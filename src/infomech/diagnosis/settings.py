@@ -16,11 +16,13 @@ class Settings:
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
         labels: one for each row of x, that colour the map.
         names: of the two modalities, for people.
-        batch_size: that the model is trained with; judged in the findings.
+        batch_size: B of the training, at which the budget stands; see `decompose` for the default.
         normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
             length is off by more than 1% and says so in the findings.
         seed: of the order of groups, the control, and the samples shown in figures.
-        curves: also measure budget, effective negatives and consistency over temperature and batch size.
+        curves: also measure what a batch sees over temperature and N.
+        ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
+            paired.
 
     Raises:
         InputError: for a setting that cannot be used.
@@ -39,6 +41,7 @@ class Settings:
     normalize: bool | None = None
     seed: int = 0
     curves: bool = False
+    ids: Sequence[object] | None = None
 
     def __post_init__(self) -> None:
         check_loss_temperature(self.temperature)

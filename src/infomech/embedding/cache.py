@@ -8,10 +8,9 @@ the last of its files, is there. Nothing in the folder depends on when or in how
 import json
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import replacing
+from ..io.arrays import save_npy
 from ..io.text import read_json
 
 FORMAT = 1
@@ -53,6 +53,7 @@ class Manifest:
     names: tuple[str, ...]  # of the modalities; none in an unfinished folder of an older version
     complete: bool
     temperature: float | None
+    model: str | None
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -78,7 +79,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     temperature = content.get("temperature")
     known = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature > 0
     complete = content.get("complete") is True and len(names) == 2
-    return Manifest(content, tuple(names), complete, float(temperature) if known else None)
+    return Manifest(content, tuple(names), complete, float(temperature) if known else None, _text(key.get("model")))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True)
@@ -123,12 +128,18 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_json("manifest.json", {"key": self.key, "complete": False, "names": list(self.names)})
         else:
+            named = manifest.get("names") or list(self.names)
+            if named != list(self.names):
+                raise InputError(
+                    f"{self.folder} holds embeddings named {', '.join(named)}, now {', '.join(self.names)}; choose "
+                    "another folder, or pass overwrite=True"
+                )
             there = manifest.get("key", {})
             for name in {**there, **self.key}:
                 if there.get(name) != self.key.get(name):
                     raise InputError(
                         f"{self.folder} holds embeddings of {_WORDS.get(name, name)} ({_short(there.get(name))} there, "
-                        f"{_short(self.key.get(name))} now); choose another folder, or pass --overwrite"
+                        f"{_short(self.key.get(name))} now); choose another folder, or pass overwrite=True"
                     )
         for name in ("batches", "shards"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -228,7 +239,7 @@ class Cache:
                 if tensors:
                     path.parent.mkdir(exist_ok=True)
                     with replacing(path, durable=True) as file:
-                        np.save(file, torch.cat(tensors).numpy(), allow_pickle=False)
+                        save_npy(file, torch.cat(tensors).numpy())
             record = {
                 "contents": [part.content for part in whole],
                 "counts": [c for part in whole for c in part.counts],
@@ -245,12 +256,16 @@ class Cache:
         counts = np.asarray([c for r in records for c in r["counts"]], dtype=np.int64)
         pairs = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(counts.sum())], axis=1)
         with replacing(self.folder / "pairs.npy") as file:
-            np.save(file, pairs, allow_pickle=False)
+            save_npy(file, pairs)
         keys = [" ".join(str(k).split()) for r in records for k in r["keys"]]
         with replacing(self.folder / "keys.txt") as file:
             file.write("".join(f"{k}\n" for k in keys).encode("utf-8", errors="replace"))
         manifest = {"key": self.key, "complete": True, **totals}
-        shutil.rmtree(self.folder / "batches", ignore_errors=True)
+        for path in (self.folder / "batches").glob("*.safetensors"):
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # what else is in it is not ours
+            (self.folder / "batches").rmdir()
         self._write_json("manifest.json", manifest)
         return manifest
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Brief, Shown
 from ..io.text import unencodable
 from .cache import Batch, Cache
 from .devices import resolve_device
@@ -52,8 +54,8 @@ class ExtractOptions:
     shard_batches: int = 64
 
 
-@dataclass(frozen=True)
-class Extraction:
+@dataclass(frozen=True, repr=False)
+class Extraction(Shown):
     """What was extracted: the folder, the totals, and what was left out and why."""
 
     folder: Path
@@ -75,6 +77,26 @@ class Extraction:
         """The pair index."""
         return self.folder / "pairs.npy"
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the command line prints as JSON."""
+        return {
+            "x": str(self.folders[0]),
+            "y": str(self.folders[1]),
+            "pairs": str(self.pairs),
+            "rows": list(self.rows),
+            "dimension": self.dimension,
+            "temperature": self.temperature,
+            "skipped": [list(item) for item in self.skipped],
+            "computed": self.computed,
+        }
+
+    def _brief(self) -> Brief:
+        tau = "not known" if self.temperature is None else f"{self.temperature:g}"
+        rows = [[f"rows of {name}", f"{count:,}"] for name, count in zip(self.names, self.rows, strict=True)]
+        rows += [["dimensions", f"{self.dimension:,}"], ["temperature", tau]]
+        rows += [["skipped", f"{len(self.skipped):,}"], *([key, why] for key, why in self.skipped[:3])]
+        return Brief(f"Embeddings in {self.folder}", ["what", "value"], rows)
+
     def load(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], Int[Tensor, "p 2"]]:
         """Both modalities and the pairs, read back whole."""
         x, y = (np.concatenate([np.load(f) for f in sorted(folder.glob("*.npy"))]) for folder in self.folders)
@@ -87,6 +109,8 @@ def extract(
     folder: Path,
     *,
     options: ExtractOptions | None = None,
+    names: tuple[str, str] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Extraction:
     """Embed all samples and write ``{name}_emb/*.npy``, ``pairs.npy``, ``keys.txt`` and ``manifest.json``.
@@ -99,6 +123,8 @@ def extract(
         towers: encoders of both modalities, from `load_towers`.
         folder: where to.
         options: batch size, precision and so on.
+        names: of the two modalities, by which their folders are called; those of the source by default.
+        overwrite: remove embeddings that the folder holds first: what its manifest names, nothing else.
         progress: called after each batch.
 
     Returns:
@@ -110,16 +136,19 @@ def extract(
     """
     options = options or ExtractOptions()
     _check(options)
+    both = source.names if names is None else _checked_names(names)
     if options.strict and source.left_out:
         first = source.left_out[0]
         raise InputError(
-            f"{first.key} {first.reason} ({len(source.left_out)} such in all); leave --strict away to skip"
+            f"{first.key} {first.reason} ({len(source.left_out)} such in all); leave strict=True away to skip it"
         )
     started = time.perf_counter()
     work = _Work(source, towers, options)
-    cache = Cache(folder, work.key(), source.names, options.shard_batches)
+    cache = Cache(folder, work.key(), both, options.shard_batches)
     try:
         with cache.locked():
+            if overwrite:
+                Cache.clear(folder)
             cache.open()
             totals, computed = _run(work, cache, progress)
     except OSError as error:
@@ -130,7 +159,7 @@ def extract(
         ) from None
     return Extraction(
         folder=folder,
-        names=source.names,
+        names=both,
         rows=(totals["rows_x"], totals["rows_y"]),
         dimension=totals["dimension"],
         temperature=work.first.temperature,
@@ -145,6 +174,13 @@ def _check(options: ExtractOptions) -> None:
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
     resolve_device(options.device)
+
+
+def _checked_names(names: tuple[str, str]) -> tuple[str, str]:
+    good = len(names) == 2 and all(re.fullmatch(r"[\w-]+", name) for name in names)
+    if not good or names[0].lower() == names[1].lower():
+        raise InputError(f"names is {names!r}; give two names of letters, digits, - and _: folders are called by them")
+    return names[0], names[1]
 
 
 def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[str, Any], int]:
@@ -174,7 +210,7 @@ def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[s
     rows = sum(len(r["counts"]) for r in records)
     if rows == 0:
         raise InputError(_nothing(skipped))
-    for name in work.source.names:
+    for name in cache.names:
         first = next(iter(sorted((cache.folder / f"{name}_emb").glob("*.npy"))))
         dimension = _width(first)
     content = hashlib.sha256("".join(c for r in records for c in r["contents"]).encode()).hexdigest()
@@ -183,7 +219,7 @@ def _run(work: "_Work", cache: Cache, progress: Progress | None) -> tuple[dict[s
         "rows_y": sum(sum(r["counts"]) for r in records),
         "dimension": dimension,
         "temperature": work.first.temperature,
-        "names": list(work.source.names),
+        "names": list(cache.names),
         "content": content,
         "skipped": skipped,
     }
@@ -299,7 +335,7 @@ class _Work:
                 kept_y += usable
             place, text_place = place + 1, text_place + len(p.texts)
         if skipped and self.options.strict:
-            raise InputError(f"{skipped[0][0]} {skipped[0][1]}; mend or remove it, or leave --strict away to skip it")
+            raise InputError(f"{skipped[0][0]} {skipped[0][1]}; mend it, or leave strict=True away to skip it")
         if keys and x.shape[1] != y.shape[1]:
             raise InputError(
                 f"{self.first.name} gives {x.shape[1]} numbers for the first modality and {y.shape[1]} for the second; "
@@ -313,7 +349,7 @@ class _Work:
         if _content(ready) != known:
             raise InputError(
                 f"{folder} holds embeddings of other data (the content changed between {ready[0].key} and "
-                f"{ready[-1].key}); choose another folder, or pass --overwrite"
+                f"{ready[-1].key}); choose another folder, or pass overwrite=True"
             )
 
     def _embed(self, encoder: Encoder, items: list[Any], keys: list[str]) -> tuple[Tensor, dict[int, str]]:
@@ -337,7 +373,7 @@ class _Work:
             raise
         except torch.cuda.OutOfMemoryError:
             raise InputError(
-                f"{encoder.name} needs more memory than the device has; pass a smaller --batch-size"
+                f"{encoder.name} needs more memory than the device has; pass a smaller batch_size"
             ) from None
         except Exception as error:
             first = error
@@ -384,7 +420,7 @@ class _Work:
             kind = "zeros" if float(norms[0]) == 0 else "NaN or infinity"
             raise InputError(
                 f"{encoder.name} gave rows of {kind} for every {encoder.modality} of a batch, {keys[0]} first; "
-                "try --precision fp32, or check the model"
+                "try precision='fp32', or check the model"
             )
         return torch.where(bad[:, None], 0.0, rows / norms if self.options.normalize else rows), wrong
 

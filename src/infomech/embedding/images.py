@@ -40,11 +40,19 @@ def _eight_bits(image: Any, kind: str | None) -> Any:
 
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
+        most = 2 ** _bits(image) - 1
+        return Image.fromarray(np.round(np.clip(values, 0, most) / (most / 255)).astype(np.uint8))
     if image.mode in ("I", "F"):
         what = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
         raise Damaged(f"is an image of {what}, whose range is not known; save it with 8 or 16 bits")
     return image
+
+
+def _bits(image: Any) -> int:
+    """Bits of grey that a TIFF declares, 12 say; 16 elsewhere."""
+    declared = getattr(image, "tag_v2", {}).get(258, 16)
+    bits = declared[0] if isinstance(declared, tuple) else declared
+    return bits if isinstance(bits, int) and 8 < bits < 16 else 16
 
 
 __all__ = ["decode_image"]

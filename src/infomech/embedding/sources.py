@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .._checks import InputError
 from ..io.tables import TABLES, read_table
-from ..io.text import NotText, TextTable, check_regular, read_json, read_lines, text_of
+from ..io.text import NotText, TextTable, check_regular, is_no_data, read_json, read_lines, text_of
 from .encoders.encoder import Modality
 
 Kind = Literal["coco", "folder", "webdataset", "texts"]
@@ -84,6 +84,7 @@ class ListedImages(Source):
 
     files: Sequence[tuple[str, Path, tuple[str, ...]]]  # key, file, captions
     left_out: Sequence[LeftOut] = ()
+    ignored: Sequence[str] = ()
     categories: dict[str, frozenset[int]] = field(default_factory=dict)  # COCO: key -> categories of its objects
     damage: dict[str, tuple[str, ...]] = field(default_factory=dict)  # key -> what is wrong with captions of it
 
@@ -231,7 +232,7 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]
         if not member.isfile() or path.name.startswith("."):  # macOS writes ._x.jpg beside x.jpg
             continue
         base, dot, suffix = path.name.partition(".")
-        here = str(path.parent / base)
+        here = unicodedata.normalize("NFC", str(path.parent / base))
         if here != stem:
             if stem is not None:
                 yield stem, members
@@ -285,19 +286,17 @@ def open_source(
 
 def _guess(paths: Sequence[Path]) -> Kind:
     first = paths[0]
-    if all(".tar" in p.suffixes for p in paths):
+    if any(map(_is_shard, paths)) and all(_is_shard(p) or is_no_data(p.name) for p in paths):
         return "webdataset"
     if not any(p.is_dir() for p in paths) and (len(paths) == 2 or first.suffix.lower() in TABLES):
         return "texts"
     if first.is_dir() and any((first / "annotations").glob("captions_*.json")):
         return "coco"
-    if first.is_dir() and len(paths) == 1 and any(first.glob("*.tar")):
+    if first.is_dir() and len(paths) == 1 and any(map(_is_shard, first.iterdir())):
         return "webdataset"
     if first.is_dir():
         return "folder"
-    raise InputError(
-        f"{first} is neither a folder, tar files, nor two text files; see `infomech embed --help` for what can be read"
-    )
+    raise InputError(f"{first} is neither a folder, tar files, nor two text files; expected paired data")
 
 
 def _exists(path: Path) -> bool:
@@ -310,21 +309,25 @@ def _exists(path: Path) -> bool:
 def _open_shards(paths: Sequence[Path], columns: Columns) -> WebDataset:
     """Tar files, named or in a folder; what lies beside them and is none is counted."""
     tars: list[Path] = []
-    ignored: list[str] = []
+    ignored: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            tars.append(path)
+            (ignored if is_no_data(path.name) else tars).append(path)
             continue
         for found in sorted(path.iterdir()):
-            name = found.name.lower()
-            good = name.endswith((".tar", ".tar.gz", ".tar.bz2", ".tar.xz")) and not name.startswith(".")
-            if good and not found.is_dir():
+            if found.is_dir():
+                continue
+            if _is_shard(found):
                 tars.append(found)
-            elif name.startswith(".") or ".tar" in name:
-                ignored.append(found.name)
+            elif is_no_data(found.name) or ".tar" in found.name.lower():
+                ignored.append(found)
     if not tars:
         raise InputError(f"{paths[0]} holds no tar files; name them, or the folder that they are in")
-    return WebDataset(tars, columns.caption, ignored)
+    return WebDataset(tars, columns.caption, [path.name for path in ignored])
+
+
+def _is_shard(path: Path) -> bool:
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and not is_no_data(path.name)
 
 
 def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
@@ -342,16 +345,23 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
         raise InputError(f"{absent} does not exist. {coco_instructions(folder, split)}")
     content = read_json(captions_file)
     try:
-        listed = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+        listed = {int(image["id"]): _file_name(image["file_name"]) for image in content["images"]}
         captions: dict[int, list[Any]] = {}
         for annotation in sorted(content["annotations"], key=lambda a: int(a["id"])):
             captions.setdefault(int(annotation["image_id"]), []).append(annotation["caption"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{captions_file} is no COCO captions file ({error!r} is missing); fetch it again") from None
-    named = [(listed[i], images / listed[i], captions.get(i, [])) for i in sorted(listed)]
+    under = _names_under(images)
+    named = [(*_under(images, listed[i], under), captions.get(i, [])) for i in sorted(listed)]
     orphans = [LeftOut(f"image id {i}", "has captions and is not listed") for i in sorted(captions.keys() - listed)]
     found = _matched(named, images, orphans)
-    return replace(found, categories=_categories(folder, split, listed))
+    return replace(found, categories=_categories(folder, split, listed), ignored=_no_images(images))
+
+
+def _file_name(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("a file name")
+    return value
 
 
 def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, frozenset[int]]:
@@ -386,9 +396,7 @@ def _open_folder(paths: Sequence[Path], columns: Columns) -> Source:
         tables = [p for s in TABLES for p in sorted(folder.glob(f"*{s}")) if not p.name.startswith(".")]
         if len(tables) != 1:
             found = ", ".join(t.name for t in tables) or "none"
-            raise InputError(
-                f"{folder} holds {len(tables)} tables of captions ({found}); name one: infomech embed {folder} FILE"
-            )
+            raise InputError(f"{folder} holds {len(tables)} tables of captions ({found}); name one beside the folder")
         table = tables[0]
     content = read_table(table)
     image, caption = _columns(table, content, columns)
@@ -413,14 +421,19 @@ def _open_folder(paths: Sequence[Path], columns: Columns) -> Source:
         captions.setdefault(key, []).extend(value if isinstance(value, list | tuple) else [value])
     listed = [(key, paths_of[key], texts) for key, texts in captions.items()]
     orphans = [LeftOut(name, "is an image without captions") for name in sorted(set(under.values()) - captions.keys())]
-    return _matched(listed, folder, [*left_out, *orphans])
+    return replace(_matched(listed, folder, [*left_out, *orphans]), ignored=_no_images(folder))
+
+
+def _no_images(folder: Path) -> list[str]:
+    """Hidden files and unfinished downloads among images."""
+    return sorted(path.name for path in folder.rglob("*") if is_no_data(path.name) and path.is_file())
 
 
 def _names_under(folder: Path) -> dict[str, str]:
     """Images in the folder: name in composed Unicode -> name as the disk has it (macOS writes them decomposed)."""
     names: dict[str, str] = {}
     for path in folder.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_no_data(path.name):
             name = path.relative_to(folder).as_posix()
             names[unicodedata.normalize("NFC", name)] = name
     return names
@@ -437,6 +450,8 @@ def _under(folder: Path, named: str, present: dict[str, str]) -> tuple[str, Path
         else:
             return path.as_posix(), path
     name = path.as_posix()
+    if "\\" in name and name not in present:  # a table that was written on Windows
+        name = os.path.normpath(name.replace("\\", "/"))
     key = present.get(unicodedata.normalize("NFC", name), name)
     return key, folder / key
 
@@ -522,8 +537,8 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
     names = content.columns
     out = []
     for wanted, usual, option in (
-        (columns.image, IMAGE_COLUMNS, "--image-column"),
-        (columns.caption, CAPTION_COLUMNS, "--caption-column"),
+        (columns.image, IMAGE_COLUMNS, "Columns(image=NAME)"),
+        (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
     ):
         column = wanted if wanted else next((c for c in usual if c in names), None)
         if column is None or column not in names:

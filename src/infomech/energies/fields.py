@@ -5,7 +5,7 @@ a mean over the draws, a quadrature, or a closed form.
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
-from .._typing import OtherRows, Rows
+from .._typing import OtherRows, RowsLike
 from ..geometry import Cosine, Critic, Manifold, Quadrature, Sphere, log_kernel_volume
+from ..io.rows import as_points
 from ..measures import Density, VonMisesFisher
 
 Law = OtherRows | Density | VonMisesFisher
@@ -23,8 +24,8 @@ _CHUNK = 1024
 
 
 def log_partition_field(
-    z: Rows,
-    law: Law,
+    z: RowsLike,
+    law: RowsLike | Law,
     *,
     temperature: float | Tensor,
     critic: Critic | None = None,
@@ -58,11 +59,14 @@ def log_partition_field(
     >>> log_partition_field(torch.eye(3, dtype=torch.float64)[:1], flat, temperature=0.5)  # log(sinh(2) / 2)
     tensor([0.5952], dtype=torch.float64)
     """
+    z, law = as_points(z, "z"), _law(law)
     check_rows(z, "z")
     check_temperature(temperature)
     if isinstance(law, Tensor):
         check_rows(law, "w")
         check_same_width(z, law)
+        dtype = torch.promote_types(z.dtype, law.dtype)
+        z, law = z.to(dtype), law.to(dtype)
         if leave_own_out and not len(z) == len(law) >= 2:
             raise InputError(f"leave_own_out needs as many z as w, at least 2; found {len(z)} and {len(law)}")
     elif leave_own_out:
@@ -76,6 +80,10 @@ def log_partition_field(
     else:
         nodes, log_weights = law, None
     return _log_mean_kernel(z, nodes, log_weights, temperature, critic or Cosine(), leave_own_out)
+
+
+def _law(law: Any) -> Law:
+    return law if isinstance(law, Density | VonMisesFisher) else as_points(law, "w")
 
 
 def _log_mean_kernel(
@@ -104,8 +112,8 @@ def _log_mean_kernel(
 
 
 def log_smoothed_density(
-    z: Rows,
-    law: Law,
+    z: RowsLike,
+    law: RowsLike | Law,
     *,
     temperature: float,
     manifold: Manifold | None = None,
@@ -139,6 +147,7 @@ def log_smoothed_density(
     >>> log_smoothed_density(grid.nodes[:1], east, temperature=0.5)
     tensor([-1.0609], dtype=torch.float64)
     """
+    z, law = as_points(z, "z"), _law(law)
     if manifold is None:
         manifold = law.quadrature.manifold if isinstance(law, Density) else Sphere(z.shape[1])
     volume = log_kernel_volume(manifold, Cosine() if critic is None else critic, temperature)
@@ -202,7 +211,7 @@ def log_smoothing_kernel(
 
 
 def alignment_potential(
-    z: Rows, positives: Float[Tensor, "n k d"], *, critic: Critic | None = None
+    z: RowsLike, positives: Float[Tensor, "n k d"], *, critic: Critic | None = None
 ) -> Float[Tensor, " n"]:
     """Alignment potential at each z from k draws of its partner's law: U(z_i) = -mean_k s(z_i, v_ik).
 
@@ -221,7 +230,7 @@ def alignment_potential(
     >>> alignment_potential(torch.eye(2), torch.eye(2)[:, None, :])
     tensor([-1., -1.])
     """
-    critic = Cosine() if critic is None else critic
+    critic, z = Cosine() if critic is None else critic, as_points(z, "z")
     return -critic.pointwise(z[:, None, :].expand_as(positives), positives).mean(1)
 
 

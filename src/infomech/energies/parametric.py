@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from .._checks import InputError, check_temperature
-from .._typing import Rows, Scalar
+from .._typing import RowsLike, Scalar
 from ..geometry import Cosine, Critic, Manifold, Sphere, log_sphere_mgf
+from ..io.rows import as_points
 from ..measures import VonMisesFisher
 from .fields import log_smoothed_density
 
@@ -39,8 +40,8 @@ class SymmetricEnergy:
 
 
 def energy(
-    x: Rows,
-    partner: Rows,
+    x: RowsLike,
+    partner: RowsLike,
     *,
     temperature: float,
     manifold: Manifold | None = None,
@@ -68,14 +69,15 @@ def energy(
     >>> round(float(energy(x, x, temperature=0.5)), 1)  # uniform and aligned: -1 / 0.5 - log(4 pi)
     -4.5
     """
+    x, partner = as_points(x, "x"), as_points(partner, "partner")
     score = (Cosine() if critic is None else critic).pointwise(x, partner).mean() / temperature
     density = log_smoothed_density(x, x, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True)
     return density.mean() - score
 
 
 def symmetric_energy(
-    x: Rows,
-    y: Rows,
+    x: RowsLike,
+    y: RowsLike,
     *,
     temperature: float,
     manifold: Manifold | None = None,
@@ -100,6 +102,7 @@ def symmetric_energy(
     >>> symmetric_energy(x, x, temperature=0.5).sym < 0
     tensor(True)
     """
+    x, y = as_points(x, "x"), as_points(y, "y")
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     on_y, on_x = (
         log_smoothed_density(a, b, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True).mean()

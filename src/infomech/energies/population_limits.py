@@ -40,13 +40,14 @@ from dataclasses import dataclass
 import torch
 
 from .._checks import InputError
-from .._typing import Rows, Scalar
+from .._typing import Rows, RowsLike, Scalar
 from ..geometry import Cosine, Critic
+from ..io.rows import as_points
 from ..measures import Density, check_same_nodes
 from .fields import log_partition_field
 
 
-def directed_limit(x: Rows, y: Rows, *, temperature: float, critic: Critic | None = None) -> Scalar:
+def directed_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Critic | None = None) -> Scalar:
     """Limit of one-directional InfoNCE less log N, from paired draws: E[-s / tau] + E_x log E_y exp(s / tau), in nats.
 
     The field at x_i leaves y_i out. Plain: the logarithm's bias of about -1 / (2 n_eff) is not corrected.
@@ -70,6 +71,7 @@ def directed_limit(x: Rows, y: Rows, *, temperature: float, critic: Critic | Non
     >>> round(directed_limit(x, y, temperature=1.0).item(), 1)  # independent and uniform: log sinh 1
     0.2
     """
+    x, y = as_points(x, "x"), as_points(y, "y")
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     return log_partition_field(x, y, temperature=temperature, critic=critic, leave_own_out=True).mean() - score
 
@@ -113,7 +115,7 @@ class SigmoidLimit:
         return -self.log_overlap - math.log(batch_size - 1)
 
 
-def sigmoid_limit(x: Rows, y: Rows, *, temperature: float, critic: Critic | None = None) -> SigmoidLimit:
+def sigmoid_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Critic | None = None) -> SigmoidLimit:
     """Limit of the sigmoid loss from paired draws; means over distinct rows, whose logarithm has a bias of order 1/n.
 
     Args:
@@ -141,6 +143,7 @@ def sigmoid_limit(x: Rows, y: Rows, *, temperature: float, critic: Critic | None
         field = log_partition_field(a, b, temperature=temperature, critic=critic, leave_own_out=True)
         return torch.logsumexp(field, 0) - math.log(len(field))
 
+    x, y = as_points(x, "x"), as_points(y, "y")
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     return SigmoidLimit(-score, log_mean(x, y), log_mean(x, x), log_mean(y, y))
 

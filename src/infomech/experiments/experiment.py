@@ -1,7 +1,6 @@
 """What an experiment is: a name, a plan that declares its options, and a function that runs the plan into a folder."""
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .._checks import InputError
 from .._files import dump_json, write_file
+from ..io.text import read_json
 
 _MARK = "experiment.json"
 _WORK = ("embeddings", "runs", "parts")  # what an experiment that was interrupted goes on from
@@ -195,14 +195,24 @@ class Experiment:
             InputError: if it holds something else than an earlier sitting of this experiment.
         """
         mark = folder / _MARK
-        own = mark.exists() and json.loads(mark.read_text()).get("name") == self.name
+        own = _name_in(mark) == self.name
         if folder.exists() and any(folder.iterdir()) and not own and not overwrite:
             raise InputError(f"{folder} is not empty; choose another folder with -o, or pass --overwrite")
-        if overwrite:
+        if overwrite and own:  # folders of the same names in a folder that no run has marked are somebody else's
             for name in _WORK:
-                shutil.rmtree(folder / name, ignore_errors=True)
+                if not (folder / name).is_symlink():
+                    shutil.rmtree(folder / name, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         write_file(mark, dump_json({"name": self.name}))
+
+
+def _name_in(mark: Path) -> str | None:
+    """The experiment that a folder is marked with."""
+    try:
+        content = read_json(mark)
+    except InputError:
+        return None
+    return content.get("name") if isinstance(content, dict) else None
 
 
 __all__ = ["Experiment", "Form", "Option", "option", "options_of", "unknown_option"]

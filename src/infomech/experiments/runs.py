@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 import subprocess
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -249,9 +250,23 @@ def write_movie(path: Path, frames: Iterable["Image"], *, milliseconds: int = 90
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is not None:
         even = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
-        target = path.with_suffix(".mp4")
-        command = [ffmpeg, "-y", "-loglevel", "error", "-i", str(path), "-vf", even, "-pix_fmt", "yuv420p", str(target)]
-        subprocess.run(command, check=False)
+        with tempfile.TemporaryDirectory() as folder:  # whole or not at all, like all other files
+            made = Path(folder) / "movie.mp4"
+            command = [
+                ffmpeg,
+                "-y",
+                "-loglevel",
+                "error",
+                "-i",
+                str(path),
+                "-vf",
+                even,
+                "-pix_fmt",
+                "yuv420p",
+                str(made),
+            ]
+            if subprocess.run(command, check=False).returncode == 0:
+                write_file(path.with_suffix(".mp4"), made.read_bytes())
 
 
 def frame(figure: "Figure") -> "Image":

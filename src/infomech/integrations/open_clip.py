@@ -5,14 +5,17 @@ from typing import Literal, overload
 from torch import Tensor, nn
 
 from .._typing import Rows, Scalar
-from ..losses import Ranks, sigmoid_loss, symmetric_infonce
+from ..losses import Ranks, symmetric_infonce
+from ..losses._inputs import NoNegativesError
+from ..losses.sigmoid import SigmoidRequest, sigmoid_of
+from ._single import loss_of_one_pair
 
 
 class OpenClipLoss(nn.Module):
     """A drop-in for ``open_clip.ClipLoss`` with a divergence weight, and memory that grows with n, not n^2.
 
     open_clip's model holds the temperature: its training loop passes ``logit_scale``, exponentiated already, and clamps
-    the parameter by itself. The model's features are unit rows.
+    the parameter by itself. The model's features are unit rows. A batch of one pair is 0, as there, and said once.
 
     Args:
         divergence_weight: lambda of `infomech.losses.symmetric_infonce`; 0 is open_clip's own loss.
@@ -64,18 +67,21 @@ class OpenClipLoss(nn.Module):
 
         A bias that all logits share leaves a softmax as it is, and is not used.
         """
-        loss = symmetric_infonce(
-            image_features,
-            text_features,
-            temperature=1.0 / logit_scale,
-            divergence_weight=self.divergence_weight,
-            ranks=self.ranks,
-        )
+        try:
+            loss = symmetric_infonce(
+                image_features,
+                text_features,
+                logit_scale=logit_scale,
+                divergence_weight=self.divergence_weight,
+                ranks=self.ranks,
+            )
+        except NoNegativesError:
+            loss = loss_of_one_pair(self, image_features, text_features, logit_scale)
         return {"contrastive_loss": loss} if output_dict else loss
 
 
 class OpenClipSigmoidLoss(nn.Module):
-    """A drop-in for ``open_clip.SigLipLoss`` with memory that grows with n, not n^2.
+    """A drop-in for ``open_clip.SigLipLoss`` with memory that grows with n, not n^2; one pair has its own question.
 
     Args:
         ranks: ``Ranks()`` if the batch is sharded over processes.
@@ -99,9 +105,8 @@ class OpenClipSigmoidLoss(nn.Module):
         output_dict: bool = False,
     ) -> Scalar | dict[str, Scalar]:
         """The loss, alone or in a dictionary of losses."""
-        loss = sigmoid_loss(
-            image_features, text_features, temperature=1.0 / logit_scale, bias=logit_bias, ranks=self.ranks
-        )
+        request = SigmoidRequest(None, logit_scale, logit_bias, fewest=1)
+        loss = sigmoid_of(image_features, text_features, request, self.ranks)
         return {"contrastive_loss": loss} if output_dict else loss
 
 

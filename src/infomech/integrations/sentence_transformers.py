@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
 from ..losses import Ranks, symmetric_infonce
+from ..losses._inputs import NoNegativesError
+from ..losses.distributed import fail_everywhere
+from ._single import loss_of_one_pair
 
 
 class SentenceSymmetricInfoNCE(nn.Module):
     """The symmetric in-batch loss of sentence-transformers, with a divergence weight and memory O(n d).
 
-    With ``divergence_weight=0`` it is ``MultipleNegativesSymmetricRankingLoss(model, scale)`` on cosine similarities.
+    With ``divergence_weight=0`` it is ``MultipleNegativesSymmetricRankingLoss(model, scale)`` on cosine similarities. A
+    batch of one pair is 0, as there, and said once.
 
     Args:
         model: a ``SentenceTransformer``, or any module that returns ``{"sentence_embedding": (n, d)}``.
@@ -53,14 +56,25 @@ class SentenceSymmetricInfoNCE(nn.Module):
     def compute_loss_from_embeddings(self, embeddings: Sequence[Rows], labels: Tensor | None = None) -> Scalar:
         """The loss of embeddings that are there already; rows are brought to unit length."""
         if len(embeddings) != 2:
-            raise InputError(
+            wrong = InputError(
                 f"a batch has {len(embeddings)} columns of sentences; this loss takes two, anchors and positives "
                 "(for explicit negatives use infomech.losses.infonce)"
             )
-        x, y = (torch.nn.functional.normalize(rows, dim=1) for rows in embeddings)
-        return symmetric_infonce(
-            x, y, temperature=1.0 / self.scale, divergence_weight=self.divergence_weight, ranks=self.ranks
-        )
+            if self.ranks is not None:
+                fail_everywhere(self.ranks, wrong)
+            raise wrong
+        x, y = embeddings
+        try:
+            return symmetric_infonce(
+                x,
+                y,
+                logit_scale=self.scale,
+                divergence_weight=self.divergence_weight,
+                normalize=True,
+                ranks=self.ranks,
+            )
+        except NoNegativesError:
+            return loss_of_one_pair(self, x, y)
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings that a model card shows."""

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_rows, check_storage
 from .._files import replacing, unwritable
-from .text import check_regular
+from .text import check_regular, is_no_data
 
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards"
 
@@ -48,7 +48,7 @@ def read_embeddings(path: str | os.PathLike[str], *, key: str | None = None) -> 
     path = Path(path)
     if _is_folder(path):
         if key is not None:
-            raise InputError(f"{path} is a folder of shards, which have no names; leave ::{key} away")
+            raise InputError(f"{path} is a folder of shards, which have no names; leave key={key!r} away")
         rows = _read_folder(path)
     else:
         rows = _read_file(path, key, "embeddings")
@@ -65,19 +65,41 @@ def read_whole_numbers(path: Path) -> Tensor:
     return _read_file(path, None, "pairs")
 
 
-def write_embeddings(path: str | os.PathLike[str], rows: Tensor) -> None:
-    """Write a matrix as ``.npy``; the file appears whole or not at all.
+def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
+    """Write a matrix as ``.npy``; the file appears whole or not at all. A bfloat16 tensor is written as float32.
 
     Raises:
         InputError: if it cannot be written.
     """
     path = Path(path)
+    if isinstance(rows, Tensor):
+        rows = rows.detach().cpu()
+        rows = (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
+    array = np.asarray(rows)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"rows holds {array.dtype}; expected numbers: a tensor or an array")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            np.save(file, rows.detach().cpu().numpy(), allow_pickle=False)
+            save_npy(file, array)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+class _Plain:
+    """A file that NumPy takes for none: of a full disk it then says what the system says, not how many bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
+def save_npy(file: IO[bytes], array: AnyArray) -> None:
+    """Write an array as ``.npy``.
+
+    Raises:
+        OSError: with the reason of the system.
+    """
+    np.save(_Plain(file), array, allow_pickle=False)
 
 
 def _is_folder(path: Path) -> bool:
@@ -106,6 +128,11 @@ def _read_folder(path: Path) -> Tensor:
 def _shards(folder: Path) -> list[Path]:
     """The .npy files, but for hidden ones: macOS leaves ``._x.npy`` beside ``x.npy`` on foreign disks."""
     return [path for path in folder.glob("*.npy") if not path.name.startswith(".")]
+
+
+def no_data_beside(folder: Path) -> list[str]:
+    """Files in a folder of shards that are none: hidden ones, check sums, unfinished downloads."""
+    return sorted(path.name for path in folder.iterdir() if is_no_data(path.name))
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
@@ -150,7 +177,7 @@ def _read_file(path: Path, key: str | None, wanted: Wanted) -> Tensor:
         raise InputError(f"{path} is an empty file; write the embeddings again")
     if head.startswith(b"\x93NUMPY"):
         if key is not None:
-            raise InputError(f"{path} holds one array, which has no name; leave ::{key} away")
+            raise InputError(f"{path} holds one array, which has no name; leave key={key!r} away")
         return _to_tensor(load_npy(path), path, wanted)
     if head.startswith(b"PK"):
         return _read_zip(path, key, wanted)
@@ -223,7 +250,7 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
             raise InputError(f"{path} has no array {key!r}; it has {', '.join(names[:8])}")
         return key
     if len(names) != 1:
-        raise InputError(f"{path} holds {len(names)} arrays ({', '.join(names[:8])}); name one: {path}::{names[0]}")
+        raise InputError(f"{path} holds {len(names)} arrays ({', '.join(names[:8])}); name one with key={names[0]!r}")
     return names[0]
 
 
@@ -240,7 +267,7 @@ def _read_torch(path: Path, key: str | None, wanted: Wanted) -> Tensor:
             raise InputError(f"{path} holds a dictionary without tensors; save a tensor of shape (rows, features)")
         content = tensors[_choose(path, list(tensors), key)]
     elif key is not None:
-        raise InputError(f"{path} holds one tensor, which has no name; leave ::{key} away")
+        raise InputError(f"{path} holds one tensor, which has no name; leave key={key!r} away")
     if not isinstance(content, Tensor):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a tensor of shape (rows, features)")
     check_storage(content, str(path))
@@ -297,6 +324,28 @@ def _read_table(path: Path, key: str | None, kind: str, wanted: Wanted) -> Tenso
         return _to_tensor(_matrix(columns[0], path, wanted), path, wanted)
 
 
+def arrow_matrix(values: Any, name: str, wanted: Wanted) -> AnyArray:
+    """The matrix in an Arrow array or column of lists, or in a table with a column of numbers for each feature.
+
+    Raises:
+        InputError: for anything else.
+    """
+    import pyarrow as pa
+
+    with reading(Path(name), "Arrow column"):
+        if hasattr(values, "column_names"):
+            lists = [field.name for field in values.schema if _is_list(field.type)]
+            if not lists:
+                columns = [pa.chunked_array(column) for column in values.columns]
+                return np.stack([_numbers(column, name, wanted) for column in columns], axis=1)
+            values = values.column(_choose(Path(name), lists, None))
+        column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+        if not _is_list(column.type):
+            raise InputError(f"{name} holds Arrow's {column.type}; expected lists of numbers, one a row")
+        column.validate(full=True)
+        return _matrix(column, name, wanted)
+
+
 def _columns(schema: Any, path: Path, key: str | None, wanted: Wanted) -> list[str]:
     """The column of lists, or for pairs two columns of whole numbers."""
     import pyarrow as pa
@@ -322,7 +371,7 @@ def _is_list(kind: Any) -> bool:
     return isinstance(kind, pa.FixedShapeTensorType) or any(is_one(kind) for is_one in lists)
 
 
-def _matrix(column: Any, path: Path, wanted: Wanted) -> AnyArray:
+def _matrix(column: Any, path: Path | str, wanted: Wanted) -> AnyArray:
     """The rows of a column of lists, all of one length."""
     import pyarrow as pa
 
@@ -351,7 +400,7 @@ def _lengths(chunk: Any) -> NDArray[np.int64]:
     return np.asarray(pyarrow.compute.list_value_length(chunk), dtype=np.int64)
 
 
-def _numbers(column: Any, path: Path, wanted: Wanted) -> AnyArray:
+def _numbers(column: Any, path: Path | str, wanted: Wanted) -> AnyArray:
     import pyarrow as pa
 
     kind = column.type
@@ -368,7 +417,7 @@ _EXPECTED = {
 }
 
 
-def _check_kind(dtype: np.dtype[Any], path: Path, wanted: Wanted) -> None:
+def _check_kind(dtype: np.dtype[Any], path: Path | str, wanted: Wanted) -> None:
     """Refuse numbers of another kind before anything is made of them."""
     if dtype.kind not in "fiu":
         raise InputError(f"{path} holds {dtype}; expected numbers: (rows, features) of floating point")
@@ -403,11 +452,15 @@ def _line(error: BaseException) -> str:
 
 __all__ = [
     "FORMATS",
+    "Wanted",
+    "arrow_matrix",
     "describe",
     "is_npy",
     "load_npy",
+    "no_data_beside",
     "read_embeddings",
     "read_whole_numbers",
     "reading",
+    "save_npy",
     "write_embeddings",
 ]

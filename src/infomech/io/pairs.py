@@ -88,7 +88,7 @@ def _number_table(path: Path) -> NDArray[np.int64]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        fields = [field.strip().strip('"') for field in re.split(r"\s*[,;\t]\s*|\s+", line.strip())]
+        fields = [field.strip().strip('"') for field in re.split(r"\s*[,;|\t]\s*|\s+", line.strip())]
         header, first = first and not any(_is_number(field) for field in fields), False
         if header:
             continue

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError
-from .arrays import AnyArray
+from .arrays import AnyArray, Wanted, arrow_matrix
 
 _EXPECTED = "expected (rows, features) of floating point: a tensor, a NumPy array, a list of rows, or a column of them"
 
@@ -29,42 +29,56 @@ def as_rows(values: Any, name: str) -> Tensor:
     """
     if isinstance(values, Tensor):
         return values.detach()
-    return _tensor(_array(values, name), name)
+    stacked = _stacked(values, name)
+    return _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
 
 
 def as_pairs(values: Any, name: str = "pairs") -> Tensor:
     """A (p, 2) index as a tensor, of any container that `as_rows` takes; whether it fits is for the user to check."""
     if isinstance(values, Tensor):
         return values
-    return _tensor(_array(values, name), name)
+    stacked = _stacked(values, name)
+    return _tensor(_array(values, name, "pairs"), name) if stacked is None else stacked
 
 
-def _array(values: Any, name: str) -> AnyArray:
-    if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
-        values = [row.detach().cpu().numpy() if isinstance(row, Tensor) else row for row in values]
-    if type(values).__module__.partition(".")[0] == "pyarrow":
-        values = _of_arrow(values)
-    elif hasattr(values, "to_numpy"):  # pandas, polars
-        values = values.to_numpy()
+def as_points(values: Any, name: str) -> Tensor:
+    """As `as_rows`, for functions with gradients: a tensor stays what it is, in its graph."""
+    return values if isinstance(values, Tensor) else as_rows(values, name)
+
+
+def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
     if isinstance(values, str | bytes | dict) or values is None:
         raise InputError(f"{name} is a {type(values).__name__}; {_EXPECTED}")
+    if type(values).__module__.partition(".")[0] == "pyarrow":
+        return arrow_matrix(values, name, wanted)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            if hasattr(values, "to_numpy"):  # pandas, polars
+                values = values.to_numpy()
+            if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+                raise InputError(f"{name} has masked numbers; leave those rows out, or fill them in")
             array = np.asarray(values)
             if array.dtype == object:  # rows, each an array of its own, or missing ones
-                array = np.stack([np.asarray(row) for row in values])
+                rows = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else values
+                array = np.stack([np.asarray(row) for row in rows])
+    except InputError:
+        raise
     except Exception as error:  # rows of several lengths, values of several kinds
         text = " ".join(str(error).split())[:100]
         raise InputError(f"{name} is a {type(values).__name__} that is no matrix ({text}); {_EXPECTED}") from None
     return array
 
 
-def _of_arrow(values: Any) -> Any:
-    if hasattr(values, "column_names"):  # a table or a batch: a column for each feature
-        return np.stack([column.to_numpy(zero_copy_only=False) if not hasattr(column, "chunks") else column.to_numpy()
-                         for column in values.columns], axis=1)  # fmt: skip
-    return values.to_pylist()
+def _stacked(rows: Any, name: str) -> Tensor | None:
+    """Rows that are tensors, in their own dtype, which NumPy may not know; None if they are none."""
+    if not (isinstance(rows, list | tuple) and rows and all(isinstance(row, Tensor) for row in rows)):
+        return None
+    try:
+        return torch.stack([row.detach() for row in rows])
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        text = " ".join(str(error).split())[:100]
+        raise InputError(f"{name} is a {type(rows).__name__} that is no matrix ({text}); {_EXPECTED}") from None
 
 
 def _tensor(array: AnyArray, name: str) -> Tensor:
@@ -83,4 +97,4 @@ def _tensor(array: AnyArray, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-__all__ = ["as_pairs", "as_rows"]
+__all__ = ["as_pairs", "as_points", "as_rows"]

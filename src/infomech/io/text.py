@@ -22,6 +22,21 @@ from .._checks import InputError
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
 
+_NO_DATA = (
+    ".md5", ".sha1", ".sha256", ".sha512", ".asc", ".sig", ".part", ".partial", ".crdownload", ".download", ".filepart",
+    ".tmp", ".aria2", "~",
+)  # fmt: skip
+
+
+def is_no_data(name: str) -> bool:
+    """Whether a file is none of the data beside which it lies: hidden, a check sum, or an unfinished download.
+
+    >>> [is_no_data(name) for name in ("._a.tar", ".DS_Store", "a.tar.md5", "a.npy.part", "a.tar.gz")]
+    [True, True, True, True, False]
+    """
+    return name.startswith(".") or name.lower().endswith(_NO_DATA)
+
+
 class NotText(Exception):
     """A value that is no text; the message says what it is, in a few words."""
 
@@ -136,7 +151,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({_short(error)}); fetch it again") from None
+        raise InputError(f"{path} is not JSON ({_short(error)}); it is damaged or of another kind") from None
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> TextTable:
@@ -224,6 +239,7 @@ __all__ = [
     "NotText",
     "TextTable",
     "check_regular",
+    "is_no_data",
     "read_csv",
     "read_json",
     "read_json_lines",

@@ -1,7 +1,7 @@
 """The InfoNCE family: function and module side by side."""
 
 from .directed import InfoNCE, infonce
-from .distributed import Ranks
+from .distributed import Ranks, RanksError
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
@@ -14,6 +14,7 @@ __all__ = [
     "LinearWarmup",
     "PairwiseInfoNCE",
     "Ranks",
+    "RanksError",
     "SigmoidLoss",
     "SymmetricInfoNCE",
     "SymmetricTerms",

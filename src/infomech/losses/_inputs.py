@@ -1,43 +1,143 @@
 """Checks and conversions that the losses share."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.losses.infonce import score_bound
+from ..reductions.losses.infonce import score_extent
+
+FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
+LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
+FLOAT32_NUMBER = 1e37
 
 
-def checked_inverse_temperature(temperature: float | Tensor, device: torch.device) -> Scalar:
-    """1/tau in double precision on the rows' device; differentiable if the temperature is."""
-    check_temperature(temperature)
-    if not isinstance(temperature, Tensor):
-        return torch.tensor(1.0 / temperature, dtype=torch.float64, device=device)
-    if temperature.numel() != 1:
-        raise InputError(f"temperature is a tensor of shape {tuple(temperature.shape)}; expected a single number")
-    return temperature.to(device=device, dtype=torch.float64).reshape(()).reciprocal()
+class NoNegativesError(InputError):
+    """A batch of one pair: nothing to compare with."""
 
 
-def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y")) -> None:
-    """Raise InputError unless x and y are floating-point matrices of one width on one device."""
+def checked_inverse_temperature(
+    temperature: float | Tensor | None, device: torch.device, logit_scale: float | Tensor | None = None
+) -> Scalar:
+    """1/tau in double precision on the rows' device, from tau or from 1/tau; differentiable if that is."""
+    if (temperature is None) == (logit_scale is None):
+        raise InputError("pass either temperature= or logit_scale=, its inverse (for CLIP exp of its parameter)")
+    name = "temperature" if logit_scale is None else "logit_scale"
+    given = temperature if logit_scale is None else logit_scale
+    if not isinstance(given, Tensor):
+        try:
+            given = float(given)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise InputError(f"{name} is {kind_of(given)}; expected a number or a tensor that holds one") from None
+        given = torch.tensor(given, dtype=torch.float64, device=device)
+    if given.numel() != 1:
+        raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
+    check_temperature(given, name)
+    value = given.to(device=device, dtype=torch.float64).reshape(())
+    inverse = value.reciprocal() if logit_scale is None else value
+    if not (math.isfinite(float(inverse.detach())) and math.isfinite(1.0 / float(inverse.detach()))):
+        raise InputError(f"{name} is {float(value.detach()):.3g}, and its inverse leaves double precision")
+    return inverse
+
+
+def check_tensor(values: Any, name: str) -> None:
+    """Raise InputError unless it is a tensor: the losses differentiate, and convert nothing."""
+    if isinstance(values, Tensor):
+        return
+    how = f"torch.from_numpy({name})" if type(values).__module__ == "numpy" else f"torch.tensor({name})"
+    raise InputError(f"{name} is {kind_of(values)}; the losses take torch tensors, which carry gradients: {how}")
+
+
+def kind_of(value: object) -> str:
+    """What something is, for a message."""
+    kind = type(value)
+    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
+
+
+def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, empty: bool = False) -> None:
+    """Raise InputError unless x and y are floating-point matrices of one width on one device; `empty`: or no rows."""
     for rows, name in zip((x, y), names, strict=True):
-        if rows.ndim != 2 or rows.numel() == 0 or not rows.is_floating_point():
+        check_tensor(rows, name)
+        none = empty and rows.ndim == 2 and len(rows) == 0 and rows.shape[1] > 0
+        if rows.ndim != 2 or (rows.numel() == 0 and not none) or not rows.is_floating_point():
             check_rows(rows, name)
     check_same_width(x, y)
     if x.device != y.device:
         raise InputError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move them to one device")
 
 
-def checked_bound(x: Rows, y: OtherRows, scale: Scalar, names: tuple[str, str] = ("x", "y")) -> float:
-    """A bound on every |scale x.y|; raises InputError if a row is not finite."""
-    bound = score_bound(x, y, scale)
-    if not math.isfinite(bound):  # a NaN, an infinity, or finite rows whose norm overflows
-        check_rows(x, names[0])
-        check_rows(y, names[1])
-        return math.inf
-    return bound
+@dataclass(frozen=True)
+class Extent:
+    """How large rows and their scores are."""
+
+    largest: float  # the largest norm of a row
+    scale: float
+
+    @property
+    def bound(self) -> float:
+        """On every score, within modalities too."""
+        return self.largest * self.largest * self.scale
+
+    @property
+    def wide(self) -> bool:
+        """Whether float32 may not hold the scores, or what they are made of."""
+        size = max(self.bound, self.largest, self.scale)
+        return not (size <= FLOAT32_SCORES and self.scale >= 1 / FLOAT32_SCORES)
+
+
+def checked_extent(x: Rows, y: OtherRows, scale: Scalar, names: tuple[str, str] = ("x", "y")) -> Extent:
+    """The extent; raises InputError if a row is not finite, or if its scores leave double precision."""
+    extent = Extent(*score_extent(x, y, scale))
+    if not math.isfinite(extent.largest):
+        for rows, name in zip((x, y), names, strict=True):
+            if len(rows):
+                check_rows(rows, name)
+    if not extent.bound <= LARGEST_SCORE:
+        raise InputError(
+            f"rows of length {extent.largest:.3g} over the temperature {1 / extent.scale:.3g} have scores that leave "
+            "double precision; bring the rows to unit length (normalize=True), or raise the temperature"
+        )
+    return extent
+
+
+def check_gradients_fit(extent: Extent, rows: tuple[Tensor, ...], temperature: object = None) -> None:
+    """Raise InputError if gradients will be wanted that a float32 tensor cannot hold."""
+    if not (extent.wide and torch.is_grad_enabled()):
+        return
+    of_rows = any(z.requires_grad and z.dtype != torch.float64 for z in rows)
+    of_scale = isinstance(temperature, Tensor) and temperature.requires_grad and temperature.dtype != torch.float64
+    if (of_rows and extent.largest * extent.scale > FLOAT32_NUMBER) or (of_scale and extent.bound > FLOAT32_NUMBER):
+        raise InputError(
+            f"rows of length {extent.largest:.3g} over the temperature {1 / extent.scale:.3g} have gradients that "
+            "leave float32; bring the rows to unit length (normalize=True), or pass float64"
+        )
+
+
+def widened(wide: bool, *rows: Tensor) -> tuple[Tensor, ...]:
+    """The rows in double precision where float32 does not hold their scores; as they are everywhere else."""
+    return tuple(z.to(torch.float64) for z in rows) if wide else rows
+
+
+def finished(value: Tensor, dtype: torch.dtype, *, look: bool = True) -> Tensor:
+    """The value in the dtype of the result; raises InputError if one is looked at and does not fit."""
+    result = value.to(dtype)
+    if look and value.dtype != dtype and float(value.detach().abs()) > FLOAT32_NUMBER:
+        raise InputError(f"the loss is {float(value.detach()):.3g}, which float32 does not hold; pass float64 rows")
+    return result
+
+
+def unit_rows(rows: Rows) -> Rows:
+    """The rows at unit length, in their dtype; rows of zeros stay zeros."""
+    if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.ndim != 2:
+        return rows  # the checks that follow have the words
+    safe = math.sqrt(torch.finfo(rows.dtype).max / max(1, rows.shape[1]))
+    if rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
+        rows = rows / rows.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
+    return torch.nn.functional.normalize(rows, dim=1)
 
 
 def check_paired(x: Tensor, y: Tensor) -> None:
@@ -49,24 +149,36 @@ def check_paired(x: Tensor, y: Tensor) -> None:
 def check_has_negatives(pairs: int) -> None:
     """Raise InputError if a batch is a single pair."""
     if pairs < 2:
-        raise InputError("the batch holds one pair only; a contrastive loss needs negatives: two pairs or more")
+        raise NoNegativesError("the batch holds one pair only; a contrastive loss needs negatives: two pairs or more")
 
 
-def checked_weights(weights: Tensor | None, rows: int, device: torch.device) -> Tensor | None:
-    """Weights in double precision on the rows' device, or None; raises InputError unless a mean can be weighted so."""
+def checked_weights(
+    weights: Tensor | None, rows: int, device: torch.device, *, of_a_part: bool = False
+) -> Tensor | None:
+    """Weights in double precision on the rows' device, or None; raises InputError unless a mean can be weighted so.
+
+    `of_a_part` allows weights that are all zero: those of one rank.
+    """
     if weights is None:
         return None
+    check_tensor(weights, "weights")
     if tuple(weights.shape) != (rows,):
         raise InputError(f"weights has shape {tuple(weights.shape)}; expected one weight a pair: ({rows},)")
     values = weights.to(device=device, dtype=torch.float64)
-    if not bool((torch.isfinite(values) & (values >= 0)).all()) or not bool(values.sum() > 0):
-        raise InputError("weights must be finite and not negative, and some of them above 0")
+    if not bool((torch.isfinite(values) & (values >= 0)).all()) or not (of_a_part or bool((values > 0).any())):
+        raise InputError(NO_MEAN)
     return values
+
+
+NO_MEAN = "weights must be finite and not negative, and some of them above 0"
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Scalar:
     """The weighted mean, sum w v / sum w, or the plain mean."""
-    return values.mean() if weights is None else (weights * values).sum() / weights.sum()
+    if weights is None:
+        return values.mean()
+    weights = weights / weights.detach().max()  # sums of weights near 1e308 would overflow
+    return (weights * values).sum() / weights.sum()
 
 
 def result_dtype(*rows: Tensor) -> torch.dtype:
@@ -75,12 +187,21 @@ def result_dtype(*rows: Tensor) -> torch.dtype:
 
 
 __all__ = [
+    "NO_MEAN",
+    "Extent",
+    "NoNegativesError",
+    "check_gradients_fit",
     "check_has_negatives",
     "check_paired",
     "check_shapes",
-    "checked_bound",
+    "check_tensor",
+    "checked_extent",
     "checked_inverse_temperature",
     "checked_weights",
+    "finished",
+    "kind_of",
     "result_dtype",
+    "unit_rows",
     "weighted_mean",
+    "widened",
 ]

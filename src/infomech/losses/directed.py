@@ -11,23 +11,31 @@ from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
 from ..reductions.losses.infonce import row_log_sums, row_scores
+from ..reductions.losses.kept import outside_graphs
 from ._inputs import (
+    NoNegativesError,
+    check_gradients_fit,
     check_shapes,
-    checked_bound,
+    check_tensor,
+    checked_extent,
     checked_inverse_temperature,
     checked_weights,
+    finished,
     result_dtype,
+    unit_rows,
     weighted_mean,
+    widened,
 )
 from .scores import PairScores, added, pair_scores
-from .temperature import TemperedLoss
+from .temperature import TemperedLoss, starting_temperature
 
 
 def infonce(
     anchors: Rows,
     candidates: OtherRows,
     *,
-    temperature: float | Tensor,
+    temperature: float | Tensor | None = None,
+    logit_scale: float | Tensor | None = None,
     positives: Int[Tensor, "..."] | None = None,
     negatives: Float[Tensor, "... d"] | None = None,
     in_batch: bool = True,
@@ -37,6 +45,7 @@ def infonce(
     log_weights: Float[Tensor, " m"] | None = None,
     negative_log_weights: Float[Tensor, "..."] | None = None,
     weigh_positive: bool = False,
+    normalize: bool = False,
 ) -> Scalar:
     """InfoNCE of every anchor against its candidates.
 
@@ -61,6 +70,7 @@ def infonce(
         anchors: (n, d) rows.
         candidates: (m, d) rows that hold the positives; the others are in-batch negatives.
         temperature: tau > 0, a number or a tensor that may need a gradient.
+        logit_scale: 1/tau, in its place.
         positives: (n,) index of each anchor's positive among the candidates; or (p, 2) pairs (anchor, candidate),
             one or more for each anchor; by default candidate i belongs to anchor i.
         negatives: (k, d) further negatives for every anchor (a queue), or (n, k, d), k of its own for each.
@@ -72,6 +82,7 @@ def infonce(
             gradient.
         negative_log_weights: the same for `negatives`: (k,), or (n, k).
         weigh_positive: whether the positive's score carries its log-weight too.
+        normalize: bring all rows to unit length first, those of `negatives` too.
 
     Returns:
         The loss in nats, a scalar.
@@ -89,8 +100,27 @@ def infonce(
     0.9048
     """
     check_shapes(anchors, candidates, ("anchors", "candidates"))
-    inverse_temperature = checked_inverse_temperature(temperature, anchors.device)
-    checked_bound(anchors, candidates, inverse_temperature, ("anchors", "candidates"))
+    inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale)
+    if negatives is not None:
+        _check_negatives(anchors, negatives, negative_log_weights)
+    elif negative_log_weights is not None:
+        raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
+    if normalize:
+        anchors, candidates = unit_rows(anchors), unit_rows(candidates)
+        if negatives is not None:
+            negatives = unit_rows(negatives.flatten(0, -2)).view(negatives.shape)
+    dtype = result_dtype(anchors, candidates)
+    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
+    extents = [checked_extent(anchors, candidates, scale, ("anchors", "candidates"))]
+    if negatives is not None:
+        extents.append(checked_extent(anchors, negatives.flatten(0, -2), scale, ("anchors", "negatives")))
+    wide = any(extent.wide for extent in extents)
+    if wide:
+        for extent in extents:
+            given = temperature if logit_scale is None else logit_scale
+            check_gradients_fit(extent, (anchors, candidates), given)
+        anchors, candidates = widened(wide, anchors, candidates)
+        negatives = None if negatives is None else negatives.double()
     anchor_weights = checked_weights(weights, len(anchors), anchors.device)
     scores = pair_scores(
         anchors,
@@ -119,15 +149,16 @@ def infonce(
     sums = []
     if in_batch:
         exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, scores.scale, scores.negative_y, exclusion))
+        sums.append(_log_sums(anchors, candidates, extents[0].bound, scores, exclusion))
     elif not single:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
     if negatives is not None:
-        sums.append(_against(anchors, negatives, negative_log_weights, critic, inverse_temperature))
-    elif negative_log_weights is not None:
-        raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
+        further = negative_log_weights
+        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, extents[1].bound))
     if not sums or bool((torch.stack(sums).detach().amax(0) == -math.inf).any()):
-        raise InputError("an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf")
+        raise NoNegativesError(
+            "an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf"
+        )
     total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
     if single:
         at = pairs[torch.argsort(pairs[:, 0]), 1]
@@ -143,7 +174,7 @@ def infonce(
             sums_of_terms = score.new_zeros(len(anchors)).index_add(0, pairs[:, 0], of_positive[pairs[:, 1]])
             score = score + sums_of_terms / counts
         losses = total - score
-    return weighted_mean(losses, anchor_weights).to(result_dtype(anchors, candidates))
+    return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
 
 def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device) -> Int[Tensor, "p 2"]:
@@ -154,6 +185,7 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
                 f"there are {anchors} anchors and {candidates} candidates; name each anchor's positive with positives="
             )
         positives = torch.arange(anchors, device=device)
+    check_tensor(positives, "positives")
     positives = positives.to(device)
     if positives.ndim == 1 and len(positives) == anchors:
         positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
@@ -166,9 +198,31 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
     return distinct
 
 
-def _log_sums(anchors: Tensor, others: Tensor, scale: Tensor, terms: Tensor | None, exclusion: Exclusion) -> Tensor:
-    bound = checked_bound(anchors, others, scale)
-    return row_log_sums(anchors, others, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+def _log_sums(anchors: Tensor, others: Tensor, bound: float, scores: PairScores, exclusion: Exclusion) -> Tensor:
+    terms = scores.negative_y
+    return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+
+
+def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None) -> None:
+    """Raise InputError unless these are shared rows, or k rows for each anchor."""
+    check_tensor(negatives, "negatives")
+    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
+        raise InputError(
+            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
+            f"(k, {anchors.shape[1]}) or ({len(anchors)}, k, {anchors.shape[1]})"
+        )
+    if negatives.device != anchors.device:
+        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
+    check_rows(negatives.detach().flatten(0, -2), "negatives")
+    if negatives.ndim == 3 and len(negatives) != len(anchors):
+        raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
+    if log_weights is not None:
+        check_tensor(log_weights, "negative_log_weights")
+        if log_weights.shape != negatives.shape[:-1]:
+            raise InputError(
+                f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
+                f"negatives: {tuple(negatives.shape[:-1])}"
+            )
 
 
 def _against(
@@ -177,34 +231,19 @@ def _against(
     log_weights: Tensor | None,
     critic: Critic | None,
     inverse_temperature: Tensor,
+    bound: float,
 ) -> Float[Tensor, " n"]:
     """Log-sums over further negatives: shared rows, or k rows for each anchor."""
-    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
-        raise InputError(
-            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
-            f"(k, {anchors.shape[1]}) or ({len(anchors)}, k, {anchors.shape[1]})"
-        )
-    if negatives.device != anchors.device:
-        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    rows = negatives.flatten(0, -2)
-    check_rows(rows.detach(), "negatives")
-    if negatives.ndim == 3 and len(negatives) != len(anchors):
-        raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
-    if log_weights is not None and log_weights.shape != negatives.shape[:-1]:
-        raise InputError(
-            f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
-            f"negatives: {tuple(negatives.shape[:-1])}"
-        )
     scores = pair_scores(
         anchors,
-        rows,
+        negatives.flatten(0, -2),
         critic=critic,
         inverse_temperature=inverse_temperature,
         log_weights=(None, None if log_weights is None else log_weights.flatten()),
         names=("negative_log_weights", "negative_log_weights"),
     )
     if negatives.ndim == 2:
-        return _log_sums(anchors, negatives, scores.scale, scores.negative_y, Nothing())
+        return _log_sums(anchors, negatives, bound, scores, Nothing())
     return _own_negatives(anchors, negatives, scores)
 
 
@@ -235,14 +274,18 @@ class InfoNCE(TemperedLoss):
     """One-directional InfoNCE with its temperature, and a queue of past candidates as negatives if wanted (MoCo).
 
     Args:
-        temperature: tau, or where it starts when learned.
-        learn_temperature: learn log(1/tau), clamped so that tau stays within [0.01, 1].
+        temperature: tau, or where it starts when learned; 0.07 unless `logit_scale` is given.
+        learn_temperature: learn log(1/tau), tau within [0.01, 1]; see `TemperedLoss`.
+        logit_scale: 1/tau, in place of `temperature`.
         in_batch: use the other candidates of the batch as negatives.
         queue_size: rows that the queue holds; 0 for none. In training mode every call puts its candidates, detached,
-            into the queue after use; the oldest leave. Until it has been filled, only what is there is used.
+            into the queue once its backward is done (at once if it has none); the oldest leave. After
+            `follow(optimizer)` they enter with the optimizer's step. Until it has been filled, only what is there is
+            used.
         dim: number of features d; needed for a queue.
         critic: s(x, y); see `infonce`.
         weigh_positive: whether the positive's score carries its log-weight too.
+        normalize: bring the rows to unit length first. Without it rows of another length are said once.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -257,17 +300,19 @@ class InfoNCE(TemperedLoss):
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         *,
         learn_temperature: bool = False,
+        logit_scale: float | None = None,
         in_batch: bool = True,
         queue_size: int = 0,
         dim: int | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(temperature, learn_temperature=learn_temperature)
-        self.critic = critic
+        start = starting_temperature(temperature, logit_scale, 0.07)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
         self.weigh_positive = weigh_positive
         if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
             raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
@@ -303,12 +348,13 @@ class InfoNCE(TemperedLoss):
         negative_log_weights: Float[Tensor, "..."] | None = None,
     ) -> Scalar:
         """The loss of one batch; the arguments are those of `infonce`."""
-        queued = self.queued().clone() if len(self.queue) else None  # a copy: the queue moves on before the backward
+        self._begin(anchors, candidates)
+        queued = self._copy_of_queue() if len(self.queue) else None
         if queued is not None and len(queued):
             if negatives is not None:
                 raise InputError("pass explicit negatives or use a queue, not both")
             negatives = queued.to(anchors.dtype)
-        loss = infonce(
+        value = infonce(
             anchors,
             candidates,
             temperature=self.temperature,
@@ -321,10 +367,22 @@ class InfoNCE(TemperedLoss):
             log_weights=log_weights,
             negative_log_weights=negative_log_weights,
             weigh_positive=self.weigh_positive,
+            normalize=self.normalize,
         )
-        if self.training and len(self.queue):
-            self.enqueue(candidates)
-        return loss
+        return self._end(value, candidates)
+
+    @outside_graphs
+    def _copy_of_queue(self) -> Tensor:
+        return self.queued().clone()  # the queue may move on before a second backward
+
+    @property
+    def _moves(self) -> bool:
+        return len(self.queue) > 0
+
+    def _advance(self, seen: list[Tensor | None]) -> None:
+        for candidates in seen:
+            if candidates is not None:
+                self.enqueue(unit_rows(candidates) if self.normalize else candidates)
 
 
 __all__ = ["InfoNCE", "infonce"]

@@ -1,9 +1,11 @@
 """The losses across ranks: rows sharded by rank, values and gradients those of one process on the whole batch."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .._checks import InputError
+from .._checks import InfomechError, InputError
 from .._typing import Rows, Scalar
 
 Exchange = Literal["ring", "gather"]
@@ -19,30 +21,73 @@ Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
+class _Elsewhere:
+    """A process group of another process, known by its members: what a copy of a loss on disk holds."""
+
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Ranks:
     """The processes that share a batch, and how their rows travel.
+
+    A rank that does not come to a call is waited for as long as the group says: what `timeout` of
+    ``torch.distributed.init_process_group`` or ``new_group`` was set to, 30 minutes if it was not (10 for NCCL). Then
+    the others raise `RanksError`.
+
+    A copy shares the group. A pickle knows it by its members: opened, a group of all ranks is the default group there,
+    and any other has to be set again, ``loss.ranks = Ranks(group)``.
 
     Args:
         group: a process group; None is the default group, all ranks.
         exchange: ``ring`` passes one shard at a time from rank to rank, so that a rank holds its own rows and one
             other shard; ``gather`` collects all shards first, which is faster where they fit. The numbers are the same.
+        timeout: seconds to wait for another rank; sets the limit of the group, for all that uses it. None leaves it.
 
     Source: D7 over a sharded batch.
     """
 
     group: dist.ProcessGroup | None = None
     exchange: Exchange = "ring"
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.exchange not in ("ring", "gather"):
             raise InputError(f"exchange is {self.exchange!r}; expected 'ring' or 'gather'")
-        if not (dist.is_available() and dist.is_initialized()):
-            raise InputError("torch.distributed has no process group; call torch.distributed.init_process_group first")
+        _check_started()
+        if self.timeout is not None:
+            if not 0 < self.timeout < math.inf:
+                raise InputError(f"timeout is {self.timeout}; expected seconds, above 0")
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=self.timeout), self.group)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranks":
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.group, _Elsewhere):
+            return dict(self.__dict__)
+        members = None if self.group is None else tuple(dist.get_process_group_ranks(self.group))
+        everyone = members is None or members == tuple(range(dist.get_world_size()))
+        return {**self.__dict__, "group": None if everyone or members is None else _Elsewhere(members)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def _here(self) -> dist.ProcessGroup | None:
+        """The group; raises InputError where there is none."""
+        if isinstance(self.group, _Elsewhere):
+            raise InputError(
+                f"this loss was saved with a process group of the ranks {list(self.group.members)}; make one with "
+                "torch.distributed.new_group and set loss.ranks = Ranks(group)"
+            )
+        _check_started()
+        return self.group
 
     @property
     def rank(self) -> int:
         """The place of this process among the ranks."""
-        return dist.get_rank(self.group)
+        return dist.get_rank(self._here())
 
     def globally(self, rank: int) -> int:
         """The number by which point-to-point calls know one of the ranks."""
@@ -51,7 +96,36 @@ class Ranks:
     @property
     def world(self) -> int:
         """How many ranks there are."""
-        return dist.get_world_size(self.group)
+        return dist.get_world_size(self._here())
+
+
+def _check_started() -> None:
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError("torch.distributed has no process group; call torch.distributed.init_process_group first")
+
+
+class RanksError(InfomechError, RuntimeError):
+    """Another rank did not come to a call, or is gone."""
+
+
+@contextmanager
+def waiting(ranks: Ranks) -> Iterator[None]:
+    """Say in one line what became of a call that another rank did not come to."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, InfomechError):
+            raise
+        said = str(error)
+        late = "timed out" in said.lower() or "timeout" in said.lower()
+        limit = "the time limit of the process group" if ranks.timeout is None else f"{ranks.timeout:g} s"
+        what = (
+            f"another rank did not come within {limit} (set it with Ranks(timeout=)): it is frozen, or does not make "
+            "this call"
+            if late
+            else f"the exchange with another rank failed, it may be gone: {' '.join(said.split())[:200]}"
+        )
+        raise RanksError(f"rank {ranks.rank}: {what}") from error
 
 
 @dataclass(frozen=True)
@@ -73,42 +147,63 @@ class Local(Generic[Checked]):
     """What the checks of one rank give: a value of its own, and what goes to the others."""
 
     value: Checked
-    bound: float  # on every score of this rank
     size: int  # its rows
     shared: list[tuple[str, Any]]  # by name, what all ranks must have alike
+    largest: dict[str, float] = field(default_factory=dict)  # by name, of which the largest of all ranks is wanted
 
 
-def agree(ranks: Ranks, check: Callable[[], Local[Checked]]) -> tuple[Checked, list[float], list[int]]:
+@dataclass(frozen=True)
+class Agreement(Generic[Checked]):
+    """What all ranks know after they have told each other."""
+
+    value: Checked  # this rank's own
+    sizes: list[int]
+    largest: dict[str, float]
+
+
+def agree(ranks: Ranks, check: Callable[[], Local[Checked]]) -> Agreement[Checked]:
     """Run the local checks, tell all ranks how they went, and fail everywhere if they failed anywhere.
 
     Args:
         ranks: the ranks.
-        check: the checks of this rank; raises InputError.
-
-    Returns:
-        This rank's value, the bounds of all ranks, and their row counts.
+        check: the checks of this rank; whatever it raises is told.
 
     Raises:
         InputError: on every rank, naming the first rank whose input cannot be used or differs from rank 0's.
     """
     mine: Local[Checked] | None = None
     said: dict[str, Any]
+    failure: Exception | None = None
     try:
         mine = check()
-        said = {"error": None, "bound": mine.bound, "size": mine.size, "shared": mine.shared}
-    except InputError as error:
-        said = {"error": str(error)}
+        said = {"error": None, "size": mine.size, "shared": mine.shared, "largest": mine.largest}
+    except Exception as error:  # any: the others wait for an answer
+        failure = error
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        said = {"error": kind + " ".join(str(error).split())[:500]}
     everyone: list[Any] = [None] * ranks.world
-    dist.all_gather_object(everyone, said, group=ranks.group)
+    with waiting(ranks):
+        dist.all_gather_object(everyone, said, group=ranks.group)
     for rank, told in enumerate(everyone):
         if told["error"] is not None:
-            raise InputError(f"rank {rank}: {told['error']}")
+            raise InputError(f"rank {rank}: {told['error']}") from failure
     for rank, told in enumerate(everyone):
         for (name, first), (_, value) in zip(everyone[0]["shared"], told["shared"], strict=True):
             if value != first:
                 raise InputError(f"the ranks disagree on {name}: rank 0 has {first}, rank {rank} has {value}")
     assert mine is not None
-    return mine.value, [told["bound"] for told in everyone], [told["size"] for told in everyone]
+    largest = {name: max(told["largest"][name] for told in everyone) for name in mine.largest}
+    return Agreement(mine.value, [told["size"] for told in everyone], largest)
+
+
+def fail_everywhere(ranks: Ranks, error: Exception) -> NoReturn:
+    """Raise on all ranks what went wrong on this one before it came to the agreement that the others wait in."""
+
+    def check() -> Local[None]:
+        raise error
+
+    agree(ranks, check)
+    raise AssertionError("an agreement with an error raises")
 
 
 class _SumOverRanks(Function):
@@ -118,14 +213,16 @@ class _SumOverRanks(Function):
     def forward(ctx: Any, value: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
         total = value.clone()
-        dist.all_reduce(total, group=ranks.group)
+        with waiting(ranks):
+            dist.all_reduce(total, group=ranks.group)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         total = cotangents[0].clone()
-        dist.all_reduce(total, group=ctx.ranks.group)
+        with waiting(ctx.ranks):
+            dist.all_reduce(total, group=ctx.ranks.group)
         return total, None
 
 
@@ -152,7 +249,8 @@ class _WholeGradient(Function):
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         total = cotangents[0].clone()
-        dist.all_reduce(total, group=ctx.ranks.group)
+        with waiting(ctx.ranks):
+            dist.all_reduce(total, group=ctx.ranks.group)
         return total / ctx.ranks.world, None
 
 
@@ -167,25 +265,37 @@ def replicated(value: Scalar, ranks: Ranks) -> Scalar:
 
 Visit = Callable[[int, list[Tensor], list[Tensor]], None]
 Merge = Callable[[list[Tensor], list[Tensor]], None]
+Fresh = Callable[[int], list[Tensor]]
 
 
 def tour(
-    shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit, merge: Merge | None = None
+    shards: Shards,
+    carried: list[Tensor],
+    sums: list[Tensor],
+    visit: Visit,
+    *,
+    merge: Merge | None = None,
+    fresh: Fresh | None = None,
 ) -> list[Tensor]:
     """Let every rank see every rank's `carried` tensors, and add to the `sums` that belong to them.
 
     Args:
         shards: the agreement.
         carried: this rank's tensors; their first axis has one entry a row.
-        sums: this rank's accumulators, one entry a row, all rows alike at the start.
+        sums: this rank's accumulators, one entry a row.
         visit: called as visit(owner, carried, sums) once for each rank; changes the sums in place.
         merge: adds a second set of sums to a first in place; plain addition by default.
+        fresh: accumulators for a number of rows as they are at the start; zeros by default.
 
     Returns:
         This rank's sums, with what every rank added.
     """
     if shards.ranks.exchange == "gather":
-        return _gather_tour(shards, carried, sums, visit, merge or _add)
+        return _gather_tour(shards, carried, sums, visit, merge or _add, fresh or _zeros_like(sums))
+    return _ring_tour(shards, carried, sums, visit)
+
+
+def _ring_tour(shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit) -> list[Tensor]:
     owner = shards.ranks.rank
     for step in range(shards.ranks.world):
         visit(owner, carried, sums)
@@ -198,27 +308,36 @@ def tour(
     return sums
 
 
+def _zeros_like(sums: list[Tensor]) -> Fresh:
+    return lambda rows: [t.new_zeros(rows, *t.shape[1:]) for t in sums]
+
+
 def _pass_on(shards: Shards, owner: int, held: list[Tensor]) -> list[Tensor]:
     """Hand the shard of `owner` to the previous rank and take that of the next owner from the next rank."""
     ranks = shards.ranks
     following = (owner + 1) % ranks.world
     outgoing = _pack(held)
-    lengths = [t[:1].nbytes for t in held]
-    incoming = outgoing.new_empty(sum(lengths) * shards.sizes[following])
+    incoming = outgoing.new_empty(_bytes_a_row(held) * shards.sizes[following])
     before, after = (ranks.rank - 1) % ranks.world, (ranks.rank + 1) % ranks.world
     peers = [ranks.globally(before), ranks.globally(after)]
     operations = [
-        dist.P2POp(dist.isend, outgoing, peers[0], group=ranks.group),
-        dist.P2POp(dist.irecv, incoming, peers[1], group=ranks.group),
+        dist.P2POp(call, message, peer, group=ranks.group)
+        for call, message, peer in zip((dist.isend, dist.irecv), (outgoing, incoming), peers, strict=True)
+        if len(message)  # a rank without rows has nothing to send
     ]
-    for work in dist.batch_isend_irecv(operations):
-        work.wait()
+    with waiting(ranks):
+        for work in dist.batch_isend_irecv(operations) if operations else ():
+            work.wait()
     return _unpack(incoming, held, shards.sizes[following])
 
 
 def _pack(tensors: list[Tensor]) -> Tensor:
     """One message of bytes: fewer sends, and every dtype can travel."""
     return torch.cat([t.contiguous().view(-1).view(torch.uint8) for t in tensors])
+
+
+def _bytes_a_row(tensors: list[Tensor]) -> int:
+    return sum(math.prod(t.shape[1:]) * t.dtype.itemsize for t in tensors)
 
 
 def _unpack(message: Tensor, like: list[Tensor], rows: int) -> list[Tensor]:
@@ -232,9 +351,11 @@ def _unpack(message: Tensor, like: list[Tensor], rows: int) -> list[Tensor]:
     return parts
 
 
-def _gather_tour(shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit, merge: Merge) -> list[Tensor]:
+def _gather_tour(
+    shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit, merge: Merge, fresh: Fresh
+) -> list[Tensor]:
     everything = _all_gather(shards, carried)
-    partial = [[t[:1].repeat(rows, *[1] * (t.ndim - 1)) for t in sums] for rows in shards.sizes]
+    partial = [fresh(rows) for rows in shards.sizes]
     world, rank = shards.ranks.world, shards.ranks.rank
     partial[rank] = sums
     for k in range(world):  # in the order of the ring
@@ -253,21 +374,24 @@ def _gather_tour(shards: Shards, carried: list[Tensor], sums: list[Tensor], visi
 
 def _all_gather(shards: Shards, tensors: list[Tensor]) -> list[list[Tensor]]:
     """Every rank's tensors, by rank; messages are padded to the longest, as the collective wants."""
-    per_row = sum(t[:1].nbytes for t in tensors)
-    message = torch.zeros(per_row * max(shards.sizes), dtype=torch.uint8, device=tensors[0].device)
+    message = torch.zeros(_bytes_a_row(tensors) * max(shards.sizes), dtype=torch.uint8, device=tensors[0].device)
     packed = _pack(tensors)
     message[: len(packed)] = packed
     messages = [torch.empty_like(message) for _ in shards.sizes]
-    dist.all_gather(messages, message, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.all_gather(messages, message, group=shards.ranks.group)
     return [_unpack(m, tensors, rows) for m, rows in zip(messages, shards.sizes, strict=True)]
 
 
 def _collect(shards: Shards, owner: int, tensors: list[Tensor]) -> list[list[Tensor]]:
     """All ranks' sums for the rows of `owner`, there; nothing elsewhere."""
+    if not shards.sizes[owner]:
+        return [tensors for _ in shards.sizes] if owner == shards.ranks.rank else []
     message = _pack(tensors)
     destination = shards.ranks.globally(owner)
     messages = [torch.empty_like(message) for _ in shards.sizes] if owner == shards.ranks.rank else None
-    dist.gather(message, messages, dst=destination, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.gather(message, messages, dst=destination, group=shards.ranks.group)
     return [] if messages is None else [_unpack(m, tensors, shards.sizes[owner]) for m in messages]
 
 
@@ -276,14 +400,29 @@ def _add(first: list[Tensor], second: list[Tensor]) -> None:
         a += b
 
 
-def check_ranks_alike(rows: Rows, **settings: Any) -> list[tuple[str, Any]]:
+def check_ranks_alike(x: Rows, y: Rows, **settings: Any) -> list[tuple[str, Any]]:
     """What must be the same on all ranks, by name, for `agree`."""
     return [
-        ("the number of features", rows.shape[1]),
-        ("the kind of device", rows.device.type),
-        ("the dtype", str(rows.dtype)),
+        ("the number of features", x.shape[1]),
+        ("the kind of device", x.device.type),
+        ("the dtype", str(x.dtype)),
+        ("the dtype of y", str(y.dtype)),
         *settings.items(),
     ]
 
 
-__all__ = ["Exchange", "Local", "Ranks", "Shards", "agree", "check_ranks_alike", "replicated", "sum_over_ranks", "tour"]
+__all__ = [
+    "Agreement",
+    "Exchange",
+    "Local",
+    "Ranks",
+    "RanksError",
+    "Shards",
+    "agree",
+    "check_ranks_alike",
+    "fail_everywhere",
+    "replicated",
+    "sum_over_ranks",
+    "tour",
+    "waiting",
+]

@@ -11,19 +11,21 @@ from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
 from .symmetric import symmetric_infonce
-from .temperature import TemperedLoss
+from .temperature import TemperedLoss, starting_temperature
 
 
 def pairwise_infonce(
     modalities: Sequence[Rows],
     *,
-    temperature: float | Tensor,
+    temperature: float | Tensor | None = None,
+    logit_scale: float | Tensor | None = None,
     divergence_weight: float | Tensor = 0.0,
     critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
     log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
+    normalize: bool = False,
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
@@ -34,12 +36,14 @@ def pairwise_infonce(
     Args:
         modalities: k >= 2 embeddings of (n, d); row i of each shows the same object.
         temperature: tau > 0, one for all pairs.
+        logit_scale: 1/tau, in its place.
         divergence_weight: lambda; see `symmetric_infonce`.
         critic: s(x, y), one for all pairs; see `symmetric_infonce`.
         weights: (n,) weights of the objects as anchors.
         log_weights: for each modality, (n,) log-weights of its rows as negatives, or None.
         weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; objects of equal number are not each other's negatives.
+        normalize: bring the rows to unit length first.
 
     Returns:
         The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
@@ -63,6 +67,7 @@ def pairwise_infonce(
             x,
             y,
             temperature=temperature,
+            logit_scale=logit_scale,
             divergence_weight=divergence_weight,
             critic=critic,
             weights=weights,
@@ -70,6 +75,7 @@ def pairwise_infonce(
             log_weights_y=v,
             weigh_positive=weigh_positive,
             groups=groups,
+            normalize=normalize,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
@@ -80,11 +86,13 @@ class PairwiseInfoNCE(TemperedLoss):
     """`pairwise_infonce` with its temperature and weight.
 
     Args:
-        temperature: tau, or its initial value when learned.
+        temperature: tau, or its initial value when learned; 0.07 unless `logit_scale` is given.
         divergence_weight: lambda.
         learn_temperature: learn log(1/tau); see `SymmetricInfoNCE`.
+        logit_scale: 1/tau, in place of `temperature`.
         critic: s(x, y), one for all pairs.
         weigh_positive: whether the positives' scores carry the log-weights too.
+        normalize: bring the rows to unit length first. Without it rows of another length are said once.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -93,15 +101,17 @@ class PairwiseInfoNCE(TemperedLoss):
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         divergence_weight: float = 0.0,
         learn_temperature: bool = False,
         *,
+        logit_scale: float | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(temperature, learn_temperature=learn_temperature)
-        self.critic = critic
+        start = starting_temperature(temperature, logit_scale, 0.07)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
         self.weigh_positive = weigh_positive
         self.divergence_weight = divergence_weight
 
@@ -114,7 +124,8 @@ class PairwiseInfoNCE(TemperedLoss):
         groups: Int[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch: k times (n, d) -> scalar."""
-        return pairwise_infonce(
+        self._begin(*modalities)
+        value = pairwise_infonce(
             modalities,
             temperature=self.temperature,
             divergence_weight=self.divergence_weight,
@@ -123,7 +134,9 @@ class PairwiseInfoNCE(TemperedLoss):
             log_weights=log_weights,
             weigh_positive=self.weigh_positive,
             groups=groups,
+            normalize=self.normalize,
         )
+        return self._end(value)
 
 
 __all__ = ["PairwiseInfoNCE", "pairwise_infonce"]

@@ -47,7 +47,8 @@ class LinearWarmup(WeightSchedule):
 
     Args:
         value: the final lambda.
-        steps: length of the warm-up, in calls of the loss in training mode.
+        steps: length of the warm-up, in calls of the loss in training mode, or in steps of the optimizer that the loss
+            follows (`SymmetricInfoNCE.follow`).
         start: the first lambda.
 
     >>> warmup = LinearWarmup(0.8, steps=4)

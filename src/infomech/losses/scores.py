@@ -10,7 +10,9 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
+from ._inputs import check_tensor
 
+_LARGEST = 1e30  # a log-weight that float32 tiles can add to scores
 XTerms = Float[Tensor, " n"]
 YTerms = Float[Tensor, " m"]
 
@@ -80,13 +82,14 @@ def added(*parts: Tensor | None) -> Tensor | None:
 def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> XTerms | None:
     if values is None:
         return None
+    check_tensor(values, name)
     if tuple(values.shape) != (len(rows),) or not values.is_floating_point():
         raise InputError(
             f"{name} is {values.dtype} of shape {tuple(values.shape)}; expected one floating-point number a row: "
             f"({len(rows)},)"
         )
     values = values.to(device=rows.device, dtype=torch.float64)
-    if bool((values.isnan() | (values == math.inf)).any()):
+    if not bool((values <= _LARGEST).all()):
         raise InputError(f"{name} has NaN or +inf; expected finite numbers, or -inf to remove a row as a negative")
     if finite and bool((values == -math.inf).any()):
         raise InputError(f"{name} has -inf, and weigh_positive would give a positive no weight; drop one of the two")

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
-from ..reductions.losses.infonce import PairedLogSums, positive_scores, without_terms
+from ..reductions.losses.infonce import PairedLogSums, per_total, positive_scores, without_terms
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.passes import (
     Side,
@@ -30,7 +30,7 @@ from ..reductions.losses.sigmoid import SoftplusGradients, accumulate, save_grad
 from ..reductions.losses.terms import NegativeTerms, spread_of, top_of
 from ..reductions.shifts import fixed_shift, underflowed
 from ..reductions.tiling import compute_dtype
-from .distributed import Shards, tour
+from .distributed import Shards, tour, waiting
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,15 @@ class _ShardedLogSums(Function):
             values, shift = [part.value() for part in sums], attempt
             if attempt is None:
                 break
-            lost = torch.stack([underflowed(part, shards.total, work.dtype) for part in sums]).any().to(torch.int32)
-            dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)  # all ranks sweep again, or none
+            lost = torch.tensor(0, dtype=torch.int32, device=x.device)
+            if len(x):
+                lost |= torch.stack([underflowed(part, shards.total, work.dtype) for part in sums]).any()
+            with waiting(shards.ranks):  # all ranks sweep again, or none
+                dist.all_reduce(lost, op=dist.ReduceOp.MAX, group=shards.ranks.group)
             if not bool(lost):
                 break
-        ctx.save_for_backward(x, y, scale, *values)
+        levels = [vector for part in sums for vector in (part.peak, part.total)]  # columns of messages among them
+        ctx.save_for_backward(x, y, scale, *(v.clone(memory_format=torch.contiguous_format) for v in levels))
         ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
         return positive_scores(own, paired_scores(x, y, scale), bare), *values
@@ -133,21 +137,23 @@ class _ShardedLogSums(Function):
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, scale, *values = ctx.saved_tensors
+        x, y, scale, *saved = ctx.saved_tensors
         positive, *rest = cotangents
+        peaks, totals = saved[::2], saved[1::2]
         setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
         shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
-        size = torch.stack([c.abs().max() for c in cotangents]).max()
-        dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
+        size = torch.stack([c.abs().max() for c in cotangents]).max() if len(x) else scale.new_zeros(())
+        with waiting(shards.ranks):
+            dist.all_reduce(size, op=dist.ReduceOp.MAX, group=shards.ranks.group)
         unit = torch.where(size > 0, size, 1.0)
-        rest = [c / unit for c in rest]
+        rest = [per_total(c / unit, total) for c, total in zip(rest, totals, strict=True)]
         grad_x, grad_y = (torch.zeros_like(z, dtype=work.dtype) for z in (x, y))
         grad_terms = tuple(None if t is None else scale.new_zeros(len(x)) for t in terms)
         options: dict[str, Any] = {"scale": work, "shift": shift}
         groups = [] if setting.groups is None else [setting.groups]
 
-        sides = list(zip(values, rest, strict=True))
+        sides = list(zip(peaks, rest, strict=True))
         travelling = [vector for k in ((1, 2, 3) if setting.within else (1,)) for vector in sides[k]]
         accumulators = [grad_y, *([grad_x] if setting.within else []), *(g for g in grad_terms if g is not None)]
 
@@ -157,18 +163,18 @@ class _ShardedLogSums(Function):
             their_terms = [None if t is None else next(queue) for t in terms]
             theirs = [sums[1] if setting.within else None, sums[0]]
             options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
-            here = Side(values[0], rest[0], grad_x, terms[0], grad_terms[0])
+            here = Side(peaks[0], rest[0], grad_x, terms[0], grad_terms[0])
             column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
             scatter(x, there.y, row=here, col=column, **options)
             if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
             for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
-                here = Side(values[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
+                here = Side(peaks[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
                 if owner == rank:
                     scatter_within(z, row=here, **options)
                     continue
-                log_sums, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
-                column = Side(log_sums, cotangent, theirs[k], there.terms[k], their_terms[k])
+                level, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
+                column = Side(level, cotangent, theirs[k], there.terms[k], their_terms[k])
                 scatter(z, z_there, row=here, col=column, **options)
 
         carried = [y, *([x] if setting.within else []), *travelling]
@@ -211,7 +217,8 @@ def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> N
         return None
     finite = terms[torch.isfinite(terms)]
     ends = torch.stack([part.max() if len(finite) else terms.new_tensor(-math.inf) for part in (finite, -finite)])
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=shards.ranks.group)
+    with waiting(shards.ranks):
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=shards.ranks.group)
     return NegativeTerms.between(terms, dtype, low=-float(ends[1]), top=float(ends[0]))
 
 
@@ -231,7 +238,9 @@ def _sweep(
     rows = [LogSums(len(x), shift=level, device=x.device) for level in levels]
     levels = [None if shift is None else shift + top_of(terms[k]) for k in ((0, 0, 1) if within else (0,))]
     starts = [[-math.inf if level is None else level, 0.0] for level in levels]
-    states = [torch.tensor(start, dtype=torch.float64, device=x.device).repeat(len(x), 1) for start in starts]
+
+    def fresh(count: int) -> list[Tensor]:
+        return [torch.tensor(start, dtype=torch.float64, device=x.device).repeat(count, 1) for start in starts]
 
     def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
         there = _Visitor(carried, terms, within=within)
@@ -251,7 +260,8 @@ def _sweep(
     carried = [y, *([x] if within else [])]
     carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
     carried += [] if setting.groups is None else [setting.groups]
-    home = tour(shards, carried, states, visit, lambda a, b: _merge_log_sums(a, b, levels))
+    merge = lambda a, b: _merge_log_sums(a, b, levels)  # noqa: E731
+    home = tour(shards, carried, fresh(len(x)), visit, merge=merge, fresh=fresh)
     arrived = [_view(state, level) for state, level in zip(home, levels, strict=True)]
     for part, more in zip(rows[1:], arrived[1:], strict=True):
         part.merge(more)

@@ -1,6 +1,5 @@
 """The sigmoid loss (SigLIP): every pair of the batch is a yes-or-no question of its own."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,28 +14,36 @@ from ..reductions.exclusion import OwnRow
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
+    Extent,
+    check_gradients_fit,
     check_has_negatives,
     check_paired,
     check_shapes,
-    checked_bound,
+    check_tensor,
+    checked_extent,
     checked_inverse_temperature,
+    finished,
     result_dtype,
+    unit_rows,
+    widened,
 )
 from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .scores import PairScores, added, pair_scores
 from .sharded import sharded_softplus_sum
-from .temperature import TemperedLoss
+from .temperature import TemperedLoss, starting_temperature
 
 
 def sigmoid_loss(
     x: Rows,
     y: Rows,
     *,
-    temperature: float | Tensor,
+    temperature: float | Tensor | None = None,
     bias: float | Tensor,
+    logit_scale: float | Tensor | None = None,
     critic: Critic | None = None,
     log_weights_x: Float[Tensor, " n"] | None = None,
     log_weights_y: Float[Tensor, " n"] | None = None,
+    normalize: bool = False,
     ranks: Ranks | None = None,
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
@@ -53,10 +60,12 @@ def sigmoid_loss(
         y: (n, d) embeddings of the other; row i belongs to row i of x.
         temperature: tau > 0, a number or a tensor that may need a gradient (SigLIP starts at 0.1).
         bias: b, a number or a tensor that may need a gradient (SigLIP starts at -10).
+        logit_scale: 1/tau, in place of the temperature.
         critic: s(x, y), `infomech.Cosine()` by default.
         log_weights_x: (n,) log-weights u of the rows of x as negatives, in nats; -inf removes a row as a negative. They
             may need a gradient.
         log_weights_y: (n,) log-weights v of the rows of y.
+        normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
 
     Returns:
@@ -69,45 +78,63 @@ def sigmoid_loss(
     >>> round(sigmoid_loss(x, x, temperature=1.0, bias=0.0).item(), 4)  # log(1 + exp(-1)) + log 2
     1.0064
     """
-    request = _Request(temperature, bias, critic, log_weights_x, log_weights_y)
-    if ranks is not None:
-        return _sharded_loss(x, y, request, ranks)
-    ready = _checked(x, y, request)
-    check_has_negatives(len(x))
-    scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias)
-    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow())
-    return ((_own_pairs(x, y, scores, ready.bias) + rest) / len(x)).to(result_dtype(x, y))
+    request = SigmoidRequest(temperature, logit_scale, bias, critic, log_weights_x, log_weights_y, normalize)
+    return sigmoid_of(x, y, request, ranks)
 
 
 @dataclass(frozen=True)
-class _Request:
+class SigmoidRequest:
     """What is wanted of a batch besides its rows."""
 
-    temperature: float | Tensor
+    temperature: float | Tensor | None
+    logit_scale: float | Tensor | None
     bias: float | Tensor
-    critic: Critic | None
-    log_weights_x: Tensor | None
-    log_weights_y: Tensor | None
+    critic: Critic | None = None
+    log_weights_x: Tensor | None = None
+    log_weights_y: Tensor | None = None
+    normalize: bool = False
+    fewest: int = 2  # pairs of a batch; one pair alone has its own question
+
+
+def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | None) -> Scalar:
+    """The loss as it is asked for."""
+    if ranks is not None:
+        return _sharded_loss(x, y, request, ranks)
+    ready = _checked(x, y, request)
+    check_has_negatives(len(x) + 2 - request.fewest)
+    dtype = result_dtype(ready.x, ready.y)
+    x, y = widened(ready.extent.wide, ready.x, ready.y)
+    scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias)
+    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow())
+    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / len(x), dtype, look=ready.extent.wide)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """What of it is one number, checked and converted."""
+    """The rows and what of the rest is one number, checked and converted."""
 
+    x: Tensor
+    y: Tensor
     inverse_temperature: Tensor
     bias: Tensor
-    bound: float
+    extent: Extent
 
 
-def _checked(x: Tensor, y: Tensor, request: _Request) -> _Ready:
-    check_shapes(x, y)
+def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False) -> _Ready:
+    check_shapes(x, y, empty=of_a_part)
     check_paired(x, y)
-    scale = checked_inverse_temperature(request.temperature, x.device)
-    return _Ready(scale, checked_bias(request.bias, x.device), checked_bound(x, y, scale))
+    if request.normalize:
+        x, y = unit_rows(x), unit_rows(y)
+    inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale)
+    bias = checked_bias(request.bias, x.device)
+    extent = checked_extent(x, y, inverse if request.critic is None else request.critic.slope * inverse)
+    given = request.temperature if request.logit_scale is None else request.logit_scale
+    check_gradients_fit(extent, (x, y), given)
+    return _Ready(x, y, inverse, bias, extent)
 
 
 def _terms(
-    x: Tensor, y: Tensor, request: _Request, inverse_temperature: Tensor, bias: Tensor
+    x: Tensor, y: Tensor, request: SigmoidRequest, inverse_temperature: Tensor, bias: Tensor
 ) -> tuple[PairScores, Tensor | None, Tensor]:
     """The scores, and what is added to a negative pair's by its row of x and by its row of y, which has the bias."""
     weights = (request.log_weights_x, request.log_weights_y)
@@ -124,15 +151,16 @@ def _own_pairs(x: Tensor, y: Tensor, scores: PairScores, bias: Tensor) -> Tensor
     return softplus(-score, threshold=40.0).sum()
 
 
-def _sharded_loss(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Tensor:
+def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -> Tensor:
     """The loss of the whole batch, of which this rank holds a shard: the same value on every rank."""
 
     def check() -> Local[_Ready]:
-        ready = _checked(x, y, request)
-        _, *terms = _terms(x, y, request, ready.inverse_temperature, ready.bias)
-        tensors = (x, y, ready.inverse_temperature, *terms)
+        ready = _checked(x, y, request, of_a_part=True)
+        _, *terms = _terms(ready.x, ready.y, request, ready.inverse_temperature, ready.bias)
+        tensors = (ready.x, ready.y, ready.inverse_temperature, *terms)
         shared = check_ranks_alike(
             x,
+            y,
             temperature=1 / ready.inverse_temperature.item(),
             bias=ready.bias.item(),
             critic=str(request.critic),
@@ -140,22 +168,31 @@ def _sharded_loss(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Tens
             exchange=ranks.exchange,
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
-        return Local(ready, ready.bound, len(x), shared)
+        return Local(ready, len(x), shared, {"norm": ready.extent.largest})
 
-    ready, bounds, sizes = agree(ranks, check)
-    check_has_negatives(sum(sizes))
+    agreed = agree(ranks, check)
+    ready = agreed.value
+    extent = Extent(agreed.largest["norm"], ready.extent.scale)
+    check_has_negatives(sum(agreed.sizes) + 2 - request.fewest)
+    dtype = result_dtype(ready.x, ready.y)
+    x, y = widened(extent.wide, ready.x, ready.y)
     scale, bias = (replicated(t, ranks) for t in (ready.inverse_temperature, ready.bias))
-    shards = Shards(ranks, sizes, max(bounds))
+    shards = Shards(ranks, agreed.sizes, extent.bound)
     scores, x_terms, y_terms = _terms(x, y, request, scale, bias)
     rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=shards)
     total = sum_over_ranks(_own_pairs(x, y, scores, bias) + rest, ranks)
-    return (total / shards.total).to(result_dtype(x, y))
+    return finished(total / shards.total, dtype, look=extent.wide)
+
+
+_LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
 
 
 def checked_bias(bias: float | Tensor, device: torch.device) -> Scalar:
     """The bias in double precision on the rows' device; raises InputError unless it is one finite number."""
+    if not isinstance(bias, Tensor | float | int):
+        check_tensor(bias, "bias")
     value = bias if isinstance(bias, Tensor) else torch.tensor(bias, dtype=torch.float64)
-    if value.numel() != 1 or not math.isfinite(float(value.detach())):
+    if value.numel() != 1 or not abs(float(value.detach())) <= _LARGEST_BIAS:
         raise InputError("bias must be a single finite number (SigLIP starts at -10)")
     return value.to(device=device, dtype=torch.float64).reshape(())
 
@@ -164,11 +201,13 @@ class SigmoidLoss(TemperedLoss):
     """SigLIP's loss with its temperature and bias, both learned by default and neither clamped, as in the paper.
 
     Args:
-        temperature: tau, or where it starts.
+        temperature: tau, or where it starts; 0.1 unless `logit_scale` is given.
         bias: b, or where it starts.
         learn_temperature: learn log(1/tau).
         learn_bias: learn b.
+        logit_scale: 1/tau, in place of `temperature`.
         critic: s(x, y); see `sigmoid_loss`.
+        normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
@@ -178,16 +217,18 @@ class SigmoidLoss(TemperedLoss):
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: float | None = None,
         bias: float = -10.0,
         *,
         learn_temperature: bool = True,
         learn_bias: bool = True,
+        logit_scale: float | None = None,
         critic: Critic | None = None,
+        normalize: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(temperature, learn_temperature=learn_temperature, limits=None)
-        self.critic = critic
+        start = starting_temperature(temperature, logit_scale, 0.1)
+        super().__init__(start, learn_temperature=learn_temperature, limits=None, critic=critic, normalize=normalize)
         self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
         self.bias: Tensor
@@ -205,7 +246,8 @@ class SigmoidLoss(TemperedLoss):
         log_weights_y: Float[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
-        return sigmoid_loss(
+        self._begin(x, y)
+        value = sigmoid_loss(
             x,
             y,
             temperature=self.temperature,
@@ -213,8 +255,10 @@ class SigmoidLoss(TemperedLoss):
             critic=self.critic,
             log_weights_x=log_weights_x,
             log_weights_y=log_weights_y,
+            normalize=self.normalize,
             ranks=self.ranks,
         )
+        return self._end(value)
 
 
-__all__ = ["SigmoidLoss", "sigmoid_loss"]
+__all__ = ["SigmoidLoss", "SigmoidRequest", "sigmoid_loss", "sigmoid_of"]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -14,20 +15,28 @@ from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
+    NO_MEAN,
+    Extent,
+    check_gradients_fit,
     check_has_negatives,
     check_paired,
     check_shapes,
-    checked_bound,
+    check_tensor,
+    checked_extent,
     checked_inverse_temperature,
     checked_weights,
+    finished,
+    kind_of,
     result_dtype,
+    unit_rows,
     weighted_mean,
+    widened,
 )
 from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .schedules import DivergenceController, WeightSchedule
 from .scores import PairScores, pair_scores
 from .sharded import sharded_log_sums
-from .temperature import TemperedLoss
+from .temperature import TemperedLoss, starting_temperature
 
 
 class SymmetricTerms(NamedTuple):
@@ -41,7 +50,8 @@ def symmetric_infonce(
     x: Rows,
     y: Rows,
     *,
-    temperature: float | Tensor,
+    temperature: float | Tensor | None = None,
+    logit_scale: float | Tensor | None = None,
     divergence_weight: float | Tensor = 0.0,
     critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
@@ -49,6 +59,7 @@ def symmetric_infonce(
     log_weights_y: Float[Tensor, " n"] | None = None,
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
+    normalize: bool = False,
     ranks: Ranks | None = None,
 ) -> Scalar:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
@@ -77,6 +88,7 @@ def symmetric_infonce(
         x: (n, d) embeddings of one modality, n >= 2.
         y: (n, d) embeddings of the other.
         temperature: tau > 0, a number or a tensor that may need a gradient.
+        logit_scale: 1/tau, in its place: what CLIP multiplies cosines by, exp of its parameter.
         divergence_weight: lambda; 0 is CLIP's loss, 3/4 is critical (T11), 1 replaces the cross-modal negatives of the
             energy by within-modality ones. A tensor may need a gradient.
         critic: s(x, y), `infomech.Cosine()` by default; `infomech.RBF(scale)` takes rows of any norm.
@@ -87,10 +99,11 @@ def symmetric_infonce(
         weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; pairs of equal number (captions of one image, say) are not each other's negatives, in
             all four sums.
+        normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded, `Ranks()` say: x and y are then this rank's rows, as many
-            as it has. Every rank must make the call. The loss is that of the whole batch, on every rank, and so are
-            the parameters' gradients once they are averaged over ranks, as DistributedDataParallel does; those of the
-            temperature and of lambda are whole on every rank.
+            as it has, none (0, d) too. Every rank must make the call. The loss is that of the whole batch, on every
+            rank, and so are the parameters' gradients once they are averaged over ranks, as DistributedDataParallel
+            does; those of the temperature and of lambda are whole on every rank.
 
     Returns:
         The loss in nats, a scalar.
@@ -107,9 +120,9 @@ def symmetric_infonce(
     >>> round(symmetric_infonce(x, -x, temperature=1.0, divergence_weight=1.0).item(), 4)  # log(1 + 2 e)
     1.862
     """
-    plain = not isinstance(divergence_weight, Tensor) and divergence_weight == 0
+    plain = isinstance(divergence_weight, Real) and divergence_weight == 0
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(temperature, not plain, divergence_weight, weights, negatives)
+    request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize)
     return _combine(_terms(x, y, request, ranks), divergence_weight)
 
 
@@ -128,20 +141,24 @@ class _Negatives:
 class _Request:
     """What is wanted of a batch besides its rows."""
 
-    temperature: float | Tensor
+    temperature: float | Tensor | None
+    logit_scale: float | Tensor | None
     divergence: bool
     divergence_weight: float | Tensor
     weights: Tensor | None
     negatives: _Negatives
+    normalize: bool
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """The same, checked and converted, and a bound on every score."""
+    """The same and the rows, checked and converted, and how large they are."""
 
+    x: Tensor
+    y: Tensor
     inverse_temperature: Tensor
     divergence_weight: float
-    bound: float
+    extent: Extent
     weights: Tensor | None
     groups: Tensor | None
 
@@ -159,7 +176,8 @@ def symmetric_terms(
     x: Rows,
     y: Rows,
     *,
-    temperature: float | Tensor,
+    temperature: float | Tensor | None = None,
+    logit_scale: float | Tensor | None = None,
     divergence: bool = True,
     critic: Critic | None = None,
     weights: Float[Tensor, " n"] | None = None,
@@ -167,6 +185,7 @@ def symmetric_terms(
     log_weights_y: Float[Tensor, " n"] | None = None,
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
+    normalize: bool = False,
     ranks: Ranks | None = None,
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
@@ -176,7 +195,7 @@ def symmetric_terms(
     (1.862, 0.0)
     """
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    return _terms(x, y, _Request(temperature, divergence, 0.0, weights, negatives), ranks)
+    return _terms(x, y, _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize), ranks)
 
 
 def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> SymmetricTerms:
@@ -184,12 +203,14 @@ def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> Symm
         return _sharded_terms(x, y, request, ranks)
     ready = _check(x, y, request)
     check_has_negatives(len(x))
+    dtype = result_dtype(ready.x, ready.y)
+    x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores = _scores(x, y, request.negatives, ready.inverse_temperature)
     sums = paired_log_sums(
         x,
         y,
         scale=scores.scale,
-        score_bound=ready.bound,
+        score_bound=ready.extent.bound,
         x_terms=scores.negative_x,
         y_terms=scores.negative_y,
         within=request.divergence,
@@ -198,11 +219,15 @@ def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> Symm
     if ready.groups is not None or scores.may_remove:
         check_negatives(sums)
     infonce, gap = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
-    dtype = result_dtype(x, y)
-    return SymmetricTerms(
-        weighted_mean(infonce, ready.weights).to(dtype),
-        None if gap is None else weighted_mean(gap, ready.weights).to(dtype),
-    )
+    means = [None if part is None else weighted_mean(part, ready.weights) for part in (infonce, gap)]
+    return _finished(means, dtype, wide=ready.extent.wide)
+
+
+def _finished(means: list[Tensor | None], dtype: torch.dtype, *, wide: bool) -> SymmetricTerms:
+    """The terms in the dtype of the result, which is looked at where large rows may leave it."""
+    first, second = (None if mean is None else finished(mean, dtype, look=wide) for mean in means)
+    assert first is not None
+    return SymmetricTerms(first, second)
 
 
 def _scores(x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Tensor) -> PairScores:
@@ -216,23 +241,30 @@ def _scores(x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Te
     )
 
 
-def _check(x: Tensor, y: Tensor, request: _Request) -> _Checked:
-    """Raise InputError unless everything can be used."""
-    check_shapes(x, y)
+def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False) -> _Checked:
+    """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none."""
+    check_shapes(x, y, empty=of_a_part)
     check_paired(x, y)
-    inverse_temperature = checked_inverse_temperature(request.temperature, x.device)
+    if request.normalize:
+        x, y = unit_rows(x), unit_rows(y)
+    inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale)
     weight, groups = request.divergence_weight, request.negatives.groups
     number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
-    if isinstance(number, Tensor) or not math.isfinite(number):
-        raise InputError(f"divergence_weight is {number}; it must be finite (0 is CLIP, 0.75 is critical)")
+    if not (isinstance(number, Real) and math.isfinite(number)):
+        shown = number if isinstance(number, Real) else kind_of(number)
+        raise InputError(f"divergence_weight is {shown}; it must be a finite number (0 is CLIP, 0.75 is critical)")
     if groups is not None:
+        check_tensor(groups, "groups")
         if tuple(groups.shape) != (len(x),):
             raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
         groups = groups.to(x.device)
-    weights = checked_weights(request.weights, len(x), x.device)
+    weights = checked_weights(request.weights, len(x), x.device, of_a_part=of_a_part)
     critic = request.negatives.critic
     scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
-    return _Checked(inverse_temperature, number, checked_bound(x, y, scale), weights, groups)
+    extent = checked_extent(x, y, scale)
+    given = request.temperature if request.logit_scale is None else request.logit_scale
+    check_gradients_fit(extent, (x, y), given)
+    return _Checked(x, y, inverse_temperature, float(number), extent, weights, groups)
 
 
 def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
@@ -240,12 +272,13 @@ def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Sym
     negatives = request.negatives
 
     def check() -> Local[_Checked]:
-        ready = _check(x, y, request)
-        scores = _scores(x, y, negatives, ready.inverse_temperature)
-        tensors = (x, y, ready.inverse_temperature, scores.negative_x, scores.negative_y)
+        ready = _check(x, y, request, of_a_part=True)
+        scores = _scores(ready.x, ready.y, negatives, ready.inverse_temperature)
+        tensors = (ready.x, ready.y, ready.inverse_temperature, scores.negative_x, scores.negative_y)
         needs = (torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors))
         shared = check_ranks_alike(
             x,
+            y,
             temperature=1 / ready.inverse_temperature.item(),
             divergence_weight=ready.divergence_weight,
             divergence=request.divergence,
@@ -257,10 +290,17 @@ def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Sym
             exchange=ranks.exchange,
             gradients=needs,
         )
-        return Local(ready, ready.bound, len(x), shared)
+        heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(x) else 0.0
+        return Local(ready, len(x), shared, {"norm": ready.extent.largest, "weight": heaviest})
 
-    ready, bounds, sizes = agree(ranks, check)
-    check_has_negatives(sum(sizes))
+    agreed = agree(ranks, check)
+    ready, heaviest = agreed.value, agreed.largest["weight"]
+    extent = Extent(agreed.largest["norm"], ready.extent.scale)
+    check_has_negatives(sum(agreed.sizes))
+    if heaviest <= 0:
+        raise InputError(NO_MEAN)
+    dtype = result_dtype(ready.x, ready.y)
+    x, y = widened(extent.wide, ready.x, ready.y)
     scores = _scores(x, y, negatives, replicated(ready.inverse_temperature, ranks))
     sums = sharded_log_sums(
         x,
@@ -268,7 +308,7 @@ def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Sym
         scale=scores.scale,
         x_terms=scores.negative_x,
         y_terms=scores.negative_y,
-        shards=Shards(ranks, sizes, max(bounds)),
+        shards=Shards(ranks, agreed.sizes, extent.bound),
         within=request.divergence,
         groups=ready.groups,
     )
@@ -276,15 +316,15 @@ def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Sym
 
         def check_all_have_negatives() -> Local[None]:
             check_negatives(sums)
-            return Local(None, 0.0, len(x), [])
+            return Local(None, len(x), [])
 
         agree(ranks, check_all_have_negatives)
     infonce, gap = pair_terms(sums, scores.positives(weigh=negatives.weigh_positive))
-    anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights
+    anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights / heaviest
     totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
     *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
-    means = [(part / weight).to(result_dtype(x, y)) for part in numerators]
-    return SymmetricTerms(means[0], means[1] if request.divergence else None)
+    means: list[Tensor | None] = [part / weight for part in numerators]
+    return _finished([means[0], means[1] if request.divergence else None], dtype, wide=extent.wide)
 
 
 def pair_terms(
@@ -320,13 +360,16 @@ class SymmetricInfoNCE(TemperedLoss):
     """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature and weight.
 
     Args:
-        temperature: tau, or its initial value when learned.
+        temperature: tau, or its initial value when learned; 0.07 unless `logit_scale` is given.
         divergence_weight: lambda, a number or a schedule from `infomech.losses` (`LinearWarmup`,
-            `DivergenceController`): a schedule moves by one step with every call in training mode.
-        learn_temperature: learn log(1/tau), starting at `temperature`. Before every use it is clamped in place to
-            [0, log 100], as CLIP does: tau stays within [0.01, 1] and keeps its gradient at either end.
-        critic: s(x, y); see `symmetric_infonce`, as for the two below.
+            `DivergenceController`). A schedule moves by one step for every call in training mode, once the backward of
+            that call is done; after `follow(optimizer)`, by one for every step of the optimizer.
+        learn_temperature: learn log(1/tau), starting at `temperature`. tau stays within [0.01, 1], as CLIP's does, and
+            keeps its gradient at either end; see `TemperedLoss`.
+        logit_scale: 1/tau, in place of `temperature`.
+        critic: s(x, y); see `symmetric_infonce`, as for the three below.
         weigh_positive: whether the positives' scores carry the log-weights too.
+        normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
 
     Raises:
@@ -342,16 +385,18 @@ class SymmetricInfoNCE(TemperedLoss):
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         divergence_weight: float | WeightSchedule = 0.0,
         learn_temperature: bool = False,
         *,
+        logit_scale: float | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        normalize: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(temperature, learn_temperature=learn_temperature)
-        self.critic = critic
+        start = starting_temperature(temperature, logit_scale, 0.07)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
         self.weigh_positive = weigh_positive
         self.ranks = ranks
         self.divergence_weight = divergence_weight
@@ -367,15 +412,25 @@ class SymmetricInfoNCE(TemperedLoss):
         groups: Int[Tensor, " n"] | None = None,
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
+        self._begin(x, y)
         schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None
         weight = schedule.weight() if schedule is not None else self.divergence_weight
         assert not isinstance(weight, WeightSchedule)
         divergence = weight != 0 or isinstance(schedule, DivergenceController)
         negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
-        terms = _terms(x, y, _Request(self.temperature, divergence, weight, weights, negatives), self.ranks)
-        if schedule is not None and self.training:
-            schedule.advance(None if terms.divergence is None else float(terms.divergence.detach()))
-        return _combine(terms, weight)
+        request = _Request(self.temperature, None, divergence, weight, weights, negatives, self.normalize)
+        terms = _terms(x, y, request, self.ranks)
+        return self._end(_combine(terms, weight), terms.divergence)
+
+    @property
+    def _moves(self) -> bool:
+        return isinstance(self.divergence_weight, WeightSchedule)
+
+    def _advance(self, seen: list[Tensor | None]) -> None:
+        schedule = self.divergence_weight
+        assert isinstance(schedule, WeightSchedule)
+        known = [float(divergence) for divergence in seen if divergence is not None]
+        schedule.advance(sum(known) / len(known) if known else None)
 
 
 __all__ = ["SymmetricInfoNCE", "SymmetricTerms", "symmetric_infonce", "symmetric_terms"]

@@ -1,27 +1,47 @@
-"""The temperature of a loss module: a number, or learned as log(1/tau)."""
+"""The temperature of a loss module, and the state that a loss carries from step to step."""
 
 import math
+import warnings
+import weakref
 
 import torch
 from torch import Tensor, nn
 
 from .._checks import InputError, check_temperature
+from .._typing import Scalar
+from ..geometry import Cosine, Critic
+from ..reductions.losses.kept import outside_graphs
+from .calls import Calls, at_the_end_of_backward, inside_backward
 
 CLIP_RANGE = (0.01, 1.0)  # of tau: CLIP clamps log(1/tau) to [0, log 100]
+_UNIT = 0.02  # how far from 1 the length of a row may be; half precision rounds it by 0.004
 
 
 class TemperedLoss(nn.Module):
     """A loss module with a temperature; the base of the losses of this package.
 
+    **A call changes nothing that a backward may compute again.** A learned temperature is clamped where it is used,
+    with the gradient that it has at the limit; the parameter itself is brought back within its limits at the end of the
+    backward, before the optimizer's step, as CLIP has it. A queue or a schedule moves once the backward of a call is
+    done, or at once where there is none to come; never for a call that checkpointing repeats. Calls whose backward is
+    still to come see the same state, and so do all calls between two steps after `follow(optimizer)`.
+
     Args:
         temperature: tau, or where a learned one starts.
         learn_temperature: learn ``log_scale`` = log(1/tau).
-        limits: smallest and largest tau of a learned temperature, None for no limits. The parameter is clamped in
-            place before every use, so that it keeps its gradient at either end.
+        limits: smallest and largest tau of a learned temperature, None for no limits.
+        critic: s(x, y) of the loss.
+        normalize: whether the loss brings its rows to unit length.
     """
 
     def __init__(
-        self, temperature: float, *, learn_temperature: bool, limits: tuple[float, float] | None = CLIP_RANGE
+        self,
+        temperature: float,
+        *,
+        learn_temperature: bool,
+        limits: tuple[float, float] | None = CLIP_RANGE,
+        critic: Critic | None = None,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         check_temperature(temperature)
@@ -31,17 +51,93 @@ class TemperedLoss(nn.Module):
             )
         self.initial_temperature = float(temperature)
         self.limits = limits
+        self.critic = critic
+        self.normalize = normalize
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        self._calls = Calls()
+        self._saw_lengths = False
 
     @property
     def temperature(self) -> float | Tensor:
         """The tau as it is used now: a number, or a tensor with a gradient if it is learned."""
         if self.log_scale is None:
             return self.initial_temperature
-        if self.limits is not None:
+        if self.limits is None:
+            return torch.exp(-self.log_scale)
+        low, high = -math.log(self.limits[1]), -math.log(self.limits[0])
+        fixed = self.log_scale.detach()
+        return torch.exp(-(fixed.clamp(low, high) + (self.log_scale - fixed)))  # the gradient passes the clamp
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let a queue or a schedule move with the steps of an optimizer, not with every call.
+
+        A schedule then moves by one step for however many batches were accumulated, with the mean of their divergences,
+        and the candidates of all of them enter a queue together.
+        """
+        loss = weakref.ref(self)
+
+        def stepped(*_: object) -> None:
+            found = loss()
+            if found is not None:
+                found._take_in(found._calls.all())
+
+        self._calls.by_step = True
+        optimizer.register_step_post_hook(stepped)
+
+    def _begin(self, *rows: Tensor) -> None:
+        """What comes before the loss of a call: settle what earlier calls left, and look at the rows once."""
+        if self._moves:
+            self._settle()
+        if not (self._saw_lengths or self.normalize or torch.compiler.is_compiling()):
+            self._saw_lengths = True
+            if self.critic is None or isinstance(self.critic, Cosine):
+                say_other_lengths(rows, type(self).__name__)
+
+    def _end(self, value: Scalar, seen: Tensor | None = None) -> Scalar:
+        """What comes after it: remember what the state has yet to take in, until no backward needs the old one."""
+        if self._moves or (self.log_scale is not None and self.limits is not None):
+            self._remember(value, None if seen is None else seen.detach())
+        return value
+
+    @outside_graphs
+    def _remember(self, value: Tensor, seen: Tensor | None) -> None:
+        if inside_backward():  # a call that is computed again
+            at_the_end_of_backward(self._passed)
+            return
+        self._calls.add(value, seen, counts=self.training and self._moves, at_end=self._passed)
+        if self._moves:
+            self._settle()
+
+    @outside_graphs
+    def _settle(self) -> None:
+        if not inside_backward():
+            self._take_in([[seen] for seen in self._calls.settled()])
+
+    def _passed(self) -> None:
+        """A backward through this loss is done."""
+        self._calls.release()
+        if self.log_scale is not None and self.limits is not None and not self._calls.waiting():
+            low, high = -math.log(self.limits[1]), -math.log(self.limits[0])
             with torch.no_grad():
-                self.log_scale.clamp_(-math.log(self.limits[1]), -math.log(self.limits[0]))
-        return torch.exp(-self.log_scale)
+                if not low <= float(self.log_scale.detach()) <= high:
+                    self.log_scale.clamp_(low, high)
+        self._take_in([[seen] for seen in self._calls.settled()])
+
+    def _take_in(self, steps: list[list[Tensor | None]]) -> None:
+        for seen in steps:
+            self._advance(seen)
+
+    @property
+    def _moves(self) -> bool:
+        """Whether this loss has a state that moves."""
+        return False
+
+    def _advance(self, seen: list[Tensor | None]) -> None:
+        """Move the state by one step, on what the calls of that step saw."""
+
+    def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:
+        self._settle()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def extra_repr(self) -> str:
         """The temperature, for the printed form of the module."""
@@ -50,4 +146,29 @@ class TemperedLoss(nn.Module):
         return f"temperature={float(torch.exp(-self.log_scale.detach())):.4g}, learned"
 
 
-__all__ = ["TemperedLoss"]
+def starting_temperature(temperature: float | None, logit_scale: float | None, default: float) -> float:
+    """The tau of a module that was given tau, or 1/tau, or neither."""
+    if temperature is not None and logit_scale is not None:
+        raise InputError("pass either temperature= or logit_scale=, which is 1/temperature, not both")
+    if logit_scale is None:
+        return default if temperature is None else temperature
+    check_temperature(logit_scale, "logit_scale")
+    return 1.0 / logit_scale
+
+
+def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> None:
+    """Warn if rows that the cosine critic is to compare are not of unit length."""
+    for part in rows:
+        if not (isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.numel()):
+            continue  # the checks have the words
+        low, high = torch.linalg.vector_norm(part.detach(), dim=1, dtype=torch.float64).aminmax()
+        if float(low) < 1 - _UNIT or float(high) > 1 + _UNIT:
+            warnings.warn(
+                f"{name} was given rows of length {float(low):.3g} to {float(high):.3g}: it multiplies rows as they "
+                "are; for cosines pass normalize=True (said once)",
+                stacklevel=4,
+            )
+            return
+
+
+__all__ = ["CLIP_RANGE", "TemperedLoss", "say_other_lengths", "starting_temperature"]

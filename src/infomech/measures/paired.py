@@ -93,7 +93,7 @@ class PairedSample:
             worst = "x" if float((norms_x - 1).abs().max()) == off else "y"
             raise InputError(
                 f"rows of {worst} are not of unit length (a norm differs from 1 by {off:.3g}); normalise them, "
-                "or pass normalize=True (--normalize)"
+                "or pass normalize=True"
             )
         groups_x, groups_y, count = _connected_groups(pairs, len(x), len(y))
         if count < _MIN_GROUPS:

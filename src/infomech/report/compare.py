@@ -1,21 +1,30 @@
 """Several reports side by side: one table, and retrieval against the gap."""
 
-import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from .._checks import InputError
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
-from .._words import Measure, signed_text, with_error
-from ..diagnosis import Diagnosis, Estimate
+from .._shown import Brief, Shown, data_frame
+from .._words import Measure, interval_text, signed_text, with_error
+from ..diagnosis import Diagnosis, Estimate, Inputs
+from ..diagnosis.differences import (
+    Difference,
+    difference,
+    mean_recall_difference,
+    paired_difference,
+    pairs_to_tell,
+    same_pairs,
+)
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .report import Report
 from .schema import SCHEMA_VERSION, read_report, read_report_json, report_from
-from .section import Compared, SideBySide, names_of
+from .section import Compared, SideBySide, direction, names_of
 from .sections import SECTIONS
 
 # The page begins with the last of them: retrieval against the gap is what a reader wants to see first.
@@ -25,14 +34,6 @@ FIGURES = tuple(name for part in _DRAWN.values() for name in part.figures)
 FILES = ("compare.html", "compare.json", "compare.md", *figure_names(FIGURES))
 
 Source = str | os.PathLike[str] | Json | Report
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What one report has more than the first one."""
-
-    estimate: Estimate
-    apart: bool  # the 95% interval of the difference leaves out 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,17 @@ class Row:
     differences: tuple[Difference | None, ...]  # to the first report; None for that one
 
 
-@dataclass(frozen=True)
-class Comparison(SideBySide):
-    """Reports side by side, each measure with its difference to the first report. `compare` makes it."""
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown, SideBySide):
+    """Reports side by side, each measure with its difference to the first report. `compare` makes it.
+
+    All budgets stand at the same N. Where rows are the same, differences are paired: their intervals are those of the
+    difference on the same pairs.
+    """
+
+    asked: tuple[int, ...]  # N of each report's own batch
+    paired: tuple[bool, ...]  # whether each report is of the first one's rows, as far as is known or stated
+    why_unpaired: str  # in a line, where one of them is not
 
     def rows(self, section: str | None = None) -> list[Row]:
         """The measures of a section, or all of them, in the order of the table."""
@@ -57,9 +66,31 @@ class Comparison(SideBySide):
         for name, part in wanted.items():
             for line in part.lines(self.reports):
                 cells = tuple(cell if isinstance(cell, Estimate) else None for cell in line.cells)
-                changes = tuple(_change(cells, at) for at in range(len(cells)))
+                changes = tuple(self._change(name, line.key, cells, at) for at in range(len(cells)))
                 rows.append(Row(name, line.key, line.measure, cells, changes))
         return rows
+
+    def _change(self, section: str, key: str, cells: Sequence[Estimate | None], at: int) -> Difference | None:
+        first, other = cells[0], cells[at]
+        if at == 0 or first is None or other is None:
+            return None
+        found = None
+        if self.paired[at]:
+            found = paired_difference(self.reports[0], self.reports[at], section, key)
+        return difference(first, other) if found is None else found
+
+    @property
+    def negatives(self) -> int:
+        """The N at which all budgets stand."""
+        return self.reports[0].budget.negatives
+
+    def decision(self) -> str:
+        """Which report is better, or that no difference can be told: recall at 10, then the loss at the common N.
+
+        A sentence or two for every report but the first. A loss depends on its temperature: where temperatures differ,
+        recall alone decides.
+        """
+        return "\n".join(decide(self, at) for at in range(1, len(self.names)))
 
     def groups(self) -> list[tuple[str, list[Row]]]:
         """The rows under the title of their section."""
@@ -87,7 +118,7 @@ class Comparison(SideBySide):
             (
                 "Temperatures",
                 [each.temperature for each in inputs],
-                "the budget, the divergence and the effective negatives change with it",
+                "the budget, the divergence and the effective negatives change with it, and losses do not compare",
             ),
             ("Dimensions", [each.dim for each in inputs], "distances and ranks depend on it"),
             (
@@ -99,12 +130,10 @@ class Comparison(SideBySide):
             if len(set(values)) > 1:
                 shown = ", ".join(f"{value:g}" for value in dict.fromkeys(values))
                 found.append(f"{what} differ ({shown}): {why}.")
-        unresolved = [name for name, report in zip(self.names, self.reports, strict=True) if not report.budget.resolved]
-        if unresolved:
-            found.append(
-                f"The data do not resolve the densities of {', '.join(unresolved)}: "
-                "their dispersion and divergence are rough."
-            )
+        if any(n != self.negatives for n in self.asked):
+            found.append(f"Budgets stand at N = {self.negatives:,}, the largest N that all reports have measured.")
+        if self.why_unpaired:
+            found.append(self.why_unpaired)
         return found
 
     def to_dict(self) -> Json:
@@ -113,6 +142,9 @@ class Comparison(SideBySide):
             "schema_version": SCHEMA_VERSION,
             "names": list(self.names),
             "baseline": self.names[0],
+            "negatives": self.negatives,
+            "paired": list(self.paired),
+            "decision": self.decision(),
             "notes": self.notes(),
             "inputs": [plain(report.inputs) for report in self.reports],
             "provenance": [plain(report.provenance) for report in self.reports],
@@ -126,6 +158,26 @@ class Comparison(SideBySide):
                 for row in self.rows()
             ],
         }
+
+    def to_pandas(self) -> Any:
+        """All estimates as a data frame: a row for each measure and report.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(
+            (
+                {"section": row.section, "name": row.key, "report": name, **estimate.to_dict()}
+                for row in self.rows()
+                for name, estimate in zip(self.names, row.estimates, strict=True)
+                if estimate is not None
+            ),
+            index=["section", "name", "report"],
+        )
+
+    def _brief(self) -> Brief:
+        rows = [[row.measure.label, *_marked(row)] for row in self.rows()]
+        return Brief(self.lead(), ["measure", *self.names], rows, "rows(), to_dict(), to_pandas()")
 
     def plot(self, name: str | None = None) -> Figure:
         """One figure of the comparison, as matplotlib knows it.
@@ -182,10 +234,10 @@ class Comparison(SideBySide):
         """The tables as Markdown."""
         from .writing import md, md_figures
 
-        blocks = [md(self.lead()), *(f"**{md(note)}**" for note in self.notes())]
+        blocks = [md(self.lead()), *map(md, self.decision().splitlines()), *(f"**{md(n)}**" for n in self.notes())]
         blocks.append(
             f"▲ and ▼ mark what lies higher and lower than in {md(self.names[0])}, where the 95% interval of the "
-            "difference leaves out 0."
+            "difference leaves out 0; p marks differences that are paired, row by row."
         )
         header = ["Measure", *map(md, self.names)]
         for title, rows in self.groups():
@@ -198,7 +250,10 @@ class Comparison(SideBySide):
 
 def _marked(row: Row) -> list[str]:
     """The estimates of a row, those that are apart from the first with their arrow."""
-    marks = [" " + arrow(change) if change is not None and change.apart else "" for change in row.differences]
+    marks = [
+        "" if change is None else (f" {arrow(change)}" if change.apart else "") + (" p" if change.paired else "")
+        for change in row.differences
+    ]
     return ["" if cell is None else with_error(cell) + mark for cell, mark in zip(row.estimates, marks, strict=True)]
 
 
@@ -208,65 +263,149 @@ def arrow(change: Difference) -> str:
 
 
 def delta_text(change: Difference) -> str:
-    """The difference with a sign and an arrow; says so where it is within the errors.
+    """The difference with a sign and an arrow; says whether it is paired, and where it is within the errors.
 
-    >>> delta_text(Difference(Estimate(-0.25, 0.01, -0.27, -0.23), True))
-    '▼ −0.250'
+    >>> delta_text(Difference(Estimate(-0.25, 0.01, -0.27, -0.23), True, paired=True))
+    '▼ −0.250, paired'
     """
-    text = signed_text(change.estimate)
+    text, how = signed_text(change.estimate), "paired" if change.paired else "unpaired"
     if change.estimate.withheld:
         return f"{text}, error withheld"
-    return f"{arrow(change)} {text}" if change.apart else f"{text}, within error"
+    return f"{arrow(change)} {text}, {how}" if change.apart else f"{text}, within error, {how}"
 
 
-def _change(cells: Sequence[Estimate | None], at: int) -> Difference | None:
-    first, other = cells[0], cells[at]
-    return None if at == 0 or first is None or other is None else difference(first, other)
+def decide(comparison: Comparison, at: int) -> str:
+    """What recall at 10 and the loss at the common N say of one report against the first."""
+    first, other = comparison.reports[0], comparison.reports[at]
+    names = comparison.names[0], comparison.names[at]
+    recall = mean_recall_difference(first, other, 10) if comparison.paired[at] else None
+    what = "R@10 (mean of both directions)"
+    if recall is None:
+        key = "x_to_y_recall_at_10"
+        what = f"R@10 {direction(first, 'x_to_y')}"
+        recall = difference(first.retrieval[key], other.retrieval[key])
+    row = next(r for r in comparison.rows("budget") if r.key == "infonce_sym")
+    loss = row.differences[at]
+    assert loss is not None
+    sentences = [_told(recall, names, what, "", first.inputs, better=1)]
+    same = first.inputs.temperature == other.inputs.temperature
+    measured = f"InfoNCE at N = {comparison.negatives:,}"
+    if same:
+        sentences.append(_told(loss, names, measured, " nats", first.inputs, better=-1))
+    else:
+        sentences.append(
+            f"{measured} differs by {signed_text(loss.estimate)} nats, each at its own temperature, so that it decides "
+            "nothing."
+        )
+    return " ".join(sentences)
 
 
-def difference(first: Estimate, other: Estimate) -> Difference:
-    """Other minus first, with an interval from both intervals (Newcombe's square-and-add).
-
-    low = d - sqrt((o - o_low)^2 + (f_high - f)^2), high = d + sqrt((o_high - o)^2 + (f - f_low)^2). It takes the
-    reports as independent; of reports on the same data, whose errors go together, the interval is too wide, not too
-    narrow.
-
-    Source: Newcombe 1998, method 10; Zou and Donner 2008.
-
-    >>> difference(Estimate(0.5, 0.1, 0.2, 0.8), Estimate(1.0, 0.1, 0.6, 1.4)).estimate.low
-    0.0
-    """
-    value = other.value - first.value
-    low = value - math.hypot(other.value - other.low, first.high - first.value)
-    high = value + math.hypot(other.high - other.value, first.value - first.low)
-    withheld = first.withheld or other.withheld
-    estimate = Estimate(value, math.hypot(first.stderr, other.stderr), low, high, withheld)
-    known = math.isfinite(low) and math.isfinite(high)
-    return Difference(estimate, bool(known and (low > 0 or high < 0)))
+def _told(
+    change: Difference, names: tuple[str, str], what: str, unit: str, inputs: Inputs, *, better: Literal[1, -1]
+) -> str:
+    """Which of two is better by one measure, or how many groups would tell."""
+    groups, unit_of_data = inputs.groups, "pairs" if inputs.groups == inputs.pairs else "groups"
+    e, how = change.estimate, "paired" if change.paired else "unpaired"
+    interval = f"{signed_text(e)}{unit}, 95% interval {interval_text(e, exact=None)}, {how}"
+    if change.apart:
+        wins, loses = (names[1], names[0]) if e.value * better > 0 else names
+        return f"{wins} is better than {loses} by {what} ({names[1]} less {names[0]}: {interval})."
+    text = f"By {what} no difference can be told ({names[1]} less {names[0]}: {interval})"
+    needed = pairs_to_tell(change, groups)
+    if needed is None or needed > 1000 * groups:
+        return text + "."
+    return f"{text}; were it as large as that, {needed - groups:,} more {unit_of_data} would tell."
 
 
-def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None) -> Comparison:
+def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, same_rows: bool = False) -> Comparison:
     """Put several reports side by side; differences are to the first of them.
+
+    Budgets are put at the same N: their own where that is the same, else the largest N that all of them have measured.
+    Differences are paired where reports are of the same pairs in the same order and their ids are equal, or
+    `same_rows` says so.
 
     Args:
         reports: folders that `Report.save` wrote, ``report.json`` files, their dictionaries, or `Report` objects.
         names: one for each; by default the names of the folders.
+        same_rows: states that row i is the same item in all of them, where no ids are known.
 
     Returns:
-        A `Comparison`, with ``.save(folder)`` and ``.plot()``.
+        A `Comparison`, with ``.decision()``, ``.save(folder)`` and ``.plot()``.
 
     Raises:
-        InputError: if there is nothing to compare, a report cannot be read, or the names do not match.
+        InputError: if there is nothing to compare, a report cannot be read, the names do not match, or reports that
+            are said to be of the same rows are not.
     """
     if isinstance(reports, str | os.PathLike | dict | Report):
         raise InputError("compare needs a list of reports; put the one given into a list")
     if len(reports) == 0:
-        raise InputError("there is nothing to compare; name at least one folder that `infomech report` wrote")
+        raise InputError("there is nothing to compare; name at least one folder of a saved report")
     if names is not None and len(names) != len(reports):
         raise InputError(f"{len(names)} names for {len(reports)} reports; give one name for each, or none")
     read = [_read(source, at) for at, source in enumerate(reports)]
     chosen = [name for _, name in read] if names is None else list(names)
-    return Comparison(tuple(_distinct(chosen)), tuple(diagnosis for diagnosis, _ in read))
+    found = [diagnosis for diagnosis, _ in read]
+    shown = tuple(_distinct(chosen))
+    paired, why = _pairing(found, shown, same_rows)
+    asked = tuple(each.budget.negatives for each in found)
+    return Comparison(shown, tuple(at_common_negatives(found)), asked, paired, why)
+
+
+def _pairing(reports: Sequence[Diagnosis], names: Sequence[str], same_rows: bool) -> tuple[tuple[bool, ...], str]:
+    """Which reports are of the first one's rows, and in a line why one is not."""
+    first, paired, why = reports[0], [True], ""
+    for other, name in zip(reports[1:], names[1:], strict=True):
+        ids = first.inputs.ids, other.inputs.ids
+        reason = ""
+        if first.budget.contributions is None or other.budget.contributions is None:
+            reason = "a report.json alone does not hold what pairing takes; name the whole folder"
+        elif not same_pairs(first, other):
+            reason = "they have other pairs, another order of them, or another seed"
+        elif all(ids) and ids[0] != ids[1]:
+            reason = "their ids differ"
+        if reason and same_rows:
+            raise InputError(f"{name} and {names[0]} cannot be compared row by row: {reason}")
+        if not reason and not all(ids) and not same_rows:
+            reason = (
+                "no ids say that their rows correspond; if row i is the same item in both, pass same_rows=True "
+                "(--same-rows), and intervals get narrower"
+            )
+        paired.append(not reason)
+        if reason and not why:
+            why = f"Differences are unpaired, of {name} to {names[0]}: {reason}."
+    return tuple(paired), why
+
+
+def at_common_negatives(reports: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """The reports with their budgets at the same N: their own, or the largest that all curves hold.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if len({each.budget.negatives for each in reports}) == 1:
+        return list(reports)
+    common = set.intersection(*(set(each.budget.curve.negatives) for each in reports))
+    if not common:
+        raise InputError("these reports have measured no common number of negatives; they have too few groups")
+    return [_at_negatives(each, max(common)) for each in reports]
+
+
+def _at_negatives(report: Diagnosis, negatives: int) -> Diagnosis:
+    """A report whose budget stands at one N of its curve; what is known at its own N alone keeps it."""
+    budget = report.budget
+    if budget.negatives == negatives:
+        return report
+    at = budget.curve.negatives.index(negatives)
+    parts: dict[str, Any] = {name: row[at] for name, row in budget.curve.parts.items()}
+    kept = budget.contributions
+    if kept is not None:
+        replicates = {name: table[:, at] for name, table in kept.curve_replicates.items()}
+        kept = replace(kept, replicates=replicates, negatives=negatives, by_pair={}, by_row={})
+    gap = dict(report.gap)
+    if "smoothed_divergence" in gap:
+        gap["smoothed_divergence"] = parts["divergence_sym"]
+    moved = replace(budget, negatives=negatives, batch_size=negatives + 1, contributions=kept, **parts)
+    return replace(report, budget=moved, gap=gap)
 
 
 def _read(source: Source, at: int) -> tuple[Diagnosis, str]:

@@ -10,19 +10,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
-from .._markdown import document, table
-from .._words import with_error
+from .._markdown import bullets, document, table
+from .._words import GAP, measure, value_text, with_error
 from ..corrections import Score, Scored
+from ..diagnosis import Estimate
+from ..diagnosis.differences import Difference
 from .writing import md
 
 FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
-SHOWN = {
-    "energy_distance": "energy distance",
-    "mmd2_median": "MMD², median bandwidth",
-    "centroid_gap": "centroid gap",
-    "smoothed_divergence": "Dsym (nats)",
-    "separability": "separability",
-}
 
 
 def check_corrected(folder: Path, *, overwrite: bool = False) -> None:
@@ -36,7 +31,6 @@ def save_corrected(
     *,
     rows: tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]] | None = None,
     names: tuple[str, str] = ("x", "y"),
-    temperature: float | None = None,
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
@@ -46,13 +40,12 @@ def save_corrected(
         folder: where to.
         rows: all embeddings of both modalities; None leaves them and the maps out.
         names: of the modalities.
-        temperature: that the scores were computed at; stated beside them.
         overwrite: replace an earlier correction.
 
     Returns:
         What correct.json holds.
     """
-    content = corrected_dict(scored, names) | {"temperature": temperature}
+    content = corrected_dict(scored, names)
 
     def files() -> Iterator[tuple[str, bytes]]:
         yield "correct.json", dump_json(content)
@@ -74,39 +67,95 @@ def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
     """The scores as JSON has them."""
     return {
         "names": list(names),
+        "temperature": scored.temperature,
         "fitted_groups": scored.fitted_groups,
         "held_out_groups": scored.held_out_groups,
         "before": plain(scored.before),
         "after": {name: plain(score) for name, score in scored.after.items()},
+        "changes": plain(scored.changes),
     }
 
 
 def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table before and after."""
-    first, second = names
-    recalls = {
-        f"{side}_recall_at_{k}": f"R@{k} {a} → {b}"
-        for k in (1, 10)
-        for side, a, b in (("x_to_y", first, second), ("y_to_x", second, first))
-    }
-    header = ["correction", *SHOWN.values(), *recalls.values()]
+    """Header and rows of the table before and after: every gap measure, then recalls.
+
+    ▲ and ▼ mark what lies higher and lower than before, where the 95% interval of the difference leaves out 0.
+    """
+    recalls = _recalls(names)
+    gaps = {key: measure(GAP, key, *names).label for key in scored.before.gap}
+    header = ["correction", *gaps.values(), *recalls.values()]
 
     def line(score: Score) -> list[str]:
-        gaps = [with_error(score.gap[key]) for key in SHOWN]
-        return [score.method, *gaps, *(with_error(score.retrieval[key]) for key in recalls)]
+        estimates = score.gap | score.retrieval
+        changes = scored.changes.get(score.method, {})
+        return [score.method, *(_marked(estimates[key], changes.get(key)) for key in (*gaps, *recalls))]
 
     return header, [line(score) for score in (scored.before, *scored.after.values())]
 
 
+def _recalls(names: tuple[str, str]) -> dict[str, str]:
+    first, second = names
+    sides = (("x_to_y", first, second), ("y_to_x", second, first))
+    return {f"{side}_recall_at_{k}": f"R@{k} {a} → {b}" for k in (1, 10) for side, a, b in sides}
+
+
+def _marked(estimate: Estimate, change: Difference | None) -> str:
+    arrow = "" if change is None or not change.apart else " ▲" if change.estimate.value > 0 else " ▼"
+    return with_error(estimate) + arrow
+
+
+def corrected_text(scored: Scored, names: tuple[str, str]) -> list[str]:
+    """What each correction did to every gap measure, and to recall: a line each.
+
+    A measure moves closer if it comes nearer to the value that it has where there is no gap. Those without such a
+    value, a centroid's norm say, stand in the table alone.
+    """
+    return [_effect(scored, method, names) for method in scored.after]
+
+
+def _effect(scored: Scored, method: str, names: tuple[str, str]) -> str:
+    closer: list[str] = []
+    further: list[str] = []
+    same: list[str] = []
+    for key, before in scored.before.gap.items():
+        words = measure(GAP, key, *names)
+        if words.still is None:
+            continue
+        after, change = scored.after[method].gap[key], scored.changes[method][key]
+        nearer = abs(after.value - words.still) < abs(before.value - words.still)
+        into = closer if change.apart and nearer else further if change.apart else same
+        into.append(f"{words.label} {value_text(before)} to {value_text(after)}")
+    text = f"{method}: {len(closer)} of {len(closer) + len(further) + len(same)} gap measures move towards no gap"
+    text += f" ({'; '.join(closer)})" if closer else ""
+    text += f". {len(further)} move away from it: {'; '.join(further)}" if further else ". None moves away"
+    text += f". No change can be told in {'; '.join(same)}" if same else ""
+    recalls = []
+    for key, label in _recalls(names).items():
+        change = scored.changes[method][key]
+        ends = f"{value_text(scored.before.retrieval[key])} to {value_text(scored.after[method].retrieval[key])}"
+        recalls.append(f"{label} {ends}" + ("" if change.apart else " (no change can be told)"))
+    return f"{text}. {'; '.join(recalls)}."
+
+
 def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
-    """The table, and what it is."""
+    """The sentences and the table, and what they are."""
     header, rows = corrected_table(scored, names)
     how = (
-        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}; "
-        "± is one standard error, by group."
+        f"Fitted on {scored.fitted_groups:,} groups at random and scored on the other {scored.held_out_groups:,}, at "
+        f"temperature τ = {scored.temperature:g}; ± is one standard error, by group. ▲ and ▼ mark what lies higher and "
+        "lower than before, where the 95% interval of the difference leaves out 0: a correction that closes one "
+        "measure of the gap may open another."
     )
     title = f"{md(names[0])} and {md(names[1])}: corrections of the gap"
-    return document(title, how, table([md(cell) for cell in header], rows))
+    columns = [[md(cell) for cell in row] for row in zip(header, *rows, strict=True)]
+    return document(title, how, bullets(map(md, corrected_text(scored, names))), table(columns[0], columns[1:]))
 
 
-__all__ = ["check_corrected", "corrected_dict", "corrected_markdown", "corrected_table", "save_corrected"]
+__all__ = [
+    "check_corrected",
+    "corrected_dict",
+    "corrected_markdown",
+    "corrected_table",
+    "corrected_text",
+    "save_corrected",
+]

@@ -113,7 +113,8 @@ def label(name: str, most: int = 26) -> str:
     >>> label("US$ & EUR$")
     'US\\$ & EUR\\$'
     """
-    return cut(name, most).replace("$", r"\$")
+    shown = cut(name, most).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown  # matplotlib leaves those names out of legends
 
 
 def no_spine(axes: Axes) -> None:

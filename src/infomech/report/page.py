@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from .._words import error_text, interval_text, value_text
 from ..diagnosis import Diagnosis
@@ -18,7 +18,7 @@ from .compare import Comparison, delta_text
 from .section import Section, Spec
 from .sections import SECTIONS
 from .style import css_palette, series
-from .writing import findings, lead_text, provenance, tally
+from .writing import code_parts, findings, lead_text, provenance, tally
 
 GENERAL = (
     ("nat", "Unit of all log quantities here: natural logarithms. 1 nat is 1.44 bits."),
@@ -65,6 +65,8 @@ def comparison_page(comparison: Comparison) -> bytes:
         names=comparison.names,
         notes=comparison.notes(),
         lead=comparison.lead(),
+        decision=comparison.decision().splitlines(),
+        negatives=comparison.negatives,
         sections=[{"name": name, "link": part.link} | part.fill(comparison) for name, part in shown.items()],
         groups=comparison.groups(),
         terms=GLOSSARY,
@@ -111,10 +113,20 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: Sequence[Any] = (value_text, error_text, interval_text, delta_text)
+    filters: Sequence[Any] = (value_text, error_text, interval_text, delta_text, coded)
     environment.filters |= {function.__name__: function for function in filters}
     environment.globals |= {"glyph": glyph, "series": series}
     return environment
+
+
+def coded(text: str) -> Markup:
+    """Text whose parts between backticks are code.
+
+    >>> coded("a <b> `c`")
+    Markup('a &lt;b&gt; <code>c</code>')
+    """
+    parts = (Markup("<code>{}</code>").format(part) if code else escape(part) for part, code in code_parts(text))
+    return Markup("").join(parts)
 
 
 def _asset(name: str) -> str:

@@ -5,23 +5,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._files import Files, Json, check_target, dump_json, write_folder
+from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
-from ..diagnosis import Diagnosis, Estimate, Finding, Settings, examine
+from .._words import with_error
+from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
+from ..diagnosis.measures import records
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
+from .section import names_of
 from .sections import SECTIONS
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
 FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", *figure_names(FIGURES))
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Shown):
     """A diagnosis that can be looked at: HTML, JSON, Markdown, LaTeX and figures.
 
     Two reports are equal if they are saved to the same files.
@@ -59,19 +64,19 @@ class Report:
         return self.diagnosis.budget
 
     @property
-    def gap(self) -> dict[str, Estimate]:
+    def gap(self) -> Measures:
         """Gap measures by name (E3)."""
-        return self.diagnosis.gap
+        return Measures(self.diagnosis.gap)
 
     @property
-    def geometry(self) -> dict[str, dict[str, Estimate]]:
+    def geometry(self) -> dict[str, Measures]:
         """Within-modality geometry (E4): "x" and "y", then by name."""
-        return self.diagnosis.geometry
+        return {side: Measures(found) for side, found in self.diagnosis.geometry.items()}
 
     @property
-    def retrieval(self) -> dict[str, Estimate]:
+    def retrieval(self) -> Measures:
         """Retrieval scores by name (E5)."""
-        return self.diagnosis.retrieval
+        return Measures(self.diagnosis.retrieval)
 
     @property
     def findings(self) -> list[Finding]:
@@ -85,6 +90,40 @@ class Report:
         ``provenance``. An estimate is ``{"value", "stderr", "low", "high"}``; a number that is not finite is None.
         """
         return report_dict(self.diagnosis)
+
+    def to_pandas(self) -> Any:
+        """All estimates as a data frame, a row each, by section and name.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(self._records(), index=["section", "name"])
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        found = self.diagnosis
+        budget = {key: value for key, value in vars(found.budget).items() if isinstance(value, Estimate)}
+        sides = {f"geometry_{side}": measures for side, measures in found.geometry.items()}
+        for section, measures in {
+            "budget": budget, "gap": found.gap, **sides, "retrieval": found.retrieval
+        }.items():  # fmt: skip
+            yield from records(measures, section=section)
+
+    def _brief(self) -> Brief:
+        from .writing import lead_text, tally
+
+        found = self.diagnosis
+        x, y = names_of(found)
+        numbers = [
+            ("InfoNCE, symmetric (nats)", found.budget.infonce_sym),
+            ("divergence, symmetric (nats)", found.budget.divergence_sym),
+            ("energy distance", found.gap["energy_distance"]),
+            ("centroid gap", found.gap["centroid_gap"]),
+            (f"recall at 1, {x} to {y}", found.retrieval["x_to_y_recall_at_1"]),
+            (f"recall at 1, {y} to {x}", found.retrieval["y_to_x_recall_at_1"]),
+        ]
+        rows = [[name, with_error(estimate)] for name, estimate in numbers]
+        rows.append(["findings", tally(found).rstrip(".")])
+        return Brief(f"Report on {x} and {y}: {lead_text(found)}", ["measure", "estimate"], rows)
 
     def plot(self, name: str | None = None) -> Figure:
         """One figure of the report, as matplotlib knows it.
@@ -163,6 +202,7 @@ def diagnose(
     normalize: bool | None = None,
     seed: int = 0,
     curves: bool = False,
+    ids: Sequence[object] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
@@ -174,11 +214,13 @@ def diagnose(
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
         labels: n labels, one for each row of x, that colour the map.
         names: of the two modalities, for people.
-        batch_size: that the model is trained with; judged in the findings.
+        batch_size: B of the training, at which the budget stands; see `decompose` for the default.
         normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
             length is off by more than 1% and says so in the findings.
         seed: of the order of groups, the control, and the samples shown in figures.
-        curves: also measure budget, effective negatives and consistency over temperature and batch size.
+        curves: also measure what a batch sees over temperature and N.
+        ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
+            paired.
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -205,6 +247,7 @@ def diagnose(
         normalize=normalize,
         seed=seed,
         curves=curves,
+        ids=ids,
     )
     return Report(examine(x, y, settings, progress=progress))
 

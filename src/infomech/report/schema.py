@@ -5,6 +5,7 @@ import json
 import math
 import os
 import types
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from .._checks import InputError
 from .._files import Json, plain
 from ..diagnosis import Diagnosis, EnergyBudget, Pictures
 from ..diagnosis.budget import Contributions
+from ..diagnosis.group_contributions import GroupContributions
+from ..io.text import check_regular, read_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 REPORT_KEYS = ("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
-_AGAIN = "run `infomech report` again"
+_AGAIN = "make the report again"
 _DIMENSIONS = {"map_x": 2, "map_y": 2}  # of the arrays of `Pictures`; all others have one
 
 Arrays = dict[str, np.ndarray]
@@ -53,8 +56,10 @@ def report_arrays(diagnosis: Diagnosis) -> Arrays:
     know, so that other parts of a report can keep arrays here, too.
     """
     arrays = _packed(diagnosis.pictures, "pictures")
-    contributions = diagnosis.budget.contributions
-    return arrays if contributions is None else arrays | _packed(contributions, "contributions")
+    for value, path in ((diagnosis.budget.contributions, "contributions"), (diagnosis.group_contributions, "groups")):
+        if value is not None:
+            arrays |= _packed(value, path)
+    return arrays
 
 
 def _packed(value: Any, path: str) -> Arrays:
@@ -88,6 +93,7 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
     file = path / "pictures.npz"
     if not file.exists():
         raise InputError(f"{file} does not exist; a report is drawn from it and from report.json: {_AGAIN}")
+    check_regular(file)
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
             arrays = {key: saved[key] for key in saved.files}
@@ -95,11 +101,12 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{file} cannot be read ({reason}); {_AGAIN}") from error
     try:
-        pictures, contributions = _pictures(arrays), _contributions(arrays)
+        pictures, contributions, by_group = _pictures(arrays), _contributions(arrays), _by_group(arrays)
     except _Unfit as error:
         raise InputError(f"{file} is not of a complete infomech report ({error}); {_AGAIN}") from None
     found = report_from(content, str(path / "report.json"), pictures)
-    return replace(found, budget=replace(found.budget, contributions=contributions))
+    budget = replace(found.budget, contributions=contributions)
+    return replace(found, budget=budget, group_contributions=by_group)
 
 
 def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Diagnosis:
@@ -110,7 +117,8 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
     """
     content = check_report(content, name)
     hints = get_type_hints(Diagnosis)
-    parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name != "pictures"}
+    arrays = ("pictures", "group_contributions")
+    parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name not in arrays}
     parts["budget"] = {**content["budget"], "contributions": None}
     try:
         for side in ("x", "y"):
@@ -191,19 +199,10 @@ def _pictures(arrays: Arrays) -> Pictures:
 
 def _contributions(arrays: Arrays) -> Contributions:
     """The parts of pairs and rows, and the block replicates, that `report_arrays` packed."""
-    read: dict[str, Any] = {}
-    for name, kind in get_type_hints(Contributions).items():
-        path = f"contributions/{name}"
-        if get_origin(kind) is dict:
-            below = [key for key in arrays if key.startswith(f"{path}/")]
-            dimensions = 1 + (name == "curve_replicates")
-            read[name] = {key.removeprefix(f"{path}/"): _numbers(arrays, key, dimensions) for key in below}
-        elif get_origin(kind) is np.ndarray:
-            whole = name != "weights"
-            read[name] = _numbers(arrays, path, 1 + (name == "pairs"), np.int64 if whole else np.float64)
-        else:
-            read[name] = _json(kind, arrays, path)
-    found = Contributions(**read)
+    whole = ("pairs", "lent", "blocks", "rows_x", "rows_y")
+    found: Contributions = _read_arrays(
+        Contributions, arrays, "contributions", whole=whole, tables=("pairs", "curve_replicates")
+    )
     lengths = {"blocks": len(found.blocks), "weights": len(found.weights)} | {
         k: len(v) for k, v in found.by_pair.items()
     }
@@ -211,6 +210,32 @@ def _contributions(arrays: Arrays) -> Contributions:
     if unlike:
         raise _Unfit(f"the sizes of {', '.join(unlike)} do not fit")
     return found
+
+
+def _by_group(arrays: Arrays) -> GroupContributions:
+    """What each group gives to gap and retrieval."""
+    found: GroupContributions = _read_arrays(GroupContributions, arrays, "groups")
+    lengths = {len(v) for part in (found.queries, found.hits) for v in part.values()}
+    blocks = {len(found.block_groups), *(len(v) for v in found.gap.values())}
+    if len(lengths) > 1 or len(blocks) > 1:
+        raise _Unfit("the sizes of groups do not fit")
+    return found
+
+
+def _read_arrays(kind: Any, arrays: Arrays, path: str, *, whole: Sequence[str] = (), tables: Sequence[str] = ()) -> Any:
+    """A dataclass of arrays and of dictionaries of them; those in `whole` hold whole numbers, `tables` are (n, k)."""
+    read: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        dimensions, dtype = 1 + (name in tables), np.int64 if name in whole else np.float64
+        at = f"{path}/{name}"
+        if get_origin(hint) is dict:
+            below = [key for key in arrays if key.startswith(f"{at}/")]
+            read[name] = {key.removeprefix(f"{at}/"): _numbers(arrays, key, dimensions, dtype) for key in below}
+        elif get_origin(hint) is np.ndarray:
+            read[name] = _numbers(arrays, at, dimensions, dtype)
+        else:
+            read[name] = _json(hint, arrays, at)
+    return kind(**read)
 
 
 def _unpacked(kind: Any, arrays: Arrays, name: str) -> Any:
@@ -276,20 +301,14 @@ def read_report_json(path: str | os.PathLike[str]) -> Json:
     if file.is_dir():
         file = file / "report.json"
     if not file.exists():
-        raise InputError(f"{file} does not exist; name a folder that `infomech report` wrote")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{file} is not JSON; name a folder that `infomech report` wrote") from None
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-    return check_report(content, str(file))
+        raise InputError(f"{file} does not exist; name a folder of a saved report")
+    return check_report(read_json(file), str(file))
 
 
 def check_report(content: Any, name: str) -> Json:
     """Return the content if it is a report of this version; raise InputError otherwise."""
     if not isinstance(content, dict) or "schema_version" not in content:
-        raise InputError(f"{name} is no infomech report: it has no schema_version; run `infomech report` to make one")
+        raise InputError(f"{name} is no infomech report: it has no schema_version; name a folder of a saved report")
     version = content["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(

@@ -72,7 +72,7 @@ class Card:
     unit: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SideBySide:
     """Several reports under their names."""
 

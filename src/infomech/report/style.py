@@ -35,6 +35,7 @@ PALETTE = {
 }
 SERIES = tuple(name for name in PALETTE if name[0] == "c" and name[1:].isdigit())  # of reports side by side
 _HEAT = ("#3b6fd4", "#9a50c8", "#d9487a", "#de7a1a")  # between which `heat` moves
+_SOFTENED = ("pair", "cross", "x", "y", "up", "total")
 SOFT = 0.18  # how much of a colour its fill keeps
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}  # plotly's names, and matplotlib's
 
@@ -70,7 +71,7 @@ def css_palette() -> str:
 
     def variables(theme: int) -> str:
         colours = {name: both[theme] for name, both in PALETTE.items()}
-        soft = {f"{name}-soft": f"{colours[name]}{round(255 * SOFT):02x}" for name in ("pair", "cross")}
+        soft = {f"{name}-soft": f"{colours[name]}{round(255 * SOFT):02x}" for name in _SOFTENED}
         return " ".join(f"--{name}: {colour};" for name, colour in (colours | soft).items())
 
     return (

@@ -30,6 +30,9 @@ _TEX = {
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
+    "½": r"$\frac{1}{2}$",
+    "Σ": r"$\Sigma$",
+    "κ": r"$\kappa$",
     "→": r"$\rightarrow$",
     "↔": r"$\leftrightarrow$",
     MINUS: r"$-$",
@@ -52,9 +55,31 @@ def md(text: str) -> str:
     >>> md("a|b <i>*c*")
     'a\\|b &lt;i&gt;\\*c\\*'
     """
-    text = " ".join(text.split())
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def md_code(text: str) -> str:
+    r"""The same, but what stands between backticks is code.
+
+    >>> md_code("try `infomech doctor X Y` or *this*")
+    'try `infomech doctor X Y` or \\*this\\*'
+    """
+    return "".join(f"`{part}`" if code else _escaped(part) for part, code in code_parts(" ".join(text.split())))
+
+
+def code_parts(text: str) -> list[tuple[str, bool]]:
+    """Parts of a text, and whether each stands between backticks; all of it plain where their number is odd.
+
+    >>> code_parts("try `this` now")
+    [('try ', False), ('this', True), (' now', False)]
+    """
+    parts = text.split("`")
+    return [(text, False)] if len(parts) % 2 == 0 else [(part, at % 2 == 1) for at, part in enumerate(parts)]
 
 
 def tex(text: str) -> str:
@@ -162,7 +187,7 @@ def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
     x, y = names_of(diagnosis)
     found = [
         f"**{f['severity'].capitalize()}: {md(f['title'])}**{' (' + f['shown'] + ')' if f['shown'] else ''}. "
-        f"{md(f['text'])}"
+        f"{md_code(f['text'])}"
         for f in findings(diagnosis)
     ]
     blocks = [md(lead_text(diagnosis)), "## Findings", markdown.bullets(found) or "Nothing stands out."]
@@ -233,7 +258,8 @@ def _tex(table: Table, what: str) -> str:
     rows: list[list[str]] = []
     for line in table.lines:
         estimates = [cell if isinstance(cell, Estimate) else None for cell in line.cells]
-        cells = [tex(line.measure.label), *map(tex_value, estimates)]
+        shown = [tex(cell) if isinstance(cell, str) else tex_value(cell) for cell in line.cells]
+        cells = [tex(line.measure.label), *shown]
         rows += [[]] if line.total else []
         rows.append([*cells, *map(tex_interval, estimates)] if table.intervals else cells)
     header = [*header, r"95\% interval"] if table.intervals else header
@@ -241,9 +267,11 @@ def _tex(table: Table, what: str) -> str:
 
 
 __all__ = [
+    "code_parts",
     "findings",
     "lead_text",
     "md",
+    "md_code",
     "md_figures",
     "provenance",
     "report_markdown",

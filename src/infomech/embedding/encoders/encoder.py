@@ -88,7 +88,7 @@ def no_network(error: BaseException, what: str) -> InputError:
     text = " ".join(str(error).split())
     return InputError(
         f"the weights of {what} are not on this machine and could not be downloaded ({text[:160]}); "
-        "connect, or fetch them elsewhere and pass a local folder or --checkpoint"
+        "connect, or fetch them elsewhere and pass a local folder or checkpoint=FILE"
     )
 
 

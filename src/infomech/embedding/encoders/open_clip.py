@@ -91,7 +91,7 @@ def open_clip_parts(choice: ModelChoice, rest: str) -> OpenClipParts:
         raise InputError(f"both a tag ({tag}) and a checkpoint ({choice.checkpoint}) are given; choose one")
     if choice.checkpoint is None and ":" not in architecture and tag != "random" and tag not in tags:
         found = f"{architecture} has no pretrained tag {tag!r}" if tag else f"no weights are named for {architecture}"
-        raise InputError(f"{found}; there are: {', '.join(tags) or 'none'}, or pass --checkpoint FILE")
+        raise InputError(f"{found}; there are: {', '.join(tags) or 'none'}, or pass checkpoint=FILE")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # for random weights, which are then the same at every call

@@ -1,5 +1,6 @@
 """Log-sums of paired rows, differentiable, in memory O(n d): what every InfoNCE of the package is made of."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,11 +101,31 @@ def row_scores(x: Rows, y: Rows, scale: Tensor) -> Float[Tensor, " n"]:
 def score_bound(x: Rows, y: OtherRows, scale: Tensor) -> float:
     """A bound on |scale x_i.y_j| and on the scores within modalities: the larger squared norm, times the scale.
 
-    NaN or infinite if a row is not finite.
+    NaN or infinite if a row is not finite, or if the bound leaves double precision.
     """
-    norms = [torch.linalg.vector_norm(z.detach(), dim=1, dtype=compute_dtype(z)).max() for z in (x, y)]
-    largest = torch.maximum(norms[0], norms[1]).to(torch.float64)
-    return float(largest.square() * scale.detach().abs())
+    largest, factor = score_extent(x, y, scale)
+    return largest * largest * factor
+
+
+def score_extent(x: Rows, y: OtherRows, scale: Tensor) -> tuple[float, float]:
+    """The largest norm of a row and the size of the scale; NaN or infinite if a row is not finite."""
+    norms = [
+        torch.linalg.vector_norm(z.detach(), dim=1, dtype=compute_dtype(z)).max().to(torch.float64)
+        for z in (x, y)
+        if len(z)  # a rank may have no rows
+    ]
+    numbers = torch.stack([*norms, scale.detach().abs().to(torch.float64)]).tolist()
+    largest = [_largest_norm(z) for z in (x, y)] if math.inf in numbers[:-1] else numbers[:-1]
+    # max() passes NaN over unless it comes first.
+    return math.nan if any(math.isnan(v) for v in largest) else max(largest, default=0.0), numbers[-1]
+
+
+def _largest_norm(rows: Rows) -> float:
+    """The largest norm where squares of the rows' numbers leave their precision; infinite if a number is."""
+    size = float(rows.detach().abs().max()) if len(rows) else 0.0
+    if not 0.0 < size < math.inf:
+        return size
+    return size * float(torch.linalg.vector_norm(rows.detach().to(torch.float64) / size, dim=1).max())
 
 
 class _PairedLogSums(Function):
@@ -133,16 +154,18 @@ class _PairedLogSums(Function):
             tops = [top_of(terms[k]) for k in ((1, 0, 0, 1) if within else (1, 0))]
             sums = [LogSums(n, shift=None if shift is None else shift + top, device=x.device) for top in tops]
             options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
-            gather(x, y, rows=sums[0], cols=sums[1], terms=terms, own=own, kept=kept[0], **options)
+            stores = [None] * 3 if shift is None else kept  # the backward computes scores again, and keeps exponentials
+            gather(x, y, rows=sums[0], cols=sums[1], terms=terms, own=own, kept=stores[0], **options)
             if within:
                 for k, z in enumerate((x, y)):
-                    gather_within(z, rows=sums[2 + k], terms=terms[k], kept=kept[1 + k], **options)
+                    gather_within(z, rows=sums[2 + k], terms=terms[k], kept=stores[1 + k], **options)
             return sums
 
         shift = fixed_shift(bound + exclusion.headroom, work.dtype, spread=spread_of(*terms))
         ctx.shift, sums = _with_safe_shift(sweep, shift, work.dtype, n)
         values = [part.value() for part in sums]
-        ctx.save_for_backward(x, y, scale, *values, *(store.buffer for store in kept))
+        levels = [vector for part in sums for vector in (part.peak, part.total)]
+        ctx.save_for_backward(x, y, scale, *levels, *(store.buffer for store in kept))
         ctx.exclusion, ctx.within, ctx.terms = exclusion, within, terms
         ctx.kept = [store.without_buffer() for store in kept]
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
@@ -154,7 +177,8 @@ class _PairedLogSums(Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         positive, *rest = cotangents
         x, y, scale, *saved = ctx.saved_tensors
-        values, kept = saved[: len(rest)], list(zip(ctx.kept, saved[len(rest) :], strict=True))
+        peaks, totals = saved[: 2 * len(rest) : 2], saved[1 : 2 * len(rest) : 2]
+        kept = list(zip(ctx.kept, saved[2 * len(rest) :], strict=True))
         # Both gradients are needed for the temperature's, and then they are there anyway; the terms' need the sweep.
         want_x = ctx.needs_input_grad[0] or ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         want_y = ctx.needs_input_grad[1] or ctx.needs_input_grad[2] or ctx.needs_input_grad[4]
@@ -165,15 +189,15 @@ class _PairedLogSums(Function):
         # Cotangents of size 1 at most: those of a scaled loss, divided by exp(-70), would leave float32.
         size = torch.stack([c.abs().max() for c in cotangents]).max()
         unit = torch.where(size > 0, size, 1.0)
-        rest = [c / unit for c in rest]
+        rest = [per_total(c / unit, total) for c, total in zip(rest, totals, strict=True)]
         options = {"scale": work, "shift": ctx.shift, "exclusion": ctx.exclusion}
-        row = Side(values[0], rest[0], grad_x, ctx.terms[0], grad_terms[0])
-        col = Side(values[1], rest[1], grad_y, ctx.terms[1], grad_terms[1])
+        row = Side(peaks[0], rest[0], grad_x, ctx.terms[0], grad_terms[0])
+        col = Side(peaks[1], rest[1], grad_y, ctx.terms[1], grad_terms[1])
         scatter(x, y, row=row, col=col, kept=kept[0], **options)
         if ctx.within:
             for k, (z, gradient) in enumerate(((x, grad_x), (y, grad_y))):
                 if gradient is not None:
-                    side = Side(values[2 + k], rest[2 + k], gradient, ctx.terms[k], grad_terms[k])
+                    side = Side(peaks[2 + k], rest[2 + k], gradient, ctx.terms[k], grad_terms[k])
                     scatter_within(z, row=side, kept=kept[1 + k], **options)
         for gradient, other in ((grad_x, y), (grad_y, x)):
             if gradient is not None:
@@ -212,21 +236,21 @@ class _RowLogSums(Function):
         def sweep(shift: float | None) -> list[LogSums]:
             rows = LogSums(len(x), shift=None if shift is None else shift + top_of(terms), device=x.device)
             options: dict[str, Any] = {"scale": work, "shift": shift, "exclusion": exclusion}
-            gather(x, y, rows=rows, cols=None, terms=(None, terms), kept=kept, **options)
+            store = None if shift is None else kept
+            gather(x, y, rows=rows, cols=None, terms=(None, terms), kept=store, **options)
             return [rows]
 
         shift = fixed_shift(bound + exclusion.headroom, work.dtype, spread=spread_of(terms))
         ctx.shift, sums = _with_safe_shift(sweep, shift, work.dtype, len(y))
-        value = sums[0].value()
-        ctx.save_for_backward(x, y, scale, kept.buffer, value)
+        ctx.save_for_backward(x, y, scale, kept.buffer, sums[0].peak, sums[0].total)
         ctx.exclusion, ctx.terms, ctx.kept = exclusion, terms, kept.without_buffer()
-        return value
+        return sums[0].value()
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, scale, buffer, value = ctx.saved_tensors
+        x, y, scale, buffer, peak, total = ctx.saved_tensors
         (cotangent,) = cotangents
         work = scale.to(compute_dtype(x, y))
         size = cotangent.abs().max()
@@ -241,7 +265,7 @@ class _RowLogSums(Function):
             scale=work,
             shift=ctx.shift,
             exclusion=ctx.exclusion,
-            row=Side(value, cotangent / unit, grad_x),
+            row=Side(peak, per_total(cotangent / unit, total), grad_x),
             col=Side(None, None, grad_y, ctx.terms, grad_terms),
             kept=(ctx.kept, buffer),
         )
@@ -286,6 +310,15 @@ def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector
     """
     rounded = rounded.to(exact.dtype)
     return torch.where(negatives > rounded - 1.0, rounded, exact)
+
+
+def per_total(cotangent: Vector, total: Vector) -> Vector:
+    """The cotangent of a log-sum over its total: what exp(score - peak) is multiplied by; 0 for an empty sum.
+
+    The level of the exponentials is the peak by itself: a log-sum, peak + log(total), rounds the total away where
+    scores are large, and with it the softmax of what ties at the top.
+    """
+    return torch.where(total > 0, cotangent / total, 0.0)
 
 
 def without_terms(log_sums: Vector, terms: Vector | None) -> Vector:
@@ -339,9 +372,11 @@ def _apply_rows(
 __all__ = [
     "PairedLogSums",
     "paired_log_sums",
+    "per_total",
     "positive_scores",
     "row_log_sums",
     "row_scores",
     "score_bound",
+    "score_extent",
     "without_terms",
 ]

@@ -32,24 +32,28 @@ TermsOfBoth = tuple[NegativeTerms | None, NegativeTerms | None]
 
 @dataclass(frozen=True)
 class Side:
-    """What the backward sweep needs of one side of the matrix: log-sums, their cotangents, and where gradients go."""
+    """What the backward sweep needs of one side of the matrix: its sums, their cotangents, and where gradients go.
 
-    log_sums: Vector | None  # None: this direction has no sums
+    A sum is total * exp(level); the weight of an entry is cotangent * exp(score - level), the cotangent being that of
+    the log-sum over the total.
+    """
+
+    level: Vector | None  # None: this direction has no sums; -inf: an empty one
     cotangent: Vector | None
     gradient: Float[Tensor, "k d"] | None  # None: not wanted
     terms: NegativeTerms | None = None  # of this side's rows as negatives
     term_gradient: Vector | None = None  # float64; None: not wanted
 
     def factors(self, shift: float, other: NegativeTerms | None, dtype: torch.dtype) -> Vector | None:
-        """G exp(shift + top - r), which turns exp(s - shift) weights into g exp(s + t - r); 0 for an empty sum."""
-        if self.log_sums is None or self.cotangent is None:
+        """G exp(shift + top - level), which turns weights exp(s - shift) into g exp(s + t - level); 0 if empty."""
+        if self.level is None or self.cotangent is None:
             return None
         return (self.cotangent * torch.exp(shift + top_of(other) - self.levels(slice(None)))).to(dtype)
 
     def levels(self, where: slice) -> Vector:
-        """The log-sums; +inf in place of an empty sum's -inf, so that its exponentials vanish."""
-        assert self.log_sums is not None
-        part = self.log_sums[where]
+        """The levels; +inf in place of an empty sum's -inf, so that its exponentials vanish."""
+        assert self.level is not None
+        part = self.level[where]
         return torch.where(part == -torch.inf, torch.inf, part)
 
 
@@ -186,7 +190,8 @@ def scatter_within(
     dtype = scale.dtype
     space = Workspace(scale)
     factors = _factors(row, row, shift, dtype)
-    on_diagonal = Side(row.log_sums, row.cotangent, row.gradient, row.terms)  # its terms' gradient counts once
+    on_diagonal = Side(row.level, row.cotangent, row.gradient, row.terms)  # its terms' gradient counts once
+    by_rows = Side(None, None, row.gradient, row.terms, row.term_gradient)
     cuts = list(blocks(len(x), tile_shape(x.device)[0]))
     assert row.gradient is not None
     for a, i in enumerate(cuts):
@@ -197,8 +202,13 @@ def scatter_within(
             tile = kept[0].find(i, j, kept[1]) if kept is not None and shift is not None else None
             if tile is None:
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
-            sides = (row, on_diagonal if i == j else row)
-            weights = _softmax_weights(tile, space, (i, j), exclusion, sides, factors)
+            if i == j and factors is None:
+                # Entries (a, b) and (b, a) round apart: of large scores each is right for its own row only.
+                weights = _softmax_weights(tile, space, (i, j), exclusion, (row, by_rows), None)
+                weights = weights + weights.mT
+            else:
+                sides = (row, on_diagonal if i == j else row)
+                weights = _softmax_weights(tile, space, (i, j), exclusion, sides, factors)
             row.gradient[i].addmm_(weights, right)
             if i != j:
                 row.gradient[j].addmm_(weights.mT, left)
@@ -279,7 +289,7 @@ def _softmax_weights_any_scores(
     parts = []
     for side, buffer in ((1, scratch), (0, tile)):  # the rows come last, in place of the scores
         this, other = sides[side], sides[1 - side]
-        if this.log_sums is None or this.cotangent is None:
+        if this.level is None or this.cotangent is None:
             continue
         vectors = this.levels(where[side]), this.cotangent[where[side]]
         level, factor = (v.to(tile.dtype).unsqueeze(1 - side) for v in vectors)
@@ -287,7 +297,7 @@ def _softmax_weights_any_scores(
             torch.sub(tile, level, out=buffer)
         else:
             torch.add(tile, other.terms.terms[where[1 - side]].unsqueeze(side), out=buffer).sub_(level)
-        buffer.clamp_(min=NEGLIGIBLE).exp_().mul_(factor)
+        buffer.clamp_(min=NEGLIGIBLE, max=0.0).exp_().mul_(factor)
         if other.term_gradient is not None:
             exclusion.clear(buffer, *where, 0.0)
             other.term_gradient[where[1 - side]] += buffer.sum(side)

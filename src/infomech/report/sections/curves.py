@@ -1,22 +1,23 @@
-"""Batch and temperature: the loss against its large-batch limit over N, and the budget over tau."""
+"""Batch and temperature: what batches would see at other temperatures, each measured (E8)."""
 
 import math
 from typing import Any
 
 from ..._words import Measure, cut, interval_text, number, put_in
 from ...diagnosis import Diagnosis, Estimate
-from ...diagnosis.curves import SEEN_AT, Curves
+from ...diagnosis.curves import Curves
+from ...diagnosis.thresholds import LARGEST_GROWTH, NOISE
 from ..charts import MUTED, base_layout, curve, short, title
 from ..drawing import MUTED as PAPER_MUTED
 from ..drawing import Axes, bare_axes, blank_figure, label
 from ..section import Column, Figure, Line, Picture, Section, Spec, Table, names_of
 from ..style import DASHES, finite, heat, on_page, on_paper
 
-# The parts of the budget: words, colour, dash.
+# The parts of the budget over temperature: words, colour, dash.
 _PARTS = {
     "infonce_sym": ("InfoNCE", "total", "solid"),
-    "dispersion_x_relative": ("dispersion of {x}, relative to uniform", "x", "dash"),
-    "dispersion_y_relative": ("dispersion of {y}, relative to uniform", "y", "dot"),
+    "dispersion_x_relative": ("dispersion of {x}", "x", "dash"),
+    "dispersion_y_relative": ("dispersion of {y}", "y", "dot"),
     "divergence_sym": ("divergence", "up", "solid"),
 }
 _SHOWN = 6  # temperatures that get a line
@@ -43,14 +44,24 @@ def own_temperature(curves: Curves, temperature: float) -> int:
     return min(range(len(curves.temperatures)), key=lambda t: abs(math.log(curves.temperatures[t] / temperature)))
 
 
+def own_batch(diagnosis: Diagnosis) -> int:
+    """Place of the N of the report's batch, or of the largest below all other groups, where a gradient has an error."""
+    sizes = measured(diagnosis).negatives[:-1]
+    return min(range(len(sizes)), key=lambda k: abs(math.log(sizes[k] / diagnosis.budget.negatives)))
+
+
 def _panels(curves: Curves) -> dict[str, tuple[str, list[list[Estimate]], float | None]]:
     """What is shown over N, by the end of its chart's id: title, table, and a level to compare with."""
-    seen = "effective negatives of the median anchor"
     return {
-        "gradient": ("relative error of the gradient", curves.gradient_error, SEEN_AT),
-        "bias": ("InfoNCE less its limit (nats)", curves.value_bias, None),
-        "seen": (seen, curves.effective_negatives, None),
+        "gradient": ("relative error of the gradient", curves.gradient_error, NOISE),
+        "above": ("loss above that of all others (nats)", curves.above_largest, None),
+        "seen": ("effective negatives", curves.parts["effective_negatives"], None),
     }
+
+
+def _drawn(table: list[list[Estimate]], place: int) -> list[bool]:
+    """Which points have a place on a logarithmic axis: what is lost in its error, or 0 by construction, has none."""
+    return [e.low > 1e-9 for e in table[place]]
 
 
 def _part_names(diagnosis: Diagnosis) -> dict[str, str]:
@@ -59,7 +70,7 @@ def _part_names(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def charts(diagnosis: Diagnosis) -> dict[str, Spec]:
-    """Error of the gradient, bias of the value and effective negatives over N; the budget over tau."""
+    """Error of the gradient, loss above that of all, effective negatives over N; the budget at the batch over tau."""
     panels = _panels(measured(diagnosis))
     over = {f"chart-{key}": _over_sizes(diagnosis, *panel) for key, panel in panels.items()}
     return over | {"chart-taus": _over_temperatures(diagnosis)}
@@ -71,11 +82,12 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
     for place, colour in shown_temperatures(curves, own).items():
         tau = curves.temperatures[place]
         mine = tau == own
+        drawn = _drawn(table, place)
         data.append(
             curve(
                 f"τ = {tau:g}" + (" (yours)" if mine else ""),
-                curves.batch_sizes,
-                [float(f"{e.value:.5g}") if e.low > 0 else None for e in table[place]],
+                curves.negatives,
+                [float(f"{e.value:.5g}") if on else None for e, on in zip(table[place], drawn, strict=True)],
                 colour=colour,
                 hover=f"τ = {tau:g}, N = %{{x}}<br>%{{y:.3g}} (95%: %{{customdata}})",
                 mode="lines+markers",
@@ -89,27 +101,25 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
         x=title("negatives N", type="log", dtick=1),
         y=title(name, type="log", exponentformat="power", dtick=1),
     )
-    shapes: list[Spec] = []
+    batch = diagnosis.budget.negatives
+    shapes: list[Spec] = [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": batch, "x1": batch}]
     if level is not None:
         shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level})
-    batch = diagnosis.inputs.batch_size
-    if batch:
-        shapes.append({"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": batch, "x1": batch})
     layout["shapes"] = [shape | {"line": {"color": MUTED, "width": 1.3, "dash": "dot"}} for shape in shapes]
     return {"data": data, "layout": layout}
 
 
 def _over_temperatures(diagnosis: Diagnosis) -> Spec:
-    curves, names = measured(diagnosis), _part_names(diagnosis)
+    curves, names, at = measured(diagnosis), _part_names(diagnosis), own_batch(diagnosis)
     data = [
         curve(
             short(names[key], 60),
             curves.temperatures,
-            [float(f"{e.value:.5g}") if math.isfinite(e.value) else None for e in curves.budget[key]],
+            [float(f"{row[at].value:.5g}") if math.isfinite(row[at].value) else None for row in curves.parts[key]],
             colour=on_page(colour),
             hover="τ = %{x}<br>%{y:.3g} nats (95%: %{customdata})",
             mode="lines+markers",
-            customdata=[interval_text(e) for e in curves.budget[key]],
+            customdata=[interval_text(row[at]) for row in curves.parts[key]],
             line={"width": 2, "dash": dash},
         )
         for key, (_, colour, dash) in _PARTS.items()
@@ -120,8 +130,8 @@ def _over_temperatures(diagnosis: Diagnosis) -> Spec:
 
 
 def figure(diagnosis: Diagnosis) -> Figure:
-    """Error of the gradient, bias of the value and effective negatives over N; the budget over tau."""
-    curves = measured(diagnosis)
+    """The same four, for papers."""
+    curves, at = measured(diagnosis), own_batch(diagnosis)
     drawn = blank_figure(9.2, 6.4)
     *panels, last = drawn.subplots(2, 2).flat
     for axes, (name, table, level) in zip(panels, _panels(curves).values(), strict=True):
@@ -132,14 +142,14 @@ def figure(diagnosis: Diagnosis) -> Figure:
     panels[0].legend(frameon=False, fontsize=8, ncols=2)
     names = _part_names(diagnosis)
     for key, (_, colour, dash) in _PARTS.items():
-        values = [finite(e.value) for e in curves.budget[key]]
+        values = [finite(row[at].value) for row in curves.parts[key]]
         known = [(tau, value) for tau, value in zip(curves.temperatures, values, strict=True) if value is not None]
         style = {"color": on_paper(colour), "ls": DASHES[dash], "marker": "o", "ms": 3, "lw": 1.5}
         last.plot([tau for tau, _ in known], [value for _, value in known], label=label(names[key], 60), **style)
     last.axhline(0, color=PAPER_MUTED, lw=0.8)
     last.set_xscale("log")
     last.set_xlabel(r"temperature $\tau$")
-    last.set_ylabel("nats")
+    last.set_ylabel(f"nats at N = {curves.negatives[at]:,}")
     last.legend(frameon=False, fontsize=8)
     for axes in (*panels, last):
         bare_axes(axes)
@@ -150,7 +160,8 @@ def _draw_over_sizes(axes: Axes, diagnosis: Diagnosis, table: list[list[Estimate
     curves = measured(diagnosis)
     own = own_temperature(curves, diagnosis.inputs.temperature)
     for place, colour in shown_temperatures(curves, diagnosis.inputs.temperature).items():
-        points = [(n, e) for n, e in zip(curves.batch_sizes, table[place], strict=True) if e.low > 0]
+        kept = zip(curves.negatives, table[place], _drawn(table, place), strict=True)
+        points = [(n, e) for n, e, on in kept if on]
         sizes, mine = [n for n, _ in points], place == own
         name = rf"$\tau$ = {curves.temperatures[place]:g}"
         axes.plot(
@@ -167,74 +178,70 @@ def _draw_over_sizes(axes: Axes, diagnosis: Diagnosis, table: list[list[Estimate
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("negatives N")
-    if diagnosis.inputs.batch_size:
-        axes.axvline(diagnosis.inputs.batch_size, color=PAPER_MUTED, lw=1, ls=":")
+    axes.axvline(diagnosis.budget.negatives, color=PAPER_MUTED, lw=1, ls=":")
 
 
 def tables(diagnosis: Diagnosis) -> list[Table]:
-    """The batch at which each temperature sees the population."""
-    curves = measured(diagnosis)
-    largest = curves.batch_sizes[-1]
+    """What the batch sees at each temperature."""
+    curves, at = measured(diagnosis), own_batch(diagnosis)
     columns = (
-        f"N for {SEEN_AT:.0%} error of the gradient",
-        f"error at N = {largest:,}",
-        "bias of the value there, in nats",
+        "effective negatives",
+        "gradient error",
+        "gradient cosine",
+        "loss above that of all (nats)",
+        "last doubling (nats)",
     )
-    rows = zip(curves.temperatures, curves.seen_at, curves.gradient_error, curves.value_bias, strict=True)
     lines = [
         Line(
-            "seen_at",
+            f"tau_{tau:g}",
             Measure(f"{tau:g}"),
             (
-                f"{seen:,.0f}" if math.isfinite(seen) else f"more than {largest:,}",
-                number(errors[-1].value, 3),
-                number(bias[-1].value, 4),
+                curves.parts["effective_negatives"][t][at],
+                curves.gradient_error[t][at],
+                curves.gradient_cosine[t][at],
+                curves.above_largest[t][at],
+                number(curves.growth[t], 3) + ("" if curves.resolved[t] else ", not resolved"),
             ),
         )
-        for tau, seen, errors, bias in rows
+        for t, tau in enumerate(curves.temperatures)
     ]
-    return [Table("curves", "τ", tuple(map(Column, columns)), lines)]
+    return [Table("curves", f"τ, at N = {curves.negatives[at]:,}", tuple(map(Column, columns)), lines)]
 
 
 def fill(diagnosis: Diagnosis) -> dict[str, Any]:
     """The answer, and how it was measured."""
     curves = measured(diagnosis)
     how = (
-        f"{curves.anchors:,} anchors in each direction meet N independent draws from the {curves.population:,} pairs "
-        "of all other groups, which stand for the population: the embeddings are held, and what is looked at is the "
-        "batch. The gradient is that with respect to one anchor's embedding, tangent to the sphere; a parameter's "
-        "gradient is an average over the anchors of a batch, and better than that. Its error falls as N^(-1/2) and the "
-        "value's bias as 1/N once the draws resolve the kernel; a bias that is lost in its error is not drawn. The "
-        f"dotted lines are {SEEN_AT:.0%} and your batch size, if given. Alignment, minus the mean similarity over τ, "
-        "is left out of the budget's chart."
+        f"Averages over random batches of {curves.groups:,} groups; N stops at the data. The gradient is that with "
+        "respect to an anchor's embedding, against all other groups as negatives, so that its error falls to 0 as N "
+        "reaches them; a parameter's gradient averages over the anchors of a batch, and is better. What is lost in its "
+        f"error is not drawn. Dotted lines: your batch, and {NOISE:g}, above which a gradient is mostly noise. "
+        "Alignment, minus the mean similarity over τ, is left out of the budget's chart."
     )
-    if not all(curves.resolved):
-        low = max(t for t, good in zip(curves.temperatures, curves.resolved, strict=True) if not good)
-        how += f" Up to τ = {low:g} the data do not resolve the densities: the budget is rough there."
     return {"answer": _answer(diagnosis), "how": how}
 
 
 def _answer(diagnosis: Diagnosis) -> str:
-    curves = measured(diagnosis)
-    place = own_temperature(curves, diagnosis.inputs.temperature)
-    tau, at = curves.temperatures[place], curves.seen_at[place]
-    if math.isfinite(at):
-        answer = f"At τ = {tau:g} the gradient is within {SEEN_AT:.0%} of the population's from N ≈ {number(at, 0)} on."
-    else:
-        error = curves.gradient_error[place][-1]
-        answer = (
-            f"At τ = {tau:g} no batch up to N = {curves.batch_sizes[-1]:,} does: there the gradient is still off by "
-            f"{error.value:.0%} (95%: {error.low:.0%} to {error.high:.0%})."
+    curves, at = measured(diagnosis), own_batch(diagnosis)
+    own = own_temperature(curves, diagnosis.inputs.temperature)
+    others = [t for t in range(len(curves.temperatures)) if t != own]
+    near = min(others, key=lambda t: abs(math.log(curves.temperatures[t] / (2 * curves.temperatures[own]))))
+
+    def seen(t: int) -> str:
+        error = curves.gradient_error[t][at]
+        return (
+            f"at τ = {curves.temperatures[t]:g} it sees {number(curves.parts['effective_negatives'][t][at].value, 1)} "
+            f"of {curves.negatives[at]:,} negatives and its gradient is off by {error.value:.0%} "
+            f"(95%: {error.low:.0%} to {error.high:.0%})"
         )
-    batch = diagnosis.inputs.batch_size
-    if batch:
-        near = min(range(len(curves.batch_sizes)), key=lambda k: abs(math.log(curves.batch_sizes[k] / batch)))
-        error, bias = curves.gradient_error[place][near], curves.value_bias[place][near]
-        answer += (
-            f" At N = {curves.batch_sizes[near]:,}, nearest to your batch, it is off by {error.value:.0%}, "
-            f"and the loss lies {bias.value:.3f} nats above its limit."
-        )
-    return answer
+
+    resolved = [tau for tau, good in zip(curves.temperatures, curves.resolved, strict=True) if good]
+    limit = (
+        f"From τ = {resolved[0]:g} on the last doubling of N moves no log kernel mean by over {LARGEST_GROWTH} nats."
+        if resolved
+        else "At no temperature of the grid do the data determine the limit of large batches."
+    )
+    return f"Your batch: {seen(own)}; {seen(near)}. {limit}"
 
 
 CURVES = Section(
@@ -245,6 +252,7 @@ CURVES = Section(
     charts=charts,
     figures={"curves": Picture("Batch and temperature", figure)},
     fill=fill,
+    notes=lambda diagnosis: list(fill(diagnosis).values()),
     present=lambda diagnosis: diagnosis.curves is not None,
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._words import brief, number, significant
+from ..._words import brief, number, significant, with_error
 from ...diagnosis import Diagnosis
 from ...diagnosis.diagnosis import FloatArray
 from ..charts import MUTED, base_layout, curve, numbers, short, title
@@ -155,8 +155,11 @@ def fill(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def cards(diagnosis: Diagnosis) -> list[Card]:
     """The effective negatives."""
-    lines = [f"of {number(float(diagnosis.budget.negatives), 0)}, a mean over anchors"]
-    return [Card("Effective negatives", diagnosis.budget.effective_negatives, lines)]
+    budget = diagnosis.budget
+    lines = [f"of {budget.negatives:,}, a mean over anchors"]
+    if budget.negatives < budget.groups - 1:
+        lines.append(f"Gradient error of the batch {with_error(budget.gradient.error)}")
+    return [Card("Effective negatives", budget.effective_negatives, lines)]
 
 
 def spectra_figure(diagnosis: Diagnosis) -> Figure:

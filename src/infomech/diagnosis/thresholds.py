@@ -1,0 +1,26 @@
+"""One threshold for one question, the same in findings, pages, curves and docs."""
+
+from .resolution import LARGEST_GROWTH
+
+NEAR_CHANCE = 0.95  # is training under way? loss over log(N + 1) from which it is not
+NOISE = 1.0  # is a batch's gradient worth a step? relative error above which it is mostly noise
+SMALLEST_NATS = 0.01  # is an effect on the loss worth an advice? nats below which none is given
+MANY_DUPLICATES = 0.01  # are there near-duplicates? share of the rows
+APART = 0.95  # do the modalities lie apart? held-out accuracy of a linear classifier
+COLLAPSED_COSINE = 0.95  # has a modality collapsed? mean cosine of two rows
+FEW_DIRECTIONS = 5.0  # does a modality use few directions? participation ratio
+STRONG_HUBS = 5.0  # are there hubs? skewness of the 10-occurrence
+FEW_GROUPS = 100  # are intervals rough? effective groups
+
+__all__ = [
+    "APART",
+    "COLLAPSED_COSINE",
+    "FEW_DIRECTIONS",
+    "FEW_GROUPS",
+    "LARGEST_GROWTH",
+    "MANY_DUPLICATES",
+    "NEAR_CHANCE",
+    "NOISE",
+    "SMALLEST_NATS",
+    "STRONG_HUBS",
+]

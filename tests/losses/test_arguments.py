@@ -1,0 +1,125 @@
+"""What a loss is called with: tensors, a temperature or its inverse, rows of unit length or not."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import infomech as im
+from infomech.integrations import LabelledInfoNCE, OpenClipLoss, SentenceSymmetricInfoNCE
+from infomech.losses import (
+    InfoNCE,
+    PairwiseInfoNCE,
+    SigmoidLoss,
+    SymmetricInfoNCE,
+    infonce,
+    pairwise_infonce,
+    sigmoid_loss,
+    symmetric_infonce,
+    symmetric_terms,
+)
+
+FUNCTIONS = {
+    "symmetric": lambda x, y, **k: symmetric_infonce(x, y, **k),
+    "terms": lambda x, y, **k: symmetric_terms(x, y, **k).infonce,
+    "directed": lambda x, y, **k: infonce(x, y, **k),
+    "sigmoid": lambda x, y, **k: sigmoid_loss(x, y, bias=-2.0, **k),
+    "pairwise": lambda x, y, **k: pairwise_infonce([x, y], **k),
+}
+MODULES = {
+    "symmetric": lambda **k: SymmetricInfoNCE(**k),
+    "directed": lambda **k: InfoNCE(**k),
+    "sigmoid": lambda **k: SigmoidLoss(bias=-2.0, **k),
+    "pairwise": lambda **k: (lambda loss: lambda x, y: loss([x, y]))(PairwiseInfoNCE(**k)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_logit_scale_is_the_inverse(naive, name: str) -> None:
+    x, y, loss = naive.rows(9, 4, 1), naive.rows(9, 4, 2), FUNCTIONS[name]
+    scale = torch.tensor(8.0, dtype=torch.float64, requires_grad=True)
+    tau = torch.tensor(0.125, dtype=torch.float64, requires_grad=True)
+    one, two = loss(x, y, logit_scale=scale), loss(x, y, temperature=tau)
+    assert torch.equal(one, two)
+    assert torch.equal(loss(x, y, logit_scale=8.0), two)
+    (by_scale,), (by_tau,) = torch.autograd.grad(one, scale), torch.autograd.grad(two, tau)
+    assert by_scale.item() == pytest.approx(-by_tau.item() * 0.125**2, rel=1e-12)
+    for wrong in ({}, {"temperature": 0.1, "logit_scale": 10.0}):
+        with pytest.raises(im.InputError, match="either temperature= or logit_scale="):
+            loss(x, y, **wrong)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_take_a_logit_scale(naive, name: str) -> None:
+    x, y = naive.rows(9, 4, 1), naive.rows(9, 4, 2)
+    assert torch.equal(MODULES[name](logit_scale=8.0)(x, y), MODULES[name](temperature=0.125)(x, y))
+    with pytest.raises(im.InputError, match="not both"):
+        MODULES[name](logit_scale=8.0, temperature=0.1)
+    with pytest.raises(im.InputError, match="logit_scale is -1"):
+        MODULES[name](logit_scale=-1.0)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_normalize(naive, name: str) -> None:
+    x, y = 3.0 * naive.rows(9, 4, 1), naive.rows(9, 4, 2) * torch.arange(1.0, 10.0)[:, None]
+    x, y = x.requires_grad_(), y.requires_grad_()
+    found = FUNCTIONS[name](x, y, temperature=0.2, normalize=True)
+    truth = FUNCTIONS[name](naive.unit(x), naive.unit(y), temperature=0.2)
+    assert torch.equal(found, truth)
+    for a, b in zip(torch.autograd.grad(found, [x, y]), torch.autograd.grad(truth, [x, y]), strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rows_of_another_length_are_said_once(naive, name: str) -> None:
+    x, y = naive.rows(9, 4, 1), 2.5 * naive.rows(9, 4, 2)
+    loss = MODULES[name](temperature=0.2)
+    with pytest.warns(UserWarning, match=r"rows of length 2\.5 to 2\.5") as said:
+        loss(x, y)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(x, y)
+        MODULES[name](temperature=0.2, normalize=True)(x, y)
+        MODULES[name](temperature=0.2, critic=im.RBF(0.5))(x, y)
+        MODULES[name](temperature=0.2)(x, naive.unit(y).bfloat16().double())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_tensor_is_said_in_one_line(name: str) -> None:
+    x = torch.eye(3)
+    for rows, words in (
+        (np.eye(3, dtype=np.float32), r"is a numpy.ndarray; .* torch.from_numpy"),
+        ([[1.0, 0.0, 0.0]] * 3, "a list; the losses take torch tensors"),
+        ("rows", "a str; the losses take torch tensors"),
+        (None, "a NoneType; the losses take torch tensors"),
+    ):
+        for pair in ((rows, x), (x, rows)):
+            with pytest.raises(im.InputError, match=words) as caught:
+                FUNCTIONS[name](*pair, temperature=0.1)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(im.InputError, match="temperature is a str"):
+        FUNCTIONS[name](x, x, temperature="warm")
+
+
+@pytest.mark.parametrize("name", ["weights", "groups", "log_weights_x"])
+@pytest.mark.usefixtures("unchecked")
+def test_other_arguments_are_tensors_too(name: str) -> None:
+    with pytest.raises(im.InputError, match=f"{name} is a numpy.ndarray"):
+        symmetric_infonce(torch.eye(3), torch.eye(3), temperature=0.1, **{name: np.ones(3)})
+    with pytest.raises(im.InputError, match="positives is a list"):
+        infonce(torch.eye(3), torch.eye(3), temperature=0.1, positives=[0, 1, 2])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_adapters_take_tensors() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    for call in (
+        lambda: OpenClipLoss()(rows, rows, 10.0),
+        lambda: SentenceSymmetricInfoNCE(torch.nn.Identity()).compute_loss_from_embeddings([rows, rows]),
+        lambda: LabelledInfoNCE()(rows, torch.arange(3)),
+    ):
+        with pytest.raises(im.InputError, match=r"is a numpy\.ndarray; the losses take torch tensors"):
+            call()
