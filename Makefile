@@ -20,7 +20,7 @@ test: lint
 
 # The record that it is compared with is written by `python tests/intervals.py`, and with it a table in the docs.
 test-coverage: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m coverage tests/diagnosis
+	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m coverage tests/diagnosis
 
 reproduce-fast: $(VENV)/.test
 	$(BIN)/infomech reproduce all --fast -o reproduced --overwrite

@@ -93,6 +93,12 @@ LIMITS = {
         0.84, (0.85, 1.45), "Duplicates come in twos: an interval from one or two pairs of twins is rough."
     ),
     r"gap\.neighbour_mixing": Limits(0.95, (0.85, 1.7), "The error of neighbour mixing is up to twice its spread."),
+    r"budget\.(growth\..*|above_largest|off_the_limit)": Limits(
+        0.90, (0.85, 1.6), "Errors of differences between two N are up to one and a half times their spread."
+    ),
+    r"budget\.gradient\..*": Limits(
+        0.82, (0.75, 1.25), "The gradient's is for the anchors: what the others' own draw adds is not in it."
+    ),
     r"retrieval\..*recall.*": Limits(0.90, (0.85, 1.4)),
     r"retrieval\..*median_rank": Limits(0.90, (0.85, 1.4)),
 }
