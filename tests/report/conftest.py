@@ -9,6 +9,7 @@ import torch
 
 from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures, decompose
 from infomech.diagnosis.curves import CURVED, Curves
+from infomech.diagnosis.group_contributions import GroupContributions
 
 AWKWARD = "a&b<script>alert(1)</script>"
 
@@ -91,13 +92,15 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
         "centered_share": about(centred / energy, 0.003),
         "something_new": about(0.5, 0.1),
     }
-    retrieval = {}
+    retrieval, hits = {}, {}
     rng = np.random.default_rng(seed + 1)
     for prefix, g in (("", gram["xy"]), ("shuffled_", gram["xy"][:, rng.permutation(n)])):
         for side, matrix in (("x_to_y", g), ("y_to_x", g.T)):
             r = ranks(matrix)
             for k in (1, 5, 10):
                 retrieval[f"{prefix}{side}_recall_at_{k}"] = share(r <= k)
+                if not prefix:
+                    hits[f"{side}_recall_at_{k}"] = (r <= k).astype(float)
             if not prefix:
                 retrieval[f"{side}_median_rank"] = Estimate(float(np.median(r)), 0.4, 1.0, float(np.median(r)) + 1)
     geometry, spectra = {}, {}
@@ -188,6 +191,13 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             effective_negatives_x_to_y=effective["x_to_y"],
             effective_negatives_y_to_x=effective["y_to_x"],
         ),
+        group_contributions=GroupContributions(
+            degrees=31.0,
+            block_groups=np.full(32, n / 32),
+            gap={"energy_distance": energy + 0.0003 * np.sin(np.arange(32) + seed)},
+            queries={side: np.ones(n) for side in ("x_to_y", "y_to_x")},
+            hits=hits,
+        ),
         provenance={"infomech": "0.1.0", "torch": "2.13.0", "seed": seed, "seconds": 1.8, "date": "2026-11-23"},
     )
 
@@ -226,6 +236,12 @@ def curved():
         inputs=dataclasses.replace(plain.inputs, batch_size=64),
         pictures=dataclasses.replace(plain.pictures, map_labels_x=labels, map_labels_y=None),
     )
+
+
+@pytest.fixture(scope="session")
+def make():
+    """`plausible` itself, for a diagnosis of one's own."""
+    return plausible
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from infomech._words import GAP
+from infomech._words import GAP, interval_text, number, with_error
 from infomech.diagnosis import Estimate
 from infomech.report import Report, compare
 from infomech.report.charts import glyph
 from infomech.report.page import comparison_page, report_page
 from infomech.report.sections import SECTIONS
+from infomech.report.sections.budget import tables
 
 LOADS = {"src", "srcset", "href", "xlink:href", "action", "formaction", "poster", "data", "background"}
 
@@ -109,9 +110,9 @@ def test_the_page_tells_the_findings_first_and_the_serious_ones_before_all(pages
     text = "".join(Page(pages["plain"]).words)
     places = [text.index(f.title) for f in diagnosis.findings]
     assert places == sorted(places)
-    assert places[-1] < text.index("± is one standard error") < text.index("The terms add up to the loss")
+    assert places[-1] < text.index("± is one standard error") < text.index("the terms add up to the loss")
     for finding in diagnosis.findings:
-        assert " ".join(finding.text.split()) in " ".join(text.split())
+        assert " ".join(finding.text.replace("`", "").split()) in " ".join(text.split())
 
 
 def test_findings_are_put_in_order_of_weight(diagnosis):
@@ -127,9 +128,33 @@ def test_no_findings_is_said(diagnosis):
 
 
 def test_an_unresolved_density_is_said(diagnosis, pages):
-    assert "Not resolved." not in pages["plain"]
-    blurred = dataclasses.replace(diagnosis, budget=dataclasses.replace(diagnosis.budget, resolved=False))
-    assert "Not resolved." in report_page(blurred).decode()
+    text = "".join(Page(pages["plain"]).words)
+    budget = diagnosis.budget
+    assert not budget.resolved
+    assert "The limit of large batches: not resolved" in text
+    assert f"at most {with_error(budget.curve.parts['dispersion_x_relative'][-1])}" in text
+    assert text.count("no number") == 3  # in words, of the divergence, of the energy
+    assert f"From a temperature of about {budget.resolves_from:.2g} on" in text
+
+
+def test_a_limit_that_is_resolved_is_a_number(make):
+    warm = make(n=200, d=6, tau=1.0, batch=64)
+    assert warm.budget.limit is not None
+    text = "".join(Page(report_page(warm).decode()).words)
+    assert "not resolved" not in text
+    assert "which no estimate can see" in text
+    assert interval_text(warm.budget.limit.energy_sym) in text
+
+
+def test_a_batch_larger_than_the_data_is_an_extrapolation_by_name(make):
+    small = make(n=100, d=6, tau=0.2, batch=400)
+    text = "".join(Page(report_page(small).decode()).words)
+    part = small.budget.beyond.parts["infonce_sym"]
+    assert "An extrapolation, not a measurement." in text
+    assert f"{number(part.low, 2)} to {number(part.high, 2)}" in text
+    assert "Gradient error" not in "".join(line.key for line in tables(small)[1].lines)
+    assert "these data cannot say" in text
+    assert "Beyond the data" not in "".join(Page(report_page(make(n=100, d=6, batch=64)).decode()).words)
 
 
 def test_the_waterfall_ends_at_the_loss(diagnosis):

@@ -176,13 +176,15 @@ def test_the_arrays_are_named_by_where_they_stand(folders):
     with zipfile.ZipFile(folders["diagnosis"][0] / "pictures.npz") as saved:
         names = {name.removesuffix(".npy") for name in saved.namelist()}
     assert {"pictures/map_x", "pictures/similarity_counts/xy", "contributions/by_pair/infonce_xy"} < names
-    assert all(name.startswith(("pictures/", "contributions/")) for name in names)
+    assert all(name.startswith(("pictures/", "contributions/", "groups/")) for name in names)
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"contributions/lent": None}, "it lacks contributions/lent"),
+        ({"groups/block_groups": None}, "it lacks groups/block_groups"),
+        ({"groups/hits/x_to_y_recall_at_1": np.zeros(3)}, "the sizes of groups do not fit"),
         ({"contributions/pairs": np.zeros((4, 2), np.int64)}, "the sizes of blocks, weights, .* do not fit"),
         ({"contributions/blocks": np.zeros(4)}, "contributions/blocks is 1-dimensional float64, not .* int64"),
         ({"contributions/groups": np.zeros(1, np.uint8)}, "contributions/groups is not JSON"),
@@ -212,7 +214,7 @@ def test_a_report_of_an_older_schema_is_refused_in_a_line(folders, tmp_path):
     folder, report = folders["diagnosis"]
     copied = damaged(folder, tmp_path, (folder / "pictures.npz").read_bytes())
     (copied / "report.json").write_bytes(dump_json(report.to_dict() | {"schema_version": 1}))
-    one_line(copied, "has schema_version 1, this version of infomech reads 3")
+    one_line(copied, "has schema_version 1, this version of infomech reads 4")
 
 
 @pytest.mark.parametrize(
@@ -257,5 +259,8 @@ def test_what_a_later_version_adds_is_passed_over(diagnosis):
 
 def test_a_comparison_reads_whole_folders(folders, several):
     saved = compare([folders["diagnosis"][0], folders["awkward"][0]])
-    assert [Report(each) for each in saved.reports] == [folders["diagnosis"][1], folders["awkward"][1]]
+    assert [each.gap["frechet"] for each in saved.reports] == [
+        folders[k][1].gap["frechet"] for k in ("diagnosis", "awkward")
+    ]
+    assert {each.budget.negatives for each in saved.reports} == {saved.negatives}
     assert read_report(folders["diagnosis"][0]).pictures.map_x.shape == (700, 2)

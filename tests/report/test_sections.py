@@ -25,11 +25,11 @@ def template(name):
 
 # All that is shown, in its order: tables, those of LaTeX marked with a star, charts, figures; and of several reports.
 SHOWN = {
-    "budget": ("budget* parts", "budget", "budget", "budget", "budget"),
+    "budget": ("budget* seen* limit growth parts", "budget parts", "budget", "budget", "budget"),
     "gap": ("gap*", "", "gap", "", "gap"),
     "similarity": ("", "similarity map", "similarity map", "", ""),
     "spread": ("", "spectra effective", "spectra effective_negatives", "", ""),
-    "curves": ("curves", "gradient bias seen taus", "curves", "", ""),
+    "curves": ("curves", "gradient above seen taus", "curves", "", ""),
     "retrieval": ("retrieval*", "retrieval", "retrieval", "tradeoff", "tradeoff"),
     "geometry": ("geometry*", "", "", "", ""),
 }
@@ -98,16 +98,17 @@ def test_a_section_that_is_absent_shows_nothing(diagnosis, curved):
         Report(diagnosis).plot("curves")
 
 
-def test_the_curves_say_what_no_batch_reaches(curved):
+def test_the_curves_say_what_the_batch_sees_at_each_temperature(curved):
     text = report_markdown(curved, figures=False)
-    assert "| 0.02 | more than 512 |" in text
-    assert "| 0.5 | 200 |" in text
+    assert "| 0.02 | 2.260 (" in text
+    assert "0.200, not resolved |" in text
+    assert "| 0.004 |" in text
     (section,) = (s for s in SECTIONS if s.name == "curves")
-    words = section.fill(curved)
-    assert words["answer"].startswith("At τ = 0.07 the gradient is within 10% of the population's from N ≈ 1,429 on.")
-    assert "At N = 64, nearest to your batch, it is off by 47%" in words["answer"]
-    assert "Up to τ = 0.02 the data do not resolve the densities" in words["how"]
-    lost = section.charts(curved)["chart-bias"]["data"][-1]
+    answer = section.fill(curved)["answer"]
+    assert "at τ = 0.07 it sees 5.4 of 63 negatives and its gradient is off by 48%" in answer
+    assert "at τ = 0.1 it sees 7.3 of 63" in answer
+    assert "From τ = 0.1 on the last doubling" in answer
+    lost = section.charts(curved)["chart-above"]["data"][-1]
     assert lost["y"][-1] is None
     assert lost["y"][0] is not None
 

@@ -172,7 +172,7 @@ def provenance(diagnosis: Diagnosis) -> list[tuple[str, str]]:
             text += f"; norms from {norms[0]:.4g} to {norms[1]:.4g}"
         out.append((inputs.pop(f"name_{side}"), text))
     words = {"dim": "dimensions", "dtype": "number format", "batch_size": "training batch size"}
-    known = {words.get(key, key): value for key, value in inputs.items() if value is not None}
+    known = {words.get(key, key): value for key, value in inputs.items() if value not in (None, "")}
     return out + [(key.replace("_", " "), _plain(value)) for key, value in (known | diagnosis.provenance).items()]
 
 
@@ -193,7 +193,7 @@ def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
     blocks = [md(lead_text(diagnosis)), "## Findings", markdown.bullets(found) or "Nothing stands out."]
     for section in SECTIONS:
         if section.present(diagnosis):
-            parts = section.notes(diagnosis)
+            parts = [md(note) for note in section.notes(diagnosis)]
             for table in section.tables(diagnosis):
                 parts += [table.note, _markdown(table)]
             if figures:

@@ -128,7 +128,7 @@ def _limit(diagnosis: Diagnosis) -> Table:
             at_limit = f"at most {with_error(budget.curve.parts[key][-1])}"
         lines.append(Line(key, measure(WORDS, key, *names_of(diagnosis)), (here, at_limit)))
     columns = (Column(f"N = {budget.negatives:,}"), Column("limit of large batches"))
-    return Table("limit", "Part (nats)", columns, lines, note="Value and 95% interval.")
+    return Table("limit", "Part, in nats", columns, lines, note="Value and 95% interval.")
 
 
 def _growth(diagnosis: Diagnosis) -> Table:

@@ -188,8 +188,8 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
         "effective negatives",
         "gradient error",
         "gradient cosine",
-        "loss above that of all (nats)",
-        "last doubling (nats)",
+        "loss above that of all, in nats",
+        "last doubling, in nats",
     )
     lines = [
         Line(
