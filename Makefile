@@ -2,6 +2,7 @@
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
 # make test-coverage   do the intervals hold? many independent draws of laws whose numbers are known, some minutes
 # make reproduce-fast   every experiment that needs no large files, in its fast form
+# make dist   the wheel, in dist/; make test-dist installs and tries it on every Python that is found
 # make test-clip   an environment of its own, about 5 GB: the tests of OpenCLIP and COCO, on a second version of torch
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -11,7 +12,7 @@ CLIP_VENV := .venv-clip
 CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses tests/diagnosis
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-coverage reproduce-fast test-clip lint bench clean
+.PHONY: demo test test-coverage reproduce-fast dist test-dist test-clip lint bench clean
 demo: $(VENV)/.base
 	$(BIN)/infomech demo -o demo --overwrite
 
@@ -24,6 +25,13 @@ test-coverage: $(VENV)/.test
 
 reproduce-fast: $(VENV)/.test
 	$(BIN)/infomech reproduce all --fast -o reproduced --overwrite
+
+dist: $(VENV)/bin/python
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+test-dist: dist
+	$(BIN)/python tests/try_wheel.py dist/*.whl constraints.txt
 
 # OpenCLIP needs torchvision, of which there is no CPU-only build beside the torch of make test.
 test-clip: $(CLIP_VENV)/.ready
@@ -59,4 +67,4 @@ $(CLIP_VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIP_VENV) demo reproduced .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIP_VENV) dist demo reproduced .mypy_cache .ruff_cache .pytest_cache

@@ -6,6 +6,7 @@ Every mutant must give a result or an InputError of one line, soon. Prints what 
 mutant's description if one does anything else.
 """
 
+import gzip
 import io
 import json
 import random
@@ -18,15 +19,20 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import safetensors.torch
 import torch
+from PIL import Image
 
-from infomech import InputError
-from infomech.embedding.sources import open_source
+import infomech as im
+from infomech import InputError, Report
+from infomech.embedding.cache import read_manifest
+from infomech.embedding.images import decode_image
+from infomech.embedding.sources import Damaged, open_source
 from infomech.io import read_embeddings, read_labels, read_pairs
 
 ROWS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -73,7 +79,44 @@ def tar() -> bytes:
     return buffer.getvalue()
 
 
-SEEDS: dict[str, tuple[str, list[bytes], Callable[[Path], object]]] = {
+COCO = (
+    b'{"images": [{"id": 7, "file_name": "0.png"}], "annotations": [{"id": 1, "image_id": 7, "caption": "a cat that '
+    b'sleeps on a chair in the sun, and a kettle beside it that somebody has left on the stove of a blue kitchen"}, '
+    b'{"id": 2, "image_id": 7, "caption": "a dog"}]}'
+)
+
+
+def pictures() -> list[bytes]:
+    """Small pictures of several kinds."""
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    colour, deep = Image.fromarray(pixels), Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return [
+        saved(lambda f: colour.save(f, "PNG", exif=turned.tobytes())),
+        saved(lambda f: colour.save(f, "JPEG", exif=turned.tobytes())),
+        saved(lambda f: deep.save(f, "PNG")),
+        saved(lambda f: deep.save(f, "TIFF")),
+        saved(lambda f: colour.convert("P").save(f, "GIF")),
+    ]
+
+
+def picture(content: bytes) -> object:
+    """A picture, whose refusals are counted like those of files."""
+    try:
+        return decode_image(content)
+    except Damaged as error:
+        raise InputError(str(error)) from None
+
+
+def saved_report(folder: Path, name: str) -> list[bytes]:
+    """A saved report beside the file that is damaged."""
+    report = im.diagnose(ROWS.repeat(4, 1) + torch.randn(24, 4), torch.randn(24, 4), temperature=0.5)
+    report.save(folder, figures=False, overwrite=True)
+    return [(folder / name).read_bytes()]
+
+
+SEEDS: dict[str, tuple[str, Any, Callable[[Path], object]]] = {
     "npy": (
         "x.npy",
         [saved(lambda f, a=a: np.save(f, a)) for a in (
@@ -122,6 +165,16 @@ SEEDS: dict[str, tuple[str, list[bytes], Callable[[Path], object]]] = {
         "captions.parquet", [saved(lambda f: pa.parquet.write_table(CAPTIONS, f))], lambda p: samples([p.parent, p]),
     ),
     "tar": ("a.tar", [tar()], lambda p: samples([p])),
+    "tar.gz": ("a.tar.gz", [gzip.compress(tar())], lambda p: samples([p])),
+    "image": ("a.png", pictures(), lambda p: picture(p.read_bytes())),
+    "coco": ("annotations/captions_val2017.json", [COCO], lambda p: samples([p.parent.parent])),
+    "manifest": (
+        "manifest.json",
+        [b'{"key": {"format": 1, "model": "m:f"}, "names": ["img", "text"], "complete": true, "temperature": 0.07}'],
+        lambda p: read_manifest(p.parent),
+    ),
+    "report": ("report.json", saved_report, lambda p: Report.load(p.parent)),
+    "pictures": ("pictures.npz", saved_report, lambda p: Report.load(p.parent)),
     "texts": ("a.txt", ["ein Hund\nune été\n".encode()], lambda p: samples([p, p])),
 }  # fmt: skip
 
@@ -156,8 +209,12 @@ def fuzz(reader: str, count: int, seed: int) -> dict[str, float]:
     name, seeds, read = SEEDS[reader]
     pick = random.Random(seed)
     folder = Path(tempfile.mkdtemp())
-    (folder / "0.png").write_bytes(b"a picture, say")
+    for place in (folder, folder / "val2017", folder / "annotations"):
+        place.mkdir(exist_ok=True)
+        (place / "0.png").write_bytes(b"a picture, say")
     path = folder / name
+    if callable(seeds):
+        seeds = seeds(folder, name)
     seen = {"results": 0.0, "refusals": 0.0, "slowest": 0.0}
     for index in range(count):
         content = seeds[index % len(seeds)]

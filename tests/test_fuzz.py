@@ -10,7 +10,8 @@ import pytest
 GROUPS = {
     "arrays": "npy,npz,safetensors,pt,pairs-npy",
     "arrow": "parquet,arrow,captions-parquet",
-    "text": "pairs,labels,csv,jsonl,texts,tar",
+    "text": "pairs,labels,csv,jsonl,texts,tar,tar.gz,coco",
+    "saved": "manifest,report,pictures,image",
 }
 MUTANTS = 2000
 

@@ -5,6 +5,7 @@ import json
 import sys
 import tarfile
 import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,15 @@ def test_names_of_the_modalities(tmp_path: Path) -> None:
         with pytest.raises(im.InputError, match="names is"):
             extract(open_source([folder]), towers(), tmp_path / "other", names=names)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_picture_that_promises_too_much() -> None:
+    content = bytearray(png(Image.new("L", (8, 8))))
+    content[16:24] = (20_000).to_bytes(4, "big") + (4_000).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    with pytest.raises(Damaged, match="promises 20,000 by 4,000 pixels in"):
+        decode_image(bytes(content))
+    assert decode_image(png(Image.new("L", (3000, 2000), 7))).size == (3000, 2000)
 
 
 def test_twelve_bits() -> None:

@@ -8,6 +8,9 @@ import numpy as np
 
 from .sources import Damaged
 
+_LARGE = 2**22  # pixels
+_DENSEST = 2000  # pixels a byte; deflate reaches 1,032 bytes a byte
+
 
 def decode_image(content: bytes) -> Any:
     """A PIL image in RGB, turned as its EXIF orientation says.
@@ -24,6 +27,7 @@ def decode_image(content: bytes) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata
             with Image.open(io.BytesIO(content)) as image:
+                _check_size(image.size, len(content))
                 image.load()
                 upright = ImageOps.exif_transpose(image)
                 return _eight_bits(upright, image.format).convert("RGB")
@@ -33,6 +37,13 @@ def decode_image(content: bytes) -> Any:
         raise Damaged("is larger than an image may be (a decompression bomb?)") from None
     except Exception as error:  # PIL raises many kinds, struct.error and SyntaxError among them
         raise Damaged(f"is no readable image ({type(error).__name__})") from None
+
+
+def _check_size(size: tuple[int, int], content: int) -> None:
+    """Refuse a large picture in very few bytes before memory is set aside for it: its header is damaged, or a trap."""
+    pixels = size[0] * size[1]
+    if pixels > _LARGE and pixels > _DENSEST * content:
+        raise Damaged(f"promises {size[0]:,} by {size[1]:,} pixels in {content:,} bytes")
 
 
 def _eight_bits(image: Any, kind: str | None) -> Any:
