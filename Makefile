@@ -1,6 +1,6 @@
 # make demo   installs the package into .venv, trains two small models on real pairs, and decides between them
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
-# make test-coverage   do the intervals hold? many independent draws of laws whose numbers are known, some minutes
+# make test-slow   what needs minutes: do the intervals hold over many draws? is every false claim refused? the demo again
 # make reproduce-fast   every experiment that needs no large files, in its fast form
 # make dist   the wheel, in dist/; make test-dist installs and tries it on every Python that is found
 # make test-clip   an environment of its own, about 5 GB: the tests of OpenCLIP and COCO, on a second version of torch
@@ -12,7 +12,7 @@ CLIP_VENV := .venv-clip
 CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses tests/diagnosis
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-coverage reproduce-fast dist test-dist test-clip lint bench clean
+.PHONY: demo test test-slow reproduce-fast dist test-dist test-clip lint bench clean
 demo: $(VENV)/.base
 	$(BIN)/infomech demo -o demo --overwrite
 
@@ -20,8 +20,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # The record that it is compared with is written by `python tests/intervals.py`, and with it a table in the docs.
-test-coverage: $(VENV)/.test
-	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m coverage tests/diagnosis
+test-slow: $(VENV)/.test
+	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow tests
 
 reproduce-fast: $(VENV)/.test
 	$(BIN)/infomech reproduce all --fast -o reproduced --overwrite

@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ from infomech.embedding.sources import Damaged, open_source
 from infomech.io import read_embeddings, read_labels, read_pairs
 
 ROWS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+
+
+def compressed() -> torch.Tensor:
+    """ROWS as a sparse matrix, without torch's warning about them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ROWS.to_sparse_csr()
+
+
 PAIRS = np.arange(12).reshape(6, 2)
 MEMORY = 2**31  # more than what the imports took
 SECONDS = 5.0  # of the processor, for one small file
@@ -61,7 +71,7 @@ CSV = 'image,caption\n0.png,"a cat, asleep"\n0.png,ein Hund\n1.png,été\n'.enco
 JSONL = b'{"image": "0.png", "caption": ["a cat", "\\ud83d\\ude00"]}\n{"image": "1.png", "caption": "a dog"}\n'
 
 TORCH = [
-    ROWS, {"a": ROWS}, ROWS.to(torch.float8_e4m3fn), ROWS.to(torch.complex64), ROWS.to_sparse(), ROWS.to_sparse_csr(),
+    ROWS, {"a": ROWS}, ROWS.to(torch.float8_e4m3fn), ROWS.to(torch.complex64), ROWS.to_sparse(), compressed(),
     torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8), torch.empty(6, 4, device="meta"), ROWS > 0, ROWS.int(),
     torch.zeros(1).expand(10**6, 10**4), torch.nn.Parameter(ROWS), [ROWS], 3.0, None, ROWS.bfloat16(),
 ]  # fmt: skip

@@ -116,9 +116,9 @@ def test_the_readme_says_what_the_demo_found() -> None:
     assert change["low"] > 0  # the decision excludes no difference
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 def test_the_demo_finds_it_again(tmp_path: Path) -> None:
-    """The whole demo: its numbers are those of the picture, up to what another machine's arithmetic does to training."""
+    """The whole demo has the numbers of the picture, up to what another machine's arithmetic does to training."""
     torch.set_num_threads(2)
     picture = tmp_path / "demo.png"
     with pytest.raises(SystemExit) as ended:

@@ -18,7 +18,7 @@ def coverage(found: list[Estimate], value: float) -> float:
     return sum(e.low <= value <= e.high for e in found) / len(found)
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 def test_intervals_by_row_fail_with_five_rows_to_a_group() -> None:
     """As if every pair were an independent draw."""
     known = intervals.GAP.population(intervals.TEMPERATURE)
@@ -49,7 +49,7 @@ def test_recall_by_row_fails_with_five_rows_to_a_group() -> None:
     assert coverage(found["by group"], value) > 0.9
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 def test_no_gap_is_covered() -> None:
     """Where both laws are one the statistics are degenerate: the intervals may be wide, never short."""
     generator = torch.Generator().manual_seed(5)

@@ -1,7 +1,7 @@
 """Every estimate of a diagnosis: its value against its definition, its error and its interval over independent draws.
 
 The names are those that a diagnosis itself gives, so that a new estimate fails here by its name until it has a
-definition in `naive.every_value` and an error and an interval that hold (`intervals`). `make test-coverage` has the
+definition in `naive.every_value` and an error and an interval that hold (`intervals`). `make test-slow` has the
 same with many draws, on laws with even, uneven and very uneven groups: the record that the documentation shows.
 """
 
@@ -142,7 +142,7 @@ def test_the_documentation_shows_the_record() -> None:
     assert all(list(of) == NAMES for of in content.values()), "run `python tests/intervals.py`"
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 @pytest.mark.parametrize("key", intervals.PROBLEMS)
 def test_the_record(key: str) -> None:
     """Over 400 draws: what every estimate must keep, and that the record is of this code."""

@@ -32,6 +32,8 @@ from infomech.geometry import log_kernel_volume
 from infomech.measures import Density, PairedSample
 from infomech.reductions import torch_threads
 
+pytestmark = pytest.mark.slow
+
 Check = Callable[..., Outcome]
 Mutant = Callable[[Any], Any]  # the true function -> the faulty one
 
