@@ -259,7 +259,7 @@ def test_draws_of_captions(coco: Path) -> None:
 def test_partners_are_uniform_over_the_others_of_a_category(tmp_path: Path) -> None:
     source = open_coco(datasets.coco_folder(tmp_path / "c", images=6, captions=1))
     alone = {key: frozenset({1}) for key, _, _ in source.files}
-    one = type(source)(source.files, (), alone)
+    one = type(source)(source.files, categories=alone)
     counts = torch.zeros(6, 6)
     place = {captions[0]: i for i, (_, _, captions) in enumerate(source.files)}
     draws = CaptionDraws(one, 1.0, seed=0, fresh=True)

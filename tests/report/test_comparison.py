@@ -108,7 +108,7 @@ def test_names_are_taken_as_given_and_made_distinct(diagnosis):
         ([], None, "there is nothing to compare"),
         ("folder", None, "compare needs a list"),
         ([{}, {}], ["a"], "1 names for 2 reports"),
-        (["/nowhere/at/all"], None, "does not exist; name a folder that `infomech report` wrote"),
+        (["/nowhere/at/all"], None, "does not exist; name a folder of a saved report"),
         ([{"schema_version": 99}], None, "report 1 has schema_version 99"),
     ],
 )

@@ -27,6 +27,7 @@ class SentenceSymmetricInfoNCE(nn.Module):
 
     Source: D7, T11, C1.
 
+    >>> import torch
     >>> loss = SentenceSymmetricInfoNCE(torch.nn.Identity(), scale=1.0)
     >>> x = torch.eye(3)
     >>> round(loss([{"sentence_embedding": x}, {"sentence_embedding": x}], torch.empty(0)).item(), 4)

@@ -10,6 +10,7 @@ from itertools import product
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ...diagnosis import decompose
 from ...losses import SymmetricInfoNCE, symmetric_infonce
@@ -109,7 +110,7 @@ def check_c1(seed: int, *, share: float = 1.0, left: float = 0.25, tolerance: fl
     value_off, gradient_off, module_off = 0.0, 0.0, 0.0
     groups = torch.randint(0, 9, (24,), generator=generator)
     for weight in _WEIGHTS:
-        rows = torch.randn(2, 24, 5, generator=generator, dtype=torch.float64)
+        rows = normalize(torch.randn(2, 24, 5, generator=generator, dtype=torch.float64), dim=-1)
         for of in (None, groups):
             found, stated = (
                 _value_and_gradients(rows, weight, of, share if written else None) for written in (False, True)
