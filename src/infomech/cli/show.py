@@ -108,7 +108,7 @@ def _span(seconds: float) -> str:
     """A time for people.
 
     >>> _span(9.2), _span(200.0), _span(7300.0)
-    ('9 s', '3 min 20 s', '2 h 2 min')
+    ('9 s', '3 min 20 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

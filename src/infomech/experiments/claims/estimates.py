@@ -125,6 +125,8 @@ def check_c1(seed: int, *, share: float = 1.0, left: float = 0.25, tolerance: fl
     stated_limits = {weight: _stated_limit(world, share * weight) for weight in _WEIGHTS}
     worst = max(_WEIGHTS, key=lambda w: abs(limits[w][0] - stated_limits[w]) / limits[w][1])
     reward = stated_limits[1.0] - stated_limits[0.0]  # Dsym~ of the two laws
+    taken = ((limits[1.0][0] - limits[0.75][0]), (limits[1.0][1] + limits[0.75][1]))  # by the last quarter, and error
+    share_left = (taken[0] / reward, taken[1] / reward) if reward else (math.inf, 0.0)
     return Outcome(
         (
             Evidence("largest |loss − InfoNCE − λ Dsym written out|, nats", tolerance, value_off, 0.0, "<=",
@@ -134,8 +136,7 @@ def check_c1(seed: int, *, share: float = 1.0, left: float = 0.25, tolerance: fl
             Evidence("the same for the module, nats", tolerance, module_off, 0.0, "<=", "SymmetricInfoNCE"),
             Evidence(f"limit of loss − log N − log V at λ = {worst:g}, nats, furthest", stated_limits[worst],
                      *limits[worst], source=f"Jsym + λ Dsym~ of known laws; up to {ROWS[-1]:,} rows, extrapolated"),
-            Evidence("reward for a gap at λ = 3/4 over that at λ = 0", left,
-                     (limits[1.0][0] - limits[0.75][0]) / reward, (limits[1.0][1] + limits[0.75][1]) / reward,
+            Evidence("reward for a gap at λ = 3/4 over that at λ = 0", left, *share_left,
                      source="the same limits"),
         ),
         (
