@@ -19,7 +19,7 @@ demo: $(VENV)/.base
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# The record that it is compared with is written by `python tests/intervals.py`, and with it a table in the docs.
+# The record that it is compared with, docs/intervals.md, is written by `python tests/intervals.py`.
 test-slow: $(VENV)/.test
 	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow tests
 

@@ -4,12 +4,11 @@
 draws, and every 95% interval with the truth. The truth is the population's value where the estimate aims at one, and
 otherwise (what belongs to a sample of this size: a recall, a loss with all others as negatives) the mean over draws.
 
-`python tests/intervals.py` writes the record ``tests/diagnosis/coverage.json`` and the table in
-``docs/read-a-report.md`` that is made from it; with ``--docs`` the table alone.
+`python tests/intervals.py` writes the record, which is a page of the documentation, ``docs/intervals.md``; with
+``--words`` its words anew around the numbers that it holds.
 """
 
 import dataclasses
-import json
 import math
 import re
 import sys
@@ -51,9 +50,7 @@ PROBLEMS = {
     "no gap": Problem(NO_GAP, evenly(200), "no gap, 200 groups"),
 }
 DRAWS = 200  # of each problem: a coverage is then good to 1.5%
-RECORD = Path(__file__).parent / "diagnosis" / "coverage.json"
-PAGE = Path(__file__).parents[1] / "docs" / "read-a-report.md"
-BEGIN, END = "<!-- coverage: made by tests/intervals.py -->", "<!-- end of coverage -->"
+RECORD = Path(__file__).parents[1] / "docs" / "intervals.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +178,10 @@ def failures(problem: Problem, found: Mapping[str, Held], *, draws: int | None =
     return out
 
 
-def record() -> dict[str, dict[str, list[float | None]]]:
+Record = Mapping[str, Mapping[str, list[float | None]]]  # of a problem and an estimate: see `written`
+
+
+def record() -> Record:
     """Coverage, ratio of errors and share withheld of every estimate on every problem, rounded."""
     with ProcessPoolExecutor(2) as pool:
         found = dict(zip(PROBLEMS, pool.map(_measured, PROBLEMS), strict=True))
@@ -196,7 +196,7 @@ def _measured(key: str) -> dict[str, Held]:
 def written(one: Held) -> list[float | None]:
     """As the record has it; None for NaN."""
     numbers = (one.coverage, one.error_ratio, one.withheld)
-    return [None if math.isnan(number) else round(number, 4) for number in numbers]
+    return [None if math.isnan(number) else round(number, 3) for number in numbers]
 
 
 _ROWS = {  # label -> the estimates of which the worst is shown
@@ -217,22 +217,44 @@ _LABELS |= {"budget.gradient.error": "error of the gradient", "budget.gradient.c
 _ELSEWHERE = r"budget\.(limit\.)?dispersion_._relative|budget\.log_.*|budget\.limit\.alignment|gap\.smoothed_divergence"
 
 
-def table(content: Mapping[str, Mapping[str, list[float | None]]]) -> str:
-    """The record in words: coverage in per cent, the worst of both sides and directions, and the known exceptions."""
+def page(content: Record) -> str:
+    """The record in words: coverage in per cent, the worst of both sides and directions, exceptions; then all of it."""
     told = [f"{effective_number(torch.tensor(PROBLEMS[key].sizes).double()):.3g}" for key in content]
+    names = next(iter(content.values()))
     lines = [
+        "# How far the intervals hold",
+        "",
+        "Made by `python tests/intervals.py`, and compared with the code by `make test-slow`.",
+        "",
         f"Share of the nominal 95% intervals that do not miss the truth, in per cent, over {DRAWS} independent data",
         "sets of each kind (so that a number is itself good to about 1.5): the worst of both sides and directions.",
         f"They have {', '.join(told[:-1])} and {told[-1]} effective groups: so many of equal size tell as much.",
         "",
-        "| 95% interval of | " + " | ".join(PROBLEMS[key].title for key in content) + " |",
-        "|---|" + "---|" * len(content),
+        *_head("95% interval of"),
     ]
-    for label, pattern in _rows(next(iter(content.values()))).items():
+    for label, pattern in _rows(names).items():
         cells = [_cell([v for name, v in of.items() if re.fullmatch(pattern, name)]) for of in content.values()]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"- {keeps.why}" for keeps in LIMITS.values() if keeps.why)]
-    return "\n".join(lines)
+    lines += ["", *(f"- {keeps.why}" for keeps in LIMITS.values() if keeps.why), "", "## Every estimate", ""]
+    lines += ["Coverage; reported errors over the spread of the values; share of the draws without an interval.", ""]
+    lines += _head("estimate")
+    for name in names:
+        cells = [" ".join("-" if v is None else f"{v:.3f}" for v in of[name]) for of in content.values()]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _head(first: str) -> list[str]:
+    return [f"| {first} | " + " | ".join(p.title for p in PROBLEMS.values()) + " |", "|---|" + "---|" * len(PROBLEMS)]
+
+
+def recorded() -> Record:
+    """The record as its page has it."""
+    out: dict[str, dict[str, list[float | None]]] = {key: {} for key in PROBLEMS}
+    for name, row in re.findall(r"^\| `(\S+)` \| (.*) \|$", RECORD.read_text(encoding="utf-8"), re.M):
+        for key, cell in zip(PROBLEMS, row.split(" | "), strict=True):
+            out[key][name] = [None if v == "-" else float(v) for v in cell.split()]
+    return out
 
 
 def _rows(names: Mapping[str, object]) -> dict[str, str]:
@@ -261,21 +283,8 @@ def _cell(found: list[list[float | None]]) -> str:
     return f"{100 * min(covers):.1f}{some}"
 
 
-def page_with(content: Mapping[str, Mapping[str, list[float | None]]], page: str) -> str:
-    """The page with the table of this record in its place."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(content)}\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
-    if "--docs" not in sys.argv[1:]:
-        lines = [
-            f'  "{key}": {{\n' + ",\n".join(f'    "{n}": {json.dumps(v)}' for n, v in of.items()) + "\n  }"
-            for key, of in record().items()
-        ]
-        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    content = json.loads(RECORD.read_text(encoding="utf-8"))
-    PAGE.write_text(page_with(content, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    RECORD.write_text(page(recorded() if "--words" in sys.argv[1:] else record()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ definition in `naive.every_value` and an error and an interval that hold (`inter
 same with many draws, on laws with even, uneven and very uneven groups: the record that the documentation shows.
 """
 
-import json
 import math
 from functools import cache
 
@@ -136,21 +135,21 @@ def test_the_populations_are_those_of_large_samples() -> None:
 
 
 def test_the_documentation_shows_the_record() -> None:
-    content = json.loads(intervals.RECORD.read_text(encoding="utf-8"))
-    page = intervals.PAGE.read_text(encoding="utf-8")
-    assert page == intervals.page_with(content, page), "run `python tests/intervals.py --docs`"
+    content = intervals.recorded()
+    page = intervals.RECORD.read_text(encoding="utf-8")
+    assert page == intervals.page(content), "run `python tests/intervals.py --words`"
     assert all(list(of) == NAMES for of in content.values()), "run `python tests/intervals.py`"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", intervals.PROBLEMS)
 def test_the_record(key: str) -> None:
-    """Over 400 draws: what every estimate must keep, and that the record is of this code."""
+    """Over 200 draws: what every estimate must keep, and that the record is of this code."""
     problem = intervals.PROBLEMS[key]
     found = intervals.measure(problem, intervals.DRAWS)
     assert not intervals.failures(problem, found)
-    content = json.loads(intervals.RECORD.read_text(encoding="utf-8"))[key]
+    content = intervals.recorded()[key]
     for name, one in found.items():
         for now, then in zip(intervals.written(one), content[name], strict=True):
-            # other processors round otherwise, and a draw or two in 400 may fall on the other side
+            # other processors round otherwise, and a draw or two in 200 may fall on the other side
             assert (now is None and then is None) or now == pytest.approx(then, abs=0.01, rel=0.01), name

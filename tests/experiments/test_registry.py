@@ -1,6 +1,7 @@
 """What `infomech reproduce` lists, teaches, runs as a whole, and refuses; the options that plans declare."""
 
 import importlib.util
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -13,16 +14,17 @@ from infomech.cli import app
 from infomech.experiments.experiment import Experiment, Form, option, options_of
 from infomech.experiments.registry import EXPERIMENTS, choose_all, shared_options
 
-NAMES = [
-    "gradient-consistency", "gibbs", "misalignment", "batch-and-temperature", "barrier", "control",
-    "caption-corruption", "coco-pretrained", "sentence-encoder",
-]  # fmt: skip
+NAMES = list(EXPERIMENTS)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_every_experiment_is_listed() -> None:
+def test_every_experiment_is_listed_and_stands_in_the_gallery() -> None:
     printed = CliRunner().invoke(app, ["reproduce", "--list"]).output
-    assert list(EXPERIMENTS) == NAMES
     assert [line.split()[0] for line in printed.splitlines()] == NAMES
+    gallery = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("gallery.md", "gallery-real.md"))
+    assert set(re.findall(r"infomech reproduce ([a-z-]+)", gallery)) == {*NAMES, "all"}  # each with its paragraph
+    modules = (DOCS.parent / "src" / "infomech" / "experiments").rglob("*.py")
+    assert len(NAMES) == sum("\nEXPERIMENT = " in module.read_text(encoding="utf-8") for module in modules)
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(
     name="infomech",
@@ -81,10 +82,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on the error s
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
 
 
-def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    example: str, *, passes_all: bool = False, cls: type[TyperCommand] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command of which every failure ends in one line on the error stream and an exit code.
 
-    One that `passes_all` gets every argument as it stands, options and --help too.
+    One that `passes_all` gets every argument as it stands, options and --help too; `cls` is what makes its help.
     """
     settings: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []} if passes_all else {}
 
@@ -111,7 +114,7 @@ def command(example: str, *, passes_all: bool = False) -> Callable[[Callable[...
                 raise failure(_crash(error), 70) from None
 
         text = flowing(inspect.getdoc(function) or "")
-        app.command(help=text, epilog=f"Example: {example}", context_settings=settings)(guarded)
+        app.command(cls=cls, help=text, epilog=f"Example: {example}", context_settings=settings)(guarded)
         return guarded
 
     return register

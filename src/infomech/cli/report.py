@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from .app import (
     AsJson,
@@ -163,15 +164,26 @@ def compare(
         typer.echo(f"\nComparison: {page}")
 
 
-@command("infomech correct image.npy text.npy --method mean-removal -o corrected")
+class _NamesMethods(TyperCommand):
+    """Names the corrections when its help is asked for: they bring torch with them."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from ..corrections import METHODS
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "method":
+                parameter.help = f"{', '.join(METHODS)}; {parameter.help}"
+        super().format_help(ctx, formatter)
+
+
+@command("infomech correct image.npy text.npy --method mean-removal -o corrected", cls=_NamesMethods)
 def correct(
     method: Annotated[
         str,
         typer.Option(
             "--method",
             "-m",
-            help="centroid-shift, mean-removal, mean-and-scale, whitening, gaussian-transport or procrustes; "
-            "all compares them and writes no embeddings.",
+            help="all compares them and writes no embeddings.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that everything is written to.")],

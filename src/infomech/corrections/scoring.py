@@ -15,13 +15,15 @@ from ..diagnosis import Diagnosis, Estimate, Measures, Settings, examine
 from ..diagnosis.differences import Difference, difference, paired_difference
 from ..diagnosis.measures import records
 from ..measures import PairedSample
+from . import shifts, transports
 from .base import Correction
-from .shifts import CentroidShift, MeanAndScale, MeanRemoval
-from .transports import GaussianTransport, OrthogonalProcrustes, Whitening
 
 METHODS: dict[str, type[Correction]] = {
-    c.name: c for c in (CentroidShift, MeanRemoval, MeanAndScale, Whitening, GaussianTransport, OrthogonalProcrustes)
-}
+    found.name: found
+    for module in (shifts, transports)
+    for found in vars(module).values()
+    if isinstance(found, type) and issubclass(found, Correction) and found is not Correction
+}  # every correction that these modules define, in their order
 _SHOWN_GAP = ("energy_distance", "centroid_gap", "smoothed_divergence")
 _SHOWN_RECALL = "x_to_y_recall_at_10"
 _LEAST = 8  # groups, four on each side: fewer have no uncertainty

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .base import AffineMap, Correction, check_shrinkage, covariance
 
-SHRINKAGE = 0.01  # of a covariance: 512 features from some thousand rows leave the small eigenvalues unknown
+_SHRINKAGE = 0.01  # of a covariance: 512 features from some thousand rows leave the small eigenvalues unknown
 
 
 class Whitening(Correction):
@@ -22,7 +22,7 @@ class Whitening(Correction):
 
     name = "whitening"
 
-    def __init__(self, shrinkage: float = SHRINKAGE) -> None:
+    def __init__(self, shrinkage: float = _SHRINKAGE) -> None:
         check_shrinkage(shrinkage)
         self.shrinkage = shrinkage
 
@@ -49,7 +49,7 @@ class GaussianTransport(Correction):
 
     name = "gaussian-transport"
 
-    def __init__(self, shrinkage: float = SHRINKAGE) -> None:
+    def __init__(self, shrinkage: float = _SHRINKAGE) -> None:
         check_shrinkage(shrinkage)
         self.shrinkage = shrinkage
 
@@ -94,4 +94,4 @@ def _power(matrix: Float[Tensor, "d d"], exponent: float) -> Float[Tensor, "d d"
     return out
 
 
-__all__ = ["SHRINKAGE", "GaussianTransport", "OrthogonalProcrustes", "Whitening"]
+__all__ = ["GaussianTransport", "OrthogonalProcrustes", "Whitening"]
