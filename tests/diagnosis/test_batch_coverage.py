@@ -26,6 +26,7 @@ def measure(data: tuple[Tensor, Tensor, Tensor | None], tau: float, seed: int) -
     return batch_statistics(tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_intervals_hold_at_every_n(per_group: int) -> None:
     g = torch.Generator().manual_seed(7)

@@ -105,6 +105,7 @@ def test_pairs_to_tell() -> None:
     assert pairs_to_tell(Difference.of(im.Estimate(0.0, 0.1, -0.2, 0.2), paired=True), 100) is None
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_paired_difference_covers() -> None:
     """Over 200 draws of two correlated models: 92 to 98%, and more only by chance (binomial, 4 standard errors)."""
     names = ("infonce_sym", "divergence_sym", "alignment")
