@@ -548,7 +548,9 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
         column = wanted if wanted else _usual(names, usual)
         if column is None or column not in names:
             if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-                raise InputError(f"{table} has no header: its first line is {_listed(names)}; add a line: image,caption")
+                raise InputError(
+                    f"{table} has no header: its first line is {_listed(names)}; add a line: image,caption"
+                )
             raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
         out.append(column)
     return out[0], out[1]

@@ -444,7 +444,8 @@ _EXPECTED = {
 def _check_kind(dtype: np.dtype[Any], path: Path | str, wanted: Wanted) -> None:
     """Refuse numbers of another kind before anything is made of them."""
     if dtype.kind not in "fiu":
-        raise InputError(f"{path} holds {dtype}; {_EXPECTED[wanted]}")
+        what = "(rows, features) of floating point" if wanted == "embeddings" else "(p, 2) whole, rows counted from 0"
+        raise InputError(f"{path} holds {dtype}; expected numbers: {what}")
     if (dtype.kind == "f") != (wanted == "embeddings"):
         raise InputError(f"{path} holds {dtype}; {_EXPECTED[wanted]}")
 
