@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import safetensors.torch
+import scipy.sparse
 import torch
 
 from infomech import InputError
@@ -404,3 +405,55 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert torch.equal(read_embeddings(path), ROWS)
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+
+
+NO_HEADERS = ["0x1,0x2", "\u00b2,\u00b3", "\u200b0,\u200b0", "nan,inf", "1_0,1e3", "-,-", ",", "1st,2nd"]
+
+
+@pytest.mark.parametrize("line", NO_HEADERS)
+def test_a_first_line_that_names_nothing_is_no_header(tmp_path: Path, line: str) -> None:
+    (tmp_path / "p.csv").write_text(f"{line}\n0,1\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_pairs(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("line", ["image,text", "x1,x2", "# image text", "_i,\u00e9t\u00e9", "'image','text'"])
+def test_headers(tmp_path: Path, line: str) -> None:
+    (tmp_path / "p.csv").write_text(f"{line}\n'0','1'\n")
+    if line.startswith("# image"):
+        (tmp_path / "p.csv").write_text(f"{line}\n0 1\n")
+    assert read_pairs(tmp_path / "p.csv").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("content", ["", "image,text\n", "\n\n"])
+def test_no_pairs(tmp_path: Path, content: str) -> None:
+    (tmp_path / "p.csv").write_text(content)
+    with pytest.raises(InputError, match="holds no pairs"):
+        read_pairs(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "longdouble"])
+def test_labels_keep_their_digits(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "l.npy", np.array([0.5, 2], dtype=kind) + (kind == "float32") * np.float32(0.1))
+    assert read_labels(tmp_path / "l.npy") == (["0.6", "2.1"] if kind == "float32" else ["0.5", "2"])
+
+
+def test_two_arrays_in_one_npy(tmp_path: Path) -> None:
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.save(file, np.ones((2, 3)))
+        np.save(file, np.ones((2, 3)))
+    with pytest.raises(InputError, match="176 bytes after its array, a second one perhaps"):
+        read_embeddings(tmp_path / "x.npy")
+
+
+def test_words_of_refusals(tmp_path: Path) -> None:
+    scipy.sparse.save_npz(tmp_path / "s.npz", scipy.sparse.csr_matrix(np.eye(3)))
+    with pytest.raises(InputError, match="sparse matrix of SciPy; save it dense"):
+        read_embeddings(tmp_path / "s.npz")
+    torch.save({"a": np.eye(3)}, tmp_path / "o.pt")
+    with pytest.raises(InputError, match="it holds more than tensors, which may run code") as caught:
+        read_embeddings(tmp_path / "o.pt")
+    assert str(caught.value).isprintable()
+    safetensors.torch.save_file({}, str(tmp_path / "e.safetensors"))
+    with pytest.raises(InputError, match="holds no arrays"):
+        read_embeddings(tmp_path / "e.safetensors")

@@ -21,6 +21,9 @@ def results() -> dict[str, Any]:
     scored = score_corrections(X, Y, temperature=0.25)
     return {
         "report": report,
+        "budget": im.decompose(X, Y, temperature=0.25, normalize=True),
+        "no limit": im.decompose(X, Y, temperature=0.05, normalize=True),
+        "curve": report.budget.curve,
         "gap": im.gap(X, Y),
         "part of a report": report.retrieval,
         "comparison": im.compare([report, report], names=["a", "b"]),
@@ -29,7 +32,7 @@ def results() -> dict[str, Any]:
     }
 
 
-NAMES = ("report", "gap", "part of a report", "comparison", "corrections", "score")
+NAMES = ("report", "budget", "no limit", "curve", "gap", "part of a report", "comparison", "corrections", "score")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,6 +54,13 @@ def test_all_of_it_as_data(results: dict[str, Any], name: str) -> None:
 
 
 def test_what_stands_there(results: dict[str, Any]) -> None:
+    budget = results["budget"]
+    assert budget.to_dict()["infonce_sym"] == budget.infonce_sym.to_dict()
+    assert "contributions" not in budget.to_dict()
+    assert str(budget).splitlines()[2].split()[1] == f"{budget.alignment.value:.3f}".replace("-", "\u2212")[:5]
+    assert "; limit of large batches: energy" in str(budget)
+    assert "; no limit" in str(results["no limit"])
+    assert "dispersion of x, relative, at most" in str(results["no limit"])
     gap = results["gap"]
     assert str(gap).startswith(f"{len(gap)} measures\n")
     assert str(gap).endswith(f"... and {len(gap) - 7} more: to_dict(), to_pandas()")
@@ -70,6 +80,9 @@ def test_pandas(results: dict[str, Any]) -> None:
         return
     gap = results["gap"]
     assert gap.to_pandas().loc["energy_distance", "value"] == gap["energy_distance"].value
+    assert results["budget"].to_pandas().loc["alignment", "value"] == results["budget"].alignment.value
+    curve = results["curve"]
+    assert curve.to_pandas().loc[("remainder", 2), "value"] == curve.parts["remainder"][curve.negatives.index(2)].value
     frame = results["report"].to_pandas()
     assert frame.loc[("gap", "frechet"), "high"] == results["report"].gap["frechet"].high
     assert set(results["comparison"].to_pandas().reset_index()["report"]) == {"a", "b"}

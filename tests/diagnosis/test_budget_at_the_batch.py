@@ -79,7 +79,7 @@ def test_a_resolved_limit() -> None:
     energy = b.limit.alignment.value - (b.limit.dispersion_x.value + b.limit.dispersion_y.value) / 2
     assert b.limit.energy_sym.value == pytest.approx(energy - b.limit.divergence_sym.value, rel=1e-9)
     assert b.limit.dispersion_x.value < b.dispersion_x.value  # H_N falls to H
-    assert "Limit of large batches" in str(b)
+    assert "limit of large batches" in str(b)
 
 
 def test_an_unresolved_limit_has_no_number() -> None:
@@ -92,7 +92,7 @@ def test_an_unresolved_limit_has_no_number() -> None:
     assert b.resolves_from is not None
     assert b.resolves_from > 0.05
     assert "at most" in str(b)
-    assert "No limit" in str(b)
+    assert "no limit" in str(b)
 
 
 def test_the_temperature_from_which_it_resolves() -> None:

@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 import sys
 import tarfile
 import unicodedata
 import zlib
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from infomech.embedding import ExtractOptions, extract, open_source
 from infomech.embedding.encoders.encoder import ModelChoice
 from infomech.embedding.encoders.loading import load_towers
 from infomech.embedding.images import decode_image
-from infomech.embedding.sources import Damaged, Source
+from infomech.embedding.sources import Columns, Damaged, Source
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -91,7 +93,7 @@ def test_paired_texts_by_their_type(tmp_path: Path) -> None:
     assert [(sample.read(), sample.texts) for sample in source.samples()] == [(b"one", ("1",)), (b"zero", ("0",))]
     assert [(o.key, o.reason) for o in source.left_out] == [
         ("row 2", "lacks one of the two texts"),
-        ("row 4", "has a a that is a dict"),
+        ("row 4", "has in a a value that is a dict"),
     ]
     (tmp_path / "l.txt").write_text("\ufeffun\u2028e\ndeux\n", encoding="utf-8")
     assert [s.texts for s in open_source([tmp_path / "l.txt"] * 2).samples()] == [("un\u2028e",), ("deux",)]
@@ -299,3 +301,50 @@ def test_special_files_and_odd_names(tmp_path: Path) -> None:
     for path in (Path("/dev/zero"), Path("a\0b")):
         with pytest.raises(im.InputError):
             open_source([folder, path])
+
+
+def test_texts_without_a_choice_are_asked_about(tmp_path: Path) -> None:
+    """What would be taken for texts without a word: an id, the first pair as a header, names of images."""
+    cases = {
+        "three.csv": ("id,question,answer\n1,why,so\n", "has 3 columns (id, question, answer); name the two"),
+        "bare.csv": (
+            "a dog barks,ein Hund bellt\na cat sleeps,eine Katze ruht\n",
+            "has no header, it seems",
+        ),
+        "names.csv": ("image,caption\na.png,one\nb.JPG,two\n", "names images (a.png) and holds none"),
+    }
+    for name, (content, words) in cases.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(im.InputError, match=re.escape(words)):
+            open_source([tmp_path / name])
+    chosen = open_source([tmp_path / "three.csv"], columns=Columns("question", "answer"))
+    assert [(s.key, s.read(), s.texts) for s in chosen.samples()] == [("row 1", b"why", ("so",))]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"x")
+    (tmp_path / "bare.csv").write_text("a.png,a dog\n")
+    with pytest.raises(im.InputError, match=r"has no header: its first line is a\.png, a dog"):
+        open_source([tmp_path / "images", tmp_path / "bare.csv"])
+
+
+def test_rows_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\none,1\ntwo\nthree,3\n")
+    source = open_source([tmp_path / "t.csv"])
+    assert [s.key for s in source.samples()] == ["row 1", "row 3"]
+    assert [o.key for o in source.left_out] == ["row 2"]
+
+
+def test_numbers_in_their_own_digits(tmp_path: Path) -> None:
+    table = pa.table({"a": pa.array([0.1, 2.0, None], pa.float32()), "b": [Decimal("1.50"), Decimal(3), Decimal(1)]})
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    pairs = [(s.read().decode(), *s.texts) for s in open_source([tmp_path / "t.parquet"]).samples()]
+    assert pairs == [("0.1", "1.50"), ("2", "3.00")]
+    (tmp_path / "t.jsonl").write_text('{"a": Infinity, "b": "x"}\n{"a": 1, "b": "y"}\n')
+    source = open_source([tmp_path / "t.jsonl"])
+    assert [o.reason for o in source.left_out] == ["has in a a value that is an infinite number"]
+
+
+@pytest.mark.parametrize("content", ["sep=;\nImage;Caption\na.png;x, y\n", "image;caption;a, b\na.png;x, y;z\n"])
+def test_separators(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text(content)
+    assert [s.texts for s in open_source([tmp_path, tmp_path / "t.csv"]).samples()] == [("x, y",)]

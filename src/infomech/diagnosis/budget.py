@@ -1,15 +1,18 @@
 """The energy budget at the batch one trains with: what a contrastive loss is made of, as a batch sees it (E8, E2)."""
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .._checks import InputError, check_loss_temperature, check_temperature
+from .._files import plain
+from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
+from .._words import interval_text, with_error
 from ..geometry import Critic
 from ..measures import PairedSample
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
@@ -18,6 +21,7 @@ from .batch_tables import Batches, BatchSweeps, kernel_tables, walk
 from .batch_windows import BlockLayout
 from .continuation import Continuation, continuations, largest_measured
 from .estimate import Estimate
+from .measures import records
 from .near_duplicates import one_of_each, restricted
 from .resolution import Growth, LimitBudget, growth, limit, resolving_temperature
 
@@ -28,12 +32,45 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FEWEST_WITHOUT, _MOST_WITHOUT = 8, 2048  # groups that a budget without near-duplicates is measured on
 
 
-@dataclass(frozen=True)
-class BudgetCurve:
+@dataclass(frozen=True, repr=False)
+class BudgetCurve(Shown):
     """Every part against N: powers of two, then all other groups."""
 
     negatives: list[int]
     parts: dict[str, list[Estimate]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``report.json`` has it: N, and the numbers of each part at every N."""
+        return {"negatives": list(self.negatives), "parts": plain(self.parts)}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each part and N.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        rows = [
+            {"part": name, "negatives": n, **estimate.to_dict()}
+            for name, along in self.parts.items()
+            for n, estimate in zip(self.negatives, along, strict=True)
+        ]
+        return data_frame(rows, index=["part", "negatives"])
+
+    def _brief(self) -> Brief:
+        shown = {name: along for name, along in _CURVES.items() if name in self.parts}
+        rows = [
+            [f"{n:,}", *(with_error(self.parts[name][at]) for name in shown)] for at, n in enumerate(self.negatives)
+        ]
+        return Brief("The budget against N, in nats", ["negatives", *shown.values()], rows, "to_dict(), to_pandas()")
+
+
+_CURVES = {
+    "dispersion_x": "dispersion of x",
+    "dispersion_y": "dispersion of y",
+    "divergence_sym": "divergence",
+    "infonce_sym": "InfoNCE",
+    "effective_negatives": "effective negatives",
+}  # the columns that a curve prints
 
 
 @dataclass(frozen=True)
@@ -92,8 +129,8 @@ class Contributions:
         return float(np.sqrt(np.square(replicates - replicates.mean()).sum() * (g - m) ** 2 / (g * m * (b - 1))))
 
 
-@dataclass(frozen=True)
-class EnergyBudget:
+@dataclass(frozen=True, repr=False)
+class EnergyBudget(Shown):
     """The parts of a symmetric InfoNCE at one temperature and N negatives, in nats, each with its uncertainty.
 
     Every part is its expectation over random batches: N other groups, one pair from each. Two identities hold, to
@@ -153,8 +190,40 @@ class EnergyBudget:
         """log(V / vol Z): the log of the kernel's mean under the uniform law, in nats."""
         return self.log_kernel_volume - self.log_manifold_volume
 
-    def __str__(self) -> str:
-        return _table(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the contributions of pairs, as ``report.json`` has it."""
+        kept = [name for field in fields(self) if (name := field.name) != "contributions"]
+        return {name: plain(getattr(self, name)) for name in kept} | {"log_kernel_mean": plain(self.log_kernel_mean)}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each part.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(records({name: getattr(self, name) for name in PARTS}), index="name")
+
+    def _brief(self) -> Brief:
+        most = "" if self.limit is not None else ", at most"
+        parts = {
+            "alignment": self.alignment,
+            f"dispersion of x, relative{most}": self.dispersion_x_relative,
+            f"dispersion of y, relative{most}": self.dispersion_y_relative,
+            "divergence": self.divergence_sym,
+            "remainder": self.remainder,
+            "InfoNCE": self.infonce_sym,
+            "effective negatives": self.effective_negatives,
+            "gradient error": self.gradient.error,
+        }
+        rows = [[name, with_error(estimate), interval_text(estimate)] for name, estimate in parts.items()]
+        batch = f"Batch of {self.batch_size:,}: N = {self.negatives:,} negatives, τ = {self.temperature:g}, nats"
+        return Brief(f"{batch}; {self._limit_text()}", ["part", "estimate", "95% interval"], rows)
+
+    def _limit_text(self) -> str:
+        if self.limit is not None:
+            return f"limit of large batches: energy {with_error(self.limit.energy_sym)}"
+        found = "" if self.resolves_from is None else f", from τ = {self.resolves_from:.2g} on"
+        return f"no limit{found} (the last doubling: {self.growth.largest:.2g})"
 
 
 def decompose(
@@ -364,29 +433,6 @@ def _contributions(statistics: BatchStatistics, at: Interpolation, batches: Batc
         groups=sample.groups,
         block_groups=layout.size,
     )
-
-
-def _table(b: EnergyBudget) -> str:
-    """The budget in some ten lines."""
-    most = "" if b.limit is not None else ", at most"
-    rows = [
-        ("alignment", b.alignment),
-        (f"dispersion of x, relative{most}", b.dispersion_x_relative),
-        (f"dispersion of y, relative{most}", b.dispersion_y_relative),
-        ("divergence", b.divergence_sym),
-        ("remainder", b.remainder),
-        ("InfoNCE", b.infonce_sym),
-        ("effective negatives", b.effective_negatives),
-        ("gradient error", b.gradient.error),
-    ]
-    lines = [f"{name:<35}{e.value:>9.3f}   {e.low:>8.3f} to {e.high:.3f}" for name, e in rows]
-    head = f"Batch of {b.batch_size:,}: N = {b.negatives:,} negatives, tau = {b.temperature:g}; nats, 95% intervals"
-    if b.limit is not None:
-        last = f"Limit of large batches: energy {b.limit.energy_sym}, divergence {b.limit.divergence_sym}"
-    else:
-        found = "" if b.resolves_from is None else f"; from tau = {b.resolves_from:.2g} they do"
-        last = f"No limit: the last doubling moved a log kernel mean by {b.growth.largest:.2g} nats{found}"
-    return "\n".join([head, *lines, last])
 
 
 __all__ = [

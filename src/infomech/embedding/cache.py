@@ -149,9 +149,12 @@ class Cache:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process out of the folder; the lock ends with the process that holds it."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file; name a folder to write the embeddings to")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ".lock"
-        with path.open("w") as handle:
+        new = not os.path.lexists(path)
+        with path.open("a") as handle:  # nothing that may be there is cut off
             try:
                 import fcntl
 
@@ -165,8 +168,14 @@ class Cache:
             try:
                 yield
             finally:
-                if not (self.folder / "manifest.json").exists():  # nothing was begun: leave no trace
+                if new and not self._is_ours():  # nothing was begun: leave no trace
                     path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        try:
+            return read_manifest(self.folder) is not None
+        except InputError:
+            return False
 
     @staticmethod
     def clear(folder: Path) -> None:

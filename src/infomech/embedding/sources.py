@@ -132,14 +132,16 @@ class PairedTexts(Source):
     left_out: Sequence[LeftOut] = ()
     names: tuple[str, str] = ("x", "y")
     first: Modality = "text"
+    keys: Sequence[str] = ()  # of the pairs; "line 1" and so on by default
 
     @property
     def count(self) -> int | None:  # noqa: D102
         return len(self.lines)
 
     def samples(self) -> Iterator[Sample]:  # noqa: D102
-        for number, (left, right) in enumerate(self.lines, start=1):
-            yield Sample(f"line {number}", _constant(left.encode("utf-8", errors="surrogatepass")), (right,))
+        keys = self.keys or [f"line {number}" for number in range(1, len(self.lines) + 1)]
+        for key, (left, right) in zip(keys, self.lines, strict=True):
+            yield Sample(key, _constant(left.encode("utf-8", errors="surrogatepass")), (right,))
 
 
 def _constant(content: bytes) -> Callable[[], bytes]:
@@ -498,10 +500,13 @@ def _matched(
             files.append((key, file, captions))
             if damage:
                 damages[key] = damage
+    if not named:
+        why = f" (the first: {left_out[0].key} {left_out[0].reason})" if left_out else ""
+        raise InputError(f"no row of the table names an image of {folder}{why}; check its columns")
     if not files:
         raise InputError(
             f"none of the {len(named)} images that have captions is in {folder} (the first would be "
-            f"{named[0][1] if named else folder}); check the folder and the names in the table"
+            f"{named[0][1]}); check the folder and the names in the table"
         )
     return ListedImages(files, left_out, damage=damages)
 
@@ -540,11 +545,20 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
         (columns.image, IMAGE_COLUMNS, "Columns(image=NAME)"),
         (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
     ):
-        column = wanted if wanted else next((c for c in usual if c in names), None)
+        column = wanted if wanted else _usual(names, usual)
         if column is None or column not in names:
+            if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+                raise InputError(
+                    f"{table} has no header: its first line is {_listed(names)}; add a line: image,caption"
+                )
             raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
         out.append(column)
     return out[0], out[1]
+
+
+def _usual(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The column of a usual name, in capitals or not."""
+    return next((name for wanted in usual for name in names if name.lower() == wanted), None)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -555,14 +569,10 @@ def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
     if len(paths) == 1:
         content = read_table(paths[0])
         names = content.columns
-        image = columns.image or next((c for c in IMAGE_COLUMNS if c in names), None)
+        image = columns.image or _usual(names, IMAGE_COLUMNS)
         if image is not None and any(_in_table(row.get(image)) for row in content.rows):
             return _image_table(content, *_columns(paths[0], content, columns))
-        first = columns.image or (names[0] if names else "")
-        second = columns.caption or (names[1] if len(names) > 1 else "")
-        if first not in names or second not in names:
-            raise InputError(f"{paths[0]} has the columns {_listed(names)}; two columns of texts are needed")
-        return _paired_rows(content, first, second)
+        return _paired_rows(content, *_text_columns(paths[0], content, columns))
     if len(paths) != 2:
         raise InputError(f"{len(paths)} text files are given; paired texts are two files, line by line")
     sides = [[line.strip() for line in read_lines(path) or [""]] for path in paths]
@@ -573,23 +583,47 @@ def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
     return PairedTexts(list(zip(*sides, strict=True)))
 
 
+def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, str]:
+    """The two columns of texts: those that are named, or all that there are."""
+    names = content.columns
+    given = columns.image is not None and columns.caption is not None
+    first = columns.image or (names[0] if names else "")
+    second = columns.caption or next((name for name in names if name != first), "")
+    if first not in names or second not in names:
+        raise InputError(f"{table} has the columns {_listed(names)}; two columns of texts are needed")
+    both = "Columns(image=NAME) and Columns(caption=NAME)"
+    if not given and len(names) > 2:
+        raise InputError(f"{table} has {len(names)} columns ({_listed(names)}); name the two of texts with {both}")
+    if not given and all(len(name.split()) > 2 for name in names):
+        raise InputError(
+            f"{table} has no header, it seems: its first line is {_listed(names)[:120]}; add one, or name both columns "
+            f"with {both}"
+        )
+    values = [_path_of(row.get(first)) for row in content.rows]
+    named = [value for value in values if isinstance(value, str) and value]
+    if named and all(value.lower().endswith(IMAGE_SUFFIXES) for value in named):
+        raise InputError(f"{table} names images ({named[0][:60]}) and holds none; name their folder before the table")
+    return first, second
+
+
 def _paired_rows(content: TextTable, first: str, second: str) -> PairedTexts:
     """Two columns of texts; a row where one of them is missing or no text is named and left out."""
-    lines, left_out = [], []
+    lines, keys, left_out = [], [], []
     for number, row in enumerate(content.rows, start=1):
         pair = []
         for name in (first, second):
             try:
                 pair.append(text_of(row.get(name)))
             except NotText as error:
-                left_out.append(LeftOut(f"row {number}", f"has a {name} that {error}"))
+                left_out.append(LeftOut(f"row {number}", f"has in {name} a value that {error}"))
                 break
         else:
             if None in pair:
                 left_out.append(LeftOut(f"row {number}", "lacks one of the two texts"))
             else:
                 lines.append((str(pair[0]).strip(), str(pair[1]).strip()))
-    return PairedTexts(lines, left_out)
+                keys.append(f"row {number}")
+    return PairedTexts(lines, left_out, keys=keys)
 
 
 __all__ = [

@@ -197,6 +197,9 @@ def load_npy(path: Path) -> AnyArray:
     with reading(path, ".npy file"):
         # copy on write: torch gets memory that it may call its own, and the file does not change
         array: AnyArray = np.load(path, mmap_mode="c", allow_pickle=False)
+        beyond = path.stat().st_size - getattr(array, "offset", 0) - array.nbytes if isinstance(array, np.memmap) else 0
+        if beyond > 0:
+            raise InputError(f"{path} holds {beyond:,} bytes after its array, a second one perhaps; write it again")
         return array
 
 
@@ -245,6 +248,10 @@ def _read_member(archive: zipfile.ZipFile, path: Path, name: str, wanted: Wanted
 
 
 def _choose(path: Path, names: list[str], key: str | None) -> str:
+    if not names:
+        raise InputError(f"{path} holds no arrays; expected {FORMATS}")
+    if {"indices", "indptr", "format", "shape", "data"} == set(names) and key is None:
+        raise InputError(f"{path} is a sparse matrix of SciPy; save it dense: numpy.save(file, matrix.toarray())")
     if key is not None:
         if key not in names:
             raise InputError(f"{path} has no array {key!r}; it has {', '.join(names[:8])}")
@@ -260,7 +267,9 @@ def _read_torch(path: Path, key: str | None, wanted: Wanted) -> Tensor:
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds, none of them its own
-        raise InputError(f"{path} cannot be loaded as weights only ({_line(error)}); save a plain tensor") from None
+        more = "weights_only" in str(error) or "Weights only" in str(error)  # its own advice is to load without care
+        reason = "it holds more than tensors, which may run code when loaded" if more else _line(error)
+        raise InputError(f"{path} cannot be loaded as weights only ({reason}); save a plain tensor") from None
     if isinstance(content, dict):
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         if not tensors:
@@ -310,6 +319,7 @@ def _read_table(path: Path, key: str | None, kind: str, wanted: Wanted) -> Tenso
             with pyarrow.parquet.ParquetFile(path) as opened:
                 schema = opened.schema_arrow
                 chosen = _columns(schema, path, key, wanted)
+                _check_column(schema.field(chosen[0]).type, path, wanted)  # before all of it is read
                 table = opened.read(columns=chosen)
         else:
             with pa.memory_map(str(path)) as source:
@@ -356,7 +366,8 @@ def _columns(schema: Any, path: Path, key: str | None, wanted: Wanted) -> list[s
     if wanted == "pairs" and not lists and len(whole) == 2:
         return whole
     if not lists:
-        raise InputError(f"{path} has no column of lists; it has {', '.join(names)}")
+        needed = "" if wanted == "embeddings" else " and not two columns of whole numbers"
+        raise InputError(f"{path} has no column of lists{needed}; it has {', '.join(names) or 'no columns'}")
     chosen = _choose(path, lists, key)
     if names.count(chosen) > 1:
         raise InputError(f"{path} has {names.count(chosen)} columns {chosen!r}; give each its own name")
@@ -394,6 +405,18 @@ def _matrix(column: Any, path: Path | str, wanted: Wanted) -> AnyArray:
     return values.reshape(len(lengths), -1) if len(lengths) else values.reshape(0, 0)
 
 
+def _check_column(kind: Any, path: Path | str, wanted: Wanted) -> None:
+    """Refuse numbers of another kind by what the schema says of a column, and lists that cannot be pairs."""
+    import pyarrow as pa
+
+    if not _is_list(kind) or isinstance(kind, pa.FixedShapeTensorType):
+        return
+    if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type):
+        _check_kind(np.dtype(kind.value_type.to_pandas_dtype()), path, wanted)
+    if wanted == "pairs" and pa.types.is_fixed_size_list(kind) and kind.list_size != 2:
+        raise InputError(f"{path} has lists of {kind.list_size} numbers; {_EXPECTED['pairs']}")
+
+
 def _lengths(chunk: Any) -> NDArray[np.int64]:
     import pyarrow.compute
 
@@ -405,7 +428,8 @@ def _numbers(column: Any, path: Path | str, wanted: Wanted) -> AnyArray:
 
     kind = column.type
     if column.null_count or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise InputError(f"{path} has lists of {kind}, {column.null_count} of them missing; expected numbers")
+        missing = f", {column.null_count:,} of them missing" if column.null_count else ""
+        raise InputError(f"{path} has values of the kind {kind}{missing}; expected numbers in every row")
     _check_kind(np.dtype(kind.to_pandas_dtype()), path, wanted)
     array: AnyArray = column.to_numpy(zero_copy_only=False) if column.num_chunks == 1 else column.to_numpy()
     return array
@@ -420,7 +444,8 @@ _EXPECTED = {
 def _check_kind(dtype: np.dtype[Any], path: Path | str, wanted: Wanted) -> None:
     """Refuse numbers of another kind before anything is made of them."""
     if dtype.kind not in "fiu":
-        raise InputError(f"{path} holds {dtype}; expected numbers: (rows, features) of floating point")
+        what = "(rows, features) of floating point" if wanted == "embeddings" else "(p, 2) whole, rows counted from 0"
+        raise InputError(f"{path} holds {dtype}; expected numbers: {what}")
     if (dtype.kind == "f") != (wanted == "embeddings"):
         raise InputError(f"{path} holds {dtype}; {_EXPECTED[wanted]}")
 
@@ -428,6 +453,9 @@ def _check_kind(dtype: np.dtype[Any], path: Path | str, wanted: Wanted) -> None:
 def _to_tensor(array: AnyArray, path: Path, wanted: Wanted) -> Tensor:
     """A tensor that shares the array's memory where it can; other byte orders and extended precision are converted."""
     _check_kind(array.dtype, path, wanted)
+    if wanted == "pairs" and (array.ndim != 2 or array.shape[1] != 2):  # before a copy is made of it
+        kind = f"{array.dtype.name} of shape {tuple(array.shape)}"
+        raise InputError(f"{path} holds {kind}; {_EXPECTED['pairs']}")
     if array.dtype.kind == "u":
         if array.size and int(array.max()) >= 2**63:
             raise InputError(f"{path} holds the number {int(array.max())}; row numbers are below 2^63")

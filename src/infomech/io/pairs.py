@@ -48,7 +48,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
     if array.dtype.kind not in "iufUSb":
         raise InputError(f"{path} holds {array.dtype}; expected one label a row, numbers or strings")
     try:
-        labels = array.tolist()
+        labels = array if array.dtype.kind == "f" else array.tolist()
     except (SystemError, ValueError, OverflowError):  # letters that are none
         raise InputError(f"{path} is a damaged .npy file; write it again") from None
     return as_labels(labels, str(path))
@@ -64,7 +64,8 @@ def as_labels(labels: Iterable[Any], name: str = "labels") -> list[str]:
     ['0', 'cat', '2.5']
     """
     out = []
-    for row, label in enumerate(labels.tolist() if hasattr(labels, "tolist") else labels):
+    listed = hasattr(labels, "tolist") and not _is_float(labels)  # tolist() writes 0.1 of float32 as 0.10000000149
+    for row, label in enumerate(labels.tolist() if listed else labels):  # type: ignore[attr-defined]
         try:
             text = str(label).lower() if isinstance(label, bool) else text_of(_plain(label))
         except NotText as error:
@@ -75,8 +76,14 @@ def as_labels(labels: Iterable[Any], name: str = "labels") -> list[str]:
     return out
 
 
+def _is_float(labels: Any) -> bool:
+    return str(getattr(labels, "dtype", "")).removeprefix("torch.") in ("float16", "float32", "float64", "bfloat16")
+
+
 def _plain(label: Any) -> Any:
-    """The Python value of a scalar of Arrow or pandas."""
+    """The Python value of a scalar of Arrow or pandas, NumPy's of a tensor of one number."""
+    if isinstance(label, torch.Tensor):
+        return label.detach().float().numpy()[()] if label.dtype is torch.bfloat16 else label.detach().cpu().numpy()[()]
     if type(label).__name__ in ("NAType", "NaTType"):
         return None
     return label.as_py() if hasattr(label, "as_py") else label
@@ -88,8 +95,8 @@ def _number_table(path: Path) -> NDArray[np.int64]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        fields = [field.strip().strip('"') for field in re.split(r"\s*[,;|\t]\s*|\s+", line.strip())]
-        header, first = first and not any(_is_number(field) for field in fields), False
+        fields = [field.strip().strip("\"'") for field in re.split(r"\s*[,;|\t]\s*|\s+", line.strip())]
+        header, first = first and all(_is_name(field) for field in fields), False
         if header:
             continue
         if len(fields) != 2:
@@ -97,15 +104,21 @@ def _number_table(path: Path) -> NDArray[np.int64]:
         if not all(_WHOLE.match(field) for field in fields) or any(abs(int(field)) >= 2**63 for field in fields):
             raise InputError(f"{path} line {number} is {line[:60]!r}; expected two row numbers, whole and from 0")
         rows.append([int(field) for field in fields])
-    return np.asarray(rows, dtype=np.int64).reshape(-1, 2)
+    if not rows:
+        raise InputError(f"{path} holds no pairs; expected two row numbers a line, counted from 0")
+    return np.asarray(rows, dtype=np.int64)
 
 
-def _is_number(field: str) -> bool:
+def _is_name(field: str) -> bool:
+    """Whether a field of the first line names a column: it begins with a letter, and is no number such as nan."""
+    name = field.removeprefix("#").strip()
+    if not name or not (name[0].isalpha() or name[0] == "_"):
+        return field == "#"
     try:
-        float(field)
+        float(name)
     except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 __all__ = ["as_labels", "read_labels", "read_pairs"]

@@ -55,7 +55,7 @@ def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             if hasattr(values, "to_numpy"):  # pandas, polars
-                values = values.to_numpy()
+                values = _of_columns(values) if hasattr(values, "dtypes") else values.to_numpy()
             if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
                 raise InputError(f"{name} has masked numbers; leave those rows out, or fill them in")
             array = np.asarray(values)
@@ -68,6 +68,18 @@ def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
         text = " ".join(str(error).split())[:100]
         raise InputError(f"{name} is a {type(values).__name__} that is no matrix ({text}); {_EXPECTED}") from None
     return array
+
+
+def _of_columns(frame: Any) -> Any:
+    """The array of a data frame; pandas gives objects for its own kinds of column and for Arrow's."""
+    array = frame.to_numpy()
+    if array.dtype != object or getattr(frame, "ndim", 1) != 2:
+        return array
+    kinds = [getattr(kind, "numpy_dtype", kind) for kind in frame.dtypes]
+    if not all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in kinds):
+        return array
+    columns = [frame.iloc[:, at].to_numpy(dtype=kind, na_value=np.nan) for at, kind in enumerate(kinds)]
+    return np.stack(columns, axis=1)
 
 
 def _stacked(rows: Any, name: str) -> Tensor | None:

@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .._checks import InputError
 from .arrays import reading
@@ -38,7 +41,19 @@ def _read_parquet(path: Path) -> TextTable:
         names = tuple(table.column_names)
         if len(set(names)) < len(names):
             raise InputError(f"{path} has two columns of one name ({', '.join(names)}); give each its own")
-        return TextTable(names, table.to_pylist())
+        columns = [_values(table.column(at)) for at in range(table.num_columns)]
+        return TextTable(names, [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; those of less than double precision as NumPy's own, which know their digits."""
+    import pyarrow as pa
+
+    values: list[Any] = column.to_pylist()
+    if not (pa.types.is_float32(column.type) or pa.types.is_float16(column.type)):
+        return values
+    single = np.dtype(column.type.to_pandas_dtype()).type
+    return [None if value is None else single(value) for value in values]
 
 
 __all__ = ["TABLES", "read_table"]

@@ -8,10 +8,12 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -101,27 +103,34 @@ def text_of(value: Any) -> str | None:
     Raises:
         NotText: for anything else, a structure say.
 
-    >>> text_of(0), text_of(float("nan")), text_of(b"caf\xc3\xa9"), text_of(None)
-    ('0', None, 'café', None)
+    >>> text_of(0), text_of(float("nan")), text_of(b"caf\xc3\xa9"), text_of(np.float32(0.1)), text_of(None)
+    ('0', None, 'café', '0.1', None)
     """
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, np.floating):
+        return None if np.isnan(value) else _digits(value)
     if isinstance(value, np.generic):
         return text_of(value.item())
     if isinstance(value, bool):
         raise NotText("is true or false")
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, int | Decimal):
+        return None if isinstance(value, Decimal) and value.is_nan() else str(value)
     if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+        return None if math.isnan(value) else _digits(np.float64(value))
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             raise NotText("is bytes that are not UTF-8") from None
     raise NotText(f"is a {type(value).__name__}")
+
+
+def _digits(value: np.floating[Any]) -> str:
+    """A floating-point number in the fewest digits that its own precision needs: 0.1 of float32 is 0.1."""
+    if not np.isfinite(value):
+        raise NotText("is an infinite number")
+    return str(int(value)) if value == np.rint(value) and abs(value) < 2**53 else str(value)
 
 
 def unencodable(text: str) -> bool:
@@ -181,7 +190,10 @@ def read_csv(path: str | os.PathLike[str]) -> TextTable:
         InputError: naming the first line with more fields than the header, or with a quote that is never closed.
     """
     text = read_text(path)
-    separator = _separator(text, preferred="\t" if str(path).lower().endswith(".tsv") else ",")
+    named = re.match(r"sep=([,;|\t])(\r\n?|\n)", text)  # so spreadsheets say it
+    if named:
+        text = "\n" + text[named.end() :]  # the numbers of the lines stay
+    separator = named[1] if named else _separator(text, "\t" if str(path).lower().endswith(".tsv") else ",")
     rows: list[dict[str, Any]] = []
     header: list[str] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -204,12 +216,11 @@ def read_csv(path: str | os.PathLike[str]) -> TextTable:
     return TextTable(tuple(header), rows)
 
 
-def _separator(text: str, *, preferred: str) -> str:
-    line = text.lstrip("\r\n").partition("\n")[0]
+def _separator(text: str, preferred: str) -> str:
+    """The one that the header has most often, the preferred one if none has more."""
+    line = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     outside = "".join(line.split('"')[::2])  # without what stands between quotes
-    if preferred in outside:
-        return preferred
-    return max(_SEPARATORS, key=outside.count) if any(s in outside for s in _SEPARATORS) else preferred
+    return max((preferred, *_SEPARATORS), key=outside.count)
 
 
 def _header(path: str | os.PathLike[str], fields: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._checks import InputError
 from .._files import Json, plain
-from ..diagnosis import Diagnosis, EnergyBudget, Pictures
+from ..diagnosis import Diagnosis, Pictures
 from ..diagnosis.budget import Contributions
 from ..diagnosis.group_contributions import GroupContributions
 from ..io.text import check_regular, read_json
@@ -33,7 +33,7 @@ def report_dict(diagnosis: Diagnosis) -> Json:
     content = {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain(diagnosis.inputs),
-        "budget": _budget(diagnosis.budget),
+        "budget": diagnosis.budget.to_dict(),
         "gap": plain(diagnosis.gap),
         "geometry": plain(diagnosis.geometry),
         "retrieval": plain(diagnosis.retrieval),
@@ -41,12 +41,6 @@ def report_dict(diagnosis: Diagnosis) -> Json:
         "provenance": plain(diagnosis.provenance),
     }
     return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
-
-
-def _budget(budget: EnergyBudget) -> Json:
-    numbers: Json = plain(replace(budget, contributions=None))
-    del numbers["contributions"]  # arrays
-    return numbers | {"log_kernel_mean": plain(budget.log_kernel_mean)}
 
 
 def report_arrays(diagnosis: Diagnosis) -> Arrays:
