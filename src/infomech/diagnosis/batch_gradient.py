@@ -52,10 +52,10 @@ def batch_gradients(
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
     moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
+    truths = [_gradients(side, anchors, None, temperature).split(len(sets[0])) for side in sides]
     for k, chosen in enumerate(sets):
-        everyone = torch.arange(sample.groups, device=chosen.device)
-        for side in sides:
-            truth = _gradients(side, chosen, everyone, temperature)
+        for side, known in zip(sides, truths, strict=True):
+            truth = known[k]
             for _ in range(_BATCHES):
                 order = torch.randperm(sample.groups, generator=generator).to(chosen.device)
                 for at, count in enumerate(negatives):
@@ -81,11 +81,16 @@ class _Side:
         return cls(anchors, others, terms.slope, added if terms.y is None else terms.y[at].double(), unit)
 
 
-def _gradients(side: _Side, anchors: Tensor, drawn: Tensor, tau: float) -> Float[Tensor, "a d"]:
-    """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one."""
-    rows, own, partners = side.others[drawn], side.anchors[anchors], side.others[anchors]
-    logits = (side.slope * (own @ rows.T).double() + side.terms[drawn]) / tau
-    mine = anchors[:, None] == drawn[None, :]
+def _gradients(side: _Side, anchors: Tensor, drawn: Tensor | None, tau: float) -> Float[Tensor, "a d"]:
+    """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one.
+
+    With none drawn, against all other groups.
+    """
+    rows, terms = (side.others, side.terms) if drawn is None else (side.others[drawn], side.terms[drawn])
+    own, partners = side.anchors[anchors], side.others[anchors]
+    logits = (side.slope * (own @ rows.T).double() + terms) / tau
+    among = torch.arange(len(rows), device=rows.device) if drawn is None else drawn
+    mine = anchors[:, None] == among[None, :]
     mine[:, -1] |= ~mine.any(1)
     logits.masked_fill_(mine, -torch.inf)
     positive = (side.slope * (own * partners).sum(1).double() + side.terms[anchors]) / tau
