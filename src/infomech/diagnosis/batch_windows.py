@@ -5,6 +5,7 @@ cyclic and without the anchor's own block, is a random batch of w times as many 
 blocks. Everything here is a function of a table: for each anchor, sums of kernels over the segments of the blocks.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -249,10 +250,13 @@ class _Channels:
         top = logs.amax(1, keepdim=True)
         if extra is not None:
             top = torch.maximum(top, extra)  # an extra term far below all sums does no harm
-        reach = float((top - logs.where(logs.isfinite(), top)).amax())
-        counted = statistic == "count"
+        below = logs - top
+        lowest = float(below.amin())
+        if lowest == -math.inf:  # an anchor's own group alone in a segment, say
+            lowest = float(below.masked_fill(below == -math.inf, 0.0).amin())
+        reach, counted = -lowest, statistic == "count"
         linear = reach < _LINEAR_RANGE / (2 if counted else 1)
-        stack = [logs - top]
+        stack = [below]
         if counted:
             assert sums.log_squares is not None
             stack.append(sums.log_squares[rows] - 2 * top)
