@@ -77,7 +77,8 @@ def test_ten_thousand_random_batches(per_group: int) -> None:
             }.get(name, (name, 0.0))
             sign = -1 if part.startswith("dispersion") else 1
             own = at.estimate(part)
-            assert abs(sign * own.value + shift - value) <= 4 * math.hypot(error, own.stderr), (name, negatives)
+            off = abs(sign * own.value + shift - value)
+            assert off <= 4 * math.hypot(error, own.stderr) + 1e-12, (name, negatives)  # one of one is exact
 
 
 @pytest.mark.parametrize(("groups", "per_group", "blocks"), [(500, 5, 62), (2100, 5, 16), (40, 5, 40)])

@@ -14,7 +14,14 @@ from .._checks import InputError
 from ..geometry import log_kernel_volume
 from ..reductions import cpu_threads, side_by_side
 from .batch_tables import SIDES, KernelTables
-from .batch_windows import AnchorSums, BlockLayout, Statistic, WindowAverages, window_averages
+from .batch_windows import (
+    FEWEST_INTERACTING,
+    AnchorSums,
+    BlockLayout,
+    Statistic,
+    WindowAverages,
+    window_averages,
+)
 from .estimate import Estimate
 from .uncertainty import symmetric_interval
 
@@ -54,6 +61,7 @@ class BatchStatistics:
     log_volume: float
     values: Float[Tensor, "s k"]
     replicates: Float[Tensor, "b s k"]
+    interactions: Float[Tensor, "q s k"]  # of each pair of blocks, see `WindowAverages`
     by_pair: dict[str, Float[Tensor, "p k"]]  # "infonce_xy", "infonce_yx": each pair's own contribution
     by_row: dict[str, Float[Tensor, "n k"]]  # effective negatives, log kernel means: "_xx", "_xy" by rows of x
 
@@ -80,15 +88,40 @@ class BatchStatistics:
         """Where a statistic stands in the tables."""
         return _ROWS[name]
 
-    def stderr(self, deviations: Float[Tensor, "b ..."]) -> Float[Tensor, "..."]:
-        """Standard errors from replicates (delete-a-block jackknife; groups in no block are never left out)."""
-        g, m, b = self.layout.groups, self.layout.size, self.layout.blocks
-        spread = (deviations - deviations.mean(0)).square().sum(0)
-        return (spread * (g - m) ** 2 / (g * m * (b - 1))).sqrt()
+    def estimate(
+        self, value: float, replicates: Float[Tensor, " b"], interactions: Float[Tensor, " q"] | None = None
+    ) -> Estimate:
+        """A value with the jackknife's standard error and t interval; see `windowed_variance`."""
+        g, m = self.layout.groups, self.layout.size
+        variance = windowed_variance(replicates, interactions, groups=g, block_groups=m)
+        return symmetric_interval(value, math.sqrt(variance), self.degrees)
 
-    def estimate(self, value: float, replicates: Float[Tensor, " b"]) -> Estimate:
-        """A value with its jackknife standard error and t interval."""
-        return symmetric_interval(value, float(self.stderr(replicates)), self.degrees)
+
+def windowed_variance(
+    replicates: Float[Tensor, " b"], interactions: Float[Tensor, " q"] | None, *, groups: int, block_groups: int
+) -> float:
+    """Variance of an average over windows: the delete-a-block jackknife less what it counts twice.
+
+    The jackknife counts what two blocks do together, as anchors and negatives of each other, once for each of the two
+    (Efron and Stein 1981). With s2 the variance of that for a pair of blocks, G groups and m in each of b blocks, its
+    expectation holds s2 (G / m) (b - 1)^2 / (b - 2) in place of s2 b (b - 1) / 2. Groups in no block are never left
+    out. Never less than half of the jackknife's variance, which is the whole of the correction that there can be.
+
+    Args:
+        replicates: without each block.
+        interactions: of each pair of blocks; without them the jackknife's variance as it is, too large.
+        groups: G.
+        block_groups: m.
+
+    Source: E6, E8; Efron and Stein, Annals of Statistics 9 (1981).
+    """
+    g, m, b = groups, block_groups, len(replicates)
+    variance = float((replicates - replicates.mean()).square().sum()) * (g - m) ** 2 / (g * m * (b - 1))
+    if interactions is None or b < FEWEST_INTERACTING:
+        return variance
+    of_a_pair = float(interactions.square().sum()) / (b * (b - 3) / 2)  # b main effects were fitted
+    twice = of_a_pair * (g / m * (b - 1) ** 2 / (b - 2) - b * (b - 1) / 2)
+    return max(variance - twice, variance / 2)
 
 
 _ROWS = {name: k for k, name in enumerate((*PARTS, *_MEANS))}
@@ -110,11 +143,15 @@ class Interpolation:
         """The same without each block."""
         return self.statistics.replicates[:, _ROWS[name]] @ self.weights
 
+    def interactions(self, name: str) -> Float[Tensor, " q"]:
+        """What each pair of blocks adds beyond what its two blocks add."""
+        return self.statistics.interactions[:, _ROWS[name]] @ self.weights
+
     def estimate(self, name: str) -> Estimate:
         """The average with its interval; exact where nothing is random."""
         if name in ("log_partition", "log_negatives"):
             return Estimate.exact(self.value(name))
-        return self.statistics.estimate(self.value(name), self.replicates(name))
+        return self.statistics.estimate(self.value(name), self.replicates(name), self.interactions(name))
 
     def by_pair(self, name: str) -> Float[Tensor, " p"]:
         """Contribution of each pair, averaged over batches."""
@@ -154,12 +191,15 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
 
     parts = [[w.values for w in group] for group in (logs, pairs, counts)]
     replicates = [[w.replicates for w in group] for group in (logs, pairs, counts)]
+    between = [[w.interactions for w in group] for group in (logs, pairs, counts)]
+    zero = log_n.new_zeros(())
     return BatchStatistics(
         layout,
         tau,
         log_volume,
         combine(alignment, log_n, *parts),
         combine(without[:, None], fewer, *replicates),
+        _combine(zero, *between, log_n=zero, log_volume=0.0, log_shape=0.0),
         {name: w.by_anchor - logit[:, None] for name, w in zip(("infonce_xy", "infonce_yx"), pairs, strict=True)},
         {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)}
         | {f"log_kernel_mean_{side}": w.by_anchor - log_n for side, w in zip(SIDES, logs, strict=True)},
@@ -226,4 +266,4 @@ def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float
     return weights
 
 
-__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics"]
+__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "windowed_variance"]

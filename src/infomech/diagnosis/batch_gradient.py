@@ -36,8 +36,8 @@ def batch_gradients(
 
     Up to 256 groups lend an anchor each. Negatives are other groups' lent pairs, the positive stands in the
     denominator, and the gradient is minus the partner plus the mean under the softmax, over tau; what a critic adds to
-    the anchor alone cancels in it. The interval is the jackknife's over 32 sets of anchors, each of which meets four
-    random batches of its own.
+    the anchor alone cancels in it. Groups stand in random order, so that those from a random one on are a batch. The
+    interval is the jackknife's over 32 sets of anchors, each of which meets four batches of its own.
 
     Source: E8, T2.
     """
@@ -52,14 +52,14 @@ def batch_gradients(
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
     moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
+    truths = [_gradients(side, anchors, slice(0, sample.groups), temperature).split(len(sets[0])) for side in sides]
     for k, chosen in enumerate(sets):
-        everyone = torch.arange(sample.groups, device=chosen.device)
-        for side in sides:
-            truth = _gradients(side, chosen, everyone, temperature)
+        for side, known in zip(sides, truths, strict=True):
+            truth = known[k]
             for _ in range(_BATCHES):
-                order = torch.randperm(sample.groups, generator=generator).to(chosen.device)
+                first = int(torch.randint(sample.groups, (), generator=generator))
                 for at, count in enumerate(negatives):
-                    found = _gradients(side, chosen, order[: count + 1], temperature)
+                    found = _gradients(side, chosen, slice(first, first + count + 1), temperature)
                     moments[at, k] += _moments(found, truth).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
     return [_estimate(count, moments[at], groups) for at, count in enumerate(negatives)]
@@ -67,25 +67,30 @@ def batch_gradients(
 
 @dataclass(frozen=True)
 class _Side:
-    """One direction: the groups' lent rows, and the critic's scores slope x.y + terms, up to terms of the anchor."""
+    """One direction: the groups' lent rows, and the critic's scores slope x.y + terms, up to terms of the anchor.
+
+    ``others`` and ``terms`` go around twice, so that every batch is a slice.
+    """
 
     anchors: Float[Tensor, "g d"]
-    others: Float[Tensor, "g d"]
+    others: Float[Tensor, "h d"]
     slope: float
-    terms: Float[Tensor, " g"]
+    terms: Float[Tensor, " h"]
     unit: bool
 
     @classmethod
     def of(cls, anchors: Tensor, others: Tensor, terms: RowTerms, at: Tensor, *, unit: bool) -> "_Side":
         added = torch.zeros(len(others), dtype=torch.float64, device=others.device)
-        return cls(anchors, others, terms.slope, added if terms.y is None else terms.y[at].double(), unit)
+        added = added if terms.y is None else terms.y[at].double()
+        return cls(anchors, torch.cat([others, others]), terms.slope, torch.cat([added, added]), unit)
 
 
-def _gradients(side: _Side, anchors: Tensor, drawn: Tensor, tau: float) -> Float[Tensor, "a d"]:
+def _gradients(side: _Side, anchors: Tensor, drawn: slice, tau: float) -> Float[Tensor, "a d"]:
     """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one."""
     rows, own, partners = side.others[drawn], side.anchors[anchors], side.others[anchors]
     logits = (side.slope * (own @ rows.T).double() + side.terms[drawn]) / tau
-    mine = anchors[:, None] == drawn[None, :]
+    groups = torch.arange(drawn.start, drawn.stop, device=rows.device) % len(side.anchors)
+    mine = anchors[:, None] == groups[None, :]
     mine[:, -1] |= ~mine.any(1)
     logits.masked_fill_(mine, -torch.inf)
     positive = (side.slope * (own * partners).sum(1).double() + side.terms[anchors]) / tau

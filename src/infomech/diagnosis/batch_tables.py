@@ -60,6 +60,21 @@ class Batches:
         rows = self.sample.x if column == 0 else self.sample.y
         return self.pair_weights.new_zeros(len(rows)).index_add_(0, self.sample.pairs[:, column], self.pair_weights)
 
+    @property
+    def thinned(self) -> bool:
+        """Whether one anchor stands for all of its group where the effect of leaving a block out is asked."""
+        return max(len(self.sample.x), len(self.sample.y)) > _MANY_ROWS
+
+    def stands_for(self, column: int | None = None) -> Float[Tensor, " n"] | None:
+        """Weights of the anchors, of pairs or of one modality's rows, of which one stands for each group: 1 / G."""
+        if not self.thinned:
+            return None
+        if column is None:
+            at, count = self.lent, len(self.sample.pairs)
+        else:
+            at, count = self.sample.pairs[self.lent, column], len((self.sample.x, self.sample.y)[column])
+        return self.pair_weights.new_zeros(count).index_fill_(0, at, 1 / self.sample.groups)
+
     def rows(self, column: int) -> GroupedRows:
         """The rows of one modality, cut into the layout's segments; only those that are lent count as negatives."""
         return self._rows[column]
@@ -91,7 +106,8 @@ class KernelTables:
         rows = (self.batches.sample.x, self.batches.sample.y)[column]
         blocks = self.batches.layout.block_of(rows.groups)
         weights = self.batches.row_weights(column)
-        return AnchorSums(self.log_sums[side], self.log_squares.get(side), blocks, weights)
+        stands_for = self.batches.stands_for(column)
+        return AnchorSums(self.log_sums[side], self.log_squares.get(side), blocks, weights, stands_for=stands_for)
 
     def by_pair(self, side: str) -> AnchorSums:
         """Anchors are the pairs, and each window's sum gains the positive's own kernel."""
@@ -99,7 +115,8 @@ class KernelTables:
         rows = sample.pairs[:, "xy".index(side[0])]
         blocks = self.batches.layout.block_of(sample.pair_groups)
         own = sample.pair_scores / self.temperature
-        return AnchorSums(self.log_sums[side][rows], None, blocks, self.batches.pair_weights, own)
+        weights, stands_for = self.batches.pair_weights, self.batches.stands_for()
+        return AnchorSums(self.log_sums[side][rows], None, blocks, weights, own, stands_for)
 
 
 @dataclass(frozen=True)

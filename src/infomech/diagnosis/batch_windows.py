@@ -5,14 +5,16 @@ cyclic and without the anchor's own block, is a random batch of w times as many 
 blocks. Everything here is a function of a table: for each anchor, sums of kernels over the segments of the blocks.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+FEWEST_INTERACTING = 4  # blocks: with fewer, what two of them do together cannot be told from what each does
 FEWEST_BLOCKS = 32  # of the jackknife, where there are as many groups: at least 31 degrees of freedom
 _LINEAR_RANGE = 600.0  # exp(-600) is a normal number in float64
 _CHUNK = 1024  # anchors at a time
@@ -94,7 +96,9 @@ class BlockLayout:
 class AnchorSums:
     """Logs of the sums of kernels, and of their squares, over the segments of a layout; some anchors' rows.
 
-    ``extra`` is the log of a term that every window's sum gains, the positive's own kernel say.
+    ``extra`` is the log of a term that every window's sum gains, the positive's own kernel say. ``stands_for``: weight
+    of each anchor where the effect of leaving a block out is asked, 0 for those that others of their group stand for;
+    the anchors' own weights if None.
     """
 
     log_sums: Float[Tensor, "n s"]
@@ -102,6 +106,7 @@ class AnchorSums:
     blocks: Int[Tensor, " n"]  # block of each anchor; the number of blocks for anchors in none
     weights: Float[Tensor, " n"]
     extra: Float[Tensor, " n"] | None = None
+    stands_for: Float[Tensor, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,16 +114,13 @@ class WindowAverages:
     """Averages over anchors and windows at each N of a layout, and what they are made of.
 
     ``replicates[b]`` leaves the groups of block b out, as anchors and as negatives, and forms the windows again.
+    ``interactions``: what two blocks, as anchors and negatives of each other, add beyond what each of them adds.
     """
 
     values: Float[Tensor, " k"]
     replicates: Float[Tensor, "b k"]
     by_anchor: Float[Tensor, "n k"]
-
-    def __add__(self, other: "WindowAverages") -> "WindowAverages":
-        return WindowAverages(
-            self.values + other.values, self.replicates + other.replicates, self.by_anchor + other.by_anchor
-        )
+    interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
 
 
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
@@ -136,50 +138,102 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
     """
     n, b = len(sums.blocks), layout.blocks
     by_anchor = sums.log_sums.new_empty(n, len(layout.negatives))
-    without = sums.log_sums.new_zeros(b, len(layout.negatives))
-    inside = torch.nonzero(sums.blocks < b).flatten()
-    outside = torch.nonzero(sums.blocks >= b).flatten()
-    for rows in (*inside.split(_CHUNK), *outside.split(_CHUNK)):
-        if len(rows):
-            by_anchor[rows] = _chunk(sums, rows, layout, statistic, without)
+    falls = sums.log_sums.new_zeros(b + 1, b, len(layout.negatives))  # of a block's anchors when another is left out
+    stands_for = sums.weights if sums.stands_for is None else sums.stands_for
+    for inside in (sums.blocks < b, sums.blocks >= b):
+        for chunk in _chunks(inside & (stands_for > 0)):
+            by_anchor[chunk] = _with_replicates(sums, chunk, stands_for[chunk], layout, statistic, falls)
+        for chunk in _chunks(inside & (stands_for == 0)):
+            by_anchor[chunk] = _values(sums, chunk, layout, statistic)
     weight = sums.weights.sum()
     lost = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)[:b]
-    values = (sums.weights[:, None] * by_anchor).sum(0) / weight
-    return WindowAverages(values, without / (weight - lost)[:, None], by_anchor)
+    own = falls.new_zeros(b + 1, falls.shape[2]).index_add_(0, sums.blocks, sums.weights[:, None] * by_anchor)
+    without = own.sum(0) - own[:b] - falls.sum(0)
+    return WindowAverages(
+        own.sum(0) / weight, without / (weight - lost)[:, None], by_anchor, _interactions(falls[:b] / weight)
+    )
 
 
-def _chunk(
-    sums: AnchorSums, rows: Tensor, layout: BlockLayout, statistic: Statistic, without: Tensor
-) -> Float[Tensor, "n k"]:
-    """Averages of some anchors, all of them in blocks or none; adds their weighted replicates to `without`."""
+def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
+    """Where anchors are chosen, some at a time."""
+    at = torch.nonzero(chosen).flatten()
+    return list(at.split(_CHUNK)) if len(at) else []
+
+
+def _interactions(effects: Float[Tensor, "b b k"]) -> Float[Tensor, "p k"]:
+    """What each pair of blocks adds to an average beyond what its two blocks add (the second term of Hoeffding).
+
+    ``effects[a, c]``: by how much the share of block a's anchors falls when block c is left out. With a mean over the
+    other b - 1 blocks that is (their term of c less its mean) / (b - 2); what a and c add alone is removed by least
+    squares over all pairs.
+    """
+    b = len(effects)
+    if b < FEWEST_INTERACTING:
+        return effects.new_zeros(b * (b - 1) // 2, effects.shape[2])
+    both = (effects + effects.transpose(0, 1)) * ((b - 2) / (b - 1))
+    both[torch.arange(b), torch.arange(b)] = 0.0
+    rows = both.sum(1)
+    alone = (rows - rows.sum(0) / (2 * (b - 1))) / (b - 2)
+    one, two = torch.triu_indices(b, b, 1, device=effects.device)
+    return both[one, two] - alone[one] - alone[two]
+
+
+def _values(sums: AnchorSums, rows: Tensor, layout: BlockLayout, statistic: Statistic) -> Float[Tensor, "n k"]:
+    """Averages of some anchors, all of them in blocks or none."""
     channels = _Channels.of(sums, rows, statistic)
-    own, weights = sums.blocks[rows], sums.weights[rows]
-    b, owned = layout.blocks, int(own[0]) < layout.blocks
-    length = b - 1 if owned else b
-    start = own + 1 if owned else torch.zeros_like(own)
-    cycle = (start[:, None] + torch.arange(length, device=own.device)) % b  # blocks in their order, without the own
+    cycle = _cycle(sums.blocks[rows], layout.blocks)
+    *parts, whole = _levels(channels, layout)
+    columns = [_over_parts(channels, level).gather(1, cycle).mean(1, keepdim=True) for level in parts]
+    whole = whole[..., 0]
+    ring = whole.gather(-1, cycle.expand(*whole.shape[:-1], -1))
+    runs = _Runs(ring, channels)
+    columns += [channels.finish(runs.of(w)).mean(1, keepdim=True) for w in layout.windows]
+    if layout.left_over:
+        whole = torch.cat([whole, channels.values[..., -1:]], -1)
+    return torch.cat([*columns, channels.finish(channels.total(whole))], 1)
+
+
+def _with_replicates(
+    sums: AnchorSums, rows: Tensor, weights: Tensor, layout: BlockLayout, statistic: Statistic, falls: Tensor
+) -> Float[Tensor, "n k"]:
+    """The same; adds to `falls` by how much each average falls when a block is left out, weighted."""
+    channels = _Channels.of(sums, rows, statistic)
+    own, b = sums.blocks[rows], layout.blocks
+    cycle = _cycle(own, b)
+    length = cycle.shape[1]
     columns, replicates = [], []
-    body = channels.values[..., : b * len(layout.widths)].unflatten(-1, (b, -1))
-    level = body
-    for parts in _levels(body, layout, channels.add):
-        level = parts
-        if parts.shape[-1] == 1:
-            break
-        block_means = channels.finish(parts).mean(-1).gather(1, cycle)
+    *parts, whole = _levels(channels, layout)
+    for level in parts:
+        block_means = _over_parts(channels, level).gather(1, cycle)
         total = block_means.sum(1, keepdim=True)
         columns.append(total / length)
         replicates.append((total - block_means) / (length - 1))
-    whole = level[..., 0]
+    whole = whole[..., 0]
     ring = whole.gather(-1, cycle.expand(*whole.shape[:-1], length))
     for value, replicate in _cyclic(ring, channels, layout.windows):
         columns.append(value)
         replicates.append(replicate)
-    value, every = _all_others(whole, channels, sums, rows, layout)
+    value, every = _all_others(whole, channels, layout)
     columns.append(value)
     replicates.append(every.gather(1, cycle))
-    for k, replicate in enumerate(replicates):
-        without[:, k] += replicate.new_zeros(b).index_add_(0, cycle.flatten(), (weights[:, None] * replicate).flatten())
+    places = (own[:, None] * b + cycle).flatten()
+    for k, (value, replicate) in enumerate(zip(columns, replicates, strict=True)):
+        fall = (value - replicate).mul_(weights[:, None])
+        falls.view(-1, falls.shape[2])[:, k].index_add_(0, places, fall.flatten())
     return torch.cat(columns, 1)
+
+
+def _cycle(own: Int[Tensor, " n"], blocks: int) -> Int[Tensor, "n l"]:
+    """The blocks in their order, from the one behind each anchor's own on and without it; all where it is in none."""
+    owned = int(own[0]) < blocks
+    start = own + 1 if owned else torch.zeros_like(own)
+    return (start[:, None] + torch.arange(blocks - owned, device=own.device)) % blocks
+
+
+def _over_parts(channels: "_Channels", level: Float[Tensor, "c n b p"]) -> Float[Tensor, "n b"]:
+    """Mean of the statistic over each block's sub-blocks; a few slices are added faster than a short axis is."""
+    found = channels.finish(level)
+    return torch.stack(found.unbind(-1)).sum(0).div_(level.shape[-1]) if level.shape[-1] <= 8 else found.mean(-1)
 
 
 class _Channels:
@@ -196,10 +250,13 @@ class _Channels:
         top = logs.amax(1, keepdim=True)
         if extra is not None:
             top = torch.maximum(top, extra)  # an extra term far below all sums does no harm
-        reach = float((top - logs.where(logs.isfinite(), top)).amax())
-        counted = statistic == "count"
+        below = logs - top
+        lowest = float(below.amin())
+        if lowest == -math.inf:  # an anchor's own group alone in a segment, say
+            lowest = float(below.masked_fill(below == -math.inf, 0.0).amin())
+        reach, counted = -lowest, statistic == "count"
         linear = reach < _LINEAR_RANGE / (2 if counted else 1)
-        stack = [logs - top]
+        stack = [below]
         if counted:
             assert sums.log_squares is not None
             stack.append(sums.log_squares[rows] - 2 * top)
@@ -215,6 +272,10 @@ class _Channels:
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b if self.linear else torch.logaddexp(a, b)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the last axis, which stays."""
+        return values.sum(-1, keepdim=True) if self.linear else values.logsumexp(-1, keepdim=True)
 
     def finish(self, window: Tensor) -> Tensor:
         """The statistic of windows, (channels, n, ...) -> (n, ...)."""
@@ -247,52 +308,67 @@ class _Channels:
         return out
 
 
-def _levels(body: Tensor, layout: BlockLayout, add: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+def _levels(channels: "_Channels", layout: BlockLayout) -> list[Tensor]:
     """Sums over sub-blocks of 1, 2, 4, ..., size groups, (..., b, sub-blocks) each, from the segments (..., b, s)."""
+    body = channels.values[..., : layout.blocks * len(layout.widths)].unflatten(-1, (layout.blocks, -1))
     widths = torch.tensor(layout.widths)
     level = body[..., : int((widths == 1).sum())]
     out, width = [level], 1
     while width < layout.size:
         width *= 2
-        merged = add(level[..., 0::2], level[..., 1::2])
+        merged = channels.add(level[..., 0::2], level[..., 1::2])
         at = torch.nonzero(widths == width).flatten()
         level = merged if len(at) == 0 else torch.cat([merged, body[..., int(at[0]) : int(at[-1]) + 1]], -1)
         out.append(level)
     return out
 
 
+class _Runs:
+    """Sums over runs of consecutive blocks of a ring, built up by adding, never by subtracting: nothing cancels."""
+
+    def __init__(self, ring: Float[Tensor, "c n l"], channels: _Channels) -> None:
+        self._add, self._known = channels.add, {1: ring}
+
+    def of(self, count: int) -> Float[Tensor, "c n l"]:
+        """Blocks i to i + count - 1 for each i, around the ring."""
+        if count not in self._known:
+            first = 1 << ((count - 1).bit_length() - 1)  # the largest power of two below
+            self._known[count] = self._add(self.of(first), self.of(count - first).roll(-first, -1))
+        return self._known[count]
+
+
 def _cyclic(ring: Tensor, channels: _Channels, windows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
     """For each window size the average over cyclic windows, (n, 1), and without each block of the ring, (n, l).
 
     A block that leaves takes its w windows along; w - 1 new ones close over the gap, a blocks from before it and w - a
-    from behind. Sums of runs are built up by adding, never by subtracting, so that nothing cancels.
+    from behind.
     """
     length = ring.shape[-1]
-    runs = [torch.cat([ring, ring], -1)]  # runs[a - 1][..., i]: blocks i to i + a - 1; twice around
+    runs = _Runs(ring, channels)
+    twice = {}  # around the ring twice, so that what lies before and behind a block is a slice
     for a in range(1, max(windows)):
-        runs.append(channels.add(runs[-1], runs[0].roll(-a, -1)))
+        once = runs.of(a)
+        twice[a] = torch.cat([once, once], -1)
     out = []
     for w in windows:
-        values = channels.finish(runs[w - 1][..., :length])
+        values = channels.finish(runs.of(w))
         total = values.sum(1, keepdim=True)
-        twice = torch.cat([values, values], 1)
+        around = torch.cat([values, values], 1)
         kept = total.expand(-1, length).clone()
         for k in range(w):  # windows that start at q - k hold block q
-            kept -= twice[:, length - k : 2 * length - k]
+            kept -= around[:, length - k : 2 * length - k]
         if w > 1:
             pieces = []
             for a in range(1, w):
-                before = runs[a - 1][..., length - a : 2 * length - a]  # ends just before q
-                after = runs[w - a - 1][..., 1 : length + 1]  # starts just behind q
+                before = twice[a][..., length - a : 2 * length - a]  # ends just before q
+                after = twice[w - a][..., 1 : length + 1]  # starts just behind q
                 pieces.append((before, after))
             kept += channels.sum_of_finished(pieces)
         out.append((total / length, kept / (length - 1)))
     return out
 
 
-def _all_others(
-    whole: Tensor, channels: _Channels, sums: AnchorSums, rows: Tensor, layout: BlockLayout
-) -> tuple[Tensor, Tensor]:
+def _all_others(whole: Tensor, channels: _Channels, layout: BlockLayout) -> tuple[Tensor, Tensor]:
     """With all other groups as negatives, (n, 1), and without each block, (n, b)."""
     if layout.left_over:
         whole = torch.cat([whole, channels.values[..., -1:]], -1)
@@ -307,4 +383,4 @@ def _all_others(
     return total, channels.finish(channels.add(left, right))
 
 
-__all__ = ["FEWEST_BLOCKS", "AnchorSums", "BlockLayout", "Statistic", "WindowAverages", "window_averages"]
+__all__ = ["FEWEST_BLOCKS", "FEWEST_INTERACTING", "AnchorSums", "BlockLayout", "Statistic", "WindowAverages", "window_averages"]

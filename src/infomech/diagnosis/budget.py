@@ -377,14 +377,16 @@ def above_largest(statistics: BatchStatistics, at: Interpolation) -> Estimate:
         return Estimate.exact(0.0)
     value = [p.value("infonce_sym") - p.value("log_negatives") for p in (at, every)]
     without = [p.replicates("infonce_sym") - p.replicates("log_negatives") for p in (at, every)]
-    return statistics.estimate(value[0] - value[1], without[0] - without[1])
+    between = [p.interactions("infonce_sym") for p in (at, every)]
+    return statistics.estimate(value[0] - value[1], without[0] - without[1], between[0] - between[1])
 
 
 def _off_the_limit(statistics: BatchStatistics, at: Interpolation, energy: float) -> Estimate:
     """InfoNCE at N less log(N V) less the energy of the limit; the jackknife of the difference."""
-    without = statistics.replicates[:, statistics.row("energy_sym"), -1]
+    row = statistics.row("energy_sym")
+    without, between = statistics.replicates[:, row, -1], statistics.interactions[:, row, -1]
     value = at.value("infonce_sym") - at.value("log_partition") - energy
-    return statistics.estimate(value, at.replicates("infonce_sym") - without)
+    return statistics.estimate(value, at.replicates("infonce_sym") - without, at.interactions("infonce_sym") - between)
 
 
 def shown_negatives(layout: BlockLayout) -> list[int]:

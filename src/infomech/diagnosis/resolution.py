@@ -60,7 +60,8 @@ def growth(statistics: BatchStatistics) -> Growth:
         row = statistics.row(f"log_kernel_mean_{side}")
         value = statistics.values[row, at[1]] - statistics.values[row, at[0]]
         replicates = statistics.replicates[:, row, at[1]] - statistics.replicates[:, row, at[0]]
-        found[side] = statistics.estimate(float(value), replicates)
+        between = statistics.interactions[:, row, at[1]] - statistics.interactions[:, row, at[0]]
+        found[side] = statistics.estimate(float(value), replicates, between)
     return Growth(**found, negatives=(first, second))
 
 
@@ -102,7 +103,8 @@ def limit(statistics: BatchStatistics) -> LimitBudget | None:
         replicates = statistics.replicates[:, row, -1]
         value = statistics.values[row, -1]
         corrected = value if name == "alignment" else value - factor * (replicates.mean() - value)
-        values[name], errors[name] = float(corrected), float(statistics.stderr(replicates))
+        estimate = statistics.estimate(float(corrected), replicates, statistics.interactions[:, row, -1])
+        values[name], errors[name] = estimate.value, estimate.stderr
     # groups in no block are never left out, so that a correction of the energy itself would not be that of its parts
     dispersion = (values["dispersion_x"] + values["dispersion_y"]) / 2
     values["energy_sym"] = values["alignment"] - dispersion - values["divergence_sym"]
