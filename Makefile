@@ -55,7 +55,7 @@ $(VENV)/.base: pyproject.toml constraints.txt $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.base
-	$(PIP) -e '.[test,dev,text,metric-learning]'
+	$(PIP) -e '.[test,dev,text]'
 	@touch $@
 
 $(CLIP_VENV)/.ready: pyproject.toml constraints.txt
@@ -63,7 +63,7 @@ $(CLIP_VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(CLIP_VENV)/bin/python || $(PYTHON) -m venv $(CLIP_VENV)
 	{ grep -v '^torch==' constraints.txt; printf 'torch==2.14.1\ntorchvision==0.29.1\n'; } > $(CLIP_VENV)/constraints.txt
 	$(CLIP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CLIP_VENV)/constraints.txt \
-		torch torchvision -e '.[test,clip,metric-learning]'
+		torch torchvision -e '.[test,clip]'
 	@touch $@
 
 clean:
