@@ -383,4 +383,12 @@ def _all_others(whole: Tensor, channels: _Channels, layout: BlockLayout) -> tupl
     return total, channels.finish(channels.add(left, right))
 
 
-__all__ = ["FEWEST_BLOCKS", "FEWEST_INTERACTING", "AnchorSums", "BlockLayout", "Statistic", "WindowAverages", "window_averages"]
+__all__ = [
+    "FEWEST_BLOCKS",
+    "FEWEST_INTERACTING",
+    "AnchorSums",
+    "BlockLayout",
+    "Statistic",
+    "WindowAverages",
+    "window_averages",
+]
