@@ -122,7 +122,7 @@ def windowed_error(
     g, m, b = groups, block_groups, len(replicates)
     variance = float((replicates - replicates.mean()).square().sum()) * (g - m) ** 2 / (g * m * (b - 1))
     if interactions is None or b < FEWEST_INTERACTING or variance == 0:
-        return math.sqrt(variance), b - 1
+        return math.sqrt(variance), float(b - 1)
     of_a_pair = float(interactions.square().sum()) / (b * (b - 3) / 2)  # b main effects were fitted
     twice = of_a_pair * (g / m * (b - 1) ** 2 / (b - 2) - b * (b - 1) / 2)
     left = max(1 - twice / variance, 0.5)
