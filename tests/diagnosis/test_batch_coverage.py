@@ -19,10 +19,10 @@ TAU, GROUPS, DRAWS = 0.3, 160, 120
 SIZES = (GROUPS / 64, GROUPS / 10, GROUPS / 4)
 
 
-def measure(data: tuple[Tensor, Tensor, Tensor | None], tau: float, seed: int) -> BatchStatistics:
+def measure(data: tuple[Tensor, Tensor, Tensor | None], tau: float, seed: int, parts: int = 2) -> BatchStatistics:
     x, y, pairs = data
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=True, seed=seed)
-    (tables,) = kernel_tables(Batches.of(sample, seed=seed, parts=2), [tau])
+    (tables,) = kernel_tables(Batches.of(sample, seed=seed, parts=parts), [tau])
     return batch_statistics(tables)
 
 
@@ -30,7 +30,7 @@ def measure(data: tuple[Tensor, Tensor, Tensor | None], tau: float, seed: int) -
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_intervals_hold_at_every_n(per_group: int) -> None:
     g = torch.Generator().manual_seed(7)
-    large = [measure(image_text(1000, 1, generator=g), TAU, 0) for _ in range(12)]
+    large = [measure(image_text(1000, 1, generator=g), TAU, 0, parts=16) for _ in range(12)]
     draws = [measure(image_text(GROUPS, per_group, generator=g), TAU, s) for s in range(DRAWS)]
     for n in SIZES:
         for name in PARTS:

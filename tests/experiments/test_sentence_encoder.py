@@ -12,7 +12,12 @@ from infomech.embedding.encoders.loading import load_towers
 from infomech.embedding.encoders.sentence_transformers import PACKAGED
 from infomech.experiments.real import sentence_encoder
 from infomech.experiments.real.functions import standard_library_functions
-from infomech.experiments.real.sentence_encoder import SentencePlan, load_sentence_towers, run_sentence_encoder
+from infomech.experiments.real.sentence_encoder import (
+    SentencePlan,
+    load_sentence_towers,
+    pilot_against_rest,
+    run_sentence_encoder,
+)
 
 
 def test_functions_of_the_standard_library() -> None:
@@ -45,6 +50,20 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
     for result in (again, first := json.loads(before)):
         result["diagnosis"].pop("provenance")
     assert again == first
+
+
+def test_a_pilot_predicts_the_others() -> None:
+    """Pairs of one law: the difference holds 0. Pairs that get harder: it does not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(3000, 24, generator=g), dim=1)
+    y = torch.nn.functional.normalize(x + 0.15 * torch.randn(3000, 24, generator=g), dim=1)
+    checks = pilot_against_rest(x.numpy(), y.numpy(), temperature=0.1)
+    assert [c.negatives for c in checks] == [32, 128, 512]
+    assert all(c.holds for c in checks)
+    at = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:600]  # the pilot's own pairs, made harder
+    y[at] = torch.nn.functional.normalize(y[at] + 0.2 * torch.randn(600, 24, generator=g), dim=1)
+    assert not any(c.holds for c in pilot_against_rest(x.numpy(), y.numpy(), temperature=0.1))
+    assert pilot_against_rest(x[:60].numpy(), y[:60].numpy(), temperature=0.1) == []
 
 
 def test_the_real_model(tmp_path: Path) -> None:

@@ -207,7 +207,8 @@ def test_pairs_rows_and_blocks_come_back(folders):
         np.testing.assert_array_equal(loaded.curve_replicates[name], replicates)
     mean = sum(saved.weights @ loaded.by_pair[f"infonce_{side}"] for side in ("xy", "yx")) / 2
     assert mean == pytest.approx(report.budget.infonce_sym.value, abs=1e-10)
-    assert loaded.stderr(loaded.replicates["infonce_sym"]) == pytest.approx(report.budget.infonce_sym.stderr, rel=1e-9)
+    error = loaded.stderr(loaded.replicates["infonce_sym"], loaded.interactions["infonce_sym"])
+    assert error == pytest.approx(report.budget.infonce_sym.stderr, rel=1e-9)
 
 
 def test_a_report_of_an_older_schema_is_refused_in_a_line(folders, tmp_path):

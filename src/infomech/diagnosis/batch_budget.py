@@ -91,37 +91,42 @@ class BatchStatistics:
     def estimate(
         self, value: float, replicates: Float[Tensor, " b"], interactions: Float[Tensor, " q"] | None = None
     ) -> Estimate:
-        """A value with the jackknife's standard error and t interval; see `windowed_variance`."""
-        g, m = self.layout.groups, self.layout.size
-        variance = windowed_variance(replicates, interactions, groups=g, block_groups=m)
-        return symmetric_interval(value, math.sqrt(variance), self.degrees)
+        """A value with the jackknife's standard error and t interval; see `windowed_error`."""
+        groups, size = self.layout.groups, self.layout.size
+        stderr, degrees = windowed_error(replicates, interactions, groups=groups, block_groups=size)
+        return symmetric_interval(value, stderr, degrees)
 
 
-def windowed_variance(
+def windowed_error(
     replicates: Float[Tensor, " b"], interactions: Float[Tensor, " q"] | None, *, groups: int, block_groups: int
-) -> float:
-    """Variance of an average over windows: the delete-a-block jackknife less what it counts twice.
+) -> tuple[float, float]:
+    """Standard error of an average over windows, the delete-a-block jackknife's less what it counts twice.
 
     The jackknife counts what two blocks do together, as anchors and negatives of each other, once for each of the two
     (Efron and Stein 1981). With s2 the variance of that for a pair of blocks, G groups and m in each of b blocks, its
     expectation holds s2 (G / m) (b - 1)^2 / (b - 2) in place of s2 b (b - 1) / 2. Groups in no block are never left
-    out. Never less than half of the jackknife's variance, which is the whole of the correction that there can be.
+    out. Never less than half of the jackknife's variance, which is all that there can be to take away. What is left
+    of it varies as much as before: where a share q is left there are q^2 (b - 1) degrees of freedom (Satterthwaite).
 
     Args:
         replicates: without each block.
-        interactions: of each pair of blocks; without them the jackknife's variance as it is, too large.
+        interactions: of each pair of blocks; without them the jackknife's error as it is, up to 1.4 times too large.
         groups: G.
         block_groups: m.
+
+    Returns:
+        Standard error and degrees of freedom.
 
     Source: E6, E8; Efron and Stein, Annals of Statistics 9 (1981).
     """
     g, m, b = groups, block_groups, len(replicates)
     variance = float((replicates - replicates.mean()).square().sum()) * (g - m) ** 2 / (g * m * (b - 1))
-    if interactions is None or b < FEWEST_INTERACTING:
-        return variance
+    if interactions is None or b < FEWEST_INTERACTING or variance == 0:
+        return math.sqrt(variance), float(b - 1)
     of_a_pair = float(interactions.square().sum()) / (b * (b - 3) / 2)  # b main effects were fitted
     twice = of_a_pair * (g / m * (b - 1) ** 2 / (b - 2) - b * (b - 1) / 2)
-    return max(variance - twice, variance / 2)
+    left = max(1 - twice / variance, 0.5)
+    return math.sqrt(left * variance), left**2 * (b - 1)
 
 
 _ROWS = {name: k for k, name in enumerate((*PARTS, *_MEANS))}
@@ -248,12 +253,12 @@ def _pair_mean(weights: Tensor, values: Tensor, blocks: Tensor, count: int) -> t
 
 
 def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
-    """Weights of the columns at N: cubic in log N between powers of two, quadratic from the largest to all others."""
+    """Weights of the columns at N: cubic in log N, between powers of two and from the largest of them to all others."""
     every = layout.negatives
     grid = [n for n in every[:-1] if n & (n - 1) == 0]
     weights = torch.zeros(len(every), dtype=torch.float64)
     if negatives >= grid[-1]:
-        nodes = sorted({*grid[-2:], every[-1]})
+        nodes = sorted({*grid[-3:], every[-1]})
     else:
         at = bisect.bisect_right(grid, negatives)
         start = max(0, min(at - 2, len(grid) - 4))
@@ -266,4 +271,4 @@ def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float
     return weights
 
 
-__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "windowed_variance"]
+__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "windowed_error"]

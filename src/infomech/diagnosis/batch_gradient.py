@@ -12,7 +12,8 @@ from .batch_tables import Batches
 from .estimate import Estimate
 from .uncertainty import block_jackknife, symmetric_interval
 
-_ANCHORS, _SETS, _BATCHES = 256, 32, 4  # anchors, in sets of equal size; random batches that each set meets
+_ANCHORS, _SETS = 256, 32  # anchors, in sets of equal size for the jackknife
+_BATCHES, _MEETING = 4, 4  # random batches that each set meets, together with so many sets less one
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def batch_gradients(
     Up to 256 groups lend an anchor each. Negatives are other groups' lent pairs, the positive stands in the
     denominator, and the gradient is minus the partner plus the mean under the softmax, over tau; what a critic adds to
     the anchor alone cancels in it. Groups stand in random order, so that those from a random one on are a batch. The
-    interval is the jackknife's over 32 sets of anchors, each of which meets four batches of its own.
+    interval is the jackknife's over 32 sets of anchors; four sets at a time meet four batches of their own.
 
     Source: E8, T2.
     """
@@ -52,15 +53,17 @@ def batch_gradients(
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
     moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
-    truths = [_gradients(side, anchors, slice(0, sample.groups), temperature).split(len(sets[0])) for side in sides]
-    for k, chosen in enumerate(sets):
-        for side, known in zip(sides, truths, strict=True):
-            truth = known[k]
+    meeting = anchors.split(_MEETING * len(sets[0]))
+    for side in sides:
+        truths = _gradients(side, anchors, slice(0, sample.groups), temperature)
+        for k, chosen in enumerate(meeting):
+            truth = truths[chosen]
             for _ in range(_BATCHES):
                 first = int(torch.randint(sample.groups, (), generator=generator))
                 for at, count in enumerate(negatives):
-                    found = _gradients(side, chosen, slice(first, first + count + 1), temperature)
-                    moments[at, k] += _moments(found, truth).cpu()
+                    found = _moments(_gradients(side, chosen, slice(first, first + count + 1), temperature), truth)
+                    for j, part in enumerate(found.split(len(sets[0]))):
+                        moments[at, _MEETING * k + j] += part.sum(0).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
     return [_estimate(count, moments[at], groups) for at, count in enumerate(negatives)]
 
@@ -103,10 +106,10 @@ def _gradients(side: _Side, anchors: Tensor, drawn: slice, tau: float) -> Float[
     return gradient - (gradient * at).sum(1, keepdim=True) * at
 
 
-def _moments(found: Tensor, truth: Tensor) -> Float[Tensor, " 4"]:
-    """Sums over anchors of |g_N - g|^2, |g|^2, |g_N|^2 and g_N.g."""
+def _moments(found: Tensor, truth: Tensor) -> Float[Tensor, "a 4"]:
+    """For each anchor |g_N - g|^2, |g|^2, |g_N|^2 and g_N.g."""
     pairs = ((found - truth, found - truth), (truth, truth), (found, found), (found, truth))
-    return torch.stack([(a * b).sum() for a, b in pairs])
+    return torch.stack([(a * b).sum(1) for a, b in pairs], 1)
 
 
 def _estimate(negatives: int, moments: Float[Tensor, "s 4"], sizes: Float[Tensor, " s"]) -> BatchGradient:

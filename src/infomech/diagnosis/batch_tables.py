@@ -145,9 +145,10 @@ class BatchSweeps:
         return cls(
             batches,
             tuple(temperatures),
-            KernelSums(x, None, temperature=temperatures, terms=sample.row_terms(0, 0), each_block=True),
-            KernelSums(y, None, temperature=temperatures, terms=sample.row_terms(1, 1), each_block=True),
-            KernelSums(x, y, temperature=temperatures, terms=sample.row_terms(0, 1), each_block=True),
+            # effective negatives are those of the other modality: no squares within one
+            KernelSums(x, None, temperature=temperatures, each_block=True, terms=sample.row_terms(0, 0), squares=False),
+            KernelSums(y, None, temperature=temperatures, each_block=True, terms=sample.row_terms(1, 1), squares=False),
+            KernelSums(x, y, temperature=temperatures, each_block=True, terms=sample.row_terms(0, 1)),
             tuple(NearDuplicates(rows) for rows in ((x, y) if duplicates else ())),
         )
 

@@ -15,7 +15,7 @@ from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
 from ..geometry import Critic
 from ..measures import PairedSample
-from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics
+from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics, windowed_error
 from .batch_gradient import BatchGradient, batch_gradients
 from .batch_tables import Batches, BatchSweeps, kernel_tables, walk
 from .batch_windows import BlockLayout
@@ -24,6 +24,7 @@ from .estimate import Estimate
 from .measures import records
 from .near_duplicates import one_of_each, restricted
 from .resolution import Growth, LimitBudget, growth, limit, resolving_temperature
+from .uncertainty import symmetric_interval
 
 Direction = Literal["x_to_y", "y_to_x"]
 
@@ -109,6 +110,7 @@ class Contributions:
     rows_y: NDArray[np.int64]  # (m,)
     by_row: dict[str, NDArray[np.float64]]  # "effective_negatives_xy", "log_kernel_mean_xx", ...; (n,) or (m,) at N
     replicates: dict[str, NDArray[np.float64]]  # part -> (b,) at N without each block
+    interactions: dict[str, NDArray[np.float64]]  # part -> (q,) at N, what each pair of blocks adds; {} if not known
     curve: dict[str, NDArray[np.float64]]  # part -> (k,) at each N of the curve
     curve_replicates: dict[str, NDArray[np.float64]]  # part -> (b, k)
     negatives: int  # N
@@ -123,10 +125,20 @@ class Contributions:
             sha.update(str(array.shape).encode() + np.ascontiguousarray(array, dtype="<i8").tobytes())
         return sha.hexdigest()
 
-    def stderr(self, replicates: NDArray[np.float64]) -> float:
-        """Standard error of what has these delete-a-block replicates; a difference of two models, say."""
-        g, m, b = self.groups, self.block_groups, len(replicates)
-        return float(np.sqrt(np.square(replicates - replicates.mean()).sum() * (g - m) ** 2 / (g * m * (b - 1))))
+    def estimate(
+        self, value: float, replicates: NDArray[np.float64], interactions: NDArray[np.float64] | None = None
+    ) -> Estimate:
+        """A value with these replicates and interactions, and its interval: of a difference of two models, say.
+
+        Without interactions the error is the plain jackknife's, up to 1.4 times too large; see `windowed_error`.
+        """
+        between = None if interactions is None else torch.from_numpy(interactions)
+        without, m = torch.from_numpy(replicates), self.block_groups
+        return symmetric_interval(value, *windowed_error(without, between, groups=self.groups, block_groups=m))
+
+    def stderr(self, replicates: NDArray[np.float64], interactions: NDArray[np.float64] | None = None) -> float:
+        """The error alone."""
+        return self.estimate(0.0, replicates, interactions).stderr
 
 
 @dataclass(frozen=True, repr=False)
@@ -429,6 +441,7 @@ def _contributions(statistics: BatchStatistics, at: Interpolation, batches: Batc
         rows_y=sample.order_y.cpu().numpy(),
         by_row={name: at.by_row(name).cpu().numpy() for name in statistics.by_row},
         replicates={name: at.replicates(name).cpu().numpy() for name in random},
+        interactions={name: at.interactions(name).cpu().numpy() for name in random if name != "alignment"},
         curve={name: np.array([p.value(name) for p in points]) for name in random},
         curve_replicates={name: torch.stack([p.replicates(name) for p in points], 1).cpu().numpy() for name in random},
         negatives=int(at.negatives),

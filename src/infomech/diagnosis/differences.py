@@ -108,8 +108,9 @@ def _of_budgets(first: "Diagnosis", other: "Diagnosis", key: str) -> Difference 
         return None
     one, two = getattr(first.budget, key), getattr(other.budget, key)
     replicates = theirs.replicates[key] - mine.replicates[key]
-    found = symmetric_interval(two.value - one.value, mine.stderr(replicates), len(replicates) - 1)
-    return Difference.of(found, paired=True)
+    known = key in mine.interactions and key in theirs.interactions
+    interactions = theirs.interactions[key] - mine.interactions[key] if known else None
+    return Difference.of(mine.estimate(two.value - one.value, replicates, interactions), paired=True)
 
 
 def _of_recalls(first: "Diagnosis", other: "Diagnosis", keys: Sequence[str]) -> Difference | None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from .batch_budget import PARTS, BatchStatistics
 from .batch_tables import SIDES, Batches
 from .estimate import Estimate
-from .uncertainty import symmetric_interval
 
 LARGEST_GROWTH = 0.05  # nats, of each log kernel mean over the last doubling
 _ANCHORS, _TIMES = 256, 8  # groups that give an anchor each to the search; times that the others are halved at random
@@ -97,18 +96,20 @@ def limit(statistics: BatchStatistics) -> LimitBudget | None:
     layout = statistics.layout
     factor = (layout.groups - layout.size) / layout.size
     values: dict[str, float] = {}
-    errors: dict[str, float] = {}
+    found: dict[str, Estimate] = {}
     for name in _LIMITS:
         row = statistics.row(name)
         replicates = statistics.replicates[:, row, -1]
         value = statistics.values[row, -1]
         corrected = value if name == "alignment" else value - factor * (replicates.mean() - value)
-        estimate = statistics.estimate(float(corrected), replicates, statistics.interactions[:, row, -1])
-        values[name], errors[name] = estimate.value, estimate.stderr
+        values[name] = float(corrected)
+        found[name] = statistics.estimate(values[name], replicates, statistics.interactions[:, row, -1])
     # groups in no block are never left out, so that a correction of the energy itself would not be that of its parts
     dispersion = (values["dispersion_x"] + values["dispersion_y"]) / 2
-    values["energy_sym"] = values["alignment"] - dispersion - values["divergence_sym"]
-    return LimitBudget(**{n: symmetric_interval(values[n], errors[n], statistics.degrees) for n in _LIMITS})
+    shift = values["alignment"] - dispersion - values["divergence_sym"] - values["energy_sym"]
+    e = found["energy_sym"]
+    found["energy_sym"] = Estimate(e.value + shift, e.stderr, e.low + shift, e.high + shift)
+    return LimitBudget(**found)
 
 
 def resolving_temperature(batches: Batches, *, temperature: float, seed: int = 0) -> float | None:

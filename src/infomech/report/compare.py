@@ -400,7 +400,7 @@ def _at_negatives(report: Diagnosis, negatives: int) -> Diagnosis:
     kept = budget.contributions
     if kept is not None:
         replicates = {name: table[:, at] for name, table in kept.curve_replicates.items()}
-        kept = replace(kept, replicates=replicates, negatives=negatives, by_pair={}, by_row={})
+        kept = replace(kept, replicates=replicates, interactions={}, negatives=negatives, by_pair={}, by_row={})
     gap = dict(report.gap)
     if "smoothed_divergence" in gap:
         gap["smoothed_divergence"] = parts["divergence_sym"]

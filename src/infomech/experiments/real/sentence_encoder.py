@@ -1,14 +1,20 @@
 """A real contrastive model on pairs that any machine has: all-MiniLM-L6-v2 on docstrings and bodies of functions."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import log1p
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from ..._checks import InputError
 from ..._markdown import bullets, document
-from ..._typing import Progress
+from ..._typing import Progress, RowsLike
 from ...corrections import Scored, score_corrections
-from ...diagnosis import Diagnosis, Estimate, Settings, examine
+from ...diagnosis import Diagnosis, Estimate, Settings, decompose, examine
+from ...diagnosis.differences import difference
 from ...embedding import ExtractOptions, extract, resolve_device
 from ...embedding.encoders.encoder import ModelChoice, Towers
 from ...embedding.encoders.loading import load_towers
@@ -28,6 +34,7 @@ NAME = "sentence-encoder"
 TITLE = "A real sentence encoder on docstrings and bodies of Python's standard library: budget, gap, corrections"
 NAMES = ("docstring", "body")
 FAST_FUNCTIONS = 600
+PILOT, CHECKED = 600, (32, 128, 512)  # pairs that predict the others' loss, and at how many negatives
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ def run_sentence_encoder(
     settings = Settings(temperature=tau, labels=[f.name for f in functions], names=NAMES, seed=seed)
     diagnosis = examine(x, y, settings, progress=scaled(progress, 0.05))
     Report(diagnosis).save(output / "report", overwrite=True, figures=False)
+    pilot = pilot_against_rest(x, y, temperature=tau, seed=seed)
     scored = score_corrections(x, y, temperature=tau, seed=seed, progress=scaled(progress, 0.15))
     results = {
         "settings": {
@@ -94,11 +102,63 @@ def run_sentence_encoder(
             "seed": seed,
         },
         "diagnosis": report_dict(diagnosis),
+        "pilot": [asdict(one) for one in pilot],
         "corrections": corrected_dict(scored, NAMES),
-        "found": findings(diagnosis, scored),
+        "found": [*findings(diagnosis, scored), *pilot_findings(pilot)],
     }
     write_results(output, NAME, results, readme=_readme(results, scored), figures={NAME: _figure(scored)})
     return results
+
+
+@dataclass(frozen=True)
+class PilotCheck:
+    """InfoNCE at N negatives of some pairs, of all the others, and the difference; nats."""
+
+    negatives: int
+    pilot: Estimate
+    rest: Estimate
+    difference: Estimate  # of independent data
+
+    @property
+    def holds(self) -> bool:
+        """Whether the interval of the difference holds 0."""
+        return self.difference.low <= 0 <= self.difference.high
+
+
+def pilot_against_rest(
+    x: RowsLike, y: RowsLike, *, temperature: float, pilot: int = PILOT, seed: int = 0
+) -> list[PilotCheck]:
+    """What a few pairs say of the loss at N, against what all the others measure there.
+
+    Args:
+        x: (n, d) rows.
+        y: (n, d) their partners.
+        temperature: tau.
+        pilot: pairs, at random, at most a fifth of all.
+        seed: of the choice.
+
+    Source: E8.
+    """
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).numpy()
+    first = min(pilot, len(x) // 5)
+    parts = [(np.asarray(x)[at], np.asarray(y)[at]) for at in (order[:first], order[first:])]
+    found = []
+    for count in (n for n in CHECKED if n < first):
+        one, other = (
+            decompose(a, b, temperature=temperature, batch_size=count + 1, seed=seed).infonce_sym for a, b in parts
+        )
+        found.append(PilotCheck(count, one, other, difference(one, other).estimate))
+    return found
+
+
+def pilot_findings(checks: Sequence[PilotCheck]) -> list[str]:
+    """One sentence for each N."""
+    return [
+        f"At {c.negatives:,} negatives a pilot's InfoNCE is {_shown(c.pilot)} nats and that of all other functions "
+        f"{_shown(c.rest)}: they differ by {_shown(c.difference)}, which "
+        + ("holds 0." if c.holds else "does not hold 0.")
+        for c in checks
+    ]
 
 
 def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
@@ -114,12 +174,17 @@ def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
             f"{_shown(budget.dispersion_y_relative)} ({NAMES[1]}), divergence {_shown(budget.divergence_sym)}"
         )
     else:
-        densities = "dispersion and divergence not resolved, for too few neighbours support the densities"
+        densities = (
+            f"and no limit of large batches: the last doubling of N moved a log kernel mean by "
+            f"{budget.growth.largest:.2f} nats"
+        )
     return [
-        f"At tau = {budget.temperature:g} the loss of {diagnosis.inputs.pairs:,} pairs is "
-        f"{_shown(budget.infonce_sym)} nats, against {budget.log_negatives.value:.2f} for guessing: alignment "
+        f"At tau = {budget.temperature:g} and {budget.negatives:,} negatives the loss of {diagnosis.inputs.pairs:,} "
+        f"pairs is {_shown(budget.infonce_sym)} nats, against {log1p(budget.negatives):.2f} for guessing: alignment "
         f"{_shown(budget.alignment)}, remainder {_shown(budget.remainder)}, {densities}.",
-        f"The median anchor sees {budget.effective_negatives.value:.0f} of {budget.negatives:,.0f} negatives.",
+        f"An anchor sees {_shown(budget.effective_negatives)} effective negatives of {budget.negatives:,}; a batch's "
+        f"gradient is off by {_shown(budget.gradient.error)} of its length, and the loss is "
+        f"{_shown(budget.above_largest)} nats above that with all {budget.groups - 1:,} others (less log N).",
         f"Though both sides are text and one encoder embeds them, there is a gap: energy distance {_shown(gap[key])}, "
         f"centroid gap {_shown(gap['centroid_gap'])}, and a linear classifier tells a docstring from a body with an "
         f"accuracy of {_shown(gap['separability'])}.",
@@ -202,8 +267,10 @@ __all__ = [
     "FULL",
     "NAME",
     "TITLE",
+    "PilotCheck",
     "SentencePlan",
     "findings",
     "load_sentence_towers",
+    "pilot_against_rest",
     "run_sentence_encoder",
 ]

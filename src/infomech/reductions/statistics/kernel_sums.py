@@ -27,10 +27,12 @@ class BlockedLogSums:
     is no such column; `log_squares` the same of (w_j exp(s_ij / tau))^2.
     """
 
-    def __init__(self, rows: int, blocks: int, device: torch.device, *, shift: float | None = None) -> None:
-        self._sums = LogSums(rows, blocks, shift=shift, device=device, with_squares=True)
+    def __init__(
+        self, rows: int, blocks: int, device: torch.device, *, shift: float | None = None, squares: bool = True
+    ) -> None:
+        self._sums = LogSums(rows, blocks, shift=shift, device=device, with_squares=squares)
 
-    def add(self, span: Span, first: int, totals: Tensor, squares: Tensor, level: Tensor | float) -> None:
+    def add(self, span: Span, first: int, totals: Tensor, squares: Tensor | None, level: Tensor | float) -> None:
         """Add sums times exp(level), and sums of squares times its square, over consecutive blocks from `first` on."""
         self._sums.add((span.slice, slice(first, first + totals.shape[1])), totals, level, squares)
 
@@ -122,6 +124,7 @@ class KernelSums(Reduction):
         terms: what is added to the inner products, before the sum is divided by tau.
         each_block: whether every block's sum is kept to full precision; otherwise one that is below e^-20 of its row's
             largest kernel may read 0, which the row's total does not feel.
+        squares: whether the squares are summed; without them there are no effective counts.
 
     The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
@@ -136,10 +139,11 @@ class KernelSums(Reduction):
         temperature: float | Sequence[float],
         terms: RowTerms | None = None,
         each_block: bool = False,
+        squares: bool = True,
     ) -> None:
         self._x, self._y = x, x if y is None else y
         self._symmetric = y is None
-        self._each_block = each_block
+        self._each_block, self._squares = each_block, squares
         self._terms = RowTerms() if terms is None else terms
         temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
         dtype = x.values.dtype
@@ -155,10 +159,10 @@ class KernelSums(Reduction):
 
     def _tables(self, temperature: float) -> TemperatureSums:
         device, shift = self._x.values.device, 0.0 if self._unshifted[temperature] else None
-        by_row = BlockedLogSums(len(self._x), self._y.blocks, device, shift=shift)
+        by_row = BlockedLogSums(len(self._x), self._y.blocks, device, shift=shift, squares=self._squares)
         if self._symmetric:
             return TemperatureSums(temperature, by_row, by_row)
-        by_column = BlockedLogSums(len(self._y), self._x.blocks, device, shift=shift)
+        by_column = BlockedLogSums(len(self._y), self._x.blocks, device, shift=shift, squares=self._squares)
         return TemperatureSums(temperature, by_row, by_column)
 
     def _levels(self) -> list[list[_Level]]:
@@ -185,6 +189,7 @@ class KernelSums(Reduction):
             temperature=[sums.temperature for sums in self.at],
             terms=self._terms,
             each_block=self._each_block,
+            squares=self._squares,
         )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
@@ -283,21 +288,26 @@ class _TileSweep:
         kernel.exp2_()
         if self._tile.own is not None:
             kernel.masked_fill_(self._tile.own, 0.0)
-        for level in chain:
-            torch.mul(kernel, kernel, out=square)
+        summed = square if self._kernels._squares else None
+        for k, level in enumerate(chain):
+            if summed is not None or k < len(chain) - 1:
+                torch.mul(kernel, kernel, out=square)
             for sums in level.sums:
-                self._add(sums.by_row, 0, kernel, square, shift)
+                self._add(sums.by_row, 0, kernel, summed, shift)
                 if self._want_columns:
-                    self._add(sums.by_column, 1, kernel, square, shift)
+                    self._add(sums.by_column, 1, kernel, summed, shift)
             kernel, square, shift = square, kernel, 2 * shift
+            summed = None if summed is None else square
 
-    def _add(self, table: BlockedLogSums, side: int, kernel: Tensor, square: Tensor, shift: float) -> None:
+    def _add(self, table: BlockedLogSums, side: int, kernel: Tensor, square: Tensor | None, shift: float) -> None:
         """Sums along the rows (side 0) or columns (1), by block of the other side."""
         (_, here), (others, there) = self._rows[side], self._rows[1 - side]
         weights = others.negative_weights
         weights = None if weights is None else weights[there.slice].to(kernel.dtype)
         totals = _sums_by_block(kernel, there, weights, dim=1 - side)
-        squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
+        squares = None
+        if square is not None:
+            squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
         table.add(here, there.blocks[0][0], totals, squares, shift)
 
     def _add_by_own_maxima(self, level: _Level) -> None:
