@@ -123,3 +123,31 @@ def test_adapters_take_tensors() -> None:
     ):
         with pytest.raises(im.InputError, match=r"is a numpy\.ndarray; the losses take torch tensors"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (lambda x: x.to(torch.float8_e4m3fn), "torch.float8_e4m3fn, which torch cannot compute with"),
+        (lambda x: x.to_sparse(), "is a sparse tensor"),
+        (lambda x: x.to_sparse_csr(), "is a sparse tensor"),
+        (lambda x: x.to("meta"), "is on the meta device"),
+        (lambda x: torch.nested.nested_tensor([x, x]), "is a nested tensor"),
+    ],
+    ids=["float8", "sparse", "csr", "meta", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("unchecked")
+def test_tensors_that_are_no_plain_rows(odd, words: str) -> None:
+    x = torch.eye(3)
+    losses = (
+        lambda a, b: im.losses.symmetric_infonce(a, b, temperature=0.1),
+        lambda a, b: im.losses.symmetric_infonce(a, b, temperature=0.1, normalize=True),
+        lambda a, b: im.losses.infonce(a, b, temperature=0.1),
+        lambda a, b: im.losses.sigmoid_loss(a, b, temperature=0.1, bias=0.0),
+        lambda a, b: im.losses.pairwise_infonce([a, b], temperature=0.1),
+    )
+    for loss in losses:
+        for pair in ((odd(x), x), (x, odd(x))):
+            with pytest.raises(im.InputError, match=words):
+                loss(*pair)

@@ -89,6 +89,20 @@ def test_energies_take_them_and_keep_gradients(tmp_path: Path) -> None:
     assert torch.equal(read_embeddings(tmp_path / "x.npy").float(), y)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow"])
+def test_pandas_with_columns_of_its_own_kinds(backend: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.float().numpy()).convert_dtypes(dtype_backend=backend)
+    assert as_rows(frame, "x").dtype == torch.float32
+    assert as_rows(frame, "x").equal(X.float())
+    frame.iloc[2, 1] = pandas.NA
+    with pytest.raises(im.InputError, match="NaN or infinity in 1 of"):
+        im.gap(frame, X)
+    pairs = pandas.DataFrame({"a": [0, 1], "b": [1, 0]}).convert_dtypes(dtype_backend=backend)
+    assert as_pairs(pairs).tolist() == [[0, 1], [1, 0]]
+
+
 def test_pandas() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X.numpy())
@@ -128,7 +142,7 @@ def test_every_public_function_takes_them() -> None:
         (pa.array([[1.0], None]), "1 empty entries"),
         (pa.array([1.0, 2.0]), "holds Arrow's double; expected lists"),
         (pa.array([[1.0], [1.0, 2.0]]), "lists of 1 numbers and, at row 1, of 2"),
-        (pa.table({"a": [["x"]]}), "lists of string"),
+        (pa.table({"a": [["x"]]}), "values of the kind string"),
         (np.ma.masked_array(np.ones((2, 2)), mask=[[0, 1], [0, 0]]), "masked"),
         ([torch.ones(2), torch.ones(3)], "no matrix"),
         ({"a": [1.0]}, "is a dict"),

@@ -63,7 +63,7 @@ class Files:
     ) -> "Settings":
         """The settings of a diagnosis of these files; pairs and labels are read here."""
         from ..diagnosis import Settings
-        from ..io import read_labels, read_pairs
+        from ..io import read_labels, read_lines, read_pairs
 
         return Settings(
             temperature=self.temperature,
@@ -74,7 +74,7 @@ class Files:
             normalize=normalize,
             seed=seed,
             curves=curves,
-            ids=None if self.ids is None else Path(self.ids).read_text(encoding="utf-8").splitlines(),
+            ids=None if self.ids is None else read_lines(self.ids),
         )
 
 

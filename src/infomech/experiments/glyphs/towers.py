@@ -83,7 +83,9 @@ def train_towers(data: Glyphs, plan: GlyphTraining, *, progress: Callable[[int],
     generator = torch.Generator().manual_seed(plan.seed)
     model = GlyphTowers(plan.dim, generator=generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.steps, pct_start=0.1)
+    # Ten steps or less leave no room for a rise of a tenth of them: that scheduler would divide by nothing.
+    rise, steps = max(0.1, 2 / max(plan.steps, 3)), max(plan.steps, 3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps, pct_start=rise)
     pictures = torch.bincount(data.name_of, minlength=count)
     first = pictures.cumsum(0) - pictures
     features, starts = hashed_features(data.names)
