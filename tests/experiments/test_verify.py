@@ -54,6 +54,11 @@ def test_json_is_strict_and_carries_the_verdict() -> None:
     assert data["claims"][0]["evidence"][0]["measured"] is None
 
 
+def test_a_claim_says_nothing_but_its_verdict(recwarn: pytest.WarningsRecorder) -> None:
+    assert run_claims("C1", 0)[0].holds
+    assert not list(recwarn)
+
+
 def test_table_shows_every_claim() -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     good, bad = Evidence("slope", -1.0, -0.98, 0.05), Evidence("bound", 1e-8, 1.0, 0.0, "<=")
