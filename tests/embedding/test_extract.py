@@ -24,7 +24,7 @@ from infomech.io import read_embeddings, read_pairs
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import datasets  # noqa: E402
+import small_datasets as datasets  # noqa: E402
 import user_model  # noqa: E402
 
 USER = ModelChoice("user_model:encode")

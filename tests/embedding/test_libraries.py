@@ -13,7 +13,7 @@ from infomech.embedding.encoders.encoder import ModelChoice
 from infomech.embedding.encoders.loading import load_towers
 
 sys.path.insert(0, str(Path(__file__).parent))
-import datasets
+import small_datasets as datasets
 
 WORDS = ["a", "cat", "dog", "bus", "tree", "kite", "boat", "lamp", "fork", "number", "seen", "from", ",", "two", "dogs"]
 

@@ -26,7 +26,7 @@ from infomech.embedding.sources import Columns, Damaged, Source
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-import datasets  # noqa: E402
+import small_datasets as datasets  # noqa: E402
 import user_model  # noqa: E402
 
 

@@ -18,7 +18,7 @@ from infomech.experiments.real.clip_corruption import ClipPlan, run_clip_corrupt
 from infomech.experiments.real.coco_pretrained import COLUMNS, TABLE_2, CocoPlan, latex_table, run_coco_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "embedding"))
-import datasets
+import small_datasets as datasets
 
 SMALL = {
     "embed_dim": 16,

@@ -12,8 +12,7 @@ from .batch_tables import Batches
 from .estimate import Estimate
 from .uncertainty import block_jackknife, symmetric_interval
 
-_ANCHORS, _SETS = 256, 32  # anchors, in sets of equal size for the jackknife
-_BATCHES, _MEETING = 4, 4  # random batches that each set meets, together with so many sets less one
+_ANCHORS, _SETS, _BATCHES = 256, 32, 4  # anchors, in sets of equal size; random batches that each set meets
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ def batch_gradients(
 
     Up to 256 groups lend an anchor each. Negatives are other groups' lent pairs, the positive stands in the
     denominator, and the gradient is minus the partner plus the mean under the softmax, over tau; what a critic adds to
-    the anchor alone cancels in it. Groups stand in random order, so that those from a random one on are a batch. The
-    interval is the jackknife's over 32 sets of anchors; four sets at a time meet four batches of their own.
+    the anchor alone cancels in it. The interval is the jackknife's over 32 sets of anchors, each of which meets four
+    random batches of its own.
 
     Source: E8, T2.
     """
@@ -53,47 +52,45 @@ def batch_gradients(
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
     moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
-    meeting = anchors.split(_MEETING * len(sets[0]))
-    for side in sides:
-        truths = _gradients(side, anchors, slice(0, sample.groups), temperature)
-        for k, chosen in enumerate(meeting):
-            truth = truths[chosen]
+    truths = [_gradients(side, anchors, None, temperature).split(len(sets[0])) for side in sides]
+    for k, chosen in enumerate(sets):
+        for side, known in zip(sides, truths, strict=True):
+            truth = known[k]
             for _ in range(_BATCHES):
-                first = int(torch.randint(sample.groups, (), generator=generator))
+                order = torch.randperm(sample.groups, generator=generator).to(chosen.device)
                 for at, count in enumerate(negatives):
-                    found = _moments(_gradients(side, chosen, slice(first, first + count + 1), temperature), truth)
-                    for j, part in enumerate(found.split(len(sets[0]))):
-                        moments[at, _MEETING * k + j] += part.sum(0).cpu()
+                    found = _gradients(side, chosen, order[: count + 1], temperature)
+                    moments[at, k] += _moments(found, truth).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
     return [_estimate(count, moments[at], groups) for at, count in enumerate(negatives)]
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One direction: the groups' lent rows, and the critic's scores slope x.y + terms, up to terms of the anchor.
-
-    ``others`` and ``terms`` go around twice, so that every batch is a slice.
-    """
+    """One direction: the groups' lent rows, and the critic's scores slope x.y + terms, up to terms of the anchor."""
 
     anchors: Float[Tensor, "g d"]
-    others: Float[Tensor, "h d"]
+    others: Float[Tensor, "g d"]
     slope: float
-    terms: Float[Tensor, " h"]
+    terms: Float[Tensor, " g"]
     unit: bool
 
     @classmethod
     def of(cls, anchors: Tensor, others: Tensor, terms: RowTerms, at: Tensor, *, unit: bool) -> "_Side":
         added = torch.zeros(len(others), dtype=torch.float64, device=others.device)
-        added = added if terms.y is None else terms.y[at].double()
-        return cls(anchors, torch.cat([others, others]), terms.slope, torch.cat([added, added]), unit)
+        return cls(anchors, others, terms.slope, added if terms.y is None else terms.y[at].double(), unit)
 
 
-def _gradients(side: _Side, anchors: Tensor, drawn: slice, tau: float) -> Float[Tensor, "a d"]:
-    """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one."""
-    rows, own, partners = side.others[drawn], side.anchors[anchors], side.others[anchors]
-    logits = (side.slope * (own @ rows.T).double() + side.terms[drawn]) / tau
-    groups = torch.arange(drawn.start, drawn.stop, device=rows.device) % len(side.anchors)
-    mine = anchors[:, None] == groups[None, :]
+def _gradients(side: _Side, anchors: Tensor, drawn: Tensor | None, tau: float) -> Float[Tensor, "a d"]:
+    """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one.
+
+    With none drawn, against all other groups.
+    """
+    rows, terms = (side.others, side.terms) if drawn is None else (side.others[drawn], side.terms[drawn])
+    own, partners = side.anchors[anchors], side.others[anchors]
+    logits = (side.slope * (own @ rows.T).double() + terms) / tau
+    among = torch.arange(len(rows), device=rows.device) if drawn is None else drawn
+    mine = anchors[:, None] == among[None, :]
     mine[:, -1] |= ~mine.any(1)
     logits.masked_fill_(mine, -torch.inf)
     positive = (side.slope * (own * partners).sum(1).double() + side.terms[anchors]) / tau
@@ -106,10 +103,10 @@ def _gradients(side: _Side, anchors: Tensor, drawn: slice, tau: float) -> Float[
     return gradient - (gradient * at).sum(1, keepdim=True) * at
 
 
-def _moments(found: Tensor, truth: Tensor) -> Float[Tensor, "a 4"]:
-    """For each anchor |g_N - g|^2, |g|^2, |g_N|^2 and g_N.g."""
+def _moments(found: Tensor, truth: Tensor) -> Float[Tensor, " 4"]:
+    """Sums over anchors of |g_N - g|^2, |g|^2, |g_N|^2 and g_N.g."""
     pairs = ((found - truth, found - truth), (truth, truth), (found, found), (found, truth))
-    return torch.stack([(a * b).sum(1) for a, b in pairs], 1)
+    return torch.stack([(a * b).sum() for a, b in pairs])
 
 
 def _estimate(negatives: int, moments: Float[Tensor, "s 4"], sizes: Float[Tensor, " s"]) -> BatchGradient:
