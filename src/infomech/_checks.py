@@ -100,10 +100,18 @@ def check_same_width(x: Tensor, y: Tensor) -> None:
         )
 
 
+def check_partners(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless row i of x can have row i of y as its partner."""
+    check_same_width(x, y)
+    if len(x) != len(y):
+        raise InputError(f"there are {len(x)} rows and {len(y)} partners; row i belongs to row i")
+
+
 __all__ = [
     "InfomechError",
     "InputError",
     "check_loss_temperature",
+    "check_partners",
     "check_rows",
     "check_same_width",
     "check_storage",

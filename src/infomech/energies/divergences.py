@@ -3,7 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import InputError
 from .._typing import Scalar
+from ..geometry import Quadrature
 from ..measures import Density, check_same_nodes
 
 
@@ -90,6 +92,9 @@ def fisher_information(rho: Density, direction: Float[Tensor, " q"]) -> Scalar:
     Returns:
         A scalar >= 0: the squared length of d in the Fisher-Rao metric.
 
+    Raises:
+        InputError: unless the direction has one value for each node.
+
     Source: T3, T10.
 
     >>> from infomech.geometry import Sphere, quadrature_rule
@@ -98,7 +103,20 @@ def fisher_information(rho: Density, direction: Float[Tensor, " q"]) -> Scalar:
     >>> fisher_information(flat, grid.nodes[:, 0] * flat.values)  # the mean of x^2
     tensor(0.5000, dtype=torch.float64)
     """
+    check_on_nodes(direction, rho.quadrature, "direction")
     return rho.quadrature.integrate(direction.square() / rho.values)
 
 
-__all__ = ["fisher_information", "kl_divergence", "symmetric_divergence", "symmetric_divergence_variation"]
+def check_on_nodes(values: Tensor, quadrature: Quadrature, name: str) -> None:
+    """Raise InputError unless there is one value for each node; `name` is what the message calls them."""
+    if values.shape != quadrature.weights.shape:
+        raise InputError(f"{name} has {tuple(values.shape)} values for {len(quadrature)} nodes; give one per node")
+
+
+__all__ = [
+    "check_on_nodes",
+    "fisher_information",
+    "kl_divergence",
+    "symmetric_divergence",
+    "symmetric_divergence_variation",
+]

@@ -156,7 +156,9 @@ def log_smoothed_density(
 
 
 def smoothed_log_density(rho: Density, *, temperature: float, critic: Critic | None = None) -> Float[Tensor, " q"]:
-    """Log of the smoothed density of a law on nodes, at these nodes: `log_smoothed_density` there (D3).
+    """Log of the smoothed density of a law on nodes, at these nodes (D3).
+
+        log rho~(z_i) = log sum_j w_j kappa_tau(z_i, z_j) rho(z_j) - log V(tau),   w the weights of the quadrature
 
     Args:
         rho: the law.
@@ -225,12 +227,19 @@ def alignment_potential(
     Returns:
         (n,) values in units of the critic, differentiable.
 
+    Raises:
+        InputError: for points that cannot be used, or positives of another shape.
+
     Source: D4 (Definitions 3.1 and 4.1 of the paper).
 
     >>> alignment_potential(torch.eye(2), torch.eye(2)[:, None, :])
     tensor([-1., -1.])
     """
     critic, z = Cosine() if critic is None else critic, as_points(z, "z")
+    if positives.ndim != 3 or (len(positives), positives.shape[2]) != z.shape:
+        raise InputError(
+            f"positives have shape {tuple(positives.shape)}; for {len(z)} points give (n, k, {z.shape[1]})"
+        )
     return -critic.pointwise(z[:, None, :].expand_as(positives), positives).mean(1)
 
 

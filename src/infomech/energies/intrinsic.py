@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Scalar
 from ..geometry import Quadrature
 from ..measures import Density, check_same_nodes
-from .divergences import fisher_information, symmetric_divergence, symmetric_divergence_variation
+from .divergences import check_on_nodes, fisher_information, symmetric_divergence, symmetric_divergence_variation
 
 NodeValues = Float[Tensor, " q"]
 
@@ -35,8 +35,7 @@ def check_potential(potential: NodeValues, quadrature: Quadrature, name: str = "
     Traceback (most recent call last):
     infomech._checks.InputError: potential U12 has (8,) values for 16 nodes; give one per node
     """
-    if potential.shape != quadrature.weights.shape:
-        raise InputError(f"{name} has {tuple(potential.shape)} values for {len(quadrature)} nodes; give one per node")
+    check_on_nodes(potential, quadrature, name)
     bad = ~torch.isfinite(potential)
     if bool(bad.any()):
         raise InputError(
@@ -82,6 +81,9 @@ def intrinsic_variation(rho: Density, potential: NodeValues, *, temperature: flo
     Returns:
         (q,) values in nats, defined up to a constant.
 
+    Raises:
+        InputError: if the temperature is not positive, or the potential has not one value for each node.
+
     Source: D8, T3 (Proposition 3.1 of the paper).
 
     >>> from infomech.geometry import Sphere, quadrature_rule
@@ -90,6 +92,8 @@ def intrinsic_variation(rho: Density, potential: NodeValues, *, temperature: flo
     >>> bool(intrinsic_variation(gibbs, grid.nodes[:, 0], temperature=0.5).std() < 1e-14)
     True
     """
+    check_temperature(temperature)
+    check_on_nodes(potential, rho.quadrature, "potential")
     return potential / temperature + rho.log_values + 1
 
 
@@ -102,6 +106,9 @@ def intrinsic_second_variation(rho: Density, direction: NodeValues) -> Scalar:
 
     Returns:
         A scalar >= 0: F is strictly convex.
+
+    Raises:
+        InputError: unless the direction has one value for each node.
 
     Source: D8, T3 (Proposition 3.1 of the paper).
 
@@ -122,7 +129,9 @@ def intrinsic_energy_sym(
     temperature: float,
     divergence_weight: float = 0.0,
 ) -> Scalar:
-    """The intrinsic energy of two modalities, with control: (F12 + F21)/2 - (1 - lambda) Dsym, in nats.
+    """The intrinsic energy of two modalities, with control: Fsym = (F12 + F21)/2 - (1 - lambda) Dsym, in nats.
+
+    F12 = int U12 rho1 dmu / tau - H(rho1), F21 with U21 and rho2; Dsym = (KL(rho1||rho2) + KL(rho2||rho1))/2.
 
     Args:
         rho1: the law of modality 1.
@@ -181,7 +190,7 @@ def intrinsic_variation_sym(
         Two (q,) tensors in nats, each defined up to a constant.
 
     Raises:
-        InputError: if the laws stand on different nodes.
+        InputError: if the laws stand on different nodes, or as `intrinsic_variation`.
 
     Source: D9, D10 (Proposition 4.1 of the paper).
 
@@ -220,7 +229,7 @@ def intrinsic_second_variation_sym(
         A scalar.
 
     Raises:
-        InputError: if the laws stand on different nodes.
+        InputError: if the laws stand on different nodes, or a direction has not one value for each.
 
     Source: D9, T8, T10, T11.
 
@@ -233,6 +242,8 @@ def intrinsic_second_variation_sym(
     """
     check_same_nodes(rho1, rho2)
     d1, d2 = directions
+    for name, direction in (("direction 1", d1), ("direction 2", d2)):
+        check_on_nodes(direction, rho1.quadrature, name)
     r1, r2 = rho1.values, rho2.values
     own = d1.square() / r1 + d2.square() / r2
     cross = r1 * (d2 / r2).square() + r2 * (d1 / r1).square() - 2 * d1 * d2 * (1 / r1 + 1 / r2)

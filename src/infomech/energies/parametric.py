@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_partners, check_temperature
 from .._typing import RowsLike, Scalar
 from ..geometry import Cosine, Critic, Manifold, Sphere, log_sphere_mgf
 from ..io.rows import as_points
@@ -62,6 +62,9 @@ def energy(
     Returns:
         A scalar, differentiable in x and partner; memory O(n).
 
+    Raises:
+        InputError: for arrays or temperatures that cannot be used, or other numbers of partners than of rows.
+
     Source: D5 (Definition 3.2 of the paper); T1: InfoNCE - J - log(N V) vanishes with the batch.
 
     >>> g = torch.Generator().manual_seed(0)
@@ -70,6 +73,7 @@ def energy(
     -4.5
     """
     x, partner = as_points(x, "x"), as_points(partner, "partner")
+    check_partners(x, partner)
     score = (Cosine() if critic is None else critic).pointwise(x, partner).mean() / temperature
     density = log_smoothed_density(x, x, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True)
     return density.mean() - score
@@ -95,6 +99,9 @@ def symmetric_energy(
     Returns:
         J12, J21 and their mean; differentiable.
 
+    Raises:
+        InputError: for arrays or temperatures that cannot be used, or other numbers of partners than of rows.
+
     Source: D6 (Definition 4.2 of the paper); T6.
 
     >>> g = torch.Generator().manual_seed(0)
@@ -103,6 +110,7 @@ def symmetric_energy(
     tensor(True)
     """
     x, y = as_points(x, "x"), as_points(y, "y")
+    check_partners(x, y)
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     on_y, on_x = (
         log_smoothed_density(a, b, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True).mean()

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._checks import InputError
+from .._checks import InputError, check_partners
 from .._typing import Rows, RowsLike, Scalar
 from ..geometry import Cosine, Critic
 from ..io.rows import as_points
@@ -72,6 +72,7 @@ def directed_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Crit
     0.2
     """
     x, y = as_points(x, "x"), as_points(y, "y")
+    check_partners(x, y)
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     return log_partition_field(x, y, temperature=temperature, critic=critic, leave_own_out=True).mean() - score
 
@@ -116,7 +117,9 @@ class SigmoidLimit:
 
 
 def sigmoid_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Critic | None = None) -> SigmoidLimit:
-    """Limit of the sigmoid loss from paired draws; means over distinct rows, whose logarithm has a bias of order 1/n.
+    """Limit of the sigmoid loss from paired draws, K = -mean s(x, y) / tau + log G + 1 with G the mean of exp(s / tau).
+
+    Means over distinct rows, whose logarithm has a bias of order 1/n.
 
     Args:
         x: (n, d) draws of one modality.
@@ -144,6 +147,7 @@ def sigmoid_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Criti
         return torch.logsumexp(field, 0) - math.log(len(field))
 
     x, y = as_points(x, "x"), as_points(y, "y")
+    check_partners(x, y)
     score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
     return SigmoidLimit(-score, log_mean(x, y), log_mean(x, x), log_mean(y, y))
 

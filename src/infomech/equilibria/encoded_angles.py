@@ -207,13 +207,14 @@ def encoded_law(problem: LatentAngles, modality: int, encoder: Encoder, *, quadr
     """
     if quadrature.manifold != Sphere(2):
         raise InputError(f"quadrature is on {quadrature.manifold}; linear encoders of angles map to Sphere(2)")
-    if float(torch.linalg.cond(encoder)) > 1e8:
-        raise InputError("encoder is singular; its law is two atoms and has no density")
+    _check_regular(encoder)
     return Density.from_log(encoded_log_density(problem, modality, encoder, z=quadrature.nodes), quadrature)
 
 
 def encoded_divergence(problem: LatentAngles, encoders: Encoders, *, nodes: int = 1024) -> Scalar:
-    """Dsym of the two exact pushforward laws, in nats: differentiable, and spectrally accurate in the observed angles.
+    """Dsym of the two exact pushforward laws, (KL(q1||q2) + KL(q2||q1))/2 with q_m the law of A_m x / |A_m x|, in nats.
+
+    Differentiable, and spectrally accurate in the observed angles.
 
     Args:
         problem: the law of the observed angles.
@@ -223,12 +224,19 @@ def encoded_divergence(problem: LatentAngles, encoders: Encoders, *, nodes: int 
     Returns:
         A scalar >= 0, of the encoders' dtype and device.
 
+    Raises:
+        InputError: for encoders of another shape, or a singular one.
+
     Source: T12; D9 (Definition 4.3 of the paper) of the laws.
 
     >>> eye = torch.eye(2, dtype=torch.float64)
     >>> encoded_divergence(LatentAngles(misalignment=0.4), torch.stack([eye, eye]))
     tensor(0.0923, dtype=torch.float64)
     """
+    if encoders.shape != (2, 2, 2):
+        raise InputError(f"encoders have shape {tuple(encoders.shape)}; give two matrices of 2 x 2")
+    for encoder in encoders.detach():
+        _check_regular(encoder)
     angles = 2 * math.pi * torch.arange(nodes, dtype=torch.float64, device=encoders.device) / nodes
     circle = torch.stack([angles.cos(), angles.sin()], dim=1).to(encoders)
     total = torch.zeros((), dtype=encoders.dtype, device=encoders.device)
@@ -238,6 +246,11 @@ def encoded_divergence(problem: LatentAngles, encoders: Encoders, *, nodes: int 
         weight = problem.log_density(modality, angles).exp() * (2 * math.pi / nodes)
         total = total + weight @ (own - other) / 2
     return total
+
+
+def _check_regular(encoder: Encoder) -> None:
+    if not float(torch.linalg.cond(encoder)) <= 1e8:  # NaN for a matrix of zeros
+        raise InputError("encoder is singular; its law is two atoms and has no density")
 
 
 __all__ = [

@@ -25,7 +25,6 @@ class DigitsHalves:
     train_labels: Labels
     test_x: Halves
     test_y: Halves
-    test_labels: Labels
 
 
 def load_halves(seed: int = 0) -> DigitsHalves:
@@ -43,7 +42,7 @@ def load_halves(seed: int = 0) -> DigitsHalves:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     x, y = images[order][:, :, :4].flatten(1), images[order][:, :, 4:].flatten(1)
     labels, cut = labels[order], TRAIN_ROWS
-    return DigitsHalves(x[:cut], y[:cut], labels[:cut], x[cut:], y[cut:], labels[cut:])
+    return DigitsHalves(x[:cut], y[:cut], labels[:cut], x[cut:], y[cut:])
 
 
 class TwoTower(nn.Module):

@@ -90,11 +90,6 @@ class GroupedRows:
         sizes = torch.tensor(self.edges).diff().to(self.groups.device)
         return torch.repeat_interleave(torch.arange(self.blocks, device=self.groups.device), sizes)
 
-    def block_sums(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, "b ..."]:
-        """Sums of per-row float64 values over each block, (n, ...) -> (blocks, ...)."""
-        out = values.new_zeros(self.blocks, *values.shape[1:])
-        return out.index_add_(0, self.block_of, values)
-
     def span(self, start: int, stop: int) -> Span:
         """The stripe of rows from start to stop, at least one, wherever it begins and ends."""
         first, last = bisect_right(self.edges, start) - 1, bisect_left(self.edges, stop)
