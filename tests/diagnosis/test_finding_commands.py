@@ -67,7 +67,7 @@ SEEN |= {
     "loss-rewards-gap",
     "few-groups",
 }
-SEEN |= {"not-normalized", "no-gap"}
+SEEN |= {"few-groups", "not-normalized", "no-gap"}
 
 
 @pytest.fixture(scope="module")
