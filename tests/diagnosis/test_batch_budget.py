@@ -9,6 +9,7 @@ from torch import Tensor
 from batch_reference import Naive, random_batches
 from cases import captions, image_text
 from infomech import InputError
+from infomech.diagnosis import batch_tables
 from infomech.diagnosis.batch_budget import PARTS, BatchStatistics, batch_statistics
 from infomech.diagnosis.batch_tables import Batches, kernel_tables
 from infomech.measures import PairedSample
@@ -135,3 +136,23 @@ def test_several_temperatures_in_one_sweep(dtype: torch.dtype) -> None:
         (exact,) = kernel_tables(Batches.of(high), [tau])
         low, high_values = batch_statistics(together).values, batch_statistics(exact).values
         assert torch.allclose(low, high_values, rtol=1e-5, atol=3e-7 / tau)
+
+
+def test_one_anchor_stands_for_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows are many, deletions are formed for one pair of each group: no value moves, and errors hardly do."""
+    data = image_text(600, 5, generator=torch.Generator().manual_seed(3))
+    x, y, pairs = data
+    batches = Batches.of(PairedSample.from_embeddings(x, y, pairs=pairs, normalize=True), parts=2)
+    (tables,) = kernel_tables(batches, [TAU])
+    exact = batch_statistics(tables)
+    monkeypatch.setattr(batch_tables, "_MANY_ROWS", 100)
+    assert batches.thinned
+    thinned = batch_statistics(tables)
+    torch.testing.assert_close(thinned.values, exact.values, rtol=1e-12, atol=1e-12)
+    for name, by_row in exact.by_row.items():
+        torch.testing.assert_close(thinned.by_row[name], by_row, rtol=1e-10, atol=1e-10)
+    for n in (5, 40, 150, 599):
+        for name in ("dispersion_x", "dispersion_y", "divergence_sym", "infonce_sym", "effective_negatives"):
+            ratio = thinned.at(n).estimate(name).stderr / exact.at(n).estimate(name).stderr
+            assert 0.8 < ratio < 1.25, (n, name, ratio)
+    assert float((thinned.replicates - exact.replicates).abs().max()) > 0

@@ -1,0 +1,121 @@
+"""Every command that a finding ends in runs when it is pasted, once X and Y stand for two files."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import infomech as im
+import infomech.cli as cli
+from infomech.diagnosis import Finding
+
+Rows = tuple[Tensor, Tensor]
+
+
+def _latent(count: int, noise: float = 0.4, *, dim: int = 12) -> Rows:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(count, dim, generator=g)
+    return z, z + noise * torch.randn(count, dim, generator=g)
+
+
+def _apart(count: int) -> Rows:
+    x, y = _latent(count)
+    return x + 1.5, y - 1.5
+
+
+def _hubs(count: int) -> Rows:
+    x, y = _latent(count, dim=60)
+    x[0] = 0.02 * x[0] + x.mean(0) + 0.2
+    return x, y
+
+
+def _flat(count: int) -> Rows:
+    x, y = _latent(count)
+    x[:, 3:] *= 0.01
+    return x, y + 0.001
+
+
+def _twins(count: int) -> Rows:
+    x, y = _latent(count)
+    x[1::2], y[1::2] = x[::2], y[::2]
+    return x, y
+
+
+CASES: dict[str, tuple[Callable[[int], Rows], int, float, int | None]] = {  # rows, how many, temperature, batch
+    "alike": (_latent, 160, 0.2, None),
+    "all others": (_latent, 60, 0.2, 200),
+    "clamped": (_latent, 160, 0.01, 16),
+    "noise": (lambda n: _latent(n, 1.5), 160, 0.02, 4),
+    "apart": (_apart, 160, 0.2, 16),
+    "cone": (lambda n: tuple(r + 12 for r in _latent(n)), 160, 0.2, 16),
+    "few directions": (_flat, 160, 0.2, 16),
+    "hubs": (_hubs, 400, 0.2, 16),
+    "twins": (_twins, 160, 0.1, 16),
+    "chance": (lambda n: (_latent(n)[0], _latent(n)[1].flip(0)), 160, 1.0, 16),
+}
+SEEN = {"batch-sees", "batch-gradient-is-noise", "temperature-at-clamp", "gap", "collapse-x", "few-directions-x"}
+SEEN |= {
+    "duplicates-x",
+    "loss-near-chance",
+    "retrieval-at-chance",
+    "limit-not-resolved",
+    "loss-rewards-gap",
+    "few-groups",
+}
+SEEN |= {"few-groups", "not-normalized", "no-gap"}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, list[Finding]]:
+    def of(case: str) -> list[Finding]:
+        make, count, temperature, batch = CASES[case]
+        x, y = make(count)
+        return list(im.diagnose(x, y, temperature=temperature, batch_size=batch).findings)
+
+    return {case: of(case) for case in CASES}
+
+
+def test_every_finding_ends_in_a_command(found: dict[str, list[Finding]]) -> None:
+    for findings in found.values():
+        for one in findings:
+            assert re.search(r"`infomech [^`]+`[^`.]*\.$", one.text), (one.code, one.text)
+            assert re.search(r"\d", one.text.split("`")[0]), (one.code, one.text)  # a number led to it
+    assert {f.code for findings in found.values() for f in findings} >= SEEN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_commands_run(
+    case: str,
+    found: dict[str, list[Finding]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in zip("XY", CASES[case][0](CASES[case][1]), strict=True):
+        np.save(f"{name}.npy", rows.numpy())
+    np.save("pairs.npy", np.stack([np.arange(CASES[case][1])] * 2, 1))
+    commands = {c for f in found[case] for c in re.findall(r"`infomech ([^`]+)`", f.text)}
+    assert commands
+    for k, command in enumerate(sorted(commands)):
+        if command.startswith("compare"):  # of two folders that a person has
+            for folder in ("EARLIER", "NOW"):
+                if not Path(folder).exists():
+                    assert _run(["report", "X.npy", "Y.npy", "-t", "0.2", "-o", folder, "--no-figures"]) == 0
+        if "--no-normalize" in command:
+            continue  # stops on rows that are not of unit length, as its finding says; test_cli has it
+        words = [{"X": "X.npy", "Y": "Y.npy", "DIR": f"out{k}"}.get(w, w) for w in shlex.split(command)]
+        more = ["--no-figures"] if words[0] == "report" else []
+        assert _run([*words, *more]) == 0, (command, capsys.readouterr().err)
+
+
+def _run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    return int(stopped.value.code or 0)  # type: ignore[arg-type]
