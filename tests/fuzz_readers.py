@@ -33,7 +33,8 @@ import infomech as im
 from infomech import InputError, Report
 from infomech.embedding.cache import read_manifest
 from infomech.embedding.images import decode_image
-from infomech.embedding.sources import Damaged, open_source
+from infomech.embedding.opening import open_source
+from infomech.embedding.sources import Damaged
 from infomech.io import read_embeddings, read_labels, read_pairs
 
 ROWS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))

@@ -76,6 +76,8 @@ def test_a_saved_report_or_two_files(
     capsys.readouterr()
     assert run("report", *files, "--from", str(one), "-o", str(tmp_path / "three")) == 2
     assert "both embeddings and --from are given" in capsys.readouterr().err
+    assert run("report", "--from", str(one), "-t", "0.2", "-o", str(tmp_path / "three")) == 2
+    assert "both --temperature and --from are given" in capsys.readouterr().err
     assert run("report", "-o", str(tmp_path / "three")) == 2
     assert "no files are given" in capsys.readouterr().err
     assert run("report", "--from", str(tmp_path / "none"), "-o", str(tmp_path / "three")) == 2

@@ -22,7 +22,8 @@ from infomech.embedding import ExtractOptions, extract, open_source
 from infomech.embedding.encoders.encoder import ModelChoice
 from infomech.embedding.encoders.loading import load_towers
 from infomech.embedding.images import decode_image
-from infomech.embedding.sources import Columns, Damaged, Source
+from infomech.embedding.opening import Columns
+from infomech.embedding.sources import Damaged, Source
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -68,8 +68,13 @@ def report(
 
     Report.check_folder(out, overwrite=overwrite)
 
-    if saved is not None and x is not None:
-        raise InputError("both embeddings and --from are given; a saved report is drawn again without embeddings")
+    of_embeddings = {
+        "embeddings": x, "--temperature": temperature, "--pairs": pairs, "--labels": labels, "--names": names,
+        "--batch-size": batch_size, "--normalize": normalize, "--seed": seed or None, "--curves": curves or None,
+    }  # fmt: skip
+    given = [name for name, value in of_embeddings.items() if value is not None]
+    if saved is not None and given:
+        raise InputError(f"both {given[0]} and --from are given; a saved report is drawn again as it was measured")
     with reserved(out, "report"):
         if saved is not None:
             result = Report.load(saved)

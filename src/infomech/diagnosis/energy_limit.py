@@ -12,6 +12,7 @@ from .._checks import InputError
 from ..geometry import log_kernel_volume
 from ..measures import PairedSample
 from ..reductions import BlockedLogSums
+from .batch_budget import PARTS
 from .estimate import Estimate
 from .gram_statistics import KernelSweeps
 from .replicates import degrees_of_freedom
@@ -159,23 +160,7 @@ def corrected_budget(sample: PairedSample, kernels: KernelSweeps, *, temperature
     )
 
 
-_NAMES = (
-    "alignment",
-    "dispersion_x",
-    "dispersion_y",
-    "dispersion_x_relative",
-    "dispersion_y_relative",
-    "divergence_xy",
-    "divergence_yx",
-    "divergence_sym",
-    "energy_sym",
-    "infonce_sym",
-    "infonce_xy",
-    "infonce_yx",
-    "log_partition",
-    "log_negatives",
-    "remainder",
-)
+_NAMES = tuple(part for part in PARTS if not part.startswith("effective_negatives"))
 
 
 def _parts(

@@ -2,7 +2,8 @@
 
 from .devices import resolve_device
 from .extract import Extraction, ExtractOptions, extract
-from .sources import Columns, ListedImages, Source, open_coco, open_source
+from .opening import Columns, open_coco, open_source
+from .sources import ListedImages, Source
 
 __all__ = [
     "Columns",

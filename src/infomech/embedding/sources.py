@@ -1,26 +1,21 @@
-"""Where paired data come from: COCO, a folder with captions, webdataset shards, paired texts. Streams of samples."""
+"""Where paired data come from: listed images, a table of images, webdataset shards, texts. Streams of samples."""
 
 import json
 import lzma
-import os
 import tarfile
 import unicodedata
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from .._checks import InputError
-from ..io.tables import TABLES, read_table
-from ..io.text import NotText, TextTable, check_regular, is_no_data, read_json, read_lines, text_of
+from ..io.text import NotText, check_regular, text_of
 from .encoders.encoder import Modality
 
-Kind = Literal["coco", "folder", "webdataset", "texts"]
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-IMAGE_COLUMNS = ("image", "filename", "file_name", "image_path", "filepath", "path", "file")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description")
 
 
@@ -116,10 +111,10 @@ class ImageTable(Source):
     left_out: Sequence[LeftOut] = ()
 
     @property
-    def count(self) -> int | None:
+    def count(self) -> int | None:  # noqa: D102
         return len(self.images)
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[Sample]:  # noqa: D102
         for key, content, captions, damage in self.images:
             yield Sample(key, _constant(content), captions, damage)
 
@@ -192,7 +187,7 @@ class WebDataset(Source):
         captions: tuple[str, ...] = ()
         damage: tuple[str, ...] = ()
         if ".txt" in members:
-            captions, damage = _captions(members[".txt"])
+            captions, damage = captions_of(members[".txt"])
         elif ".json" in members:
             captions, damage = self._from_json(members[".json"])
         read = _raising("has a caption and no image") if image is None else _constant(image)
@@ -205,7 +200,7 @@ class WebDataset(Source):
             return (), ("has a .json that is none",)
         keys = (self.caption_key,) if self.caption_key else CAPTION_COLUMNS
         found = next((record[k] for k in keys if isinstance(record, dict) and k in record), None)
-        return _captions(found)
+        return captions_of(found)
 
 
 def _raising(reason: str) -> Callable[[], bytes]:
@@ -249,278 +244,10 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]
         yield stem, members
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a table, where they are not the usual ones."""
-
-    image: str | None = None
-    caption: str | None = None
-
-
-def open_source(
-    paths: Sequence[Path], *, kind: Kind | None = None, columns: Columns | None = None, split: str = "val2017"
-) -> Source:
-    """Open paired data, told apart by what stands there.
-
-    Args:
-        paths: a COCO folder; a folder of images, and optionally its table of captions; tar files or a folder of them;
-            two text files, or one table with two columns of texts.
-        kind: "coco", "folder", "webdataset" or "texts", where it cannot be told.
-        columns: names of the columns of a table.
-        split: of COCO.
-
-    Raises:
-        InputError: where nothing usable is found, or captions and images have nothing in common.
-    """
-    for path in paths:
-        if not _exists(path):
-            raise InputError(f"{str(path)!r} does not exist; check the path")
-    kind = kind or _guess(paths)
-    columns = columns or Columns()
-    if kind == "coco":
-        return open_coco(paths[0], split=split)
-    if kind == "webdataset":
-        return _open_shards(paths, columns)
-    if kind == "texts":
-        return _open_texts(paths, columns)
-    return _open_folder(paths, columns)
-
-
-def _guess(paths: Sequence[Path]) -> Kind:
-    first = paths[0]
-    if any(map(_is_shard, paths)) and all(_is_shard(p) or is_no_data(p.name) for p in paths):
-        return "webdataset"
-    if not any(p.is_dir() for p in paths) and (len(paths) == 2 or first.suffix.lower() in TABLES):
-        return "texts"
-    if first.is_dir() and any((first / "annotations").glob("captions_*.json")):
-        return "coco"
-    if first.is_dir() and len(paths) == 1 and any(map(_is_shard, first.iterdir())):
-        return "webdataset"
-    if first.is_dir():
-        return "folder"
-    raise InputError(f"{first} is neither a folder, tar files, nor two text files; expected paired data")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a NUL in the name
-        return False
-
-
-def _open_shards(paths: Sequence[Path], columns: Columns) -> WebDataset:
-    """Tar files, named or in a folder; what lies beside them and is none is counted."""
-    tars: list[Path] = []
-    ignored: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            (ignored if is_no_data(path.name) else tars).append(path)
-            continue
-        for found in sorted(path.iterdir()):
-            if found.is_dir():
-                continue
-            if _is_shard(found):
-                tars.append(found)
-            elif is_no_data(found.name) or ".tar" in found.name.lower():
-                ignored.append(found)
-    if not tars:
-        raise InputError(f"{paths[0]} holds no tar files; name them, or the folder that they are in")
-    return WebDataset(tars, columns.caption, [path.name for path in ignored])
-
-
-def _is_shard(path: Path) -> bool:
-    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and not is_no_data(path.name)
-
-
-def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
-    """COCO captions: ``SPLIT/*.jpg`` and ``annotations/captions_SPLIT.json``, the images in the order of their ids.
-
-    Categories come from ``annotations/instances_SPLIT.json``, if it is there.
-
-    Raises:
-        InputError: for a folder without that layout, with the addresses to fetch it from.
-    """
-    captions_file = folder / "annotations" / f"captions_{split}.json"
-    images = folder / split
-    if not captions_file.exists() or not images.is_dir():
-        absent = captions_file if not captions_file.exists() else images
-        raise InputError(f"{absent} does not exist. {coco_instructions(folder, split)}")
-    content = read_json(captions_file)
-    try:
-        listed = {int(image["id"]): _file_name(image["file_name"]) for image in content["images"]}
-        captions: dict[int, list[Any]] = {}
-        for annotation in sorted(content["annotations"], key=lambda a: int(a["id"])):
-            captions.setdefault(int(annotation["image_id"]), []).append(annotation["caption"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{captions_file} is no COCO captions file ({error!r} is missing); fetch it again") from None
-    under = _names_under(images)
-    named = [(*_under(images, listed[i], under), captions.get(i, [])) for i in sorted(listed)]
-    orphans = [LeftOut(f"image id {i}", "has captions and is not listed") for i in sorted(captions.keys() - listed)]
-    found = _matched(named, images, orphans)
-    return replace(found, categories=_categories(folder, split, listed), ignored=_no_images(images))
-
-
-def _file_name(value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a file name")
-    return value
-
-
-def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, frozenset[int]]:
-    file = folder / "annotations" / f"instances_{split}.json"
-    if not file.exists():
-        return {}
-    sets: dict[str, set[int]] = {}
-    try:
-        for annotation in read_json(file)["annotations"]:
-            name = listed.get(int(annotation["image_id"]))
-            if name is not None:
-                sets.setdefault(name, set()).add(int(annotation["category_id"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no COCO instances file ({error!r} is missing); fetch it again") from None
-    return {name: frozenset(found) for name, found in sets.items()}
-
-
-def coco_instructions(folder: Path, split: str = "val2017") -> str:
-    """What to download, and where to put it."""
-    base = "http://images.cocodataset.org"
-    return (
-        f"Fetch {base}/zips/{split}.zip and {base}/annotations/annotations_trainval2017.zip "
-        f"and unpack both into {folder}, so that {folder / split} and {folder / 'annotations'} are there"
-    )
-
-
-def _open_folder(paths: Sequence[Path], columns: Columns) -> Source:
-    folder = paths[0]
-    if len(paths) > 1:
-        table = paths[1]
-    else:
-        tables = [p for s in TABLES for p in sorted(folder.glob(f"*{s}")) if not p.name.startswith(".")]
-        if len(tables) != 1:
-            found = ", ".join(t.name for t in tables) or "none"
-            raise InputError(f"{folder} holds {len(tables)} tables of captions ({found}); name one beside the folder")
-        table = tables[0]
-    content = read_table(table)
-    image, caption = _columns(table, content, columns)
-    if any(_in_table(row.get(image)) for row in content.rows):
-        return _image_table(content, image, caption)
-    captions: dict[str, list[Any]] = {}
-    paths_of: dict[str, Path] = {}
-    left_out: list[LeftOut] = []
-    under = _names_under(folder)
-    for number, row in enumerate(content.rows, start=1):
-        try:
-            named = text_of(_path_of(row.get(image)))
-        except NotText as error:
-            left_out.append(LeftOut(f"row {number}", f"names an image that {error}"))
-            continue
-        if named is None or not named.strip() or "\0" in named:
-            left_out.append(LeftOut(f"row {number}", "names no image"))
-            continue
-        key, file = _under(folder, named, under)
-        paths_of[key] = file
-        value = row.get(caption)
-        captions.setdefault(key, []).extend(value if isinstance(value, list | tuple) else [value])
-    listed = [(key, paths_of[key], texts) for key, texts in captions.items()]
-    orphans = [LeftOut(name, "is an image without captions") for name in sorted(set(under.values()) - captions.keys())]
-    return replace(_matched(listed, folder, [*left_out, *orphans]), ignored=_no_images(folder))
-
-
-def _no_images(folder: Path) -> list[str]:
-    """Hidden files and unfinished downloads among images."""
-    return sorted(path.name for path in folder.rglob("*") if is_no_data(path.name) and path.is_file())
-
-
-def _names_under(folder: Path) -> dict[str, str]:
-    """Images in the folder: name in composed Unicode -> name as the disk has it (macOS writes them decomposed)."""
-    names: dict[str, str] = {}
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not is_no_data(path.name):
-            name = path.relative_to(folder).as_posix()
-            names[unicodedata.normalize("NFC", name)] = name
-    return names
-
-
-def _under(folder: Path, named: str, present: dict[str, str]) -> tuple[str, Path]:
-    """Key and file of an image that a table names: ``./a.png`` and the whole path are ``a.png``, in any Unicode."""
-    path = Path(os.path.normpath(named))
-    if path.is_absolute():
-        for base in (folder, folder.absolute(), folder.resolve()):
-            if path.is_relative_to(base):
-                path = path.relative_to(base)
-                break
-        else:
-            return path.as_posix(), path
-    name = path.as_posix()
-    if "\\" in name and name not in present:  # a table that was written on Windows
-        name = os.path.normpath(name.replace("\\", "/"))
-    key = present.get(unicodedata.normalize("NFC", name), name)
-    return key, folder / key
-
-
-def _in_table(value: Any) -> bool:
-    """Whether a value is an image itself: bytes, or the structure that Hugging Face writes with bytes in it."""
-    return isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes))
-
-
-def _path_of(value: Any) -> Any:
-    """The path in Hugging Face's structure of an image; anything else as it is."""
-    return value["path"] if isinstance(value, dict) and value.keys() == {"bytes", "path"} else value
-
-
-def _image_table(content: TextTable, image: str, caption: str) -> ImageTable:
-    images, left_out = [], []
-    for number, row in enumerate(content.rows, start=1):
-        value = row.get(image)
-        if not _in_table(value):
-            left_out.append(LeftOut(f"row {number}", "holds no image"))
-            continue
-        assert value is not None
-        pixels: bytes = value if isinstance(value, bytes) else value["bytes"]
-        named = value.get("path") if isinstance(value, dict) else None
-        key = f"row {number} ({named})" if isinstance(named, str) and named else f"row {number}"
-        images.append((key, pixels, *_captions(row.get(caption))))
-    return ImageTable(images, left_out)
-
-
-def _matched(
-    named: Sequence[tuple[str, Path, Sequence[Any]]], folder: Path, orphans: Iterable[LeftOut]
-) -> ListedImages:
-    """Images that are there and have captions; the others are listed by name."""
-    left_out, files = list(orphans), []
-    damages: dict[str, tuple[str, ...]] = {}
-    present = _present(folder, named)
-    for key, file, values in named:
-        captions, damage = _captions(values)
-        if key not in present:
-            left_out.append(LeftOut(key, "has captions and no image"))
-        elif not values:
-            left_out.append(LeftOut(key, "is an image without captions"))
-        else:
-            files.append((key, file, captions))
-            if damage:
-                damages[key] = damage
-    if not named:
-        why = f" (the first: {left_out[0].key} {left_out[0].reason})" if left_out else ""
-        raise InputError(f"no row of the table names an image of {folder}{why}; check its columns")
-    if not files:
-        raise InputError(
-            f"none of the {len(named)} images that have captions is in {folder} (the first would be "
-            f"{named[0][1]}); check the folder and the names in the table"
-        )
-    return ListedImages(files, left_out, damage=damages)
-
-
-def _present(folder: Path, named: Sequence[tuple[str, Path, Sequence[Any]]]) -> set[str]:
-    """Keys whose file exists; by one listing where all stand in the folder itself: a network drive is slow to ask."""
-    flat = {p.name for p in folder.iterdir()}
-    return {key for key, file, _ in named if (key in flat if "/" not in key else _exists(file))}
-
-
 Captions = tuple[tuple[str, ...], tuple[str, ...]]  # the good ones, and what is wrong with the others
 
 
-def _captions(value: Any) -> Captions:
+def captions_of(value: Any) -> Captions:
     """Captions of a value of a table, each by its type; what is missing or no text is named."""
     good, damage = [], []
     for item in value if isinstance(value, list | tuple) else [value]:
@@ -538,105 +265,17 @@ def _captions(value: Any) -> Captions:
     return tuple(good), tuple(damage)
 
 
-def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, str]:
-    names = content.columns
-    out = []
-    for wanted, usual, option in (
-        (columns.image, IMAGE_COLUMNS, "Columns(image=NAME)"),
-        (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
-    ):
-        column = wanted if wanted else _usual(names, usual)
-        if column is None or column not in names:
-            if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-                raise InputError(
-                    f"{table} has no header: its first line is {_listed(names)}; add a line: image,caption"
-                )
-            raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
-        out.append(column)
-    return out[0], out[1]
-
-
-def _usual(names: Sequence[str], usual: Sequence[str]) -> str | None:
-    """The column of a usual name, in capitals or not."""
-    return next((name for wanted in usual for name in names if name.lower() == wanted), None)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(" ".join(name.split()) for name in names) or "none"
-
-
-def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
-    if len(paths) == 1:
-        content = read_table(paths[0])
-        names = content.columns
-        image = columns.image or _usual(names, IMAGE_COLUMNS)
-        if image is not None and any(_in_table(row.get(image)) for row in content.rows):
-            return _image_table(content, *_columns(paths[0], content, columns))
-        return _paired_rows(content, *_text_columns(paths[0], content, columns))
-    if len(paths) != 2:
-        raise InputError(f"{len(paths)} text files are given; paired texts are two files, line by line")
-    sides = [[line.strip() for line in read_lines(path) or [""]] for path in paths]
-    if len(sides[0]) != len(sides[1]):
-        raise InputError(
-            f"{paths[0]} has {len(sides[0])} lines and {paths[1]} has {len(sides[1])}; line i belongs to line i"
-        )
-    return PairedTexts(list(zip(*sides, strict=True)))
-
-
-def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, str]:
-    """The two columns of texts: those that are named, or all that there are."""
-    names = content.columns
-    given = columns.image is not None and columns.caption is not None
-    first = columns.image or (names[0] if names else "")
-    second = columns.caption or next((name for name in names if name != first), "")
-    if first not in names or second not in names:
-        raise InputError(f"{table} has the columns {_listed(names)}; two columns of texts are needed")
-    both = "Columns(image=NAME) and Columns(caption=NAME)"
-    if not given and len(names) > 2:
-        raise InputError(f"{table} has {len(names)} columns ({_listed(names)}); name the two of texts with {both}")
-    if not given and all(len(name.split()) > 2 for name in names):
-        raise InputError(
-            f"{table} has no header, it seems: its first line is {_listed(names)[:120]}; add one, or name both columns "
-            f"with {both}"
-        )
-    values = [_path_of(row.get(first)) for row in content.rows]
-    named = [value for value in values if isinstance(value, str) and value]
-    if named and all(value.lower().endswith(IMAGE_SUFFIXES) for value in named):
-        raise InputError(f"{table} names images ({named[0][:60]}) and holds none; name their folder before the table")
-    return first, second
-
-
-def _paired_rows(content: TextTable, first: str, second: str) -> PairedTexts:
-    """Two columns of texts; a row where one of them is missing or no text is named and left out."""
-    lines, keys, left_out = [], [], []
-    for number, row in enumerate(content.rows, start=1):
-        pair = []
-        for name in (first, second):
-            try:
-                pair.append(text_of(row.get(name)))
-            except NotText as error:
-                left_out.append(LeftOut(f"row {number}", f"has in {name} a value that {error}"))
-                break
-        else:
-            if None in pair:
-                left_out.append(LeftOut(f"row {number}", "lacks one of the two texts"))
-            else:
-                lines.append((str(pair[0]).strip(), str(pair[1]).strip()))
-                keys.append(f"row {number}")
-    return PairedTexts(lines, left_out, keys=keys)
-
-
 __all__ = [
-    "Columns",
+    "CAPTION_COLUMNS",
+    "IMAGE_SUFFIXES",
+    "Captions",
     "Damaged",
-    "Kind",
+    "ImageTable",
     "LeftOut",
     "ListedImages",
     "PairedTexts",
     "Sample",
     "Source",
     "WebDataset",
-    "coco_instructions",
-    "open_coco",
-    "open_source",
+    "captions_of",
 ]

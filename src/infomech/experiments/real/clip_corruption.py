@@ -22,7 +22,8 @@ from ...diagnosis import Settings, examine
 from ...embedding import ExtractOptions, extract, open_coco, resolve_device
 from ...embedding.encoders.encoder import ModelChoice, text_hash
 from ...embedding.encoders.open_clip import OpenClipImages, OpenClipParts, OpenClipTexts, open_clip_parts
-from ...embedding.sources import ListedImages, coco_instructions
+from ...embedding.opening import coco_instructions
+from ...embedding.sources import ListedImages
 from ...integrations import OpenClipLoss
 from ..digits import corruption as digits_corruption
 from ..experiment import Experiment, Form, option

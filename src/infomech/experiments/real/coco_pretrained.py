@@ -17,7 +17,8 @@ from ...diagnosis import Diagnosis, Estimate, Settings, examine, gap
 from ...embedding import ExtractOptions, extract, open_coco, resolve_device
 from ...embedding.encoders.encoder import ModelChoice
 from ...embedding.encoders.loading import load_towers
-from ...embedding.sources import ListedImages, coco_instructions
+from ...embedding.opening import coco_instructions
+from ...embedding.sources import ListedImages
 from ..experiment import Experiment, Form, option
 from ..runs import scaled, silent, write_results
 
