@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import infomech as im
 from infomech.losses import SymmetricInfoNCE, symmetric_infonce, symmetric_terms
@@ -386,7 +387,7 @@ def test_learned_temperature_is_clamped_as_clip_clamps_it(naive) -> None:
         (torch.ones(3, 2), torch.ones(3, 2), {"weights": torch.zeros(3)}, "weights must be finite"),
         (torch.ones(3, 2), torch.ones(3, 2), {"groups": torch.zeros(3, dtype=torch.int64)}, "has no negative"),
         (torch.ones(3, 2), torch.ones(3, 2), {"groups": torch.zeros(2, dtype=torch.int64)}, "groups has shape"),
-        (torch.ones(3, 2), torch.ones(3, 2, device="meta"), {}, "move them to one device"),
+        (torch.ones(3, 2), torch.ones(3, 2, device="meta"), {}, "y is on the meta device"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -394,6 +395,11 @@ def test_bad_input_is_refused_in_one_line(x, y, kwargs, words: str) -> None:
     with pytest.raises(im.InputError, match=words) as caught:
         symmetric_infonce(x, y, **{"temperature": 0.1, **kwargs})
     assert "\n" not in str(caught.value)
+
+
+def test_two_devices_are_refused() -> None:
+    with FakeTensorMode(), pytest.raises(im.InputError, match=r"x is on cpu and y on cuda:0; move them to one device"):
+        im.losses.symmetric_infonce(torch.ones(3, 2), torch.ones(3, 2, device="cuda"), temperature=0.1)
 
 
 def test_a_learned_temperature_must_start_within_its_limits() -> None:
