@@ -14,7 +14,8 @@ def test_the_page_runs(tmp_path: Path) -> None:
     (first, second) = blocks
     group = f"'gloo', init_method='file://{tmp_path / 'group'}', rank=0, world_size=1"
     code = f"{first}assert torch.isfinite(loss)\ntorch.distributed.init_process_group({group})\n{second}"
-    code += "assert torch.isfinite(loss(*(torch.nn.functional.normalize(rows) for rows in (users, items))))\ntorch.distributed.destroy_process_group()\n"
+    code += "rows = [torch.nn.functional.normalize(z) for z in (users, items)]\nassert torch.isfinite(loss(*rows))\n"
+    code += "torch.distributed.destroy_process_group()\n"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, env=environment
