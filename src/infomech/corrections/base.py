@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width
@@ -25,7 +26,7 @@ class AffineMap:
         return moved + self.end.to(rows.device)
 
 
-class Correction(ABC):
+class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """A map of each modality, fitted on pairs (C2); what it gives are unit rows, as the critic wants them.
 
     All of a correction is two affine maps, x -> (x - a) A + b and the like for y, followed by normalisation. A subclass
@@ -77,18 +78,23 @@ class Correction(ABC):
         Raises:
             InputError: before `fit`, for rows of another width, or where a corrected row is zero.
         """
+        return self.transform_side(x, "x"), self.transform_side(y, "y")
+
+    def transform_side(self, rows: RowsLike, side: str) -> Float[Tensor, "n d"]:
+        """Corrected unit rows of one modality; see `transform`."""
         if self._maps is None:
             raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
-        out = []
-        for given, affine, side in zip((x, y), self._maps, ("x", "y"), strict=True):
-            rows = as_rows(given, side)
-            check_rows(rows, side)
-            if rows.shape[1] != len(affine.start):
-                raise InputError(
-                    f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}"
-                )
-            out.append(unit(affine(unit(rows.double(), side)), side).to(rows.dtype))
-        return out[0], out[1]
+        affine = self._maps[side == "y"]
+        rows = as_rows(rows, side)
+        check_rows(rows, side)
+        if rows.shape[1] != len(affine.start):
+            raise InputError(f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}")
+        return unit(affine(unit(rows.double(), side)), side).to(rows.dtype)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` was called."""
+        return self._maps is not None
 
     @property
     def parameters(self) -> dict[str, Tensor]:

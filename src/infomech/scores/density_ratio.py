@@ -1,0 +1,436 @@
+"""The density ratio of a trained critic (E9): scores that are comparable between rows, for pairs and for an index."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator, clone
+from torch import Tensor
+
+from .._checks import InputError, check_loss_temperature, check_rows
+from .._typing import PairsLike, Progress, RowsLike
+from ..corrections import Correction
+from ..geometry import Cosine, Critic
+from ..io import as_rows
+from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
+from .reference import PairScores, Reference
+from .weights import MOST_MEASURED, held_out_weights, ranking_weight
+
+HELD_OUT = "held-out"
+_CHUNK = 8192  # rows that are prepared and scored at once
+
+
+class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """How much likelier two rows are a pair than two random rows, in nats, from a reference set of pairs.
+
+        r(x, y) = s(x, y) / tau - w_x log Gamma_Y(x) - w_y log Gamma_X(y)
+
+    A contrastive loss teaches s / tau to be a log density ratio up to a constant of each row, and the partition fields
+    Gamma (D3) of a reference set are these constants. Gamma_Y(x) is the mean of exp(s(x, y') / tau) over the groups of
+    the reference. What theory says of the weights: (1, 0) for a loss that searches from x to y alone, (0, 1) for one
+    from y to x, (1/2, 1/2) for the symmetric loss. A row's own constant cannot change the order of candidates for a
+    query, so that ranking has a weight of its own for the candidates' field, measured on the reference.
+
+    Args:
+        temperature: tau of the loss that the embeddings were trained with.
+        weights: (w_x, w_y), which sum to 1; or ``"held-out"``: chosen on the reference by the log loss of true and
+            random pairs that are not in their fields.
+        critic: the score s, the cosine by default.
+        normalize: True brings rows to unit length, False refuses others, None (default) does what they need.
+        correction: that rows pass first; one that is not fitted is fitted on the reference.
+        seed: of the pairs that are drawn where a group has several.
+
+    Attributes:
+        weights_: (w_x, w_y).
+        ranking_weights_: of the candidates' field where candidates are rows of x, and of y: ``{"x": ..., "y": ...}``.
+        groups_x_: (n,) group of each reference row of x, -1 where no pair names it; ``groups_y_`` of y.
+        calibration_: what `calibrate` fitted, or None.
+
+    Source: E9.
+
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(400, 8, generator=g)
+    >>> y = x + torch.randn(400, 8, generator=g)
+    >>> ratio = DensityRatio(temperature=0.3).fit(x[:300], y[:300])
+    >>> bool(ratio.log_ratio(x[300:], y[300:]).mean() > ratio.log_ratio(x[300:], y[300:].flip(0)).mean())
+    True
+    """
+
+    reference_: Reference
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        weights: tuple[float, float] | str = (0.5, 0.5),
+        critic: Critic | None = None,
+        normalize: bool | None = None,
+        correction: Correction | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.temperature = temperature
+        self.weights = weights
+        self.critic = critic
+        self.normalize = normalize
+        self.correction = correction
+        self.seed = seed
+
+    def fit(self, x: RowsLike, y: RowsLike, *, pairs: PairsLike | None = None) -> "DensityRatio":
+        """Keep a reference set of pairs, and measure the weights on it.
+
+        Args:
+            x: (n, d) embeddings of the first modality.
+            y: (m, d) embeddings of the second.
+            pairs: (p, 2) rows that belong together; row i with row i by default.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: for rows, pairs or parameters that cannot be used.
+        """
+        check_loss_temperature(self.temperature)
+        weights = check_weights(self.weights)
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        self.correction_ = _fitted(self.correction, x, y, pairs)
+        if self.correction_ is not None:
+            x, y = self.correction_.transform(x, y)
+        critic = Cosine() if self.critic is None else self.critic
+        self.reference_ = Reference.of(x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed)
+        self._pair_scores: PairScores | None = None
+        self.calibration_ = None
+        scores = self.reference_.pair_scores(self._kernel, most=MOST_MEASURED, seed=self.seed)
+        self.weights_ = held_out_weights(scores) if weights is None else weights
+        self.ranking_weights_ = {"x": ranking_weight(scores, "x"), "y": ranking_weight(scores, "y")}
+        return self
+
+    @property
+    def groups_x_(self) -> Int[Tensor, " n"]:
+        """Group of each reference row of x, -1 where no pair names it."""
+        return self._fit().group_of_given(0)
+
+    @property
+    def groups_y_(self) -> Int[Tensor, " m"]:
+        """Group of each reference row of y, -1 where no pair names it."""
+        return self._fit().group_of_given(1)
+
+    def pair_scores(self) -> PairScores:
+        """The scores of the reference's own pairs and random ones, none of which is in its own fields."""
+        reference = self._fit()
+        if self._pair_scores is None:
+            self._pair_scores = reference.pair_scores(self._kernel, seed=self.seed)
+        return self._pair_scores
+
+    def log_field_y(
+        self, x: RowsLike, *, groups: Int[Tensor, " n"] | None = None, progress: Progress | None = None
+    ) -> Float[Tensor, " n"]:
+        """Log Gamma_Y(x): the log of the mean kernel of rows of x with the reference's y.
+
+        Args:
+            x: (n, d) rows.
+            groups: (n,) group of the reference that each row belongs to, from `groups_x_`, and that its mean leaves
+                out; -1 for none. A row of the reference without it would find itself.
+            progress: called with shares of the work that sum to 1.
+
+        Returns:
+            (n,) float64, finite.
+        """
+        return self._field(x, "x", (groups,), progress=progress).log_mean
+
+    def log_field_x(
+        self, y: RowsLike, *, groups: Int[Tensor, " m"] | None = None, progress: Progress | None = None
+    ) -> Float[Tensor, " m"]:
+        """Log Gamma_X(y), as `log_field_y`; `groups` are from `groups_y_`."""
+        return self._field(y, "y", (groups,), progress=progress).log_mean
+
+    def log_ratio(
+        self,
+        x: RowsLike,
+        y: RowsLike,
+        *,
+        groups_x: Int[Tensor, " n"] | None = None,
+        groups_y: Int[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """R of matching rows: row i of x with row i of y.
+
+        Args:
+            x: (n, d) rows.
+            y: (n, d) rows.
+            groups_x: (n,) group of each row of x where it is of the reference, -1 elsewhere. The groups of both rows
+                are left out of both fields, as if the pair were new.
+            groups_y: (n,) of y.
+
+        Returns:
+            (n,) float64.
+        """
+        return self._ratio(x, y, groups_x, groups_y, errors=False)[0]
+
+    def log_ratio_stderr(
+        self,
+        x: RowsLike,
+        y: RowsLike,
+        *,
+        groups_x: Int[Tensor, " n"] | None = None,
+        groups_y: Int[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """Standard error of `log_ratio` that comes from the reference's finite size: sqrt(cv^2 / n) of each field."""
+        found = self._ratio(x, y, groups_x, groups_y, errors=True)[1]
+        assert found is not None
+        return found
+
+    def log_ratios(
+        self,
+        x: RowsLike,
+        y: RowsLike,
+        *,
+        ranking: bool = False,
+        side: str = "y",
+        groups_x: Int[Tensor, " n"] | None = None,
+        groups_y: Int[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, "n m"]:
+        """R of all rows of x with all rows of y.
+
+        Args:
+            x: (n, d) rows.
+            y: (m, d) rows.
+            ranking: weigh the candidates' field alone, by the weight that was measured for it: what
+                ``query_vectors @ index_vectors.T`` gives.
+            side: where `ranking`, whose rows are the candidates.
+            groups_x: (n,) as in `log_ratio`; every entry leaves out the groups of its row and of its column.
+            groups_y: (m,).
+
+        Returns:
+            (n, m), in the reference's floating-point type; rows are queries of x whatever the side.
+        """
+        reference = self._fit()
+        left, right = (torch.cat(list(self._prepared(rows, name))) for rows, name in ((x, "x"), (y, "y")))
+        weights = self.weights_
+        if ranking:
+            own = self.ranking_weights_[_side(side)]
+            weights = (own, 0.0) if side == "x" else (0.0, own)
+        terms = self._terms(left), self._terms(right)
+        out: Tensor = (left * self._kernel.scale) @ right.T
+        for dim, term in enumerate(terms):
+            if term is not None:
+                out += (term / self.temperature).to(out.dtype).unsqueeze(1 - dim)
+        groups = _groups(groups_x, len(left), "groups_x"), _groups(groups_y, len(right), "groups_y")
+        for dim, (rows, base, weight) in enumerate(((left, reference.y, weights[0]), (right, reference.x, weights[1]))):
+            if weight:
+                field = log_field_without(
+                    rows, base, self._kernel, own=groups[dim], others=groups[1 - dim], terms=terms[dim]
+                )
+                out.sub_(field if dim == 0 else field.T, alpha=weight)
+        return out
+
+    def query_vectors(self, rows: RowsLike, *, side: str = "x") -> Float[Tensor, "n k"]:
+        """Rows to ask an inner-product index with: (x / tau, 1 / tau), d + 1 features.
+
+        Args:
+            rows: (n, d) rows of the side that asks.
+            side: whose rows they are.
+
+        Returns:
+            (n, d + 1); its inner products with `index_vectors` of the other side are ``log_ratios(ranking=True)``, up
+            to what belongs to the query alone.
+        """
+        self._fit()
+        parts = [
+            torch.cat([part * self._kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
+            for part in self._prepared(rows, _side(side))
+        ]
+        return torch.cat(parts)
+
+    def index_vectors(
+        self, rows: RowsLike, *, side: str = "y", groups: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n k"]:
+        """Rows for an inner-product index: (y, -tau lambda log Gamma_X(y)), d + 1 features.
+
+        A candidate's field is one number, so that any index of inner products holds it as one more dimension and ranks
+        as ``log_ratios(ranking=True)`` does.
+
+        Args:
+            rows: (n, d) candidates.
+            side: whose rows they are; ``"x"`` for searches from y to x.
+            groups: (n,) of rows of the reference itself, as in `log_field_y`.
+
+        Returns:
+            (n, d + 1), in the reference's floating-point type.
+        """
+        return torch.cat(list(self.index_blocks(rows, side=side, groups=groups)))
+
+    def index_blocks(
+        self,
+        rows: RowsLike,
+        *,
+        side: str = "y",
+        groups: Int[Tensor, " n"] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Float[Tensor, "k w"]]:
+        """`index_vectors` by some thousand rows at a time, for corpora that do not fit into memory."""
+        reference = self._fit()
+        other = reference.y if _side(side) == "x" else reference.x
+        weight = self.ranking_weights_[side]
+        count = len(rows) if hasattr(rows, "__len__") else 0
+        start = 0
+        for part in self._prepared(rows, side):
+            terms = self._terms(part)
+            own = _groups(None if groups is None else groups[start : start + len(part)], len(part), "groups")
+            start += len(part)
+            field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
+            extra = -self.temperature * weight * field
+            extra = extra if terms is None else extra + terms
+            yield torch.cat([part, extra[:, None].to(part.dtype)], 1)
+            if progress is not None:
+                progress(len(part) / max(count, 1))
+
+    @property
+    def _kernel(self) -> Kernel:
+        critic = Cosine() if self.critic is None else self.critic
+        return Kernel(critic.slope, self.temperature)
+
+    def _fit(self) -> Reference:
+        if not hasattr(self, "reference_"):
+            raise InputError("this DensityRatio has not been fitted; call fit(x, y) on a reference set first")
+        return self.reference_
+
+    def _terms(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"] | None:
+        return None if self.critic is None else self.critic.affine(rows).terms
+
+    def _prepared(self, rows: RowsLike, side: str) -> Iterator[Float[Tensor, "k d"]]:
+        """Some thousand rows at a time, as the reference's own rows are: corrected, of unit length, of its type."""
+        reference = self._fit()
+        given = as_rows(rows, side)
+        check_rows(given, side)
+        if given.shape[1] != reference.dim:
+            raise InputError(
+                f"{side} has {given.shape[1]} features and the reference has {reference.dim}; both must come from "
+                "the same model"
+            )
+        like = reference.x.values
+        for part in given.split(_CHUNK):
+            part = part.to(like.device)
+            if self.correction_ is not None:
+                part = self.correction_.transform_side(part.double(), side)
+            if reference.unit:
+                part = _unit(part, side)
+            yield part.to(like.dtype)
+
+    def _field(
+        self,
+        rows: RowsLike,
+        side: str,
+        left_out: tuple[Tensor | None, ...],
+        *,
+        errors: bool = False,
+        progress: Progress | None = None,
+    ) -> Field:
+        """The field of the other side at rows of this one."""
+        reference = self._fit()
+        other = reference.y if side == "x" else reference.x
+        found, start, count = [], 0, len(as_rows(rows, side))
+        groups = [_groups(each, count, "groups") for each in left_out if each is not None]
+        for part in self._prepared(rows, side):
+            here = [each[start : start + len(part)].to(part.device) for each in groups]
+            start += len(part)
+            found.append(log_field(part, other, self._kernel, terms=self._terms(part), left_out=here, errors=errors))
+            if progress is not None:
+                progress(len(part) / count)
+        return _joined(found)
+
+    def _ratio(
+        self, x: RowsLike, y: RowsLike, groups_x: Tensor | None, groups_y: Tensor | None, *, errors: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """R of matching rows, and its standard error."""
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        if len(x) != len(y):
+            raise InputError(
+                f"x has {len(x)} rows and y has {len(y)}; log_ratio is of matching rows, log_ratios of all with all"
+            )
+        out = torch.cat([_scores(a, b) for a, b in zip(self._prepared(x, "x"), self._prepared(y, "y"), strict=True)])
+        out = out * self._kernel.scale
+        variance = torch.zeros_like(out) if errors else None
+        sides: tuple[tuple[Tensor, str, float], ...] = ((x, "x", self.weights_[0]), (y, "y", self.weights_[1]))
+        for rows, side, weight in sides:
+            if self.critic is not None:
+                terms = [self._terms(part) for part in self._prepared(rows, side)]
+                if terms[0] is not None:
+                    out = out + torch.cat([t for t in terms if t is not None]) / self.temperature
+            if weight:
+                field = self._field(rows, side, (groups_x, groups_y), errors=errors)
+                out = out - weight * field.log_mean
+                if variance is not None:
+                    variance += (weight * field.stderr()).square()
+        return out, None if variance is None else variance.sqrt()
+
+
+def check_weights(weights: Any) -> tuple[float, float] | None:
+    """Two finite numbers that sum to 1; None for those that are to be measured.
+
+    >>> check_weights((0.5, 0.5))
+    (0.5, 0.5)
+    """
+    if isinstance(weights, str):
+        if weights == HELD_OUT:
+            return None
+        raise InputError(f"weights is {weights!r}; give two numbers that sum to 1, or {HELD_OUT!r}")
+    try:
+        first, second = (float(weight) for weight in weights)
+    except (TypeError, ValueError):
+        raise InputError(f"weights is {weights!r}; give two numbers that sum to 1, or {HELD_OUT!r}") from None
+    if not (math.isfinite(first) and math.isfinite(second) and abs(first + second - 1) < 1e-9):
+        raise InputError(
+            f"weights is ({first:g}, {second:g}); give two finite numbers that sum to 1: (0.5, 0.5) for the symmetric "
+            "loss, (1, 0) for x to y alone, (0, 1) for y to x"
+        )
+    return first, second
+
+
+def _fitted(correction: Correction | None, x: Tensor, y: Tensor, pairs: PairsLike | None) -> Correction | None:
+    if correction is None or correction.fitted:
+        return correction
+    fresh: Correction = clone(correction)
+    return fresh.fit(x, y, pairs=pairs)
+
+
+def _side(side: str) -> str:
+    if side not in ("x", "y"):
+        raise InputError(f"side is {side!r}; it is 'x' or 'y', whose rows they are")
+    return side
+
+
+def _groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
+    if groups is None:
+        return torch.full((count,), NO_GROUP, dtype=torch.int64)
+    groups = torch.as_tensor(groups)
+    if groups.shape != (count,) or groups.is_floating_point():
+        raise InputError(
+            f"{name} has shape {tuple(groups.shape)} and {groups.dtype}; give one group of the reference for each of "
+            f"the {count} rows, -1 for none"
+        )
+    return groups.long()
+
+
+def _unit(rows: Tensor, name: str) -> Tensor:
+    """Rows of unit length, computed in float64."""
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    if bool((norms == 0).any()):
+        raise InputError(f"{name} has zero rows; they have no direction: remove them")
+    return rows * (1 / norms).to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _scores(x: Tensor, y: Tensor) -> Tensor:
+    return (x.double() * y.double()).sum(1)
+
+
+def _joined(parts: list[Field]) -> Field:
+    if len(parts) == 1:
+        return parts[0]
+    columns = ([part.log_mean for part in parts], [part.effective for part in parts], [part.drawn for part in parts])
+    joined = [torch.cat([c for c in column if c is not None]) if column[0] is not None else None for column in columns]
+    assert joined[0] is not None
+    return Field(joined[0], joined[1], joined[2])
+
+
+__all__ = ["DensityRatio", "check_weights"]
