@@ -13,7 +13,7 @@ from infomech.geometry import Critic
 
 @dataclass(frozen=True)
 class NoisyDirections:
-    """x uniform on the sphere, y von Mises-Fisher around x: the cosine at 1 / kappa is the log ratio, less a constant."""
+    """x uniform on the sphere, y von Mises-Fisher around x: the cosine at 1 / kappa is the ratio up to a constant."""
 
     dim: int
     concentration: float

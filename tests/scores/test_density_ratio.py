@@ -101,7 +101,7 @@ def test_a_reference_pair_leaves_out_the_groups_of_both_its_rows(temperature: fl
 
 
 def test_rows_that_are_new_use_the_whole_reference() -> None:
-    ratio, images, texts = captioned()
+    ratio, _, texts = captioned()
     new = torch.randn(4, 5, generator=torch.Generator().manual_seed(9))
     kernel = torch.exp(normalize(new, dim=1).double() @ normalize(texts, dim=1).double().T / 0.2)
     expected = (kernel / 3).sum(1).div(20).log()

@@ -1,4 +1,4 @@
-"""Scores that mean something: the density ratio of a trained critic, calibrated, with thresholds, for any index (E9)."""
+"""What score means a match: the density ratio of a trained critic, calibrated, with thresholds, for an index (E9)."""
 
 from .density_ratio import DensityRatio
 
