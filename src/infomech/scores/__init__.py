@@ -1,5 +1,8 @@
 """What score means a match: the density ratio of a trained critic, calibrated, with thresholds, for an index (E9)."""
 
+from .calibration import Calibration, Reliability
+from .comparison import ScoreComparison, compare_scores
 from .density_ratio import DensityRatio
+from .thresholds import Cut, Threshold
 
-__all__ = ["DensityRatio"]
+__all__ = ["Calibration", "Cut", "DensityRatio", "Reliability", "ScoreComparison", "Threshold", "compare_scores"]
