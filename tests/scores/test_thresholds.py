@@ -194,9 +194,7 @@ def test_the_interval_holds_the_threshold_of_fresh_pairs(goal: str) -> None:
             score = ratio.threshold(false_positive_rate=1e-2).ratio.score
             covered += float((wrong > score.low).mean()) >= 1e-2 >= float((wrong > score.high).mean())
         else:
-            score = ratio.threshold(precision=0.5, prior=0.03).ratio.score
-            margins = [
-                0.5 * 0.03 * (true > t).mean() - 0.5 * 0.97 * (wrong > t).mean() for t in (score.low, score.high)
-            ]
+            score = ratio.threshold(precision=0.5, prior=0.1).ratio.score
+            margins = [0.5 * 0.1 * (true > t).mean() - 0.5 * 0.9 * (wrong > t).mean() for t in (score.low, score.high)]
             covered += margins[0] <= 0 <= margins[1]
     assert 0.92 <= covered / 300 <= 0.98

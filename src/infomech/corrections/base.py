@@ -91,6 +91,11 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
             raise InputError(f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}")
         return unit(affine(unit(rows.double(), side)), side).to(rows.dtype)
 
+    def with_maps(self, first: AffineMap, second: AffineMap) -> "Correction":
+        """Itself with maps that were fitted before, from a file say."""
+        self._maps = first, second
+        return self
+
     @property
     def fitted(self) -> bool:
         """Whether `fit` was called."""

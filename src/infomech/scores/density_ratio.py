@@ -1,6 +1,7 @@
 """The density ratio of a trained critic (E9): scores that are comparable between rows, for pairs and for an index."""
 
 import math
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from .calibration import (
 from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
 from .rates import PairTable
 from .reference import PairScores, Reference
+from .saving import load_ratio, save_ratio
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
 
@@ -71,6 +73,8 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     """
 
     reference_: Reference
+    calibration_: Calibration | None
+    _pair_scores: PairScores | None
 
     def __init__(
         self,
@@ -110,9 +114,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)
         critic = Cosine() if self.critic is None else self.critic
-        self.reference_ = Reference.of(x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed)
-        self._pair_scores: PairScores | None = None
-        self.calibration_: Calibration | None = None
+        self.adopt(Reference.of(x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed), None)
         scores = self.reference_.pair_scores(self._kernel, most=MOST_MEASURED, seed=self.seed)
         self.weights_ = held_out_weights(scores) if weights is None else weights
         self.ranking_weights_ = {"x": ranking_weight(scores, "x"), "y": ranking_weight(scores, "y")}
@@ -425,6 +427,32 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """How often the first candidate is right, by the probability that the softmax of the ratios states."""
         ratios = self.pair_scores().ratios(self.weights_).cpu()
         return candidate_reliability(ratios if _side(side) == "y" else ratios.T, bins=bins)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: before `fit`, for a critic that is not infomech's, or where it cannot be written.
+        """
+        save_ratio(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DensityRatio":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: for another file, a damaged one, or one of another version.
+        """
+        return load_ratio(path)
+
+    def fitted_reference(self) -> Reference:
+        """The reference, as it was fitted."""
+        return self._fit()
+
+    def adopt(self, reference: Reference, calibration: Calibration | None) -> None:
+        """Take a reference that was saved, with its calibration."""
+        self.reference_, self.calibration_ = reference, calibration
+        self._pair_scores = None
 
     @property
     def _kernel(self) -> Kernel:
