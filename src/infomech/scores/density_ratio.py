@@ -578,7 +578,8 @@ def _groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
             f"{name} has shape {tuple(groups.shape)} and {groups.dtype}; give one group of the reference for each of "
             f"the {count} rows, -1 for none"
         )
-    return groups.long()
+    numbers: Tensor = groups.long()
+    return numbers
 
 
 def _unit(rows: Tensor, name: str) -> Tensor:

@@ -55,6 +55,14 @@ class Counts:
         found = float(influence.square().sum()) - counted_twice
         return max(found, floor, false**2 * squares / self.random_pairs**2, 0.0)
 
+    @cached_property
+    def degrees(self) -> float:
+        """Degrees of freedom of the false rate's variance, few where few groups make most of it (Satterthwaite)."""
+        squares = (self.wrong - 2 * (len(self) - 1) * self.false_rate).square()
+        fourth = float(squares.square().sum())
+        found = 2 * float(squares.sum()) ** 2 / fourth if fourth > 0 else math.inf
+        return max(1.0, min(found, float(len(self) - 1)))
+
     @property
     def effective(self) -> float:
         """Effective number of random pairs above: 1 / cv^2 of their count."""
@@ -66,7 +74,7 @@ class Counts:
         true = wilson_estimate(
             self.true_rate, math.sqrt(self.variance(1.0, 0.0)), rows=len(self), groups=float(len(self))
         )
-        false = _positive(self.false_rate, self.variance(0.0, 1.0), len(self))
+        false = _positive(self.false_rate, self.variance(0.0, 1.0), self.degrees)
         if prior is None:
             return Rates(true, false, None)
         return Rates(true, false, self._precision(prior))
@@ -80,12 +88,12 @@ class Counts:
         return wilson_estimate(value, stderr, rows=len(self) ** 2, groups=float(len(self)))
 
 
-def _positive(value: float, variance: float, groups: int) -> Estimate:
+def _positive(value: float, variance: float, degrees: float) -> Estimate:
     """A rate near 0: its interval is that of its logarithm."""
     stderr = math.sqrt(variance)
     if value <= 0:
         return Estimate(value, stderr, 0.0, math.nan, "no random pair lies above the threshold")
-    factor = math.exp(t_quantile(groups - 1) * stderr / value)
+    factor = math.exp(t_quantile(degrees) * stderr / value)
     return Estimate(value, stderr, value / factor, min(value * factor, 1.0))
 
 

@@ -93,7 +93,7 @@ def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")
     if metadata.get("version") != str(VERSION):
         raise InputError(
-            f"{path} is a density ratio of version {metadata.get('version')}; this infomech reads {VERSION}: fit it again"
+            f"{path} is a density ratio of version {metadata.get('version')}; this infomech reads {VERSION}: fit again"
         )
     try:
         return _rebuilt(json.loads(metadata["settings"]), tensors)
@@ -106,7 +106,8 @@ def _rebuilt(settings: dict[str, Any], tensors: dict[str, Tensor]) -> "DensityRa
 
     sides = [Side(*(tensors.get(f"{name}_{key}") for key in _SIDE)) for name in "xy"]  # type: ignore[arg-type]
     rows = settings["rows"]
-    reference = Reference(sides[0], sides[1], *(tensors[name] for name in _INDICES), *rows, settings["unit"])
+    pairs, given_x, given_y = (tensors[name] for name in _INDICES)
+    reference = Reference(sides[0], sides[1], pairs, given_x, given_y, int(rows[0]), int(rows[1]), settings["unit"])
     _check(reference)
     given = settings["weights"]
     correction = _correction(settings.get("correction"), tensors)
@@ -172,13 +173,11 @@ def _correction(saved: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Cor
     if saved is None:
         return None
     correction = METHODS[saved["name"]](**saved["parameters"])
-    maps = [
-        AffineMap(
-            *(tensors[f"correction_{side}_{end}"] for end in ("start", "end")), tensors.get(f"correction_{side}_matrix")
-        )
-        for side in "xy"
-    ]
-    return correction.with_maps(maps[0], maps[1])
+    first, second = (
+        AffineMap(tensors[f"{at}_start"], tensors[f"{at}_end"], tensors.get(f"{at}_matrix"))
+        for at in ("correction_x", "correction_y")
+    )
+    return correction.with_maps(first, second)
 
 
 __all__ = ["KIND", "VERSION", "dump_ratio", "load_ratio", "save_ratio"]

@@ -88,7 +88,7 @@ def for_false_positive_rate(table: PairTable, rate: float) -> Cut:
     counts = table.counts(value)
     if counts.effective < LEAST_EFFECTIVE:
         raise _too_fine(table, f"a false positive rate of {rate:g}", counts.effective)
-    reach = t_quantile(len(table) - 1) * math.sqrt(counts.variance(0.0, 1.0))
+    reach = t_quantile(counts.degrees) * math.sqrt(counts.variance(0.0, 1.0))
     low, high = table.quantile(min(rate + reach, 1.0)), table.quantile(max(rate - reach, 0.0))
     return _cut(_between(value, low, high, len(table)), counts.estimates(None))
 
@@ -119,7 +119,7 @@ def for_precision(table: PairTable, precision: float, prior: float) -> Cut:
     counts = table.counts(value)
     if counts.effective < LEAST_EFFECTIVE:
         raise _too_fine(table, goal, counts.effective)
-    reach = t_quantile(len(table) - 1) * math.sqrt(counts.variance(true, -false))
+    reach = t_quantile(counts.degrees) * math.sqrt(counts.variance(true, -false))
     lower, upper = np.flatnonzero(margin[:at] < -reach), np.flatnonzero(margin[at:] > reach)
     low = float(grid[lower[-1]]) if len(lower) else -math.inf
     high = float(grid[at + upper[0]]) if len(upper) else math.inf
