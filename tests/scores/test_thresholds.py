@@ -184,9 +184,9 @@ def test_calibrators_are_monotone_and_never_certain() -> None:
 @pytest.mark.parametrize("goal", ["rate", "precision"])
 def test_the_interval_holds_the_threshold_of_fresh_pairs(goal: str) -> None:
     """Coverage over 300 references: fresh pairs, scored by each fitted object, say where its threshold should lie."""
-    fresh_x, fresh_y = LAW.draw(3000, 10_000)
     covered = 0
     for seed in range(300):
+        fresh_x, fresh_y = LAW.draw(3000, 10_000 + seed)
         ratio = fitted(300, seed)
         wrong = ratio.log_ratios(fresh_x[:1500], fresh_y[1500:]).flatten().numpy()
         true = ratio.log_ratio(fresh_x, fresh_y).numpy()

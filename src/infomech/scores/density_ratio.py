@@ -29,6 +29,7 @@ from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
 from .rates import PairTable
 from .reference import PairScores, Reference
 from .saving import load_ratio, save_ratio
+from .search import Matches, best_matches
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
 
@@ -448,6 +449,26 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def fitted_reference(self) -> Reference:
         """The reference, as it was fitted."""
         return self._fit()
+
+    def field_of_reference(self, side: str) -> Field:
+        """The field of the other side at the reference's own rows of a side, own groups left out, with its errors."""
+        reference = self._fit()
+        own, other = (reference.x, reference.y) if _side(side) == "x" else (reference.y, reference.x)
+        return log_field(own.values, other, self._kernel, terms=own.terms, left_out=(own.groups,), errors=True)
+
+    def best_matches(
+        self, queries: RowsLike, candidates: RowsLike, *, k: int = 10, side: str = "y", progress: Progress | None = None
+    ) -> Matches:
+        """The k best candidates of each query by the ranking score; candidates are read once, a block at a time.
+
+        Args:
+            queries: (n, d) rows.
+            candidates: (m, d) rows of `side`.
+            k: how many.
+            side: whose rows the candidates are.
+            progress: called with shares of the work that sum to 1.
+        """
+        return best_matches(self, queries, candidates, k=k, side=_side(side), progress=progress)
 
     def adopt(self, reference: Reference, calibration: Calibration | None) -> None:
         """Take a reference that was saved, with its calibration."""
