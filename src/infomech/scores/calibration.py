@@ -12,11 +12,11 @@ from .._checks import InputError
 from .._shown import Brief, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
-from ..diagnosis.uncertainty import effective_number, mean_estimate, symmetric_interval
+from ..diagnosis.uncertainty import proportion_estimate, symmetric_interval, wilson_estimate
 from .rates import PairTable
 
 METHODS = ("isotonic", "logistic")
-_MOST_RANDOM = 1_000_000  # random pairs that a calibrator is fitted to
+_TAIL, _BELOW = 50_000, 100_000  # random pairs that a calibrator is fitted to: the highest, and some of the others
 _FOLDS = 5
 Array = np.ndarray
 
@@ -41,8 +41,10 @@ class Calibration:
         return torch.from_numpy(inside).to(ratios.device)
 
 
-def fit_calibration(true: Array, wrong: Array, method: str) -> Calibration:
+def fit_calibration(true: Array, wrong: Array, method: str, *, counts: Array | None = None) -> Calibration:
     """Fit to log ratios of true and of random pairs, both kinds weighing the same (scikit-learn).
+
+    `counts` says how many random pairs each of `wrong` stands for.
 
     Raises:
         InputError: for another method.
@@ -51,7 +53,8 @@ def fit_calibration(true: Array, wrong: Array, method: str) -> Calibration:
         raise InputError(f"method is {method!r}; it is one of {', '.join(METHODS)}")
     ratios = np.concatenate([true, wrong])
     matches = np.concatenate([np.ones(len(true)), np.zeros(len(wrong))])
-    weights = np.concatenate([np.full(len(true), 0.5 / len(true)), np.full(len(wrong), 0.5 / len(wrong))])
+    each = np.ones(len(wrong)) if counts is None else counts
+    weights = np.concatenate([np.full(len(true), 0.5 / len(true)), 0.5 * each / each.sum()])
     if method == "logistic":
         from sklearn.linear_model import LogisticRegression
 
@@ -62,18 +65,20 @@ def fit_calibration(true: Array, wrong: Array, method: str) -> Calibration:
     from sklearn.isotonic import IsotonicRegression
 
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(ratios, matches, sample_weight=weights)
-    least = 0.25 / len(wrong)  # where one kind alone is seen, the other is not impossible
+    least = 0.25 / float(each.sum())  # where one kind alone is seen, the other is not impossible
     most = 1 - 0.25 / len(true)
     share = np.clip(fitted.y_thresholds_, least, most)
     return Calibration(method, fitted.X_thresholds_, np.log(share) - np.log1p(-share), 0.0)
 
 
-def sampled(table: PairTable, *, seed: int = 0) -> tuple[Array, Array]:
-    """All true pairs, and at most a million random ones."""
-    wrong = table.wrong
-    if len(wrong) > _MOST_RANDOM:
-        wrong = wrong[np.random.default_rng(seed).choice(len(wrong), _MOST_RANDOM, replace=False)]
-    return table.true, np.asarray(wrong, dtype=np.float64)
+def fitted_to(table: PairTable, method: str, *, seed: int = 0) -> Calibration:
+    """Fit to all true pairs, the highest random ones, and a sample of the others that stands for all of them."""
+    wrong = table.wrong.astype(np.float64)
+    if len(wrong) <= _TAIL + _BELOW:
+        return fit_calibration(table.true, wrong, method)
+    below = np.random.default_rng(seed).integers(len(wrong) - _TAIL, size=_BELOW)
+    counts = np.concatenate([np.full(_BELOW, (len(wrong) - _TAIL) / _BELOW), np.ones(_TAIL)])
+    return fit_calibration(table.true, np.concatenate([wrong[below], wrong[-_TAIL:]]), method, counts=counts)
 
 
 def cross_fitted(table: PairTable, method: str, *, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -87,8 +92,7 @@ def cross_fitted(table: PairTable, method: str, *, seed: int = 0) -> tuple[Tenso
     out = torch.full((count, count), torch.nan, dtype=torch.float64)
     for k in range(_FOLDS):
         inside, outside = torch.nonzero(fold == k).flatten(), torch.nonzero(fold != k).flatten()
-        true, wrong = sampled(PairTable(table.values[outside][:, outside]), seed=seed)
-        calibration = fit_calibration(true, wrong, method)
+        calibration = fitted_to(PairTable(table.values[outside][:, outside]), method, seed=seed)
         block = table.values[inside][:, inside]
         out[inside[:, None], inside] = calibration(block.flatten()).view(block.shape).cpu()
     return out, ~out.isnan()
@@ -165,11 +169,10 @@ def pair_reliability(
         kept.append(k)
         means.append(float((here * stated.nan_to_num(0.0)).sum()) / mass)
         share = float((here * match).sum()) / mass
-        off = here * (match - share)
-        spread = _two_way(off) / mass
+        spread = _two_way(here * (match - share)) / mass
         shares.append(mass)
-        found = symmetric_interval(share, spread, count - 1)
-        observed.append(Estimate(share, spread, max(found.low, 0.0), min(found.high, 1.0)))
+        pairs = mass**2 / float(here.square().sum())  # of equal weight
+        observed.append(wilson_estimate(share, spread, rows=math.ceil(pairs), groups=min(pairs, float(count)) + 1))
         gap = here * (stated.nan_to_num(0.0) - match)
         total = float(gap.sum())
         error += abs(total)
@@ -193,7 +196,6 @@ def candidate_reliability(ratios: Tensor, *, bins: int = 10) -> Reliability:
     count = len(ratios)
     stated, first = torch.softmax(ratios.double(), 1).max(1)
     right = (first == torch.arange(count)).double()
-    groups = torch.arange(count)
     place = (stated * bins).long().clamp_max(bins - 1)
     means, observed, shares, error = [], [], [], 0.0
     influence = torch.zeros(count, dtype=torch.float64)
@@ -203,13 +205,7 @@ def candidate_reliability(ratios: Tensor, *, bins: int = 10) -> Reliability:
         if not size:
             continue
         means.append(float(stated[here].mean()))
-        found = (
-            mean_estimate(right, groups, count, weights=here.double())
-            if size > 1
-            else Estimate.exact(float(right[here].mean())).without_interval("one query")
-        )
-        if effective_number(here.double()) < 5:
-            found = found.without_interval("fewer than 5 queries")
+        found = proportion_estimate(right[here], torch.arange(size), size)
         observed.append(found)
         shares.append(size / count)
         gap = torch.where(here, stated - right, 0.0)
@@ -227,6 +223,6 @@ __all__ = [
     "candidate_reliability",
     "cross_fitted",
     "fit_calibration",
+    "fitted_to",
     "pair_reliability",
-    "sampled",
 ]

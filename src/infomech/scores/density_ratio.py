@@ -21,9 +21,8 @@ from .calibration import (
     Reliability,
     candidate_reliability,
     cross_fitted,
-    fit_calibration,
+    fitted_to,
     pair_reliability,
-    sampled,
 )
 from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
 from .rates import PairTable
@@ -76,6 +75,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     reference_: Reference
     calibration_: Calibration | None
     _pair_scores: PairScores | None
+    _tables: dict[bool, PairTable]
 
     def __init__(
         self,
@@ -137,6 +137,13 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         if self._pair_scores is None:
             self._pair_scores = reference.pair_scores(self._kernel, seed=self.seed)
         return self._pair_scores
+
+    def pair_table(self, *, critic: bool = False) -> PairTable:
+        """The log ratios of `pair_scores`, or the critic's scores over tau alone."""
+        if critic not in self._tables:
+            scores = self.pair_scores()
+            self._tables[critic] = PairTable(scores.scores if critic else scores.ratios(self.weights_))
+        return self._tables[critic]
 
     def log_field_y(
         self, x: RowsLike, *, groups: Int[Tensor, " n"] | None = None, progress: Progress | None = None
@@ -385,13 +392,12 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             )
         else:
             goal, cut = f"the best F1 at a prior of {prior:g}", partial(for_best_f1, prior=prior)
-        scores = self.pair_scores()
-        ratio = cut(PairTable(scores.ratios(self.weights_)))
+        ratio = cut(self.pair_table())
         try:
-            alone: Cut | None = scaled(cut(PairTable(scores.scores)), self.temperature)
+            alone: Cut | None = scaled(cut(self.pair_table(critic=True)), self.temperature)
         except InputError:
             alone = None
-        return Threshold(goal, ratio, alone, len(scores))
+        return Threshold(goal, ratio, alone, len(self.pair_table()))
 
     def calibrate(self, method: str = "isotonic") -> "DensityRatio":
         """Fit a monotone map from ratio to probability on the reference's own pairs, which `match_probability` uses.
@@ -402,8 +408,8 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Returns:
             Itself.
         """
-        table = PairTable(self.pair_scores().ratios(self.weights_))
-        self.calibration_ = fit_calibration(*sampled(table, seed=self.seed), method)
+        table = self.pair_table()
+        self.calibration_ = fitted_to(table, method, seed=self.seed)
         return self
 
     def reliability(self, *, prior: float = 0.5, calibrated: str | None = None, bins: int = 10) -> Reliability:
@@ -416,7 +422,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             bins: of equal width.
         """
         check_prior(prior)
-        table = PairTable(self.pair_scores().ratios(self.weights_))
+        table = self.pair_table()
         if calibrated is None:
             return pair_reliability(
                 table.values.cpu().double(), torch.ones(len(table), len(table), dtype=torch.bool), prior, bins=bins
@@ -474,6 +480,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """Take a reference that was saved, with its calibration."""
         self.reference_, self.calibration_ = reference, calibration
         self._pair_scores = None
+        self._tables = {}
 
     @property
     def _kernel(self) -> Kernel:

@@ -113,7 +113,6 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
     Source: E9.
     """
     scores = ratio.pair_scores()
-    own, alone = PairTable(scores.ratios(ratio.weights_)), PairTable(scores.scores * ratio.temperature)
     thresholds, unresolved = [], ""
     for rate in RATES:
         try:
@@ -127,8 +126,8 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
         groups=len(scores),
         thresholds=thresholds,
         unresolved=unresolved,
-        ratio=_look(own),
-        critic=_look(alone),
+        ratio=_look(ratio.pair_table()),
+        critic=_look(ratio.pair_table(critic=True), ratio.temperature),
         reliability=[
             ratio.reliability(prior=0.5),
             ratio.reliability(prior=0.5, calibrated="isotonic"),
@@ -139,7 +138,7 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
     )
 
 
-def _look(table: PairTable) -> Look:
+def _look(table: PairTable, factor: float = 1.0) -> Look:
     wrong, true = table.wrong, table.true
     low, high = float(min(wrong[0], true[0])), float(max(wrong[-1], true[-1]))
     edges = np.linspace(low, max(high, low + 1e-6), _BINS + 1)
@@ -147,9 +146,8 @@ def _look(table: PairTable) -> Look:
     finest = min(LEAST_EFFECTIVE / table.random_pairs, 0.1)
     rates = np.geomspace(finest, 0.5, _POINTS)
     cuts = np.array([table.quantile(rate) for rate in rates])
-    return Look(
-        edges.tolist(), densities[0].tolist(), densities[1].tolist(), rates.tolist(), table.true_rates(cuts).tolist()
-    )
+    curves = [edges * factor, densities[0] / factor, densities[1] / factor, rates, table.true_rates(cuts)]
+    return Look(*(curve.tolist() for curve in curves))
 
 
 def _search(ratio: DensityRatio, side: str) -> Search:
@@ -191,8 +189,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "match-score",
                 "good" if better else "note",
                 f"A score of {number(cut.score.value, 2)} is a match at 1 in 1,000",
-                f"One random pair in 1,000 scores above {with_error(cut.score)}, and {cut.true_positive_rate.value:.0%} "
-                f"of the true pairs do. At the same rate the density ratio finds {own.true_positive_rate.value:.0%} of "
+                f"One random pair in 1,000 scores above {with_error(cut.score)}, and "
+                f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds {own.true_positive_rate.value:.0%} of "
                 f"them, above {number(own.score.value, 2)}"
                 + (": use it instead, " if better else f" ({gain:+.1%}); to use it, ")
                 + f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
@@ -207,8 +205,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                     f"hubs-cost-recall-{side}",
                     "warning" if search.change.estimate.value >= 0.02 else "note",
                     f"Hubs cost recall from {query} to {candidate}: the ratio gives it back",
-                    f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score alone "
-                    f"and for {search.ratio.value:.1%} with the candidates' field taken off at weight {search.weight:g}"
+                    f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
+                    f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight {search.weight:g}"
                     f" ({with_error(search.change.estimate)}). Write vectors that any inner-product index ranks so: "
                     f"`infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
@@ -221,8 +219,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "uncalibrated",
                 "note",
                 "The ratio alone is no probability here",
-                f"Its probabilities are off by {as_is.error.value:.2f} on the average at even odds; a fitted map brings "
-                f"that to {fitted.error.value:.2f} on pairs it has not seen: "
+                f"Its probabilities are off by {as_is.error.value:.2f} on the average at even odds; a fitted map "
+                f"brings that to {fitted.error.value:.2f} on pairs it has not seen: "
                 f"`infomech score X Y -t {summary.temperature:g} -o DIR --calibrate isotonic`.",
                 as_is.error.value,
             )
@@ -233,8 +231,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "sparse-fields",
                 "note",
                 "Many rows lie far from the reference",
-                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {_FEW:.0f} rows of the reference, so "
-                "that their ratios are rough. Fit on more pairs: "
+                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {_FEW:.0f} rows of the reference, "
+                "so that their ratios are rough. Fit on more pairs: "
                 f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
                 summary.sparse,
             )
