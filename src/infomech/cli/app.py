@@ -142,6 +142,9 @@ _FLAGS = {
     "workers": "--workers",
     "checkpoint": "--checkpoint",
     "methods": "--method",
+    "weights": "--weights",
+    "prior": "--prior",
+    "method": "--calibrate",
 }  # of the arguments that messages speak of
 
 

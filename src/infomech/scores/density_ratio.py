@@ -307,6 +307,58 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             if progress is not None:
                 progress(len(part) / max(count, 1))
 
+    def scored_pairs(
+        self,
+        x: RowsLike,
+        y: RowsLike,
+        *,
+        rows: tuple[Int[Tensor, " p"], Int[Tensor, " p"]] | None = None,
+        prior: float | None = None,
+    ) -> dict[str, Float[Tensor, " p"]]:
+        """Everything about pairs of new rows, each row's field computed once: what `infomech score --apply` writes.
+
+        Args:
+            x: (n, d) rows.
+            y: (m, d) rows.
+            rows: rows of x and of y of each pair; row i with row i by default.
+            prior: share of true pairs, for ``probability``.
+
+        Returns:
+            ``critic``, ``log_ratio``, ``stderr`` and, with a prior, ``probability``.
+        """
+        if prior is not None:
+            check_prior(prior)
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        if rows is None:
+            if len(x) != len(y):
+                raise InputError(f"x has {len(x)} rows and y has {len(y)}; matching rows are scored: say which match")
+            rows = torch.arange(len(x)), torch.arange(len(x))
+        i, j = rows
+        critic = torch.cat(
+            [self._critic_scores(x[a], y[b]) for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True)]
+        )
+        fields = self._field(x, "x", (None,), errors=True), self._field(y, "y", (None,), errors=True)
+        ratios, variance = critic / self.temperature, torch.zeros_like(critic)
+        for field, at, weight in zip(fields, (i, j), self.weights_, strict=True):
+            ratios = ratios - weight * field.log_mean[at]
+            variance = variance + (weight * field.stderr()[at]).square()
+        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt()}
+        if prior is not None:
+            out["probability"] = self._probability(ratios, prior)
+        return out
+
+    def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
+        """The critic's scores of matching rows, float64."""
+        (left,), (right,) = list(self._prepared(x, "x")), list(self._prepared(y, "y"))
+        out = _scores(left, right) * self._kernel.slope
+        for term in (self._terms(left), self._terms(right)):
+            out = out if term is None else out + term
+        return out
+
+    def _probability(self, ratios: Tensor, prior: float) -> Float[Tensor, " p"]:
+        odds = ratios if self.calibration_ is None else self.calibration_(ratios)
+        return torch.sigmoid(odds + math.log(prior) - math.log1p(-prior))
+
     def match_probability(
         self,
         x: RowsLike,
@@ -330,8 +382,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """
         check_prior(prior)
         ratios = self.log_ratio(x, y, groups_x=groups_x, groups_y=groups_y)
-        odds = ratios if self.calibration_ is None else self.calibration_(ratios)
-        return torch.sigmoid(odds + math.log(prior) - math.log1p(-prior))
+        return self._probability(ratios, prior)
 
     def candidate_probabilities(
         self,

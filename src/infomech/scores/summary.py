@@ -190,8 +190,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "good" if better else "note",
                 f"A score of {number(cut.score.value, 2)} is a match at 1 in 1,000",
                 f"One random pair in 1,000 scores above {with_error(cut.score)}, and "
-                f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds {own.true_positive_rate.value:.0%} of "
-                f"them, above {number(own.score.value, 2)}"
+                f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds "
+                f"{own.true_positive_rate.value:.0%} of them, above {number(own.score.value, 2)}"
                 + (": use it instead, " if better else f" ({gain:+.1%}); to use it, ")
                 + f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
                 cut.score.value,
@@ -206,8 +206,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                     "warning" if search.change.estimate.value >= 0.02 else "note",
                     f"Hubs cost recall from {query} to {candidate}: the ratio gives it back",
                     f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
-                    f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight {search.weight:g}"
-                    f" ({with_error(search.change.estimate)}). Write vectors that any inner-product index ranks so: "
+                    f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
+                    f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any inner-product index ranks so: "
                     f"`infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
                 )
