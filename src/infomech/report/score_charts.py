@@ -1,5 +1,6 @@
 """Charts and tables of what score means a match, drawn from the plain numbers that a summary of scores is saved as."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ def estimate(saved: Json | None) -> Estimate | None:
     """An estimate from its plain numbers; None where there is none."""
     if saved is None:
         return None
-    ends = [float("nan") if saved[key] is None else float(saved[key]) for key in ("value", "stderr", "low", "high")]
-    return Estimate(*ends, saved.get("withheld", ""))
+    value, stderr, low, high = (
+        math.nan if saved[key] is None else float(saved[key]) for key in ("value", "stderr", "low", "high")
+    )
+    return Estimate(value, stderr, low, high, saved.get("withheld", ""))
 
 
 def score_charts(summary: Json) -> dict[str, Spec]:
@@ -138,8 +141,8 @@ def score_notes(summary: Json) -> list[str]:
     """Sentences above the table."""
     error = [significant(found["error"]["value"], 2) for found in summary["reliability"]]
     searches = [
-        f"R@1 among candidates of {side}: {s['critic']['value']:.3f} by the critic alone, {s['ratio']['value']:.3f} with "
-        f"their field at weight {s['weight']:g}"
+        f"R@1 among candidates of {side}: {s['critic']['value']:.3f} by the critic alone, {s['ratio']['value']:.3f} "
+        f"with their field at weight {s['weight']:g}"
         for side, s in summary["searches"].items()
     ]
     return [

@@ -6,6 +6,7 @@ from pathlib import Path
 from .._files import Json, check_target, dump_json, environment, plain, write_folder
 from .._markdown import bullets, document, table
 from .._words import interval_text, value_text, with_error
+from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
 from ..scores import DensityRatio, ScoreComparison, ScoreSummary, score_findings
 from ..scores.comparison import DIRECTIONS, MEASURES
@@ -98,9 +99,9 @@ def direction_words(side: str, names: tuple[str, str]) -> str:
 
 def _about(comparison: ScoreComparison) -> str:
     return (
-        f"{comparison.groups:,} groups, about {comparison.candidates:,} candidates; each half of the groups is scored by "
-        "what was learned on the other half. ± is one standard error, by group. ▲ and ▼ mark what lies higher and lower "
-        "than the cosine's, where the 95% interval of the paired difference leaves out 0. Higher is better but for "
+        f"{comparison.groups:,} groups, about {comparison.candidates:,} candidates; each half of the groups is scored "
+        "by what was learned on the other half. ± is one standard error, by group. ▲ and ▼ mark what lies higher and "
+        "lower than the cosine's, where the 95% interval of the paired difference leaves out 0. Higher is better but for "
         "hubness."
     )
 
@@ -111,7 +112,7 @@ def _markdown(content: Json, summary: ScoreSummary, comparison: ScoreComparison,
     blocks = [bullets(found), *map(md, score_notes(saved))]
     for each in score_tables(saved):
         rows = [
-            [line.measure.label, *(f"{value_text(c)} ({interval_text(c)})" if hasattr(c, "stderr") else "n/a"
+            [line.measure.label, *(f"{value_text(c)} ({interval_text(c)})" if isinstance(c, Estimate) else "n/a"
                                    for c in line.cells)]
             for line in each.lines
         ]  # fmt: skip

@@ -207,8 +207,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                     f"Hubs cost recall from {query} to {candidate}: the ratio gives it back",
                     f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
                     f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
-                    f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any inner-product index ranks so: "
-                    f"`infomech score --apply DIR --index X Y -o FOLDER`.",
+                    f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any "
+                    f"inner-product index ranks so: `infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
                 )
             )
