@@ -52,6 +52,9 @@ def report(
         bool,
         typer.Option("--curves", help="Also measure what a batch sees at other temperatures (slower)."),
     ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also say what score means a match: thresholds, curves (slower).")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +88,7 @@ def report(
             settings = files.settings(
                 labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
             )
-            result = _diagnosed(files, settings, quiet=quiet)
+            result = _diagnosed(files, settings, scores=scores, quiet=quiet)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -247,13 +250,16 @@ def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False)
     return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
 
 
-def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
+def _diagnosed(files: Files, settings: "Settings", *, quiet: bool, scores: bool = False) -> "Report":
     from ..diagnosis import examine
     from ..report import Report
+    from ..report.attach import with_scores
 
     embeddings = files.read()
     with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
         found = examine(*embeddings, settings, progress=step)
+        if scores:
+            found = with_scores(found, *embeddings, settings)
     if files.model is not None:
         found = replace(found, provenance={**found.provenance, "model": files.model})
     return Report(found)

@@ -101,8 +101,8 @@ def _about(comparison: ScoreComparison) -> str:
     return (
         f"{comparison.groups:,} groups, about {comparison.candidates:,} candidates; each half of the groups is scored "
         "by what was learned on the other half. ± is one standard error, by group. ▲ and ▼ mark what lies higher and "
-        "lower than the cosine's, where the 95% interval of the paired difference leaves out 0. Higher is better but for "
-        "hubness."
+        "lower than the cosine's, where the 95% interval of the paired difference leaves out 0. Higher is better but "
+        "for hubness."
     )
 
 

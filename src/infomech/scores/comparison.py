@@ -354,7 +354,7 @@ def _jackknifed(rates: list[Tensor], hubs: list[Tensor], groups: list[int]) -> d
         for part, count in zip(parts, groups, strict=True):
             blocks = len(part) - 1
             sizes = torch.bincount(torch.arange(count) * blocks // count, minlength=blocks).double()
-            found.append(jackknife_estimate(part[0], part[1:], sizes, blocks - 1))
+            found.append(jackknife_estimate(part[0], part[1:], sizes, float(blocks - 1)))
         value = sum(e.value for e in found) / len(found)
         stderr = math.hypot(*(e.stderr for e in found)) / len(found)
         reach = sum(e.high - e.value for e in found) / max(sum(e.stderr for e in found), 1e-300) * stderr
