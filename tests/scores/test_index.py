@@ -78,5 +78,5 @@ def test_sqlite_vec_ranks_as_the_ratio_does() -> None:
         "insert into rows(rowid, vector) values (?, ?)", [(i, row.tobytes()) for i, row in enumerate(held)]
     )
     for row, best in zip(asked, first, strict=True):
-        query = "select rowid from rows where vector match ? order by distance limit 10"
+        query = "select rowid from rows where vector match ? and k = 10 order by distance"
         assert [found[0] for found in database.execute(query, [row.tobytes()])] == best.tolist()

@@ -144,6 +144,7 @@ _FLAGS = {
     "methods": "--method",
     "weights": "--weights",
     "prior": "--prior",
+    "bias": "--bias",
     "method": "--calibrate",
 }  # of the arguments that messages speak of
 

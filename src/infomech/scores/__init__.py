@@ -4,6 +4,7 @@ from .calibration import Calibration, Reliability
 from .comparison import ScoreComparison, compare_scores
 from .density_ratio import DensityRatio
 from .search import Matches
+from .sigmoid import SigmoidFit, best_bias, sigmoid_findings, sigmoid_probability
 from .summary import ScoreSummary, score_findings, summarise
 from .thresholds import Cut, Threshold
 
@@ -15,8 +16,12 @@ __all__ = [
     "Reliability",
     "ScoreComparison",
     "ScoreSummary",
+    "SigmoidFit",
     "Threshold",
+    "best_bias",
     "compare_scores",
     "score_findings",
+    "sigmoid_findings",
+    "sigmoid_probability",
     "summarise",
 ]
