@@ -9,24 +9,26 @@ from ..section import Section, Spec, Table
 _NAME = "score"
 
 
-def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
-    summary: dict[str, Any] = diagnosis.attached[_NAME]
-    return summary
+def _summary(diagnosis: Diagnosis) -> dict[str, Any] | None:
+    return diagnosis.attached.get(_NAME)
 
 
 def tables(diagnosis: Diagnosis) -> list[Table]:
     """The thresholds."""
-    return score_tables(_summary(diagnosis))
+    summary = _summary(diagnosis)
+    return [] if summary is None else score_tables(summary)
 
 
 def charts(diagnosis: Diagnosis) -> dict[str, Spec]:
     """Histograms, the ROC at low rates, reliability."""
-    return score_charts(_summary(diagnosis))
+    summary = _summary(diagnosis)
+    return {} if summary is None else score_charts(summary)
 
 
-def fill(diagnosis: Diagnosis) -> dict[str, Any]:
+def notes(diagnosis: Diagnosis) -> list[str]:
     """The sentences above the table."""
-    return {"sentences": score_notes(_summary(diagnosis))}
+    summary = _summary(diagnosis)
+    return [] if summary is None else score_notes(summary)
 
 
 SCORE = Section(
@@ -35,8 +37,8 @@ SCORE = Section(
     link="Scores",
     tables=tables,
     charts=charts,
-    fill=fill,
-    notes=lambda diagnosis: score_notes(_summary(diagnosis)),
+    fill=lambda diagnosis: {"sentences": notes(diagnosis)},
+    notes=notes,
     terms=(
         ("density ratio", "How much likelier two rows are a pair than two random rows, as a logarithm in nats."),
         ("field", "The log of a row's mean kernel with the other modality: the part of a score that is the row's own."),
