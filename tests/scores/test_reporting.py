@@ -42,7 +42,7 @@ def test_score_writes_the_ratio_the_page_and_the_table(files: Path, capsys: pyte
     content = json.loads((out / "score.json").read_text())
     assert list(content["comparison"]["estimates"]["x_to_y"])[:2] == ["cosine", "density ratio"]
     page = (out / "score.html").read_text()
-    assert "chart-score-roc" in page
+    assert "chart-roc" in page
     assert "inverted softmax" in page
     text = (out / "score.md").read_text()
     assert "QB-Norm" in text
@@ -121,7 +121,7 @@ def test_a_report_says_what_score_means_a_match_where_it_is_asked(files: Path, t
     assert any(f.code == "match-score" for f in report.findings)
     page = report.save(tmp_path / "report", figures=False).read_text()
     assert "What score means a match" in page
-    assert "chart-score-reliability" in page
+    assert "chart-reliability" in page
     assert "## What score means a match" in (tmp_path / "report" / "report.md").read_text()
     assert im.Report.load(tmp_path / "report") == report
     plain = im.diagnose(x, y, temperature=0.1)

@@ -27,10 +27,10 @@ def estimate(saved: Json | None) -> Estimate | None:
 def score_charts(summary: Json) -> dict[str, Spec]:
     """Histograms of the ratio and of the critic, the ROC at low rates, and reliability."""
     return {
-        "chart-score-ratio": _histogram(summary, "ratio", "log ratio (nats)"),
-        "chart-score-critic": _histogram(summary, "critic", "score of the critic alone"),
-        "chart-score-roc": _roc(summary),
-        "chart-score-reliability": _reliability(summary),
+        "chart-ratio": _histogram(summary, "ratio", "log ratio (nats)"),
+        "chart-critic": _histogram(summary, "critic", "score of the critic alone"),
+        "chart-roc": _roc(summary),
+        "chart-reliability": _reliability(summary),
     }
 
 
