@@ -1,7 +1,9 @@
 """Index vectors of a corpus of a million rows: time against the bare product, and memory over a memory-mapped file.
 
 The corpus is a float16 file that is written once; the reference has 20,000 pairs, d = 512. Each measurement is a
-process of its own, so that its peak of memory is its own. `--rows` and `--reference` shrink it.
+process of its own, so that its peak of memory is its own; seconds are processor time, which other processes do not
+stretch. The file's cached pages count as resident, too: "its own" is the anonymous part. `--rows` and `--reference`
+shrink it.
 """
 
 import argparse
@@ -35,34 +37,36 @@ def reference(rows: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(rows, DIM, generator=torch.Generator().manual_seed(1)), dim=1)
 
 
-def bare_product(corpus: torch.Tensor, rows: int) -> float:
+def bare_product(corpus: torch.Tensor, rows: int) -> tuple[float, float]:
     x = reference(rows)
-    start = time.perf_counter()
+    start = time.process_time()
     for part in corpus.split(CHUNK):
         lifted = part.float()
         for at in range(0, rows, 2048):
             for here in range(0, len(lifted), 1024):
                 torch.mm(lifted[here : here + 1024], x[at : at + 2048].T)
-    return time.perf_counter() - start
+    return time.process_time() - start, anonymous()
 
 
-def index_vectors(corpus: torch.Tensor, rows: int) -> float:
+def index_vectors(corpus: torch.Tensor, rows: int) -> tuple[float, float]:
     x = reference(rows)
     ratio = DensityRatio(0.05).fit(x, torch.nn.functional.normalize(x + 0.05 * torch.randn(x.shape), dim=1))
-    start = time.perf_counter()
-    for _ in ratio.index_blocks(corpus):
-        pass  # an index takes them from here
-    return time.perf_counter() - start
+    start = time.process_time()
+    own = max(anonymous() for _ in ratio.index_blocks(corpus))  # an index takes the blocks from here
+    return time.process_time() - start, own
+
+
+def anonymous() -> float:
+    """GiB that the process holds besides the pages of files."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 2**20
 
 
 def measure(work: str, path: Path, rows: int) -> None:
     corpus = read_embeddings(path)
-    seconds = {"product": bare_product, "vectors": index_vectors}[work](corpus, rows)
-    # the file's pages that the system has cached count as resident: the anonymous part is what the work has taken
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    anonymous = int(status["RssAnon"].split()[0]) / 2**20
+    seconds, own = {"product": bare_product, "vectors": index_vectors}[work](corpus, rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{work} {seconds:.2f} {peak:.2f} {anonymous:.2f}")
+    print(f"{seconds:.2f} {peak:.2f} {own:.2f}")
 
 
 def main() -> None:
@@ -82,12 +86,9 @@ def main() -> None:
         for work in ("product", "vectors"):
             words = ["--work", work, "--corpus", str(path), "--reference", str(options.reference)]
             done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
-            _, seconds, peak, anonymous = done.stdout.split()
+            seconds, peak, own = done.stdout.split()
             found[work] = float(seconds)
-            print(
-                f"{work}: {seconds} s, peak {peak} GiB resident with the file's cached pages, "
-                f"{anonymous} GiB of its own at the end"
-            )
+            print(f"{work}: {seconds} s; peak {peak} GiB resident, {own} GiB of its own", flush=True)
         print(
             f"{options.rows:,} rows against {options.reference:,}: {found['vectors'] / found['product']:.2f} times "
             "the product"
