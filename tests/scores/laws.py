@@ -93,4 +93,20 @@ class GaussianPairs:
         return exponent - self.dim / 2 * math.log(1 - self.rho**2)
 
 
-__all__ = ["GaussianPairs", "NoisyDirections", "WithRowTerm"]
+@dataclass(frozen=True)
+class Hubs:
+    """Some rows of y lie near everything, so that random pairs above a threshold share rows."""
+
+    dim: int = 16
+    temperature: float = 0.1
+
+    def draw(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        scale = torch.arange(1, self.dim + 1) ** -0.5
+        z, a, b = torch.randn(3, count, self.dim, generator=generator) * scale
+        towards = torch.randn(count, 1, generator=generator).clamp_min(0) * 0.5
+        x, y = z + 0.3 * a + 0.3, z + 0.3 * b + towards
+        return torch.nn.functional.normalize(x, dim=1), torch.nn.functional.normalize(y, dim=1)
+
+
+__all__ = ["GaussianPairs", "Hubs", "NoisyDirections", "WithRowTerm"]

@@ -15,7 +15,7 @@ from infomech.scores.rates import PairTable
 from infomech.scores.thresholds import finest_rate, for_best_f1, for_false_positive_rate, for_precision
 
 sys.path.insert(0, str(Path(__file__).parent))
-from laws import NoisyDirections
+from laws import Hubs, NoisyDirections
 
 LAW = NoisyDirections(dim=6, concentration=8.0)
 
@@ -181,20 +181,24 @@ def test_calibrators_are_monotone_and_never_certain() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("goal", ["rate", "precision"])
-def test_the_interval_holds_the_threshold_of_fresh_pairs(goal: str) -> None:
-    """Coverage over 300 references: fresh pairs, scored by each fitted object, say where its threshold should lie."""
-    covered = 0
+def test_intervals_hold_the_thresholds_of_fresh_pairs() -> None:
+    """Coverage over 300 references of pairs with hubs: what each fitted object does to 720,000 fresh random pairs."""
+    law, rates = Hubs(), (1e-2, 2e-3)
+    covered = dict.fromkeys((*rates, "precision", *(-rate for rate in rates)), 0)
     for seed in range(300):
-        fresh_x, fresh_y = LAW.draw(3000, 10_000 + seed)
-        ratio = fitted(300, seed)
-        wrong = ratio.log_ratios(fresh_x[:1500], fresh_y[1500:]).flatten().numpy()
-        true = ratio.log_ratio(fresh_x, fresh_y).numpy()
-        if goal == "rate":
-            score = ratio.threshold(false_positive_rate=1e-2).ratio.score
-            covered += float((wrong > score.low).mean()) >= 1e-2 >= float((wrong > score.high).mean())
-        else:
-            score = ratio.threshold(precision=0.5, prior=0.1).ratio.score
-            margins = [0.5 * 0.1 * (true > t).mean() - 0.5 * 0.9 * (wrong > t).mean() for t in (score.low, score.high)]
-            covered += margins[0] <= 0 <= margins[1]
-    assert 0.92 <= covered / 300 <= 0.98
+        ratio = DensityRatio(law.temperature).fit(*law.draw(300, seed))
+        x, y = law.draw(60_000, 10_000 + seed)
+        field_x, field_y = ratio.log_field_y(x), ratio.log_field_x(y)
+        true = ((x * y).sum(1) / law.temperature - (field_x + field_y) / 2).numpy()
+        cosines = [(x * y.roll(k, 0)).sum(1).double() for k in range(1, 13)]
+        ratios = [c / law.temperature - (field_x + field_y.roll(k, 0)) / 2 for k, c in enumerate(cosines, start=1)]
+        wrong, cosine = torch.cat(ratios).numpy(), torch.cat(cosines).numpy()
+        for rate in rates:
+            found = ratio.threshold(false_positive_rate=rate)
+            assert found.critic is not None
+            for key, values, score in ((rate, wrong, found.ratio.score), (-rate, cosine, found.critic.score)):
+                covered[key] += (values > score.low).mean() >= rate >= (values > score.high).mean()
+        score = ratio.threshold(precision=0.5, prior=0.05).ratio.score
+        margins = [0.05 * (true > t).mean() - 0.95 * (wrong > t).mean() for t in (score.low, score.high)]
+        covered["precision"] += margins[0] <= 0 <= margins[1]
+    assert all(0.92 <= count / 300 <= 0.98 for count in covered.values()), covered
