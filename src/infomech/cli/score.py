@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 INDEX_FILES = ("queries.npy", "index.npy")
 
 
-@command(
-    "infomech score image.npy text.npy -t 0.01 -o score; infomech score --apply score new_x.npy new_y.npy -o s.parquet"
-)
+@command("infomech score image.npy text.npy -t 0.01 -o score --names image,text")
 def score(
     out: Annotated[
         Path,

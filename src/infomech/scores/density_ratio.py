@@ -4,11 +4,10 @@ import math
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .._checks import InputError, check_loss_temperature, check_rows
@@ -16,6 +15,15 @@ from .._typing import PairsLike, Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
 from ..io import as_rows
+from .arguments import (
+    check_weights,
+    checked_groups,
+    checked_side,
+    fitted_correction,
+    inner_products,
+    joined_fields,
+    unit_rows,
+)
 from .calibration import (
     Calibration,
     Reliability,
@@ -24,7 +32,7 @@ from .calibration import (
     fitted_to,
     pair_reliability,
 )
-from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
+from .fields import Field, Kernel, log_field, log_field_without
 from .rates import PairTable
 from .reference import PairScores, Reference
 from .saving import load_ratio, save_ratio
@@ -32,7 +40,6 @@ from .search import Matches, best_matches
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
 
-HELD_OUT = "held-out"
 _CHUNK = 8192  # rows that are prepared and scored at once
 
 
@@ -111,7 +118,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         check_loss_temperature(self.temperature)
         weights = check_weights(self.weights)
         x, y = as_rows(x, "x"), as_rows(y, "y")
-        self.correction_ = _fitted(self.correction, x, y, pairs)
+        self.correction_ = fitted_correction(self.correction, x, y, pairs)
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)
         critic = Cosine() if self.critic is None else self.critic
@@ -230,14 +237,14 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         left, right = (torch.cat(list(self._prepared(rows, name))) for rows, name in ((x, "x"), (y, "y")))
         weights = self.weights_
         if ranking:
-            own = self.ranking_weights_[_side(side)]
+            own = self.ranking_weights_[checked_side(side)]
             weights = (own, 0.0) if side == "x" else (0.0, own)
         terms = self._terms(left), self._terms(right)
         out: Tensor = (left * self._kernel.scale) @ right.T
         for dim, term in enumerate(terms):
             if term is not None:
                 out += (term / self.temperature).to(out.dtype).unsqueeze(1 - dim)
-        groups = _groups(groups_x, len(left), "groups_x"), _groups(groups_y, len(right), "groups_y")
+        groups = checked_groups(groups_x, len(left), "groups_x"), checked_groups(groups_y, len(right), "groups_y")
         for dim, (rows, base, weight) in enumerate(((left, reference.y, weights[0]), (right, reference.x, weights[1]))):
             if weight:
                 field = log_field_without(
@@ -260,7 +267,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         self._fit()
         parts = [
             torch.cat([part * self._kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
-            for part in self._prepared(rows, _side(side))
+            for part in self._prepared(rows, checked_side(side))
         ]
         return torch.cat(parts)
 
@@ -292,13 +299,13 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     ) -> Iterator[Float[Tensor, "k w"]]:
         """`index_vectors` by some thousand rows at a time, for corpora that do not fit into memory."""
         reference = self._fit()
-        other = reference.y if _side(side) == "x" else reference.x
+        other = reference.y if checked_side(side) == "x" else reference.x
         weight = self.ranking_weights_[side]
         count = len(rows) if hasattr(rows, "__len__") else 0
         start = 0
         for part in self._prepared(rows, side):
             terms = self._terms(part)
-            own = _groups(None if groups is None else groups[start : start + len(part)], len(part), "groups")
+            own = checked_groups(None if groups is None else groups[start : start + len(part)], len(part), "groups")
             start += len(part)
             field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
             extra = -self.temperature * weight * field
@@ -350,7 +357,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
         """The critic's scores of matching rows, float64."""
         (left,), (right,) = list(self._prepared(x, "x")), list(self._prepared(y, "y"))
-        out = _scores(left, right) * self._kernel.slope
+        out = inner_products(left, right) * self._kernel.slope
         for term in (self._terms(left), self._terms(right)):
             out = out if term is None else out + term
         return out
@@ -402,7 +409,9 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             groups_x: as in `log_ratios`.
             groups_y: as in `log_ratios`.
         """
-        return torch.softmax(self.log_ratios(x, y, groups_x=groups_x, groups_y=groups_y), int(_side(side) == "y"))
+        return torch.softmax(
+            self.log_ratios(x, y, groups_x=groups_x, groups_y=groups_y), int(checked_side(side) == "y")
+        )
 
     def threshold(
         self,
@@ -484,7 +493,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def candidate_reliability(self, *, side: str = "y", bins: int = 10) -> Reliability:
         """How often the first candidate is right, by the probability that the softmax of the ratios states."""
         ratios = self.pair_scores().ratios(self.weights_).cpu()
-        return candidate_reliability(ratios if _side(side) == "y" else ratios.T, bins=bins)
+        return candidate_reliability(ratios if checked_side(side) == "y" else ratios.T, bins=bins)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, whole or not at all.
@@ -510,7 +519,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def field_of_reference(self, side: str) -> Field:
         """The field of the other side at the reference's own rows of a side, own groups left out, with its errors."""
         reference = self._fit()
-        own, other = (reference.x, reference.y) if _side(side) == "x" else (reference.y, reference.x)
+        own, other = (reference.x, reference.y) if checked_side(side) == "x" else (reference.y, reference.x)
         return log_field(own.values, other, self._kernel, terms=own.terms, left_out=(own.groups,), errors=True)
 
     def best_matches(
@@ -525,7 +534,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             side: whose rows the candidates are.
             progress: called with shares of the work that sum to 1.
         """
-        return best_matches(self, queries, candidates, k=k, side=_side(side), progress=progress)
+        return best_matches(self, queries, candidates, k=k, side=checked_side(side), progress=progress)
 
     def adopt(self, reference: Reference, calibration: Calibration | None) -> None:
         """Take a reference that was saved, with its calibration."""
@@ -562,7 +571,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             if self.correction_ is not None:
                 part = self.correction_.transform_side(part.double(), side)
             if reference.unit:
-                part = _unit(part, side)
+                part = unit_rows(part, side)
             yield part.to(like.dtype)
 
     def _field(
@@ -578,14 +587,14 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         reference = self._fit()
         other = reference.y if side == "x" else reference.x
         found, start, count = [], 0, len(as_rows(rows, side))
-        groups = [_groups(each, count, "groups") for each in left_out if each is not None]
+        groups = [checked_groups(each, count, "groups") for each in left_out if each is not None]
         for part in self._prepared(rows, side):
             here = [each[start : start + len(part)].to(part.device) for each in groups]
             start += len(part)
             found.append(log_field(part, other, self._kernel, terms=self._terms(part), left_out=here, errors=errors))
             if progress is not None:
                 progress(len(part) / count)
-        return _joined(found)
+        return joined_fields(found)
 
     def _ratio(
         self, x: RowsLike, y: RowsLike, groups_x: Tensor | None, groups_y: Tensor | None, *, errors: bool
@@ -596,7 +605,9 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             raise InputError(
                 f"x has {len(x)} rows and y has {len(y)}; log_ratio is of matching rows, log_ratios of all with all"
             )
-        out = torch.cat([_scores(a, b) for a, b in zip(self._prepared(x, "x"), self._prepared(y, "y"), strict=True)])
+        out = torch.cat(
+            [inner_products(a, b) for a, b in zip(self._prepared(x, "x"), self._prepared(y, "y"), strict=True)]
+        )
         out = out * self._kernel.scale
         variance = torch.zeros_like(out) if errors else None
         sides: tuple[tuple[Tensor, str, float], ...] = ((x, "x", self.weights_[0]), (y, "y", self.weights_[1]))
@@ -613,75 +624,4 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         return out, None if variance is None else variance.sqrt()
 
 
-def check_weights(weights: Any) -> tuple[float, float] | None:
-    """Two finite numbers that sum to 1; None for those that are to be measured.
-
-    >>> check_weights((0.5, 0.5))
-    (0.5, 0.5)
-    """
-    if isinstance(weights, str):
-        if weights == HELD_OUT:
-            return None
-        raise InputError(f"weights is {weights!r}; give two numbers that sum to 1, or {HELD_OUT!r}")
-    try:
-        first, second = (float(weight) for weight in weights)
-    except (TypeError, ValueError):
-        raise InputError(f"weights is {weights!r}; give two numbers that sum to 1, or {HELD_OUT!r}") from None
-    if not (math.isfinite(first) and math.isfinite(second) and abs(first + second - 1) < 1e-9):
-        raise InputError(
-            f"weights is ({first:g}, {second:g}); give two finite numbers that sum to 1: (0.5, 0.5) for the symmetric "
-            "loss, (1, 0) for x to y alone, (0, 1) for y to x"
-        )
-    return first, second
-
-
-def _fitted(correction: Correction | None, x: Tensor, y: Tensor, pairs: PairsLike | None) -> Correction | None:
-    if correction is None or correction.fitted:
-        return correction
-    fresh: Correction = clone(correction)
-    return fresh.fit(x, y, pairs=pairs)
-
-
-def _side(side: str) -> str:
-    if side not in ("x", "y"):
-        raise InputError(f"side is {side!r}; it is 'x' or 'y', whose rows they are")
-    return side
-
-
-def _groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
-    if groups is None:
-        return torch.full((count,), NO_GROUP, dtype=torch.int64)
-    groups = torch.as_tensor(groups)
-    if groups.shape != (count,) or groups.is_floating_point():
-        raise InputError(
-            f"{name} has shape {tuple(groups.shape)} and {groups.dtype}; give one group of the reference for each of "
-            f"the {count} rows, -1 for none"
-        )
-    numbers: Tensor = groups.long()
-    return numbers
-
-
-def _unit(rows: Tensor, name: str) -> Tensor:
-    """Rows of unit length, computed in float64."""
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    if bool((norms == 0).any()):
-        raise InputError(f"{name} has zero rows; they have no direction: remove them")
-    scaled_rows: Tensor = rows * (1 / norms).to(torch.promote_types(rows.dtype, torch.float32))
-    return scaled_rows
-
-
-def _scores(x: Tensor, y: Tensor) -> Tensor:
-    products: Tensor = x.double() * y.double()
-    return products.sum(1)
-
-
-def _joined(parts: list[Field]) -> Field:
-    if len(parts) == 1:
-        return parts[0]
-    columns = ([part.log_mean for part in parts], [part.effective for part in parts], [part.drawn for part in parts])
-    joined = [torch.cat([c for c in column if c is not None]) if column[0] is not None else None for column in columns]
-    assert joined[0] is not None
-    return Field(joined[0], joined[1], joined[2])
-
-
-__all__ = ["DensityRatio", "check_weights"]
+__all__ = ["DensityRatio"]
