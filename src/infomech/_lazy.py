@@ -1,18 +1,16 @@
 """Public names that load when they are first used: one list, the stub file that type checkers read as well."""
 
-import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 
 def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package whose ``__init__.pyi`` lists its public names.
 
-    The stub holds ``from .module import Name as Name`` and ``from . import submodule as submodule``, nothing else that
-    imports.
+    The stub holds ``from .module import Name as Name`` and ``from . import submodule as submodule``, each on its line,
+    and nothing else that imports. Read by hand: the command line answers some milliseconds earlier.
 
     Args:
         package: its ``__name__``.
@@ -23,9 +21,11 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
     True
     """
     homes: dict[str, str | None] = {}
-    for node in ast.parse(Path(file).with_name("__init__.pyi").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom):
-            homes |= {name.asname or name.name: node.module for name in node.names}
+    with open(file.removesuffix(".py") + ".pyi", encoding="utf-8") as stub:
+        for line in stub:
+            if line.startswith("from ."):
+                home, _, names = line.removeprefix("from .").rstrip().partition(" import ")
+                homes[names.split(" as ")[-1]] = home or None
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -62,7 +62,13 @@ def batch_gradients(
                     found = _gradients(side, chosen, order[: count + 1], temperature)
                     moments[at, k] += _moments(found, truth).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
-    return [_estimate(count, moments[at], groups) for at, count in enumerate(negatives)]
+    every = sample.groups - 1  # there both gradients are one, and what they differ by is rounding
+    return [
+        BatchGradient(count, Estimate.exact(0.0), Estimate.exact(1.0))
+        if count >= every
+        else _estimate(count, moments[at], groups)
+        for at, count in enumerate(negatives)
+    ]
 
 
 @dataclass(frozen=True)
