@@ -1,5 +1,6 @@
 """What every correction of the gap is: fitted on paired rows, then applied to any rows of the two modalities."""
 
+import os
 from abc import ABC, abstractmethod
 
 import torch
@@ -36,6 +37,7 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
     """
 
     name: str
+    one_sided = False  # whether each modality's map follows from its own rows alone
     _maps: tuple[AffineMap, AffineMap] | None = None
 
     @abstractmethod
@@ -95,6 +97,27 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         """Itself with maps that were fitted before, from a file say."""
         self._maps = first, second
         return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was fitted to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: before `fit`, for a correction of your own, or where it cannot be written.
+        """
+        from .saving import save_correction  # which knows every correction
+
+        save_correction(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Correction":
+        """Read what `save` or `infomech correct` wrote; which correction it is stands in the file.
+
+        Raises:
+            InputError: for another file, or a damaged one.
+        """
+        from .saving import load_correction
+
+        return load_correction(path)
 
     @property
     def fitted(self) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import write_file
-from ..corrections import METHODS, Correction
-from ..corrections.base import AffineMap
+from ..corrections import Correction
+from ..corrections.saving import correction_settings, rebuilt_correction
 from ..geometry import RBF, Cosine, Critic
 from ..io.text import check_regular
 from .calibration import Calibration
@@ -65,9 +65,7 @@ def dump_ratio(ratio: "DensityRatio") -> bytes:
         tensors |= {"calibration_log_odds": torch.from_numpy(np.array(found.log_odds, dtype=np.float64))}
     if ratio.correction_ is not None:
         correction = ratio.correction_
-        if METHODS.get(correction.name) is not type(correction):
-            raise InputError(f"{type(correction).__name__} is no correction of infomech; save its parameters yourself")
-        settings["correction"] = {"name": correction.name, "parameters": correction.get_params()}
+        settings["correction"] = correction_settings(correction)
         tensors |= {f"correction_{key}": value for key, value in correction.parameters.items()}
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     return save(plain, metadata={"kind": KIND, "version": str(VERSION), "settings": json.dumps(settings)})
@@ -172,12 +170,8 @@ def _loaded_critic(saved: dict[str, Any] | None) -> Critic | None:
 def _correction(saved: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Correction | None:
     if saved is None:
         return None
-    correction = METHODS[saved["name"]](**saved["parameters"])
-    first, second = (
-        AffineMap(tensors[f"{at}_start"], tensors[f"{at}_end"], tensors.get(f"{at}_matrix"))
-        for at in ("correction_x", "correction_y")
-    )
-    return correction.with_maps(first, second)
+    own = {name.removeprefix("correction_"): value for name, value in tensors.items() if name.startswith("correction_")}
+    return rebuilt_correction(saved, own)
 
 
 __all__ = ["KIND", "VERSION", "dump_ratio", "load_ratio", "save_ratio"]
