@@ -88,11 +88,16 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def measure(folder: Path | None) -> Json:
-    """Everything that the documentation says of real pairs."""
-    sets = {SENTENCES: sentences(folder), **{name: digits(steps) for name, steps in STEPS.items()}}
-    found = {name: measured(*each) for name, each in sets.items()}
-    return {"functions": FUNCTIONS, "library": library_version(), "environment": environment(), "sets": found}
+def measure(names: list[str], folder: Path | None) -> Json:
+    """The record with some of its sets measured again."""
+    record: Json = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"sets": {}}
+    for name in names:
+        x, y, temperature = sentences(folder) if name == SENTENCES else digits(STEPS[name])
+        found = {"environment": environment(), **measured(x, y, temperature)}
+        if name == SENTENCES:
+            found |= {"functions": FUNCTIONS, "library": library_version()}
+        record["sets"][name] = rounded(plain(found))
+    return {"sets": {name: record["sets"][name] for name in DIRECTIONS if name in record["sets"]}}
 
 
 def cell(found: Json, change: Json | None) -> str:
@@ -210,11 +215,15 @@ def main() -> None:
     """Measure and record, or show the record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shown", action="store_true", help="draw and write the record again, without measuring")
+    parser.add_argument("--only", choices=list(DIRECTIONS), help="measure one of the sets, the others as recorded")
     parser.add_argument("--folder", type=Path, help="keep the encoder's embeddings here")
     options = parser.parse_args()
     if not options.shown:
-        RECORD.write_bytes(dump_json(rounded(plain(measure(options.folder)))))
+        chosen = [options.only] if options.only else list(DIRECTIONS)
+        RECORD.write_bytes(dump_json(measure(chosen, options.folder)))
     record = json.loads(RECORD.read_text(encoding="utf-8"))
+    if len(record["sets"]) < len(DIRECTIONS):
+        return
     put(PAGE, "score: sentences", f"\n{table(record, SENTENCES)}\n")
     put(PAGE, "score: digits", f"\n{digits_table(record)}\n")
     put(README, "score: gain", line(record))
