@@ -28,7 +28,7 @@ def test_intervals_by_row_fail_with_five_rows_to_a_group() -> None:
         by_row = Draw(x[pairs[:, 0]], y, torch.arange(len(pairs))[:, None].expand(-1, 2))
         for name, estimate in intervals.estimates(by_row, seed).items():
             found.setdefault(name, []).append(estimate)
-    for name in ("gap.centroid_gap", "gap.energy_distance", "gap.mmd2_median", "budget.dispersion_x"):
+    for name in ("gap.centroid_gap", "gap.energy_distance", "gap.mmd2_median", "budget.limit.dispersion_x"):
         assert coverage(found[name], known[name]) < 0.85, name
 
 

@@ -19,7 +19,7 @@ from infomech.diagnosis.differences import (
     same_pairs,
 )
 
-GROUPS, DIM, TAU, BATCH = 64, 6, 0.2, 16
+DIM, TAU, BATCH = 6, 0.2, 16
 
 
 def two_models(groups: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -107,12 +107,13 @@ def test_pairs_to_tell() -> None:
 
 @pytest.mark.slow
 def test_the_interval_of_a_paired_difference_covers() -> None:
-    """Over 200 draws of two correlated models: 92 to 98%, and more only by chance (binomial, 4 standard errors)."""
+    """Over 200 draws of two correlated models, 92 to 98%. Of 64 groups the divergence's covers 99%."""
+    groups, batch_size = 256, 32
     names = ("infonce_sym", "divergence_sym", "alignment")
     draws: dict[str, list[im.Estimate]] = {name: [] for name in (*names, "recall")}
     for seed in range(200):
-        x, *models = two_models(GROUPS, torch.Generator().manual_seed(1000 + seed))
-        budgets = [im.decompose(x, y, temperature=TAU, batch_size=BATCH) for y in models]
+        x, *models = two_models(groups, torch.Generator().manual_seed(3000 + seed))
+        budgets = [im.decompose(x, y, temperature=TAU, batch_size=batch_size) for y in models]
         for name in names:
             one, two = (b.contributions for b in budgets)
             assert one is not None
@@ -124,12 +125,12 @@ def test_the_interval_of_a_paired_difference_covers() -> None:
             assert len(change) == 32
             draws[name].append(found)
         hits = [((x @ y.T) >= (x * y).sum(1, keepdim=True)).sum(1) <= 3 for y in models]
-        draws["recall"].append(paired_recall([(hits[1].double() - hits[0].double()).numpy()], [np.ones(GROUPS)]))
+        draws["recall"].append(paired_recall([(hits[1].double() - hits[0].double()).numpy()], [np.ones(groups)]))
     for name, estimates in draws.items():
         # the mean over the draws stands for the truth: its own error is a fourteenth of an interval's
         truth = sum(e.value for e in estimates) / len(estimates)
         share = sum(e.low <= truth <= e.high for e in estimates) / len(estimates)
-        assert 0.92 <= share <= 0.99, (name, share)
+        assert 0.92 <= round(share, 3) <= 0.98, (name, share)
 
 
 def test_mean_recall_averages_both_directions(pair: tuple[Diagnosis, Diagnosis]) -> None:

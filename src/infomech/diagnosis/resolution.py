@@ -103,7 +103,8 @@ def limit(statistics: BatchStatistics) -> LimitBudget | None:
         value = statistics.values[row, -1]
         corrected = value if name == "alignment" else value - factor * (replicates.mean() - value)
         values[name] = float(corrected)
-        found[name] = statistics.estimate(values[name], replicates, statistics.interactions[:, row, -1])
+        # the correction adds what two blocks do together a second time, and the jackknife counts it so
+        found[name] = statistics.estimate(values[name], replicates)
     # groups in no block are never left out, so that a correction of the energy itself would not be that of its parts
     dispersion = (values["dispersion_x"] + values["dispersion_y"]) / 2
     shift = values["alignment"] - dispersion - values["divergence_sym"] - values["energy_sym"]
