@@ -133,7 +133,7 @@ def digits_table(record: Json) -> str:
     heads = [
         "towers",
         "search",
-        *(f"{key}, {what}" for key in ("R@1", "R@10") for what in ("cosine", "ratio", "change")),
+        *(f"{key}, {what}" for key in ("R@1", "R@10") for what in ("cosine → ratio", "change")),
     ]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in STEPS:
@@ -141,13 +141,24 @@ def digits_table(record: Json) -> str:
         for side, words in DIRECTIONS[name].items():
             cells = [name.removeprefix("digits, "), words]
             for key in SHOWN[:2]:
-                cells += [cell(comparison["estimates"][side][m][key], None) for m in ("cosine", "density ratio")]
+                both = [comparison["estimates"][side][m][key]["value"] for m in ("cosine", "density ratio")]
                 change = comparison["differences"][side]["density ratio"][key]
+                cells.append(f"{both[0]:.3f} → {both[1]:.3f}")
                 cells.append(
                     f"{change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})".replace("-", "−")
                 )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def errors(record: Json) -> str:
+    """How far stated probabilities are off, as the ratio is and after a fitted map."""
+    as_is, fitted, first = (each["error"] for each in record["sets"][SENTENCES]["errors"])
+    words = [f"{e['value']:.3f} ± {(e['high'] - e['low']) / 2:.3f}" for e in (as_is, fitted, first)]
+    return (
+        f"by {words[0]} on the average at even odds, by {words[1]} after an isotonic map; that of the first candidate "
+        f"by {words[2]}"
+    )
 
 
 def line(record: Json) -> str:
@@ -202,6 +213,16 @@ def histogram(axes: Axes, summary: Json, score: str) -> None:
     legend(axes)
 
 
+def shown(record: Json) -> dict[tuple[Path, str], str]:
+    """What stands between the marks of which page."""
+    return {
+        (PAGE, "score: sentences"): f"\n{table(record, SENTENCES)}\n",
+        (PAGE, "score: digits"): f"\n{digits_table(record)}\n",
+        (PAGE, "score: errors"): errors(record),
+        (README, "score: gain"): line(record),
+    }
+
+
 def put(path: Path, name: str, text: str) -> None:
     """Replace what stands between a page's marks."""
     page = path.read_text(encoding="utf-8")
@@ -224,9 +245,8 @@ def main() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     if len(record["sets"]) < len(DIRECTIONS):
         return
-    put(PAGE, "score: sentences", f"\n{table(record, SENTENCES)}\n")
-    put(PAGE, "score: digits", f"\n{digits_table(record)}\n")
-    put(README, "score: gain", line(record))
+    for (path, name), text in shown(record).items():
+        put(path, name, text)
     PICTURE.write_bytes(figure_bytes(picture(record), "png"))
 
 
