@@ -122,6 +122,10 @@ class WindowAverages:
     by_anchor: Float[Tensor, "n k"]
     interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
 
+    def cpu(self) -> "WindowAverages":
+        """The same on the CPU."""
+        return WindowAverages(self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
+
 
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
     """Weighted averages over anchors of the average over windows of log(sum) or of sum^2 / (sum of squares).
