@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -88,7 +89,9 @@ def waits(run: Callable[[], object]) -> Counter[str]:
 
     def note(message: object, *_: object, **__: object) -> None:
         if "synchroniz" in str(message):
-            stack = [f for f in traceback.extract_stack() if "infomech" in f.filename and "benchmarks" not in f.filename]
+            stack = [
+                f for f in traceback.extract_stack() if "infomech" in f.filename and "benchmarks" not in f.filename
+            ]
             lines[" < ".join(f"{f.filename.rsplit('/', 1)[1]}:{f.lineno}" for f in stack[:-4:-1])] += 1
 
     torch.cuda.set_sync_debug_mode("warn")
@@ -113,15 +116,30 @@ def compare(x: Tensor, y: Tensor, pairs: Tensor) -> None:
             other = getattr(here, name)[key]
             if hasattr(value, "value"):
                 scale = max(abs(value.value), 1e-3)
-                worst.append((abs(value.value - other.value) / scale, f"{name}.{key} {value.value:.6g} {other.value:.6g}"))
+                worst.append(
+                    (abs(value.value - other.value) / scale, f"{name}.{key} {value.value:.6g} {other.value:.6g}")
+                )
                 error = max(value.stderr, 1e-6)
-                worst.append((abs(value.stderr - other.stderr) / error, f"{name}.{key} error {value.stderr:.4g} {other.stderr:.4g}"))
+                worst.append(
+                    (
+                        abs(value.stderr - other.stderr) / error,
+                        f"{name}.{key} error {value.stderr:.4g} {other.stderr:.4g}",
+                    )
+                )
     for key in ("alignment", "dispersion_x", "dispersion_y", "divergence_sym", "infonce_sym", "effective_negatives"):
         a, b = getattr(there.budget, key), getattr(here.budget, key)
         worst.append((abs(a.value - b.value) / max(abs(a.value), 1e-3), f"budget.{key} {a.value:.6g} {b.value:.6g}"))
-        worst.append((abs(a.stderr - b.stderr) / max(a.stderr, 1e-6), f"budget.{key} error {a.stderr:.4g} {b.stderr:.4g}"))
+        worst.append(
+            (abs(a.stderr - b.stderr) / max(a.stderr, 1e-6), f"budget.{key} error {a.stderr:.4g} {b.stderr:.4g}")
+        )
     for size, text in sorted(worst, reverse=True)[:5]:
         say(f"card against CPU: off by {size:.1e} of itself: {text}")
+
+
+def measure(name: str, run: Callable[[], object], bare: float) -> None:
+    first = seconds(run)
+    again = seconds(run) if first < 8 else first
+    say(f"{name}: {again:.2f} s, first run {first:.2f} s, three products {bare * 1e3:.0f} ms")
 
 
 def guarded(name: str, run: Callable[[], object]) -> None:
@@ -166,15 +184,9 @@ def main() -> None:
         sample = rows(n, m, options.dim)
         bare = seconds(lambda sample=sample: products(*sample[:2]), 3)
         for part, run in parts(*sample).items():
-
-            def measure(part: str = part, run: Callable[[], object] = run) -> None:
-                first = seconds(run)
-                again = seconds(run) if first < 8 else first
-                say(f"{size} {part}: {again:.2f} s, first run {first:.2f} s, three products {bare * 1e3:.0f} ms")
-
-            guarded(f"{size} {part}", measure)
+            guarded(f"{size} {part}", partial(measure, f"{size} {part}", run, bare))
         if options.profile and DEVICE == "cuda":
-            guarded(f"{size} profile", lambda sample=sample: profiled(size, parts(*sample)["diagnose"]))  # noqa: B023
+            guarded(f"{size} profile", partial(profiled, size, parts(*sample)["diagnose"]))
 
 
 if __name__ == "__main__":

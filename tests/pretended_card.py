@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,14 +28,19 @@ class OnCard(Tensor):
     """A tensor that says it is on the card."""
 
     inner: Tensor
-    seen: Counter[str] = Counter()
-    places: Counter[str] = Counter()  # the same by line of the package
+    seen: ClassVar[Counter[str]] = Counter()
+    places: ClassVar[Counter[str]] = Counter()  # the same by line of the package
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "OnCard":  # noqa: D102
+    def __new__(cls, inner: Tensor) -> "OnCard":
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=CARD
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=CARD,
         )
         made.inner = inner
         return made
@@ -44,7 +49,7 @@ class OnCard(Tensor):
         return f"OnCard({self.inner!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: D102
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
 
@@ -68,7 +73,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = kwargs.pop("device", None)
     inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
     if short.startswith("_to_copy"):
-        on_card = here and target is None or target is not None and torch.device(target).type == "cuda"
+        on_card = (here and target is None) or (target is not None and torch.device(target).type == "cuda")
         if here and not on_card:
             _note("read: copy")
     elif short.startswith("copy_") and here and not isinstance(args[0], OnCard):
@@ -112,7 +117,7 @@ def _inner(value: Any) -> Any:
 class _Card(TorchFunctionMode):
     """Sends what is made on the card, or moved to it, there."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: D102
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.tolist and isinstance(args[0], OnCard):
             return move(args[0], "cpu").tolist()

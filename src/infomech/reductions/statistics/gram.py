@@ -28,7 +28,7 @@ from torch import Tensor
 from ..._typing import Progress
 from ..exclusion import SameGroup
 from ..threads import cpu_threads, side_by_side
-from ..tiling import tile_side
+from ..tiling import full_precision, tile_side
 from ..workspace import Workspace
 from .rows import GroupedRows, Span
 
@@ -98,7 +98,8 @@ def sweep(
     threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
     forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
     jobs = [partial(work.walk, forks[k], k, threads) for k in range(threads)]
-    side_by_side(jobs, threads=threads, on_error=work.stop.set)
+    with full_precision(x.values.device):
+        side_by_side(jobs, threads=threads, on_error=work.stop.set)
     for fork in forks[1:]:
         for reduction, other in zip(reductions, fork, strict=True):
             reduction.merge(other)

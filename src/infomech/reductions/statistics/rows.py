@@ -26,6 +26,17 @@ class Span:
         """The stripe as a slice of the whole."""
         return slice(self.start, self.stop)
 
+    def indicator(self, weights: Float[Tensor, " a"] | None, like: Tensor) -> Float[Tensor, "a k"]:
+        """Which block each row of the stripe lies in, as a matrix (of zeros and weights) that a product sums by."""
+        ends = torch.tensor([cut.stop for _, cut in self.blocks])
+        first = self.blocks[0][1].start
+        at = torch.arange(len(self))
+        inside = (at >= first) & (at < ends[-1])
+        block = torch.bucketize(at, ends, right=True).clamp_max(len(ends) - 1)
+        ones = torch.nn.functional.one_hot(block, len(ends)) * inside[:, None]
+        found = ones.to(dtype=like.dtype).to(like.device)
+        return found if weights is None else torch.mul(found, weights[:, None])
+
 
 @dataclass(frozen=True)
 class GroupedRows:
