@@ -226,11 +226,11 @@ def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
                 f"pairs names row {int(pairs[bad[0], column])} of {name} (pair {int(bad[0])}, {len(bad)} such), but "
                 f"{name} has rows 0 to {size - 1}; rows are counted from 0"
             )
-    unique, counts = torch.unique(pairs, dim=0, return_counts=True)
+    unique, counts = torch.unique(pairs[:, 0] * m + pairs[:, 1], return_counts=True)
     if len(unique) < len(pairs):
-        first = unique[counts > 1][0].tolist()
+        first = int(unique[counts > 1][0])
         raise InputError(
-            f"pairs names rows {first[0]} of x and {first[1]} of y {int(counts.max())} times; name each once"
+            f"pairs names rows {first // m} of x and {first % m} of y {int(counts.max())} times; name each once"
         )
     return pairs
 

@@ -113,9 +113,14 @@ class _Work:
         rows, cols = list(x.spans(tile_rows)), list(self._y.spans(tile_rows))
         self.places = [(a, b) for i, a in enumerate(rows) for b in (cols[i:] if self._symmetric else cols)]
         self._entries = sum(len(a) * len(b) for a, b in self.places)
-        self._same_group = SameGroup(x.groups, self._y.groups, ascending=True)
+        self._same_group = SameGroup(x.groups, self._y.groups)
+        self._ends = [_ends(r.groups, spans) for r, spans in ((x, rows), (self._y, cols))]
         self._progress, self._lock = progress, threading.Lock()
         self.stop = threading.Event()
+
+    def _share_a_group(self, rows: Span, cols: Span) -> bool:
+        (first, last), (low, high) = self._ends[0][rows.start], self._ends[1][cols.start]
+        return first <= high and low <= last
 
     def walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
         """Hand every `step`-th tile, from number `first` on, to the reductions."""
@@ -133,7 +138,7 @@ class _Work:
                 return
             similarity = workspace.buffer("similarity", len(rows), len(cols))
             torch.mm(x.values[rows.slice], y.values[cols.slice].T, out=similarity)
-            own = self._same_group.mask(rows.slice, cols.slice)
+            own = self._same_group.mask(rows.slice, cols.slice) if self._share_a_group(rows, cols) else None
             mirrored = self._symmetric and cols.start != rows.start
             tile = Tile(similarity, rows, cols, own, mirrored, workspace)
             for reduction in reductions:
@@ -141,6 +146,12 @@ class _Work:
             if self._progress is not None:
                 with self._lock:
                     self._progress(len(rows) * len(cols) / self._entries)
+
+
+def _ends(groups: Tensor, spans: Sequence[Span]) -> dict[int, tuple[int, int]]:
+    """The first and the last group of each stripe, by where it starts; groups ascend."""
+    places = torch.tensor([(span.start, span.stop - 1) for span in spans], device=groups.device)
+    return {span.start: (low, high) for span, (low, high) in zip(spans, groups[places].tolist(), strict=True)}
 
 
 __all__ = ["Reduction", "Tile", "sweep"]
