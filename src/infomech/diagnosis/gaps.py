@@ -5,7 +5,7 @@ import warnings
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
@@ -343,7 +343,7 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
     return proportion_estimate(right, group, sample.groups, weights=weights)
 
 
-def _classified(z: Float[Tensor, "n d"], side: Float[Tensor, " n"], known: Tensor, asked: Tensor) -> Tensor:
+def _classified(z: Float[Tensor, "n d"], side: Int[Tensor, " n"], known: Tensor, asked: Tensor) -> Tensor:
     """Sides (1 or -1, on the CPU) of the asked rows by balanced ridge regression on the known ones."""
     if not few_launches(z.device):
         from sklearn.linear_model import RidgeClassifier
