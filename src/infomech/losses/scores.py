@@ -61,10 +61,11 @@ def pair_scores(
     log_weights: tuple[Tensor | None, Tensor | None] = (None, None),
     names: tuple[str, str] = ("log_weights_x", "log_weights_y"),
     finite: bool = False,
+    look: bool = True,
 ) -> PairScores:
     """Check the log-weights and bring everything into the form of `PairScores`; `finite` refuses -inf."""
     checked = [
-        _checked_log_weights(values, rows, name, finite=finite)
+        _checked_log_weights(values, rows, name, finite=finite, look=look)
         for values, rows, name in zip(log_weights, (x, y), names, strict=True)
     ]
     critic = Cosine() if critic is None else critic
@@ -79,7 +80,7 @@ def added(*parts: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> XTerms | None:
+def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool, look: bool) -> XTerms | None:
     if values is None:
         return None
     check_tensor(values, name)
@@ -89,6 +90,8 @@ def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, fini
             f"({len(rows)},)"
         )
     values = values.to(device=rows.device, dtype=torch.float64)
+    if not look:
+        return values
     if not bool((values <= _LARGEST).all()):
         raise InputError(f"{name} has NaN or +inf; expected finite numbers, or -inf to remove a row as a negative")
     if finite and bool((values == -math.inf).any()):
