@@ -61,7 +61,7 @@ def checked_inverse_temperature(
             raise InputError(f"{name} is {kind_of(given)}; expected a number or a tensor that holds one") from None
         if not torch.compiler.is_compiling():  # a number that changes from call to call is traced as well
             _check_temperature_value(number, name)
-        value = torch.full((), number, dtype=torch.float64, device=device)
+        value = torch.ones((), dtype=torch.float64, device=device) * number
         return value.reciprocal() if logit_scale is None else value
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
@@ -95,7 +95,7 @@ def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, e
     """Raise InputError unless x and y are floating-point matrices of one width on one device; `empty`: or no rows."""
     for rows, name in zip((x, y), names, strict=True):
         check_tensor(rows, name)
-        none = empty and rows.ndim == 2 and len(rows) == 0 and rows.shape[1] > 0
+        none = empty and rows.ndim == 2 and rows.shape[0] == 0 and rows.shape[1] > 0
         plain = rows.layout is torch.strided and rows.device.type != "meta" and rows.dtype.itemsize > 1  # no float8
         if not plain or rows.ndim != 2 or (rows.numel() == 0 and not none) or not rows.is_floating_point():
             check_rows(rows, name)

@@ -130,7 +130,7 @@ def infonce(
             check_gradients_fit(extent, (anchors, candidates), given)
         anchors, candidates = widened(wide, anchors, candidates)
         negatives = None if negatives is None else negatives.double()
-    anchor_weights = checked_weights(weights, len(anchors), anchors.device, look=look)
+    anchor_weights = checked_weights(weights, anchors.shape[0], anchors.device, look=look)
     scores = pair_scores(
         anchors,
         candidates,
@@ -142,11 +142,11 @@ def infonce(
         look=look,
     )
     of_positive, _ = scores.positives(weigh=weigh_positive)
-    if exclude_own and len(anchors) != len(candidates):
+    if exclude_own and anchors.shape[0] != candidates.shape[0]:
         raise InputError(
-            f"exclude_own needs one set against itself; got {len(anchors)} anchors, {len(candidates)} candidates"
+            f"exclude_own needs one set against itself; got {anchors.shape[0]} anchors, {candidates.shape[0]} candidates"
         )
-    found = _pairs(positives, len(anchors), len(candidates), anchors.device, look=look)
+    found = _pairs(positives, anchors.shape[0], candidates.shape[0], anchors.device, look=look)
     pairs, single = found.pairs, found.single
     if exclude_own and (positives is None or (look and bool((pairs[:, 0] == pairs[:, 1]).any()))):
         raise InputError(
@@ -177,10 +177,10 @@ def infonce(
             score = score + of_positive[at]
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
-        score = row_scores(anchors, _mean_positives(candidates, found, len(anchors)), scores.scale)
+        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
         if of_positive is not None:
             terms = of_positive[pairs[:, 1]] * found.shares
-            score = score + score.new_zeros(len(anchors)).index_add(0, pairs[:, 0], terms)
+            score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs[:, 0], terms)
         losses = total - score
     return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
@@ -197,9 +197,9 @@ class _Positives:
     def shares(self) -> Float[Tensor, " p"]:
         """What a pair weighs in the mean over its anchor's positives."""
         anchors = self.pairs[:, 0]
-        ones = torch.ones(len(anchors), dtype=torch.float64, device=anchors.device)
+        ones = torch.ones(anchors.shape[0], dtype=torch.float64, device=anchors.device)
         ones = ones if self.distinct is None else ones * self.distinct
-        counts = ones.new_zeros(len(anchors)).index_add(0, anchors, ones)  # as many anchors as pairs, or fewer
+        counts = ones.new_zeros(anchors.shape[0]).index_add(0, anchors, ones)  # as many anchors as pairs, or fewer
         return ones / counts[anchors]
 
 
@@ -216,14 +216,16 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
         positives = torch.arange(anchors, device=device)
     check_tensor(positives, "positives")
     positives = positives.to(device)
-    one_each = positives.ndim == 1 and len(positives) == anchors
+    one_each = positives.ndim == 1 and positives.shape[0] == anchors
     if one_each:
         positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
     if positives.ndim != 2 or positives.shape[1] != 2:
         raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
     if not look:
-        if len(positives) < anchors:
-            raise InputError(f"positives names {len(positives)} pairs for {anchors} anchors; each needs one or more")
+        if positives.shape[0] < anchors:
+            raise InputError(
+                f"positives names {positives.shape[0]} pairs for {anchors} anchors; each needs one or more"
+            )
         return _Positives(positives, True) if one_each else _in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
@@ -232,7 +234,7 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
     named = torch.zeros(anchors, dtype=torch.bool, device=device).index_fill_(0, pairs[:, 0], True)
     if not bool(named.all()):
         raise InputError(f"anchor {int(torch.nonzero(~named)[0])} has no positive; drop it or name one")
-    return _Positives(pairs, len(pairs) == anchors)
+    return _Positives(pairs, pairs.shape[0] == anchors)
 
 
 def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Positives:
@@ -240,7 +242,7 @@ def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Posi
     keys = (pairs[:, 0].long() * candidates + pairs[:, 1]).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
     again = torch.nn.functional.pad(keys[1:] == keys[:-1], (1, 0))
-    return _Positives(ordered, len(pairs) == anchors, ~again)
+    return _Positives(ordered, pairs.shape[0] == anchors, ~again)
 
 
 def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
@@ -254,14 +256,16 @@ def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | Non
     if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
         raise InputError(
             f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
-            f"(k, {anchors.shape[1]}) or ({len(anchors)}, k, {anchors.shape[1]})"
+            f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
         )
     if negatives.device != anchors.device:
         raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
     if look or not negatives.numel():
         check_rows(negatives.detach().flatten(0, -2), "negatives")
-    if negatives.ndim == 3 and len(negatives) != len(anchors):
-        raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
+    if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
+        raise InputError(
+            f"negatives has {negatives.shape[0]} sets for {anchors.shape[0]} anchors; expected one for each"
+        )
     if log_weights is not None:
         check_tensor(log_weights, "negative_log_weights")
         if log_weights.shape != negatives.shape[:-1]:

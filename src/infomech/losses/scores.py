@@ -84,10 +84,10 @@ def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, fini
     if values is None:
         return None
     check_tensor(values, name)
-    if tuple(values.shape) != (len(rows),) or not values.is_floating_point():
+    if tuple(values.shape) != (rows.shape[0],) or not values.is_floating_point():
         raise InputError(
             f"{name} is {values.dtype} of shape {tuple(values.shape)}; expected one floating-point number a row: "
-            f"({len(rows)},)"
+            f"({rows.shape[0]},)"
         )
     values = values.to(device=rows.device, dtype=torch.float64)
     if not look:

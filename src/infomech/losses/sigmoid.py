@@ -108,12 +108,12 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
         return _sharded_loss(x, y, request, ranks)
     look = looks(request.check, x, y)
     ready = _checked(x, y, request, look=look)
-    check_has_negatives(len(x) + 2 - request.fewest)
+    check_has_negatives(x.shape[0] + 2 - request.fewest)
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
     rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow())
-    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / len(x), dtype, look=ready.extent.wide)
+    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / x.shape[0], dtype, look=ready.extent.wide)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _terms(
     weights = (request.log_weights_x, request.log_weights_y)
     critic = request.critic
     scores = pair_scores(x, y, critic=critic, inverse_temperature=inverse_temperature, log_weights=weights, look=look)
-    y_terms = added(bias.repeat(len(y)), scores.negative_y)
+    y_terms = added(bias.repeat(y.shape[0]), scores.negative_y)
     assert y_terms is not None
     return scores, scores.negative_x, y_terms
 

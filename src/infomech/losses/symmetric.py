@@ -213,7 +213,7 @@ def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> Symm
         return _sharded_terms(x, y, request, ranks)
     look = looks(request.check, x, y)
     ready = _check(x, y, request, look=look)
-    check_has_negatives(len(x))
+    check_has_negatives(x.shape[0])
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores = _scores(x, y, request.negatives, ready.inverse_temperature, look=look)
@@ -269,10 +269,10 @@ def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False, 
     weight = _checked_weight(request.divergence_weight, look=look)
     if groups is not None:
         check_tensor(groups, "groups")
-        if tuple(groups.shape) != (len(x),):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
+        if tuple(groups.shape) != (x.shape[0],):
+            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({x.shape[0]},)")
         groups = groups.to(x.device)
-    weights = checked_weights(request.weights, len(x), x.device, of_a_part=of_a_part, look=look)
+    weights = checked_weights(request.weights, x.shape[0], x.device, of_a_part=of_a_part, look=look)
     critic = request.negatives.critic
     scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
     extent = checked_extent(x, y, scale, look=look)

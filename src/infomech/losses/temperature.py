@@ -134,7 +134,7 @@ class TemperedLoss(nn.Module):
     def _end(self, value: Scalar, seen: Tensor | None = None) -> Scalar:
         """What comes after it: remember what the state has yet to take in, until no backward needs the old one."""
         if torch.compiler.is_compiling() and not (self._moves and self.training):
-            if torch.compiler.is_dynamo_compiling():
+            if torch.compiler.is_dynamo_compiling() and not _exporting():
                 self._compiled = True
             return value  # the parameter's own hook brings it back
         if self._moves or (self.log_scale is not None and self.limits is not None):
@@ -212,6 +212,11 @@ class TemperedLoss(nn.Module):
         if self.log_scale is None:
             return f"temperature={self.initial_temperature:.4g}"
         return f"temperature={float(torch.exp(-self.log_scale.detach())):.4g}, learned"
+
+
+def _exporting() -> bool:
+    """Whether this is exported, not compiled; torch before 2.7 cannot tell."""
+    return bool(torch.compiler.is_exporting()) if hasattr(torch.compiler, "is_exporting") else False
 
 
 def starting_temperature(temperature: float | None, logit_scale: float | None, default: float) -> float:

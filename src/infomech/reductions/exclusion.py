@@ -18,6 +18,11 @@ from torch import Tensor
 from .tiling import diagonal_of
 
 
+def looks_are_free(tensor: Tensor) -> bool:
+    """Whether values can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
 class Coded(NamedTuple):
     """An exclusion as an operator takes it."""
 
@@ -200,7 +205,7 @@ class Listed(Exclusion):
     def weigh(self, tile: Tensor, rows: slice, cols: slice) -> None:  # noqa: D102
         if self._log_weights is None:
             return
-        if tile.device.type != "cpu":  # where a look at the number of entries would wait for the device
+        if not looks_are_free(tile):
             tile += self._entries.spread(tile, rows, cols, self._log_weights.to(tile.dtype))
             return
         at, places = self._entries.within(rows, cols)
@@ -208,7 +213,7 @@ class Listed(Exclusion):
 
     def fill(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:
         """Overwrite the listed entries of a tile."""
-        if tile.device.type != "cpu":
+        if not looks_are_free(tile):
             tile.masked_fill_(self.held(tile, rows, cols), value)
             return
         at, _ = self._entries.within(rows, cols)
@@ -278,4 +283,5 @@ __all__ = [
     "OwnRow",
     "SameGroup",
     "decoded",
+    "looks_are_free",
 ]
