@@ -214,7 +214,7 @@ def autocast() -> None:
 
 
 @case
-def checkpoint_() -> None:
+def recomputed() -> None:
     loss = losses.SymmetricInfoNCE(0.1, 0.5, learn_temperature=True)
     encoder = torch.nn.Linear(D, D)
 
@@ -236,9 +236,9 @@ def main() -> None:
             continue
         try:
             run()
-            said[name.strip()] = "ok"
+            said[name] = "ok"
         except Exception:
-            said[name.strip()] = traceback.format_exc()[-3000:]
+            said[name] = traceback.format_exc()[-3000:]
         finally:
             torch.compiler.set_stance("default")
     print(json.dumps(said))

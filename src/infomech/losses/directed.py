@@ -142,11 +142,10 @@ def infonce(
         look=look,
     )
     of_positive, _ = scores.positives(weigh=weigh_positive)
-    if exclude_own and anchors.shape[0] != candidates.shape[0]:
-        raise InputError(
-            f"exclude_own needs one set against itself; got {anchors.shape[0]} anchors, {candidates.shape[0]} candidates"
-        )
-    found = _pairs(positives, anchors.shape[0], candidates.shape[0], anchors.device, look=look)
+    n, m = anchors.shape[0], candidates.shape[0]
+    if exclude_own and n != m:
+        raise InputError(f"exclude_own needs one set against itself; got {n} anchors, {m} candidates")
+    found = _pairs(positives, n, m, anchors.device, look=look)
     pairs, single = found.pairs, found.single
     if exclude_own and (positives is None or (look and bool((pairs[:, 0] == pairs[:, 1]).any()))):
         raise InputError(
@@ -169,18 +168,18 @@ def infonce(
         )
     total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
     if single:
-        at = pairs[:, 1]
-        partner = candidates if positives is None else candidates[at]
+        at = pairs.select(1, 1)
+        partner = candidates if positives is None else candidates.index_select(0, at)
         # log(1 + negatives / positive) keeps its digits when the loss is small.
         score = row_scores(anchors, partner, scores.scale)
         if of_positive is not None:
-            score = score + of_positive[at]
+            score = score + of_positive.index_select(0, at)
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
         score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
         if of_positive is not None:
-            terms = of_positive[pairs[:, 1]] * found.shares
-            score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs[:, 0], terms)
+            terms = of_positive.index_select(0, pairs.select(1, 1)) * found.shares
+            score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs.select(1, 0), terms)
         losses = total - score
     return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
@@ -196,11 +195,11 @@ class _Positives:
     @property
     def shares(self) -> Float[Tensor, " p"]:
         """What a pair weighs in the mean over its anchor's positives."""
-        anchors = self.pairs[:, 0]
+        anchors = self.pairs.select(1, 0)
         ones = torch.ones(anchors.shape[0], dtype=torch.float64, device=anchors.device)
         ones = ones if self.distinct is None else ones * self.distinct
         counts = ones.new_zeros(anchors.shape[0]).index_add(0, anchors, ones)  # as many anchors as pairs, or fewer
-        return ones / counts[anchors]
+        return ones / counts.index_select(0, anchors)
 
 
 def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool) -> _Positives:
@@ -223,9 +222,7 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
         raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
     if not look:
         if positives.shape[0] < anchors:
-            raise InputError(
-                f"positives names {positives.shape[0]} pairs for {anchors} anchors; each needs one or more"
-            )
+            raise InputError(f"positives holds {positives.shape[0]} pairs for {anchors} anchors; each needs one")
         return _Positives(positives, True) if one_each else _in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
@@ -239,10 +236,10 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
 
 def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Positives:
     """The pairs in order, each as often as it is named."""
-    keys = (pairs[:, 0].long() * candidates + pairs[:, 1]).sort().values
+    keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    again = torch.nn.functional.pad(keys[1:] == keys[:-1], (1, 0))
-    return _Positives(ordered, pairs.shape[0] == anchors, ~again)
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)
+    return _Positives(ordered, pairs.shape[0] == anchors, new)
 
 
 def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
@@ -263,9 +260,8 @@ def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | Non
     if look or not negatives.numel():
         check_rows(negatives.detach().flatten(0, -2), "negatives")
     if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
-        raise InputError(
-            f"negatives has {negatives.shape[0]} sets for {anchors.shape[0]} anchors; expected one for each"
-        )
+        sets, expected = negatives.shape[0], anchors.shape[0]
+        raise InputError(f"negatives has {sets} sets for {expected} anchors; expected one for each")
     if log_weights is not None:
         check_tensor(log_weights, "negative_log_weights")
         if log_weights.shape != negatives.shape[:-1]:
@@ -314,11 +310,11 @@ def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: Pai
 def _mean_positives(candidates: Tensor, positives: _Positives, anchors: int) -> Float[Tensor, "n d"]:
     """The mean of every anchor's positives, without holding a row for each pair."""
     dtype = result_dtype(candidates)
-    at = positives.pairs.long()
-    starts = torch.searchsorted(at[:, 0].contiguous(), torch.arange(anchors, device=at.device))
+    of, at = positives.pairs.long().unbind(1)
+    starts = torch.searchsorted(of.contiguous(), torch.arange(anchors, device=of.device))
     with torch.autocast(candidates.device.type, enabled=False):
         return embedding_bag(
-            at[:, 1].contiguous(),
+            at.contiguous(),
             candidates.to(dtype),
             starts,
             mode="sum",

@@ -13,6 +13,7 @@ from ..tiling import blocks, tile_shape
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Size = int | torch.SymInt
 WHOLE_BYTES = 2**28  # a matrix of scores that fits is kept whole: 8,192 x 8,192 in float32
 KEPT_BYTES = 2**26  # of a larger one this much
 
@@ -35,7 +36,7 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
     return disable(function)
 
 
-def room(rows: int, cols: int, like: Tensor) -> int:
+def room(rows: Size, cols: Size, like: Tensor) -> Size:
     """How many entries of a sweep's tiles are kept, `like` being of their dtype and device.
 
     The budget is bounded by a constant, so that memory stays O(n d): every tile is kept where all fit into WHOLE_BYTES,
@@ -45,12 +46,12 @@ def room(rows: int, cols: int, like: Tensor) -> int:
     return _within_budget(rows * cols, like)
 
 
-def room_within(rows: int, like: Tensor) -> int:
+def room_within(rows: Size, like: Tensor) -> Size:
     """The same for the tiles on and above the diagonal of a Gram matrix."""
     return _within_budget(rows * (rows + torch.sym_min(rows, tile_shape(like.device)[0])) // 2, like)
 
 
-def _within_budget(entries: int, like: Tensor) -> int:
+def _within_budget(entries: Size, like: Tensor) -> Size:
     if like.device.type != "cpu":
         return 0
     itemsize = like.dtype.itemsize
@@ -95,4 +96,4 @@ def tiles_within(rows: int, device: torch.device) -> Iterable[tuple[slice, slice
     return ((i, j) for a, i in enumerate(cuts) for j in cuts[a:])
 
 
-__all__ = ["KeptTiles", "outside_graphs", "room", "room_within", "tiles", "tiles_within", "without_autocast"]
+__all__ = ["KeptTiles", "Size", "outside_graphs", "room", "room_within", "tiles", "tiles_within", "without_autocast"]

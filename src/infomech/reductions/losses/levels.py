@@ -78,8 +78,8 @@ def with_safe_shift(
 
 
 def as_tensor(shift: float | None, like: Tensor) -> Tensor:
-    """A shift as the backward is handed it: NaN for none."""
-    return like.new_full((), math.nan if shift is None else shift, dtype=torch.float64)
+    """A shift as the backward is handed it: infinity for none."""
+    return like.new_full((), math.inf if shift is None else shift, dtype=torch.float64)
 
 
 def as_number(shift: Tensor) -> float | None:
@@ -87,7 +87,7 @@ def as_number(shift: Tensor) -> float | None:
     if shift.device.type != "cpu":
         return None
     value = float(shift)
-    return None if math.isnan(value) else value
+    return None if value == math.inf else value
 
 
 def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector:

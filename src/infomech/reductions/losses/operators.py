@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
-from .kept import without_autocast
+from .kept import Size, without_autocast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def doubled(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.double()
 
 
-def or_zeros(cotangent: Tensor | None, shape: tuple[int, ...], scale: Tensor) -> Tensor:
+def or_zeros(cotangent: Tensor | None, shape: tuple[Size, ...], scale: Tensor) -> Tensor:
     """A cotangent of that shape, zeros where nothing depends on its value."""
     return scale.new_zeros(shape) if cotangent is None else cotangent
 

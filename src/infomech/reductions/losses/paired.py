@@ -8,7 +8,7 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
-from .kept import KeptTiles, room, room_within, tiles, tiles_within
+from .kept import KeptTiles, Size, room, room_within, tiles, tiles_within
 from .levels import as_number, as_tensor, per_total, positive_scores, shift_for, with_safe_shift, without_terms
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, gather_within, inner_product, paired_scores, scatter, scatter_within
@@ -39,7 +39,7 @@ def forward(
 
     After them, for the backward: the level and the total of each log-sum, (2 or 4, n) of each in the order x to y, y to
     x, x to x, y to y, a log-sum being log total + level; the tiles of exponentials that are kept, if any are to be; and
-    the shift under which they are, NaN for running maxima.
+    the shift under which they are, infinity for running maxima.
     """
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
 
@@ -177,7 +177,7 @@ def _terms(given: tuple[Tensor | None, Tensor | None], dtype: torch.dtype) -> Te
     return NegativeTerms.of(given[0], dtype), NegativeTerms.of(given[1], dtype)
 
 
-def _room(n: int, like: Tensor, *, within: bool) -> int:
+def _room(n: Size, like: Tensor, *, within: bool) -> Size:
     return room(n, n, like) + (2 * room_within(n, like) if within else 0)
 
 
