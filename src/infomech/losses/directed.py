@@ -310,11 +310,11 @@ def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: Pai
 def _mean_positives(candidates: Tensor, positives: _Positives, anchors: int) -> Float[Tensor, "n d"]:
     """The mean of every anchor's positives, without holding a row for each pair."""
     dtype = result_dtype(candidates)
-    of, at = positives.pairs.long().unbind(1)
-    starts = torch.searchsorted(of.contiguous(), torch.arange(anchors, device=of.device))
+    of, at = (part.clone(memory_format=torch.contiguous_format) for part in positives.pairs.long().unbind(1))
+    starts = torch.searchsorted(of, torch.arange(anchors, device=of.device))
     with torch.autocast(candidates.device.type, enabled=False):
         return embedding_bag(
-            at.contiguous(),
+            at,
             candidates.to(dtype),
             starts,
             mode="sum",

@@ -444,14 +444,7 @@ class SymmetricInfoNCE(TemperedLoss):
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
         self._begin(x, y)
-        weight: float | Tensor
-        if isinstance(self.divergence_weight, WeightSchedule):
-            unread = without_values(x, y)
-            weight = self.divergence_weight.weight_tensor() if unread else self.divergence_weight.weight()
-            divergence = unread or weight != 0 or isinstance(self.divergence_weight, DivergenceController)
-        else:
-            weight = self.divergence_weight
-            divergence = weight != 0
+        weight, divergence = self._weight_of_now(x, y)
         negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
 
         def loss(check: Check) -> tuple[Scalar, Scalar | None]:
@@ -460,6 +453,16 @@ class SymmetricInfoNCE(TemperedLoss):
             return _combine(terms, weight), terms.divergence
 
         return self._end(*self._looked_after(loss, x, y, ranks=self.ranks))
+
+    def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
+        """Lambda, and whether Dsym is wanted."""
+        schedule = self.divergence_weight
+        if not isinstance(schedule, WeightSchedule):
+            return schedule, schedule != 0
+        if without_values(x, y):
+            return schedule.weight_tensor(), True
+        weight = schedule.weight()
+        return weight, weight != 0 or isinstance(schedule, DivergenceController)
 
     @property
     def _moves(self) -> bool:

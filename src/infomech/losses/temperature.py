@@ -188,7 +188,7 @@ class TemperedLoss(nn.Module):
         self.log_scale.register_post_accumulate_grad_hook(reached)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._bring_back_after_backward()  # a copy's parameter has lost its hooks
 
     def _take_in(self, steps: list[list[Tensor | None]]) -> None:
