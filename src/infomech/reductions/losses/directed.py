@@ -181,7 +181,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, peaks, totals, kept, shift, wanted)
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * len(excluded), None, None
+    return *found, None, None, None, None
 
 
 def _save_scores(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

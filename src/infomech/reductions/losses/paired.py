@@ -256,7 +256,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         *(peaks, totals, kept, shift, wanted),
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * len(excluded), None, None, None
+    return *found, None, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -192,8 +192,8 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, *_, excluded, _ = inputs
-    ctx.dtypes, ctx.excluded = (x.dtype, y.dtype), len(excluded)
+    x, y, scale, *_ = inputs
+    ctx.dtypes = x.dtype, y.dtype
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(scale, *output[1:])
@@ -204,7 +204,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:5])
     gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * ctx.excluded, None
+    return *found, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)
