@@ -1,6 +1,7 @@
 """Everything that the package can say about two sets of paired embeddings, as data."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class Diagnosis:
     provenance: dict[str, str | float | int] = field(default_factory=dict)
     curves: Curves | None = None  # over temperature and N, if they were asked for
     group_contributions: GroupContributions | None = None  # None if read without arrays
+    attached: dict[str, Any] = field(default_factory=dict)  # by section: what reports show beside it, as plain JSON
 
     def __repr__(self) -> str:
         inputs = self.inputs

@@ -6,9 +6,10 @@ from .curves import CURVES
 from .gap import GAP
 from .geometry import GEOMETRY
 from .retrieval import RETRIEVAL
+from .score import SCORE
 from .similarity import SIMILARITY
 from .spread import SPREAD
 
-SECTIONS: tuple[Section, ...] = (BUDGET, GAP, SIMILARITY, SPREAD, CURVES, RETRIEVAL, GEOMETRY)
+SECTIONS: tuple[Section, ...] = (BUDGET, GAP, SIMILARITY, SPREAD, CURVES, RETRIEVAL, SCORE, GEOMETRY)
 
 __all__ = ["SECTIONS"]
