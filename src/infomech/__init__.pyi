@@ -21,5 +21,6 @@ from .measures import VonMisesFisher as VonMisesFisher
 from .report import Report as Report
 from .report import compare as compare
 from .report import diagnose as diagnose
+from .report import shared_information as shared_information
 
 __version__: str

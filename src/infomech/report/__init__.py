@@ -6,6 +6,16 @@ a report is made by its `sections`, one module each; pages, texts and figures ar
 
 from .compare import Comparison, compare
 from .report import Report, diagnose
+from .shared import SharedInformation, shared_information
 from .schema import SCHEMA_VERSION, read_report_json
 
-__all__ = ["SCHEMA_VERSION", "Comparison", "Report", "compare", "diagnose", "read_report_json"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Comparison",
+    "Report",
+    "SharedInformation",
+    "compare",
+    "diagnose",
+    "read_report_json",
+    "shared_information",
+]
