@@ -33,9 +33,7 @@ class Batches:
     lent: Int[Tensor, " g"]  # pair that each group lends
 
     @classmethod
-    def of(
-        cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None, doubling: bool = True
-    ) -> "Batches":
+    def of(cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None, doubling: bool = True) -> "Batches":
         """Draw the negatives; `parts` of a block for the smaller batches as many as a table of moderate size holds.
 
         Args:

@@ -40,9 +40,7 @@ class BlockLayout:
     doubling: bool = True
 
     @classmethod
-    def of(
-        cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS, doubling: bool = True
-    ) -> "BlockLayout":
+    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS, doubling: bool = True) -> "BlockLayout":
         """The largest blocks of which there are at least `fewest`; single groups where there are too few groups."""
         size = 1
         while groups // (2 * size) >= fewest:

@@ -6,8 +6,8 @@ a report is made by its `sections`, one module each; pages, texts and figures ar
 
 from .compare import Comparison, compare
 from .report import Report, diagnose
-from .shared import SharedInformation, shared_information
 from .schema import SCHEMA_VERSION, read_report_json
+from .shared import SharedInformation, shared_information
 
 __all__ = [
     "SCHEMA_VERSION",

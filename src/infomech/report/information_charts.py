@@ -116,10 +116,11 @@ def _draw_temperature(axes: Axes, found: Information) -> None:
         low, high = ([getattr(e, end) for e in along.infonce] for end in ("low", "high"))
         axes.fill_between(along.temperatures, low, high, color=on_paper("total"), alpha=0.2, lw=0)
     for tau, text, dash in _marked(found):
-        axes.axvline(tau, color=on_paper("pair") if dash == "solid" else PAPER_MUTED, ls="-" if dash == "solid" else ":")
+        best = dash == "solid"
+        axes.axvline(tau, color=on_paper("pair") if best else PAPER_MUTED, ls="-" if best else ":")
         axes.annotate(
             text.replace("τ*", r"$\tau^*$"), (tau, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-            fontsize=8, color=PAPER_MUTED, xytext=(0, 1 if dash == "solid" else 11), textcoords="offset points",
+            fontsize=8, color=PAPER_MUTED, xytext=(0, 1 if best else 11), textcoords="offset points",
         )  # fmt: skip
     if math.isfinite(found.temperature.low):
         axes.axvspan(found.temperature.low, found.temperature.high, color=on_paper("pair"), alpha=0.2, lw=0)
@@ -132,7 +133,13 @@ def _draw_negatives(axes: Axes, found: Information) -> None:
     along = found.over_negatives
     if along is not None:
         values = [e.value for e in along.information]
-        style = {"color": on_paper("pair"), "fmt": "o-", "ms": 3, "lw": 1.5, "label": "shared information"}
+        style: dict[str, Any] = {
+            "color": on_paper("pair"),
+            "fmt": "o-",
+            "ms": 3,
+            "lw": 1.5,
+            "label": "shared information",
+        }
         axes.errorbar(along.negatives, values, yerr=whiskers(along.information), **style)
         top = [math.log1p(n) for n in along.negatives]
         axes.plot(along.negatives, top, color=PAPER_MUTED, ls=":", lw=1.3, label="ceiling, log(N + 1)")

@@ -15,7 +15,6 @@ from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
 from ..diagnosis import Estimate
 from ..diagnosis.batch_tables import Batches
-from ..diagnosis.batch_windows import BlockLayout
 from ..diagnosis.budget import check_batch_size, default_batch
 from ..diagnosis.information.anchors import BOTH, Side
 from ..diagnosis.information.shared import (
@@ -37,7 +36,6 @@ from .information_charts import draw_information
 
 Directions = Literal["both", "x_to_y", "y_to_x"]
 _SIDES: dict[str, tuple[Side, ...]] = {"both": BOTH, "x_to_y": ("xy",), "y_to_x": ("yx",)}
-_FINE_LAYOUT = 4096  # groups up to which batches smaller than a block are measured, too
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,10 +256,9 @@ def asked_of(
 
 
 def batches_for(sample: PairedSample, negatives: int, *, seed: int = 0) -> Batches:
-    """Batches down to one negative where there are few groups or few are asked for; else of whole blocks."""
-    whole = BlockLayout.of(sample.groups, parts=1)
-    coarse = sample.groups > _FINE_LAYOUT and negatives >= 2 * whole.size
-    return Batches.of(sample, seed=seed, parts=1 if coarse else 2, doubling=False)
+    """Batches of whole blocks, a 32nd to a 64th of the groups; where fewer negatives are asked for, down to one."""
+    whole = Batches.of(sample, seed=seed, parts=1, doubling=False)
+    return whole if negatives >= whole.layout.size else Batches.of(sample, seed=seed, parts=2, doubling=False)
 
 
 def _all_equal(rows: Tensor) -> bool:

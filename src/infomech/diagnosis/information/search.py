@@ -111,14 +111,14 @@ class Grid:
         for k in range(derivative, count):
             powers[k] = math.perm(k, derivative) * z ** (k - derivative)
         scale = 2 / float(self.logs[-1] - self.logs[0])
-        return (powers @ self._coefficients) * scale**derivative
+        found: Tensor = (powers @ self._coefficients) * scale**derivative
+        return found
 
     def lowest(self, values: Float[Tensor, " t"]) -> float:
         """Log tau at which the polynomial through the values is lowest, within the range of the nodes."""
         values = values.cpu()
-        tried = torch.linspace(float(self.logs[0]), float(self.logs[-1]), _FINE * (len(self.logs) - 1) + 1).tolist()
-        table = torch.stack([self.weights(u) for u in tried]) @ values
-        at = int(table.argmin())
+        tried, table = self._tried
+        at = int((table @ values).argmin())
         if at in (0, len(tried) - 1):
             return tried[at]
         u = tried[at]
@@ -128,6 +128,14 @@ class Grid:
                 break
             u = min(max(u - slope / bend, tried[at - 1]), tried[at + 1])
         return u
+
+    @cached_property
+    def _tried(self) -> tuple[list[float], Float[Tensor, "u t"]]:
+        """Places that are tried first, and the weights there."""
+        count = _FINE * (len(self.logs) - 1) + 1
+        tried = torch.linspace(float(self.logs[0]), float(self.logs[-1]), count, dtype=torch.float64)
+        powers = torch.vander(self._scaled(tried), len(self.logs), increasing=True)
+        return tried.tolist(), powers @ self._coefficients
 
     def inside(self, log_tau: float) -> bool:
         """Whether interpolation is good there: between the second node and the last but one."""

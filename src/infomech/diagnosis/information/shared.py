@@ -1,8 +1,7 @@
-"""Shared information at N (E12): log(N + 1) less the lowest InfoNCE over the temperature, of pairs a model has not seen."""
+"""Shared information at N (E12): log(N + 1) less the lowest InfoNCE over the temperature, of unseen pairs."""
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
