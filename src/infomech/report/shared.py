@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError, check_loss_temperature, check_temperature
-from .._files import plain
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
 from ..diagnosis import Estimate
-from ..diagnosis.batch_tables import Batches
 from ..diagnosis.budget import check_batch_size, default_batch
 from ..diagnosis.information.anchors import BOTH, Side
 from ..diagnosis.information.shared import (
@@ -23,7 +21,8 @@ from ..diagnosis.information.shared import (
     Information,
     OverNegatives,
     OverTemperature,
-    check_groups,
+    asked_of,
+    batches_for,
     measure,
     nothing_shared,
 )
@@ -116,7 +115,7 @@ class SharedInformation(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the contributions of pairs, as ``report.json`` has it."""
-        return information_dict(self.found)
+        return self.found.to_dict()
 
     def to_pandas(self) -> Any:
         """A data frame with a row for each N.
@@ -152,11 +151,6 @@ class SharedInformation(Shown):
             rows.append(["near the ceiling: it takes", f"N ≥ {needed or 0:,}", ""])
         line = first_line(found)
         return Brief(line[0].upper() + line[1:], ["", "nats", "95% interval"], rows, "to_dict(), remarks(), plot()")
-
-
-def information_dict(found: Information) -> dict[str, Any]:
-    """Everything but the contributions of pairs."""
-    return {name: plain(value) for name, value in vars(found).items() if name != "shares"}
 
 
 def shared_information(
@@ -195,7 +189,7 @@ def shared_information(
         critic: s(x, y) in place of x.y.
         offsets: (n,) and (m,) numbers that are added to the scores of rows of x and of y, divided by tau as they are:
             a density ratio's log fields times its temperature, with the sign that they have in the score.
-        anchors: at most so many groups give anchors, evenly spread; all of them by default. All lend negatives.
+        anchors: at most so many groups give anchors, one pair each; all pairs by default. All groups lend negatives.
         normalize: see `PairedSample.from_embeddings`.
         seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
@@ -234,33 +228,6 @@ def shared_information(
     return SharedInformation(measure(batches_for(sample, asked.negatives, seed=seed), asked, progress=progress))
 
 
-def asked_of(
-    sample: PairedSample,
-    batch_size: int | None,
-    *,
-    temperature: float | None = None,
-    sides: tuple[Side, ...] = BOTH,
-    anchors: int | None = None,
-) -> Asked:
-    """What is asked of a sample, its groups and N checked."""
-    check_groups(sample.groups)
-    if anchors is not None and anchors < 2:
-        raise InputError(f"anchors is {anchors}; it must be at least 2 groups")
-    batch = default_batch(sample.groups) if batch_size is None else batch_size
-    if batch > sample.groups:
-        raise InputError(
-            f"batch_size is {batch:,} and the pairs form {sample.groups:,} groups; N cannot go beyond them: choose at "
-            f"most {sample.groups:,}, or embed more pairs"
-        )
-    return Asked(batch - 1, batch, temperature=temperature, sides=sides, anchor_groups=anchors)
-
-
-def batches_for(sample: PairedSample, negatives: int, *, seed: int = 0) -> Batches:
-    """Batches of whole blocks, a 32nd to a 64th of the groups; where fewer negatives are asked for, down to one."""
-    whole = Batches.of(sample, seed=seed, parts=1, doubling=False)
-    return whole if negatives >= whole.layout.size else Batches.of(sample, seed=seed, parts=2, doubling=False)
-
-
 def _all_equal(rows: Tensor) -> bool:
     return len(rows) > 1 and rows.ndim == 2 and bool((rows == rows[0]).all())
 
@@ -278,4 +245,4 @@ def _ordered(offset: Sequence[float] | Tensor | None, sample: PairedSample, colu
     return values[(sample.order_x, sample.order_y)[column]]
 
 
-__all__ = ["SharedInformation", "asked_of", "batches_for", "information_dict", "shared_information"]
+__all__ = ["SharedInformation", "shared_information"]

@@ -37,14 +37,14 @@ class Anchors:
 
     @classmethod
     def of(cls, batches: Batches, *, groups: int | None = None, offsets: Offsets = (None, None)) -> "Anchors":
-        """All pairs of at most so many groups, spread evenly over the blocks."""
+        """All pairs; or of so many groups, spread evenly over the blocks, the pair that each lends."""
         sample = batches.sample
         count = sample.groups
         if groups is None or groups >= count:
             return cls(batches, torch.arange(len(sample.pairs), device=sample.pairs.device), offsets)
         every = torch.arange(count, device=sample.pairs.device)
         chosen = every * groups // count != (every + 1) * groups // count
-        return cls(batches, torch.nonzero(chosen[sample.pair_groups]).flatten(), offsets)
+        return cls(batches, batches.lent[chosen], offsets)
 
     @cached_property
     def blocks(self) -> Int[Tensor, " p"]:
@@ -54,8 +54,10 @@ class Anchors:
     @cached_property
     def weights(self) -> Float[Tensor, " p"]:
         """Of each anchor: a uniform group among those that give anchors, then a uniform pair; they sum to 1."""
-        weights = self.batches.pair_weights[self.pairs]
-        return weights / weights.sum()
+        sample = self.batches.sample
+        if len(self.pairs) < len(sample.pairs):
+            return torch.full_like(self.scores, 1 / len(self.pairs))
+        return self.batches.pair_weights[self.pairs]
 
     @cached_property
     def groups(self) -> int:

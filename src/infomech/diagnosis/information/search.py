@@ -98,7 +98,8 @@ class Grid:
     @cached_property
     def _coefficients(self) -> Float[Tensor, "t t"]:
         """Of the powers of the scaled log tau, for a value of 1 at one node and 0 at the others."""
-        return torch.linalg.inv(torch.vander(self._scaled(self.logs), increasing=True))
+        inverse: Tensor = torch.linalg.inv(torch.vander(self._scaled(self.logs), increasing=True))
+        return inverse
 
     def _scaled(self, logs: Tensor) -> Tensor:
         return (logs - self.logs.mean()) / (self.logs[-1] - self.logs[0]) * 2

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._checks import InputError
+from ..._files import plain
 from ..._typing import Progress
+from ...measures import PairedSample
 from ..batch_budget import column_weights, windowed_error
 from ..batch_tables import Batches
 from ..batch_windows import BlockShares
+from ..budget import default_batch
 from ..estimate import Estimate
 from ..uncertainty import symmetric_interval, t_quantile
 from .anchors import BOTH, Anchors, LossTable, Offsets, Side, loss_table
@@ -25,7 +28,6 @@ from .twins import ceiling_with_twins
 FEWEST_GROUPS = 100
 NEAR_CEILING = 0.5  # nats below log(N + 1) from which on a value tells models apart
 _SWEEPS = 3  # at most, each around the end of the one before
-POWER = 0.8
 
 Status = Literal["found", "no_information", "no_errors", "undefined"]
 _STATUS: dict[Where, Status] = {"inside": "found", "highest": "no_information", "lowest": "no_errors"}
@@ -103,6 +105,10 @@ class Information:
     calibration: Calibration | None  # of the model's own temperature, where it is given
     shares: PairShares | None = field(repr=False, compare=False, default=None)  # None if read without arrays
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but what pairing takes, as ``report.json`` has it."""
+        return {name: plain(value) for name, value in vars(self).items() if name != "shares"}
+
     @property
     def near_ceiling(self) -> bool:
         """Whether the value lies within 0.5 nats of the ceiling that is left, so that it does not tell models apart."""
@@ -140,7 +146,7 @@ class Asked:
         batch_size: as it was asked for.
         temperature: of the model, whose cost is asked for.
         sides: the directions that the model was trained in.
-        anchor_groups: at most so many groups give anchors; all of them by default.
+        anchor_groups: at most so many groups give anchors, one pair each; all pairs by default.
         offsets: what a critic adds to the scores, for the sample's rows of x and of y.
     """
 
@@ -150,6 +156,33 @@ class Asked:
     sides: tuple[Side, ...] = BOTH
     anchor_groups: int | None = None
     offsets: Offsets = (None, None)
+
+
+def asked_of(
+    sample: PairedSample,
+    batch_size: int | None,
+    *,
+    temperature: float | None = None,
+    sides: tuple[Side, ...] = BOTH,
+    anchors: int | None = None,
+) -> Asked:
+    """What is asked of a sample, its groups and N checked."""
+    check_groups(sample.groups)
+    if anchors is not None and anchors < 2:
+        raise InputError(f"anchors is {anchors}; it must be at least 2 groups")
+    batch = default_batch(sample.groups) if batch_size is None else batch_size
+    if batch > sample.groups:
+        raise InputError(
+            f"batch_size is {batch:,} and the pairs form {sample.groups:,} groups; N cannot go beyond them: choose at "
+            f"most {sample.groups:,}, or embed more pairs"
+        )
+    return Asked(batch - 1, batch, temperature=temperature, sides=sides, anchor_groups=anchors)
+
+
+def batches_for(sample: PairedSample, negatives: int, *, seed: int = 0) -> Batches:
+    """Batches of whole blocks, a 32nd to a 64th of the groups; where fewer negatives are asked for, down to one."""
+    whole = Batches.of(sample, seed=seed, parts=1, doubling=False)
+    return whole if negatives >= whole.layout.size else Batches.of(sample, seed=seed, parts=2, doubling=False)
 
 
 def measure(batches: Batches, asked: Asked, *, progress: Progress | None = None) -> Information:
@@ -389,6 +422,8 @@ __all__ = [
     "OverTemperature",
     "PairShares",
     "Status",
+    "asked_of",
+    "batches_for",
     "check_groups",
     "measure",
     "nothing_shared",
