@@ -93,6 +93,7 @@ def report(
         print_json(result.to_dict())
         return
     typer.echo(stated)
+    _print_shared(result)
     print_findings(result.findings)
     typer.echo(f"\nReport: {page}")
 
@@ -130,6 +131,7 @@ def doctor(
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
     else:
         typer.echo(files.stated())
+        _print_shared(result)
         print_findings(result.findings)
     if any(f.severity in fatal[fail_on] for f in result.findings):
         raise typer.Exit(1)
@@ -240,6 +242,14 @@ def correct(
     for text in corrected_text(scored, settings.names):
         typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
+
+
+def _print_shared(result: "Report") -> None:
+    """The line that a person can repeat."""
+    from ..report.writing import shared_text
+
+    for line in shared_text(result.diagnosis):
+        typer.echo(line)
 
 
 def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":

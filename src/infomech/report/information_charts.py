@@ -16,7 +16,7 @@ def information_charts(found: Information) -> dict[str, Spec]:
     """Both curves for the page; none where nothing was measured."""
     if found.over_temperature is None or found.over_negatives is None:
         return {}
-    return {"chart-information": _over_temperature(found), "chart-information-n": _over_negatives(found)}
+    return {"chart-information": _over_temperature(found), "chart-negatives": _over_negatives(found)}
 
 
 def _over_temperature(found: Information) -> Spec:

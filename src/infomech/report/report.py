@@ -20,6 +20,7 @@ from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
+from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
 FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", *figure_names(FIGURES))
@@ -74,6 +75,11 @@ class Report(Shown):
         return {side: Measures(found) for side, found in self.diagnosis.geometry.items()}
 
     @property
+    def information(self) -> SharedInformation | None:
+        """Shared information (E12); None where there are fewer than 100 groups."""
+        return None if self.diagnosis.information is None else SharedInformation(self.diagnosis.information)
+
+    @property
     def retrieval(self) -> Measures:
         """Retrieval scores by name (E5)."""
         return Measures(self.diagnosis.retrieval)
@@ -113,7 +119,9 @@ class Report(Shown):
 
         found = self.diagnosis
         x, y = names_of(found)
+        shared = [] if found.information is None else [("shared information (nats)", found.information.information)]
         numbers = [
+            *shared,
             ("InfoNCE, symmetric (nats)", found.budget.infonce_sym),
             ("divergence, symmetric (nats)", found.budget.divergence_sym),
             ("energy distance", found.gap["energy_distance"]),
