@@ -271,8 +271,8 @@ def _best_temperature(e: Evidence) -> Iterator[Finding]:
         f"Your temperature is {own:.3g}, these pairs ask for {with_interval(best)}: at {found.negatives:,} negatives "
         f"that costs {with_interval(cost)} nats a pair, and probabilities from the softmax are "
         + (
-            "overconfident. If the model has not seen these pairs, its temperature follows pairs that it has memorised: "
-            "stop earlier, or hold the temperature higher while you train. "
+            "overconfident. If the model has not seen these pairs, its temperature follows pairs that it has "
+            "memorised: stop earlier, or hold the temperature higher while you train. "
             if low
             else "underconfident: a lower temperature would use more of what the scores know. "
         )

@@ -137,13 +137,13 @@ class Report(Shown):
         """One figure of the report, as matplotlib knows it.
 
         Args:
-            name: ``budget`` (the default), ``gap``, ``similarity``, ``map``, ``spectra``, ``effective_negatives``,
+            name: ``budget`` (the default), ``information``, ``gap``, ``similarity``, ``map``, ``spectra``, ``effective_negatives``,
                 ``retrieval``, or ``curves`` where they were measured.
 
         Raises:
             InputError: if this report has no figure of that name.
         """
-        return chosen_figure(self.drawings(), name)
+        return chosen_figure(self.drawings(), "budget" if name is None else name)
 
     def drawings(self) -> dict[str, Drawing]:
         """Each figure by its name, drawn when called."""

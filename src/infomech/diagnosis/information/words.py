@@ -9,8 +9,8 @@ def first_line(found: Information) -> str:
 
     ``these embeddings share 6.9 of 8.0 nats``: nats, and the ceiling log(N + 1).
     """
-    n, of = found.negatives, number(found.ceiling)
-    return f"these embeddings share {number(found.information.value)} of {of} nats (N = {n:,})"
+    value, of = f"{max(found.information.value, 0.0):.2f}", f"{found.ceiling:.2f}"
+    return f"these embeddings share {value} of {of} nats (N = {found.negatives:,})"
 
 
 def remarks(found: Information) -> list[str]:
