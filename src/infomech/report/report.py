@@ -137,8 +137,8 @@ class Report(Shown):
         """One figure of the report, as matplotlib knows it.
 
         Args:
-            name: ``budget`` (the default), ``information``, ``gap``, ``similarity``, ``map``, ``spectra``, ``effective_negatives``,
-                ``retrieval``, or ``curves`` where they were measured.
+            name: ``budget`` (the default), ``information``, ``gap``, ``similarity``, ``map``, ``spectra``,
+                ``effective_negatives``, ``retrieval``, or ``curves`` where they were measured.
 
         Raises:
             InputError: if this report has no figure of that name.
