@@ -33,7 +33,7 @@ from .settings import Settings
 from .spectrum import side_geometry
 from .uncertainty import effective_number
 
-INFORMATION_ANCHORS = 2048  # groups that give an anchor to shared information, so that it costs little of the time
+INFORMATION_ANCHORS = 1024  # groups that give an anchor to shared information, so that it costs little of the time
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
 _SHOWN = 2000  # points of a map, values of a distribution
 _RANDOM_PAIRS = 20_000
