@@ -6,7 +6,7 @@ import sys
 import infomech as im
 from infomech import integrations
 
-MODULES = {"corrections", "energies", "equilibria", "geometry", "integrations", "io", "losses", "measures"}
+MODULES = {"corrections", "energies", "equilibria", "geometry", "integrations", "io", "losses", "measures", "scores"}
 
 
 def fresh(code: str) -> str:

@@ -6,6 +6,7 @@ from . import integrations as integrations
 from . import io as io
 from . import losses as losses
 from . import measures as measures
+from . import scores as scores
 from ._checks import InfomechError as InfomechError
 from ._checks import InputError as InputError
 from .diagnosis import EnergyBudget as EnergyBudget

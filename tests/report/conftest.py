@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from infomech import shared_information
+from infomech._files import plain as plain_json
 from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures, decompose
 from infomech.diagnosis.curves import CURVED, Curves
 from infomech.diagnosis.group_contributions import GroupContributions
+from infomech.scores import DensityRatio, summarise
 
 AWKWARD = "a&b<script>alert(1)</script>"
 
@@ -232,6 +234,14 @@ def curves_of(taus=(0.02, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0), sizes=(8, 63, 79)):
     )
 
 
+def scores_of():
+    """What score means a match, of 200 pairs drawn at random."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 8, generator=generator)
+    ratio = DensityRatio(0.3).fit(x, x + 0.5 * torch.randn(200, 8, generator=generator))
+    return plain_json(summarise(ratio).to_dict())
+
+
 @pytest.fixture(scope="session")
 def curved():
     """A report with curves, a batch size, and labels that files like to lose: quotes, line ends, NULs, half letters."""
@@ -241,6 +251,7 @@ def curved():
     return dataclasses.replace(
         plain,
         curves=curves_of(),
+        attached={"score": scores_of()},
         inputs=dataclasses.replace(plain.inputs, batch_size=64),
         pictures=dataclasses.replace(plain.pictures, map_labels_x=labels, map_labels_y=None),
     )

@@ -32,6 +32,7 @@ SHOWN = {
     "spread": ("", "spectra effective", "spectra effective_negatives", "", ""),
     "curves": ("curves", "gradient above seen taus", "curves", "", ""),
     "retrieval": ("retrieval*", "retrieval", "retrieval", "tradeoff", "tradeoff"),
+    "score": ("thresholds*", "ratio critic roc reliability", "", "", ""),
     "geometry": ("geometry*", "", "", "", ""),
 }
 

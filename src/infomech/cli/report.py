@@ -52,6 +52,9 @@ def report(
         bool,
         typer.Option("--curves", help="Also measure what a batch sees at other temperatures (slower)."),
     ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also say what score means a match: thresholds, curves (slower).")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +88,7 @@ def report(
             settings = files.settings(
                 labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
             )
-            result = _diagnosed(files, settings, quiet=quiet)
+            result = _diagnosed(files, settings, scores=scores, quiet=quiet)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -112,6 +115,12 @@ def doctor(
         str | None,
         typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 1 at a finding as bad: serious or warning."),
     ] = None,
+    loss: Annotated[
+        str, typer.Option("--loss", help="infonce, or sigmoid (SigLIP) for findings on its bias.")
+    ] = "infonce",
+    bias: Annotated[
+        float | None, typer.Option("--bias", metavar="B", help="Bias of the sigmoid loss; with --loss sigmoid.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -124,8 +133,10 @@ def doctor(
     fatal = {None: (), "serious": ("serious",), "warning": ("serious", "warning")}
     if fail_on not in fatal:
         raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
+    _check_loss(loss, bias, batch_size)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed), quiet=quiet)
+    settings = files.settings(batch_size=batch_size, normalize=normalize, seed=seed)
+    result = _diagnosed(files, settings, quiet=quiet, bias=bias)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -257,13 +268,31 @@ def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False)
     return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
 
 
-def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
+def _check_loss(loss: str, bias: float | None, batch_size: int | None) -> None:
+    from .._checks import InputError
+
+    if loss not in ("infonce", "sigmoid"):
+        raise InputError(f"--loss is {loss!r}; it is infonce or sigmoid")
+    if (loss == "sigmoid") != (bias is not None):
+        raise InputError("--loss sigmoid and --bias B belong together; give both, or neither")
+    if bias is not None and batch_size is None:
+        raise InputError("the bias that fits depends on the batch; give --batch-size, of all devices together")
+
+
+def _diagnosed(
+    files: Files, settings: "Settings", *, quiet: bool, scores: bool = False, bias: float | None = None
+) -> "Report":
     from ..diagnosis import examine
     from ..report import Report
+    from ..report.attach import with_scores, with_sigmoid
 
     embeddings = files.read()
     with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
         found = examine(*embeddings, settings, progress=step)
+        if scores:
+            found = with_scores(found, *embeddings, settings)
+        if bias is not None:
+            found = with_sigmoid(found, *embeddings, settings, bias=bias)
     if files.model is not None:
         found = replace(found, provenance={**found.provenance, "model": files.model})
     return Report(found)

@@ -1,6 +1,7 @@
 """Everything that the package can say about two sets of paired embeddings, as data."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class Diagnosis:
     group_contributions: GroupContributions | None = None  # None if read without arrays
     information: Information | None = None  # E12; None where there are fewer than 100 groups
     seen: Information | None = None  # of pairs that the model was trained on, where they were given
+    attached: dict[str, Any] = field(default_factory=dict)  # by section: what reports show beside it, as plain JSON
 
     def __repr__(self) -> str:
         inputs = self.inputs

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
 from .._words import GAP, measure, value_text, with_error
 from ..corrections import Score, Scored
+from ..corrections.saving import dump_correction
 from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
 from .writing import md
@@ -56,8 +56,7 @@ def save_corrected(
                 buffer = io.BytesIO()
                 np.save(buffer, moved.cpu().numpy(), allow_pickle=False)
                 yield f"{name}.npy", buffer.getvalue()
-            parameters = {key: tensor.cpu().clone() for key, tensor in correction.parameters.items()}
-            yield "correction.safetensors", save(parameters, metadata={"method": correction.name})
+            yield "correction.safetensors", dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
     return content

@@ -16,6 +16,7 @@ from .._words import with_error
 from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
+from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
@@ -211,6 +212,7 @@ def diagnose(
     seed: int = 0,
     curves: bool = False,
     ids: Sequence[object] | None = None,
+    scores: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
@@ -229,6 +231,7 @@ def diagnose(
         curves: also measure what a batch sees over temperature and N.
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
             paired.
+        scores: also say what score means a match (E9).
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -257,7 +260,8 @@ def diagnose(
         curves=curves,
         ids=ids,
     )
-    return Report(examine(x, y, settings, progress=progress))
+    found = examine(x, y, settings, progress=progress)
+    return Report(with_scores(found, x, y, settings) if scores else found)
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

@@ -43,7 +43,8 @@ def report_dict(diagnosis: Diagnosis) -> Json:
     }
     for name, found in (("information", diagnosis.information), ("seen", diagnosis.seen)):
         content |= {} if found is None else {name: found.to_dict()}
-    return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
+    content |= {} if diagnosis.curves is None else {"curves": plain(diagnosis.curves)}
+    return content | ({"attached": plain(diagnosis.attached)} if diagnosis.attached else {})
 
 
 def report_arrays(diagnosis: Diagnosis) -> Arrays:
@@ -120,7 +121,7 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
     """
     content = check_report(content, name)
     hints = get_type_hints(Diagnosis)
-    arrays = ("pictures", "group_contributions")
+    arrays = ("pictures", "group_contributions", "attached")
     parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name not in arrays}
     parts["budget"] = {**content["budget"], "contributions": None}
     try:
@@ -128,6 +129,7 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
             if side not in content["geometry"]:
                 raise _Unfit(f"geometry lacks {side}")
         read = {key: _built(hints[key], value, key) for key, value in parts.items()}
+        read["attached"] = _as(dict, content.get("attached", {}), "attached")
     except _Unfit as error:
         raise InputError(f"{name} is no complete infomech report ({error}); {_AGAIN}") from None
     return Diagnosis(pictures=_NO_PICTURES if pictures is None else pictures, **read)

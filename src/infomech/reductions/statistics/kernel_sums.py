@@ -17,6 +17,7 @@ from .rows import GroupedRows, Span
 
 _EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
+_FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
 _MANY_BLOCKS = 64  # in one tile: from there on a product with their indicator is cheaper than a sum for each
 
 
@@ -256,18 +257,40 @@ class _TileSweep:
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        """The smallest of the largest scores of the rows and columns (of all, for each block), and the largest."""
+        """The smallest of the largest scores of the rows and columns (in each block, if asked for), and the largest."""
+        sides = (0, 1) if self._want_columns else (0,)
         if self._kernels._each_block:
-            own = self._tile.own
-            others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
-            lowest, highest = float(others.amin()), float(self._cleared.amax())
-            return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
-        tops = [self._tops(side) for side in ((0, 1) if self._want_columns else (0,))]
+            if sum(len(self._rows[1 - side][1].blocks) for side in sides) > _FEW_BLOCKS:
+                return self._extremes
+            tops = [top for side in sides for top in self._tops_by_block(side)]
+        else:
+            tops = [self._tops(side) for side in sides]
         ends = torch.stack([torch.stack(top.aminmax()) for top in tops if top.numel()] or [self._cleared.new_zeros(2)])
         lowest, highest = float(ends[:, 0].min()), float(ends[:, 1].max())
         if any(rows.counted is not None for rows, _ in self._rows):  # an entry that counts for nobody must not overflow
             highest = max(highest, float(self._cleared.amax()))
         return lowest, highest
+
+    @property
+    def _extremes(self) -> tuple[float, float]:
+        """The smallest and the largest score: bounds on the largest of any block."""
+        own = self._tile.own
+        others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
+        lowest, highest = float(others.amin()), float(self._cleared.amax())
+        return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
+
+    def _tops_by_block(self, side: int) -> list[Tensor]:
+        """The largest score of each row (side 0) or column (1) in each block, where a block has a negative for it."""
+        others, span = self._rows[1 - side]
+        tops = []
+        for _, cut in span.blocks:
+            part = self._cleared[:, cut] if side == 0 else self._cleared[cut]
+            if others.counted is not None:
+                part = part.index_select(1 - side, torch.nonzero(others.counted[span.slice][cut]).flatten())
+            if part.shape[1 - side]:
+                top = part.amax(1 - side)
+                tops.append(top if self._tile.own is None else top[top > self._kernels._nothing])
+        return tops
 
     def _tops(self, side: int) -> Tensor:
         """The largest score of each row (side 0) or column (1), among what counts as its negative."""
