@@ -22,6 +22,7 @@ from .measures import VonMisesFisher as VonMisesFisher
 from .report import Report as Report
 from .report import compare as compare
 from .report import diagnose as diagnose
+from .report import rank as rank
 from .report import shared_information as shared_information
 
 __version__: str

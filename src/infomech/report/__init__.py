@@ -5,6 +5,7 @@ a report is made by its `sections`, one module each; pages, texts and figures ar
 """
 
 from .compare import Comparison, compare
+from .ranking import Ranking, rank
 from .report import Report, diagnose
 from .schema import SCHEMA_VERSION, read_report_json
 from .shared import SharedInformation, shared_information
@@ -12,10 +13,12 @@ from .shared import SharedInformation, shared_information
 __all__ = [
     "SCHEMA_VERSION",
     "Comparison",
+    "Ranking",
     "Report",
     "SharedInformation",
     "compare",
     "diagnose",
+    "rank",
     "read_report_json",
     "shared_information",
 ]
