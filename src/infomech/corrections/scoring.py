@@ -154,7 +154,7 @@ def score_corrections(
         raise InputError(
             f"there are {sample.groups} groups, {fitted_groups} of them to fit on; at least 4 on each side are needed"
         )
-    fit, held_out = (_part(sample, fitted_groups, inside=inside) for inside in (True, False))
+    fit, held_out = (part_of_groups(sample, fitted_groups, inside=inside) for inside in (True, False))
     step = 1 / (len(corrections) + 1)
 
     def score(rows: tuple[Tensor, Tensor]) -> Diagnosis:
@@ -184,7 +184,7 @@ def _changes(before: Diagnosis, after: Diagnosis) -> dict[str, Difference]:
     return found
 
 
-def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
+def part_of_groups(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Rows and pairs of the first groups (which stand in random order), or of the others."""
     rows, places = [], []
     for side, order, given in ((sample.x, sample.order_x, sample.given_x), (sample.y, sample.order_y, sample.given_y)):
@@ -196,4 +196,4 @@ def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Te
     return rows[0], rows[1], torch.stack([places[0][pairs[:, 0]], places[1][pairs[:, 1]]], 1)
 
 
-__all__ = ["METHODS", "Score", "Scored", "make_correction", "score_corrections"]
+__all__ = ["METHODS", "Score", "Scored", "make_correction", "part_of_groups", "score_corrections"]

@@ -9,6 +9,7 @@ from .ranking import Ranking, rank
 from .report import Report, diagnose
 from .schema import SCHEMA_VERSION, read_report_json
 from .shared import SharedInformation, shared_information
+from .shrunk import Shrunk, shrink
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -16,9 +17,11 @@ __all__ = [
     "Ranking",
     "Report",
     "SharedInformation",
+    "Shrunk",
     "compare",
     "diagnose",
     "rank",
     "read_report_json",
     "shared_information",
+    "shrink",
 ]
