@@ -138,3 +138,46 @@ def test_without_arrays_it_is_unpaired(report):
     both = compare([Report(numbers), Report(numbers)], names=["a", "b"])
     row = next(r for r in both.rows("information") if r.key == "information")
     assert not row.differences[1].paired
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Unseen pairs with much noise, seen ones with little: what memorising does."""
+    g = torch.Generator().manual_seed(0)
+    z, noise, other, seen = (torch.randn(400, 32, generator=g) for _ in range(4))
+    return (z, z + 3 * noise), (other, other + 1.2 * seen)
+
+
+def test_seen_and_unseen(halves, tmp_path):
+    unseen, seen = halves
+    with_seen = im.diagnose(*unseen, temperature=0.05, batch_size=64, seen=seen)
+    (finding,) = (f for f in with_seen.findings if f.code == "memorised")
+    alone = [im.shared_information(*rows, batch_size=64, normalize=True).information for rows in halves]
+    assert finding.value == pytest.approx(alone[1].value - alone[0].value, abs=5e-3)
+    assert "Stop earlier" in finding.text
+    with_seen.save(tmp_path / "report", figures=False)
+    assert Report.load(tmp_path / "report") == with_seen
+    text = report_markdown(with_seen.diagnosis, figures=False)
+    assert "Memorised" in text
+    assert "whether it was trained on these cannot be told" not in text
+    without = im.diagnose(*unseen, temperature=0.05, batch_size=64)
+    assert "whether it was trained on these cannot be told" in report_markdown(without.diagnosis, figures=False)
+    same = im.diagnose(*unseen, temperature=0.05, batch_size=64, seen=tuple(r[:150].flip(0) for r in unseen))
+    assert [f.code for f in same.findings if "memorised" in f.code] == ["little-memorised"]
+
+
+def test_seen_on_the_command_line(halves, tmp_path, capsys):
+    names = []
+    for kind, rows in zip(("unseen", "seen"), halves, strict=True):
+        for side, each in zip("xy", rows, strict=True):
+            torch.save(each, tmp_path / f"{kind}-{side}.pt")
+            names.append(str(tmp_path / f"{kind}-{side}.pt"))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor", *names[:2], "-t", "0.05", "--seen", *names[2:], "--quiet"])
+    assert stop.value.code == 0
+    assert "The model has memorised its pairs" in capsys.readouterr().out
+    few = str(tmp_path / "few.pt")
+    torch.save(halves[1][0][:50], few)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor", *names[:2], "-t", "0.05", "--seen", few, few, "--quiet"])
+    assert stop.value.code == 2

@@ -21,6 +21,7 @@ from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
+from .seen import with_seen
 from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
@@ -213,6 +214,7 @@ def diagnose(
     curves: bool = False,
     ids: Sequence[object] | None = None,
     scores: bool = False,
+    seen: tuple[RowsLike, RowsLike] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
@@ -232,6 +234,7 @@ def diagnose(
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
             paired.
         scores: also say what score means a match (E9).
+        seen: x and y of pairs that the model was trained on, row i with row i: what it has memorised.
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -261,7 +264,8 @@ def diagnose(
         ids=ids,
     )
     found = examine(x, y, settings, progress=progress)
-    return Report(with_scores(found, x, y, settings) if scores else found)
+    found = with_scores(found, x, y, settings) if scores else found
+    return Report(found if seen is None else with_seen(found, *seen, settings))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]
