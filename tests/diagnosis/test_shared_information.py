@@ -14,6 +14,7 @@ from infomech import InputError
 from infomech.diagnosis.batch_budget import batch_statistics, column_weights
 from infomech.diagnosis.batch_tables import Batches, kernel_tables
 from infomech.diagnosis.information.anchors import Anchors, loss_table
+from infomech.diagnosis.information.dense import dense_information
 from infomech.diagnosis.information.search import Grid
 from infomech.diagnosis.information.shared import Asked, Losses, measure
 from infomech.diagnosis.information.twins import expected_log
@@ -100,7 +101,7 @@ def test_the_interval_does_not_feel_the_search() -> None:
     batches = Batches.of(PairedSample.from_embeddings(x, y), parts=2, doubling=False)
     anchors, at = Anchors.of(batches), column_weights(batches.layout, 99)
     grid = Grid.around(0.05)
-    losses = Losses(loss_table(anchors, grid.temperatures, at), grid, batches)
+    losses = Losses(loss_table(anchors, grid.temperatures, at), grid)
     shares = losses.table.combined(losses.crossed(at))
     spared = losses.replicates(shares) @ at
     nodes = [
@@ -295,3 +296,19 @@ def test_measure_takes_what_is_asked() -> None:
     assert two.information.value == pytest.approx(one.information.value, abs=2e-3)
     assert two.calibration is not None
     assert two.calibration.temperature == 3.0
+
+
+def test_a_matrix_of_scores_shares_what_its_rows_do() -> None:
+    """The cosines as a matrix: the same blocks, the same number, in each direction."""
+    x, y = von_mises_fisher_pairs(320, 16, 8.0, 3)
+    sample = PairedSample.from_embeddings(x, y)
+    ordered = sample.x.values[sample.pairs[:, 0]] @ sample.y.values[sample.pairs[:, 1]].T
+    for way, scores in (("x_to_y", ordered), ("y_to_x", ordered.T)):
+        dense = dense_information(scores, negatives=63)
+        rows = im.shared_information(x, y, batch_size=64, direction=way)
+        assert dense.information.value == pytest.approx(rows.information.value, abs=2e-3)
+        assert dense.information.stderr == pytest.approx(rows.information.stderr, rel=0.02)
+        assert dense.temperature == pytest.approx(rows.temperature.value, rel=0.01)
+        scaled = dense_information(3 * scores + 1, negatives=63)
+        assert scaled.information.value == pytest.approx(dense.information.value, abs=1e-4)
+        assert scaled.less(dense).value == pytest.approx(0, abs=1e-4)

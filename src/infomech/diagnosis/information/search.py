@@ -31,7 +31,11 @@ def pilot_temperature(anchors: Anchors, negatives: int, *, sides: Sequence[Side]
 
     Source: E12.
     """
-    scores = [_pilot_scores(anchors, negatives, side) for side in sides]
+    return lowest_temperature([_pilot_scores(anchors, negatives, side) for side in sides])
+
+
+def lowest_temperature(scores: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, Where]:
+    """The same from scores of anchors with their partners, (a,), and with those of some batches, (a, w, n)."""
     spread = max(float(others[others > -math.inf].std()) for _, others in scores)
     low, high = 1 / (_RANGE * spread), _RANGE / spread  # of 1 / tau
     if _slope(scores, low) >= 0:
@@ -143,4 +147,4 @@ class Grid:
         return float(self.logs[1]) <= log_tau <= float(self.logs[-2])
 
 
-__all__ = ["NODES", "STEP", "Grid", "Where", "pilot_temperature"]
+__all__ = ["NODES", "STEP", "Grid", "Where", "lowest_temperature", "pilot_temperature"]

@@ -200,7 +200,7 @@ def measure(batches: Batches, asked: Asked, *, progress: Progress | None = None)
         table = loss_table(
             anchors, grid.temperatures + extra, at, sides=asked.sides, progress=None if attempt else progress
         )
-        losses = Losses(table, grid, batches)
+        losses = Losses(table, grid)
         best = losses.lowest(at)
         if grid.inside(best) or where != "inside":
             break
@@ -246,7 +246,6 @@ class Losses:
 
     table: LossTable
     grid: Grid
-    batches: Batches
 
     @property
     def halves(self) -> tuple[Tensor, Tensor]:
@@ -418,6 +417,7 @@ __all__ = [
     "Asked",
     "Calibration",
     "Information",
+    "Losses",
     "OverNegatives",
     "OverTemperature",
     "PairShares",
