@@ -82,7 +82,7 @@ class BatchStatistics:
                 f"{negatives:g} negatives cannot be measured with {self.layout.groups} groups; "
                 f"N runs from 1 to {largest}"
             )
-        return Interpolation(self, _interpolation_weights(self.layout, negatives), float(negatives))
+        return Interpolation(self, column_weights(self.layout, negatives), float(negatives))
 
     def row(self, name: str) -> int:
         """Where a statistic stands in the tables."""
@@ -254,7 +254,7 @@ def _pair_mean(weights: Tensor, values: Tensor, blocks: Tensor, count: int) -> t
     return sums.sum() / totals.sum(), (sums.sum() - sums[:count]) / (totals.sum() - totals[:count])
 
 
-def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
+def column_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
     """Weights of the columns at N: cubic in log N, between powers of two and from the largest of them to all others."""
     every = layout.negatives
     grid = [n for n in every[:-1] if n & (n - 1) == 0]
@@ -273,4 +273,4 @@ def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float
     return weights
 
 
-__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "windowed_error"]
+__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "column_weights", "windowed_error"]

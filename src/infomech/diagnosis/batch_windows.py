@@ -30,27 +30,30 @@ class BlockLayout:
 
     Block b holds the groups b * size to (b + 1) * size; the groups after the last block are anchors only, except where
     all other groups are negatives. A block is cut so that it holds `parts` (or, where that is more than there are,
-    all) sub-blocks of every size 1, 2, 4, ..., size that are unions of neighbouring segments.
+    all) sub-blocks of every size 1, 2, 4, ..., size that are unions of neighbouring segments. With ``parts`` 1 blocks
+    are not cut, and no batch is smaller than one. Without ``doubling`` the two windows of the last doubling are left
+    out unless they are powers of two: they cost more than all others.
     """
 
     groups: int
     size: int  # groups in a block, a power of two
     blocks: int
     parts: int  # sub-blocks of each size that a block offers at most, a power of two
+    doubling: bool = True
 
     @classmethod
-    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS) -> "BlockLayout":
+    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS, doubling: bool = True) -> "BlockLayout":
         """The largest blocks of which there are at least `fewest`; single groups where there are too few groups."""
         size = 1
         while groups // (2 * size) >= fewest:
             size *= 2
-        return cls(groups, size, groups // size, min(max(parts, 2), size))
+        return cls(groups, size, groups // size, min(parts, size), doubling)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Groups in each segment of a block."""
         if self.parts < 2:
-            return (1,) * self.size
+            return (self.size,)
         widths, width = [1] * self.parts, 2
         while width * self.parts <= self.size:
             widths += [width] * (self.parts // 2)
@@ -79,7 +82,7 @@ class BlockLayout:
     def windows(self) -> tuple[int, ...]:
         """Blocks in a window: powers of two, and the two sizes of the last doubling (see `last_doubling`)."""
         powers = [2**k for k in range(self.blocks.bit_length()) if 2**k <= self.blocks - 2]
-        return tuple(sorted({*powers, *self.last_doubling}))
+        return tuple(sorted({*powers, *self.last_doubling} if self.doubling else powers))
 
     @property
     def last_doubling(self) -> tuple[int, int]:
@@ -90,7 +93,7 @@ class BlockLayout:
     @property
     def negatives(self) -> tuple[int, ...]:
         """The N of every column of the averages: parts of blocks, windows, and all other groups."""
-        parts = [2**k for k in range(self.size.bit_length() - 1)]
+        parts = [2**k for k in range(self.size.bit_length() - 1)] if self.parts > 1 else []
         return (*parts, *(w * self.size for w in self.windows), self.groups - 1)
 
 
@@ -123,6 +126,37 @@ class WindowAverages:
     replicates: Float[Tensor, "b k"]
     by_anchor: Float[Tensor, "n k"]
     interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
+    blocks: "BlockShares"
+
+
+@dataclass(frozen=True)
+class BlockShares:
+    """What averages over windows are made of; sums over anchors, so that parts of the anchors add up.
+
+    Linear combinations of ``sums`` and ``falls``, which may differ between blocks, are again averages: a statistic
+    whose temperature depends on the anchor's block, say.
+    """
+
+    sums: Float[Tensor, "c k"]  # over the anchors of each block, weighted; c = b + 1, the last of those in no block
+    falls: Float[Tensor, "c b k"]  # by how much each falls when another block is left out of the negatives
+    weights: Float[Tensor, " c"]  # of the anchors of each block
+
+    def values(self) -> Float[Tensor, " k"]:
+        """Averages over all anchors."""
+        return self.sums.sum(0) / self.weights.sum()
+
+    def replicates(self) -> Float[Tensor, "b k"]:
+        """The same without each block, as anchors and as negatives."""
+        b = self.falls.shape[1]
+        without = self.sums.sum(0) - self.sums[:b] - self.falls.sum(0)
+        return without / (self.weights.sum() - self.weights[:b])[:, None]
+
+    def interactions(self) -> Float[Tensor, "p k"]:
+        """What each pair of blocks adds to an average beyond what its two blocks add."""
+        return _interactions(self.falls[: self.falls.shape[1]] / self.weights.sum())
+
+    def __add__(self, other: "BlockShares") -> "BlockShares":
+        return BlockShares(self.sums + other.sums, self.falls + other.falls, self.weights + other.weights)
 
     def cpu(self) -> "WindowAverages":
         """The same on the CPU."""
@@ -151,13 +185,10 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
             by_anchor[chunk] = _with_replicates(sums, chunk, stands_for[chunk], layout, statistic, falls)
         for chunk in _chunks(inside & (stands_for == 0)):
             by_anchor[chunk] = _values(sums, chunk, layout, statistic)
-    weight = sums.weights.sum()
-    lost = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)[:b]
+    weights = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)
     own = falls.new_zeros(b + 1, falls.shape[2]).index_add_(0, sums.blocks, sums.weights[:, None] * by_anchor)
-    without = own.sum(0) - own[:b] - falls.sum(0)
-    return WindowAverages(
-        own.sum(0) / weight, without / (weight - lost)[:, None], by_anchor, _interactions(falls[:b] / weight)
-    )
+    shares = BlockShares(own, falls, weights)
+    return WindowAverages(shares.values(), shares.replicates(), by_anchor, shares.interactions(), shares)
 
 
 def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
@@ -325,6 +356,8 @@ class _Channels:
 def _levels(channels: "_Channels", layout: BlockLayout) -> list[Tensor]:
     """Sums over sub-blocks of 1, 2, 4, ..., size groups, (..., b, sub-blocks) each, from the segments (..., b, s)."""
     body = channels.values[..., : layout.blocks * len(layout.widths)].unflatten(-1, (layout.blocks, -1))
+    if layout.parts < 2:
+        return [body]
     widths = torch.tensor(layout.widths)
     level = body[..., : int((widths == 1).sum())]
     out, width = [level], 1
@@ -410,6 +443,7 @@ __all__ = [
     "FEWEST_INTERACTING",
     "AnchorSums",
     "BlockLayout",
+    "BlockShares",
     "Statistic",
     "WindowAverages",
     "window_averages",

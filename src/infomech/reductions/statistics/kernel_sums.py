@@ -127,6 +127,8 @@ class KernelSums(Reduction):
         each_block: whether every block's sum is kept to full precision; otherwise one that is below e^-20 of its row's
             largest kernel may read 0, which the row's total does not feel.
         squares: whether the squares are summed; without them there are no effective counts.
+        columns: whether sums along the columns are wanted of a sweep that is not symmetric; without them
+            ``by_column`` is ``by_row``.
 
     The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
@@ -142,9 +144,10 @@ class KernelSums(Reduction):
         terms: RowTerms | None = None,
         each_block: bool = False,
         squares: bool = True,
+        columns: bool = True,
     ) -> None:
         self._x, self._y = x, x if y is None else y
-        self._symmetric = y is None
+        self._symmetric, self._columns = y is None, columns
         self._each_block, self._squares = each_block, squares
         self._terms = RowTerms() if terms is None else terms
         temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
@@ -162,7 +165,7 @@ class KernelSums(Reduction):
     def _tables(self, temperature: float) -> TemperatureSums:
         device, shift = self._x.values.device, 0.0 if self._unshifted[temperature] else None
         by_row = BlockedLogSums(len(self._x), self._y.blocks, device, shift=shift, squares=self._squares)
-        if self._symmetric:
+        if self._symmetric or not self._columns:
             return TemperatureSums(temperature, by_row, by_row)
         by_column = BlockedLogSums(len(self._y), self._x.blocks, device, shift=shift, squares=self._squares)
         return TemperatureSums(temperature, by_row, by_column)
@@ -192,6 +195,7 @@ class KernelSums(Reduction):
             terms=self._terms,
             each_block=self._each_block,
             squares=self._squares,
+            columns=self._columns,
         )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
@@ -223,7 +227,7 @@ class _TileSweep:
         self._kernels, self._tile = kernels, tile
         ends = (kernels._x, tile.rows), (kernels._y, tile.cols)
         self._rows = tuple((rows, rows.span(stripe.start, stripe.stop)) for rows, stripe in ends)
-        self._want_columns = tile.mirrored or not kernels._symmetric
+        self._want_columns = tile.mirrored if kernels._symmetric else kernels._columns
         self._scores = kernels.scores(tile)
 
     def take(self, chain: Sequence[_Level]) -> int:
