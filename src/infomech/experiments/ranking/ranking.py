@@ -173,7 +173,7 @@ def _run_stopped(tau: float, weight: float, stops: Sequence[int], seed: int) -> 
 
     train_two_tower(data, divergence_weight=weight, temperature=tau, steps=stops[-1], seed=seed, watch=watch)
     best = max(seen)
-    return {"step": best[2], "stopped": best[1], "last": seen[-1][1]}
+    return {"step": float(best[2]), "stopped": best[1], "last": seen[-1][1]}
 
 
 def findings(sets: Mapping[str, Mapping[str, Any]], stopped: Sequence[Mapping[str, Any]]) -> list[str]:
