@@ -181,10 +181,12 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     jobs += [partial(_averages, tables.by_row, side, "count") for side in ("xy", "yx")]
     work = [partial(job, layout) for job in jobs]
     averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
+    averages = [average.cpu() for average in averages]  # from here on it is small work, with many numbers to be read
     logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
-    logit = sample.pair_scores / tau
-    alignment, without = _pair_mean(batches.pair_weights, -logit, layout.block_of(sample.pair_groups), layout.blocks)
-    log_n = torch.tensor(layout.negatives, dtype=torch.float64, device=logit.device).log()
+    logit = (sample.pair_scores / tau).cpu()
+    pair_blocks = layout.block_of(sample.pair_groups).cpu()
+    alignment, without = _pair_mean(batches.pair_weights.cpu(), -logit, pair_blocks, layout.blocks)
+    log_n = torch.tensor(layout.negatives, dtype=torch.float64).log()
     log_volume = log_kernel_volume(sample.space, sample.critic, tau)
     shape = sample.space.log_volume
 

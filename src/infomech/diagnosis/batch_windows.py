@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..reductions import few_launches, rows_at_once
+
 FEWEST_INTERACTING = 4  # blocks: with fewer, what two of them do together cannot be told from what each does
 FEWEST_BLOCKS = 32  # of the jackknife, where there are as many groups: at least 31 degrees of freedom
+_MOST_ANCHORS = 16_384  # at a time, where rows are many: tables of some GB
 _LINEAR_RANGE = 600.0  # exp(-600) is a normal number in float64
-_CHUNK = 1024  # anchors at a time
 
 Statistic = Literal["log", "count"]
 
@@ -156,6 +158,10 @@ class BlockShares:
     def __add__(self, other: "BlockShares") -> "BlockShares":
         return BlockShares(self.sums + other.sums, self.falls + other.falls, self.weights + other.weights)
 
+    def cpu(self) -> "WindowAverages":
+        """The same on the CPU."""
+        return WindowAverages(self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
+
 
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
     """Weighted averages over anchors of the average over windows of log(sum) or of sum^2 / (sum of squares).
@@ -188,7 +194,7 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
 def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
     """Where anchors are chosen, some at a time."""
     at = torch.nonzero(chosen).flatten()
-    return list(at.split(_CHUNK)) if len(at) else []
+    return list(at.split(min(rows_at_once(at.device), _MOST_ANCHORS))) if len(at) else []
 
 
 def _interactions(effects: Float[Tensor, "b b k"]) -> Float[Tensor, "p k"]:
@@ -308,6 +314,11 @@ class _Channels:
         """Sum over the last axis, which stays."""
         return values.sum(-1, keepdim=True) if self.linear else values.logsumexp(-1, keepdim=True)
 
+    def running_totals(self, values: Tensor) -> Tensor:
+        """Sums of the first 0, 1, ..., all entries along the last axis; in all one more than there are."""
+        sums = values.cumsum(-1) if self.linear else values.logcumsumexp(-1)
+        return torch.nn.functional.pad(sums, (1, 0), value=0.0 if self.linear else -math.inf)
+
     def finish(self, window: Tensor) -> Tensor:
         """The statistic of windows, (channels, n, ...) -> (n, ...)."""
         top = self._top.reshape(-1, *[1] * (window.ndim - 2))
@@ -321,6 +332,9 @@ class _Channels:
 
     def sum_of_finished(self, windows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Sum over windows, each given in two halves, of the statistic; few logarithms."""
+        if few_launches(self.values.device):
+            before, after = (torch.stack(sides, 2) for sides in zip(*windows, strict=True))  # (c, n, windows, l)
+            return self.finish(self.add(before, after)).sum(1)
         if self.products == 1:
             total = self.finish(self.add(*windows[0]))
             for a, b in windows[1:]:
@@ -388,8 +402,11 @@ def _cyclic(ring: Tensor, channels: _Channels, windows: Sequence[int]) -> list[t
         total = values.sum(1, keepdim=True)
         around = torch.cat([values, values], 1)
         kept = total.expand(-1, length).clone()
-        for k in range(w):  # windows that start at q - k hold block q
-            kept -= around[:, length - k : 2 * length - k]
+        if few_launches(kept.device):
+            kept -= around[:, length - w + 1 :].unfold(1, w, 1).sum(-1)[:, :length]
+        else:
+            for k in range(w):  # windows that start at q - k hold block q
+                kept -= around[:, length - k : 2 * length - k]
         if w > 1:
             pieces = []
             for a in range(1, w):
@@ -405,14 +422,19 @@ def _all_others(whole: Tensor, channels: _Channels, layout: BlockLayout) -> tupl
     """With all other groups as negatives, (n, 1), and without each block, (n, b)."""
     if layout.left_over:
         whole = torch.cat([whole, channels.values[..., -1:]], -1)
+    if few_launches(whole.device):
+        before, after = channels.running_totals(whole), channels.running_totals(whole.flip(-1)).flip(-1)
+        total = channels.finish(before[..., -1:])
+        end = layout.blocks + 1
+        return total, channels.finish(channels.add(before[..., : layout.blocks], after[..., 1:end]))
     empty = torch.zeros_like(whole[..., :1]) if channels.linear else torch.full_like(whole[..., :1], -torch.inf)
-    before, after = [empty], [empty]
+    one_side, other_side = [empty], [empty]
     for k in range(whole.shape[-1]):
-        before.append(channels.add(before[-1], whole[..., k : k + 1]))
-        after.append(channels.add(after[-1], whole[..., whole.shape[-1] - 1 - k :][..., :1]))
-    total = channels.finish(before[-1])
-    left = torch.cat(before[: layout.blocks], -1)
-    right = torch.cat(after[::-1][1 : layout.blocks + 1], -1)
+        one_side.append(channels.add(one_side[-1], whole[..., k : k + 1]))
+        other_side.append(channels.add(other_side[-1], whole[..., whole.shape[-1] - 1 - k :][..., :1]))
+    total = channels.finish(one_side[-1])
+    left = torch.cat(one_side[: layout.blocks], -1)
+    right = torch.cat(other_side[::-1][1 : layout.blocks + 1], -1)
     return total, channels.finish(channels.add(left, right))
 
 

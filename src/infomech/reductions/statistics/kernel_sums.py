@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..log_sums import LogSums
 from ..shifts import common_shift, unshifted
+from ..tiling import few_launches
 from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
@@ -260,7 +261,8 @@ class _TileSweep:
         """The smallest of the largest scores of the rows and columns (in each block, if asked for), and the largest."""
         sides = (0, 1) if self._want_columns else (0,)
         if self._kernels._each_block:
-            if sum(len(self._rows[1 - side][1].blocks) for side in sides) > _FEW_BLOCKS:
+            blocks = sum(len(self._rows[1 - side][1].blocks) for side in sides)
+            if blocks > _FEW_BLOCKS or few_launches(self._scores.device):
                 return self._extremes
             tops = [top for side in sides for top in self._tops_by_block(side)]
         else:
@@ -370,11 +372,8 @@ class _TileSweep:
 
 def _sums_by_block(values: Tensor, span: Span, weights: Tensor | None, *, dim: int) -> Float[Tensor, "a k"]:
     """Weighted sums of a tile over each block of its columns (dim 1) or rows (dim 0), in the tile's dtype."""
-    if len(span.blocks) > _MANY_BLOCKS:
-        indicator = values.new_zeros(len(span), len(span.blocks))
-        for k, (_, cut) in enumerate(span.blocks):
-            indicator[cut, k] = 1.0 if weights is None else weights[cut]
-        return (values if dim == 1 else values.T) @ indicator
+    if len(span.blocks) > _MANY_BLOCKS or few_launches(values.device):
+        return (values if dim == 1 else values.T) @ span.indicator(weights, values)
     parts = []
     for _, cut in span.blocks:
         part = values[:, cut] if dim == 1 else values[cut]
