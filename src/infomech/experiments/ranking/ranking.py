@@ -241,7 +241,7 @@ def _figure(sets: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """R@10 against shared information and against the loss; the curve of signs."""
     from ...report.drawing import MARKERS, SERIES, bare_axes, blank_figure, legend
 
-    drawn = blank_figure(10, 3.2 * len(sets))
+    drawn = blank_figure(10.0, 3.2 * len(sets))
     grid = drawn.subplots(len(sets), 3, squeeze=False)
     for line, (name, found) in zip(grid, sets.items(), strict=True):
         recalls = [row["recall_at_10"] for row in found["models"]]
