@@ -134,7 +134,7 @@ def _(
 ) -> tuple[Tensor, ...]:
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
     kept = work.new_empty(room(x.shape[0], y.shape[0], work) if keep else 0)
-    return *(scale.new_empty(x.shape[0]) for _ in range(3)), kept, scale.new_empty(())
+    return *(scale.new_empty(x.shape[0]) for _ in range(3)), kept, torch.empty((), dtype=torch.float64)
 
 
 @backward.register_fake

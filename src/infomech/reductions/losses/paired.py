@@ -211,7 +211,7 @@ def _(
     inside = [scale.new_empty(n if within else 0) for _ in range(2)]
     levels = [scale.new_empty(4 if within else 2, n) for _ in range(2)]
     kept = work.new_empty(_room(n, work, within=within) if keep else 0)
-    return (*sums, *inside, *levels, kept, scale.new_empty(()))
+    return (*sums, *inside, *levels, kept, torch.empty((), dtype=torch.float64))
 
 
 @backward.register_fake
