@@ -191,6 +191,7 @@ def log_field_without(
     own: Int[Tensor, " n"],
     others: Int[Tensor, " m"],
     terms: Float[Tensor, " n"] | None = None,
+    whole: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """Log Gamma of each row without its own group, and for column j without the group ``others[j]`` as well.
 
@@ -203,6 +204,7 @@ def log_field_without(
         own: group of each row, -1 for none.
         others: groups, -1 for none, of the columns.
         terms: (n,) what the critic adds for each row.
+        whole: (n,) log Gamma without the row's own group, where it is known already.
 
     Returns:
         (n, m), in the dtype of the rows; exact to the rounding of float32 sums also where one group is nearly all of a
@@ -210,7 +212,8 @@ def log_field_without(
 
     Source: E9, DECISIONS "Score".
     """
-    whole = log_field(rows, side, kernel, terms=terms, left_out=(own,)).log_mean
+    if whole is None:
+        whole = log_field(rows, side, kernel, terms=terms, left_out=(own,)).log_mean
     distinct, column_of = torch.unique(others[others != NO_GROUP], return_inverse=True)
     out = whole[:, None].expand(-1, len(others)).to(rows.dtype).contiguous()
     if not len(distinct):
