@@ -139,6 +139,22 @@ def test_apply_refuses_what_it_cannot_use(files: Path, capsys: pytest.CaptureFix
         run("score", "--apply", files / "out", "--top", 2, files / "narrow.npy", new[1], "-o", files / "u.parquet") == 2
     )
     assert "x has 3 features and the reference has 24" in capsys.readouterr().err
+    assert run("score", "--apply", files / "out", "--top", 0, *new, "-o", files / "u.parquet") == 2
+    assert "--top is 0; ask for one candidate at least" in capsys.readouterr().err
+
+
+def test_apply_says_which_rows_are_far_from_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cone = np.eye(8, dtype=np.float32)[0] + 0.05 * np.random.default_rng(0).normal(size=(62, 8)).astype(np.float32)
+    DensityRatio(0.0005).fit(cone[:60], cone[:60] + np.float32(0.001)).save(tmp_path / "ratio.safetensors")
+    cone[60:] *= -1  # kernels of exp(-2000) with all of the reference
+    np.save(tmp_path / "x.npy", cone[60:])
+    np.save(tmp_path / "y.npy", cone[60:])
+    words = ("score", "--apply", tmp_path, tmp_path / "x.npy", tmp_path / "y.npy", "-o", tmp_path / "s.parquet")
+    assert run(*words, "--quiet") == 0
+    assert "2 scores are rough: a row is far from everything" in capsys.readouterr().out
+    table = pyarrow.parquet.read_table(tmp_path / "s.parquet")
+    assert np.isfinite(table["log_ratio"]).all()
+    assert max(table["effective"].to_pylist()) < 10
 
 
 def test_a_report_says_what_score_means_a_match_where_it_is_asked(files: Path, tmp_path: Path) -> None:

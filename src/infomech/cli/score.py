@@ -91,6 +91,8 @@ def score(
         raise InputError(f"{unused[0]} was settled when {apply} was fitted; leave it away with --apply")
     if x is None or y is None:
         raise InputError("no files are given; name the embeddings of both modalities")
+    if top is not None and top < 1:
+        raise InputError(f"--top is {top}; ask for one candidate at least")
     ratio = _load(apply)
     if index:
         _write_index(ratio, x, y, out, side, overwrite=overwrite, quiet=quiet)
@@ -243,6 +245,7 @@ def _write_scores(
 
     from .._checks import InputError
     from .._files import replacing, unwritable
+    from ..scores.summary import FEW
 
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out is {out}; with --apply name a .parquet file")
@@ -258,6 +261,11 @@ def _write_scores(
         raise unwritable(out, error) from error
     if known := _own_rows({"x": ratio.groups_of(left, side="x"), "y": ratio.groups_of(right, side="y")}):
         typer.echo(f"{known}; their groups are left out, as if they were new.")
+    if far := int((columns["effective"] < FEW).sum()):
+        typer.echo(
+            f"{far:,} scores are rough: a row is far from everything, its field rests on fewer than {FEW:.0f} groups "
+            "of the reference (columns effective, stderr). Fit on pairs like these."
+        )
     typer.echo(f"{len(columns['log_ratio']):,} scores: {out}")
 
 

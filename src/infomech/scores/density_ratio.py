@@ -364,8 +364,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             prior: share of true pairs, for ``probability``.
 
         Returns:
-            ``critic``, ``log_ratio``, ``stderr`` and, with a prior, ``probability``. The groups of rows of the
-            reference itself are left out, as in `log_ratio`.
+            ``critic``, ``log_ratio``, ``stderr``, ``effective`` and, with a prior, ``probability``. ``effective`` is
+            how many of the reference's groups a pair's fields rest on, the fewer of the two: below ten, a row is far
+            from everything and its ratio is rough. The groups of rows of the reference itself are left out, as in
+            `log_ratio`.
         """
         if prior is not None:
             check_prior(prior)
@@ -380,26 +382,25 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         )
         own = self._groups(x, "x", None)[i], self._groups(y, "y", None)[j]
         ratios, variance = critic / self.temperature, torch.zeros_like(critic)
+        effective = torch.full_like(critic, torch.inf)
         for dim, (side, given, at) in enumerate((("x", x, i), ("y", y, j))):
-            field, stderr = self._field_of_pairs(given, side, at, own[dim], own[1 - dim])
-            ratios = ratios - self.weights_[dim] * field
-            variance = variance + (self.weights_[dim] * stderr).square()
-        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt()}
+            if weight := self.weights_[dim]:
+                field = self._field_of_pairs(given, side, at, own[dim], own[1 - dim])
+                ratios = ratios - weight * field.log_mean
+                variance = variance + (weight * field.stderr()).square()
+                effective = torch.minimum(effective, field.at_least())
+        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt(), "effective": effective}
         if prior is not None:
             out["probability"] = self._probability(ratios, prior)
         return out
 
-    def _field_of_pairs(
-        self, rows: Tensor, side: str, at: Tensor, own: Tensor, others: Tensor
-    ) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
-        """Field and error of each pair's row; again, pair by pair, where the other row is of another own group."""
-        field = self._field(rows, side, None, errors=True)
-        log_mean, stderr = field.log_mean[at], field.stderr()[at]
+    def _field_of_pairs(self, rows: Tensor, side: str, at: Tensor, own: Tensor, others: Tensor) -> Field:
+        """Field of each pair's row; summed again, pair by pair, where the other row is of another own group."""
+        field = self._field(rows, side, None, errors=True).rows(at)
         apart = torch.nonzero((others != NO_GROUP) & (others != own)).flatten()
         for some in apart.split(_CHUNK) if len(apart) else ():
-            found = self._field(rows[at[some]], side, own[some], others=others[some], errors=True)
-            log_mean[some], stderr[some] = found.log_mean, found.stderr()
-        return log_mean, stderr
+            field.put(some, self._field(rows[at[some]], side, own[some], others=others[some], errors=True))
+        return field
 
     def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
         """The critic's scores of matching rows, float64."""

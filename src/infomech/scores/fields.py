@@ -98,6 +98,22 @@ class Field:
         assert self.drawn is not None
         return (1 / self.effective - 1 / self.drawn).clamp_min(0).sqrt()
 
+    def at_least(self) -> Float[Tensor, " n"]:
+        """Effective groups of each mean."""
+        assert self.effective is not None
+        return self.effective
+
+    def rows(self, at: Int[Tensor, " p"]) -> "Field":
+        """A copy of the field of some rows, with its errors."""
+        assert self.effective is not None
+        assert self.drawn is not None
+        return Field(self.log_mean[at], self.effective[at], self.drawn[at])
+
+    def put(self, at: Int[Tensor, " p"], other: "Field") -> None:
+        """Other values in some places, with their errors."""
+        for mine, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[at] = new
+
 
 def log_field(
     rows: Rows,

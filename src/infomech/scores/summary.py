@@ -24,7 +24,7 @@ RATES = (1e-2, 1e-3, 1e-4)
 _BINS = 60
 _POINTS = 60  # of a curve
 _POOR_CALIBRATION = 0.05  # expected calibration error that a user should know of
-_FEW = 10.0  # effective groups in a row's field, below which it says little
+FEW = 10.0  # effective groups in a row's field, below which it says little
 Curve = list[float]
 
 
@@ -176,7 +176,7 @@ def _first(table: torch.Tensor) -> torch.Tensor:
 def _sparse(ratio: DensityRatio) -> float:
     """Share of rows whose field rests on few rows of the reference."""
     effective = [ratio.field_of_reference(side).effective for side in ("x", "y")]
-    return float(torch.cat([each < _FEW for each in effective if each is not None]).double().mean())
+    return float(torch.cat([each < FEW for each in effective if each is not None]).double().mean())
 
 
 def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
@@ -236,7 +236,7 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "sparse-fields",
                 "note",
                 "Many rows lie far from the reference",
-                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {_FEW:.0f} rows of the reference, "
+                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {FEW:.0f} rows of the reference, "
                 "so that their ratios are rough. Fit on more pairs: "
                 f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
                 summary.sparse,
@@ -245,4 +245,4 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
     return found
 
 
-__all__ = ["RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]
+__all__ = ["FEW", "RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]
