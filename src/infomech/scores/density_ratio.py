@@ -32,11 +32,11 @@ from .calibration import (
     fitted_to,
     pair_reliability,
 )
-from .fields import Field, Kernel, log_field, log_field_without
+from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
 from .rates import PairTable
 from .reference import PairScores, Reference
 from .saving import load_ratio, save_ratio
-from .search import Matches, best_matches
+from .search import CandidateBlock, Matches, best_matches
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
 
@@ -117,12 +117,15 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """
         check_loss_temperature(self.temperature)
         weights = check_weights(self.weights)
-        x, y = as_rows(x, "x"), as_rows(y, "y")
+        given = x, y = as_rows(x, "x"), as_rows(y, "y")
         self.correction_ = fitted_correction(self.correction, x, y, pairs)
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)
         critic = Cosine() if self.critic is None else self.critic
-        self.adopt(Reference.of(x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed), None)
+        reference = Reference.of(
+            x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed, given=given
+        )
+        self.adopt(reference, None)
         scores = self.reference_.pair_scores(self._kernel, most=MOST_MEASURED, seed=self.seed)
         self.weights_ = held_out_weights(scores) if weights is None else weights
         self.ranking_weights_ = {"x": ranking_weight(scores, "x"), "y": ranking_weight(scores, "y")}
@@ -137,6 +140,25 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def groups_y_(self) -> Int[Tensor, " m"]:
         """Group of each reference row of y, -1 where no pair names it."""
         return self._fit().group_of_given(1)
+
+    def groups_of(self, rows: RowsLike, *, side: str) -> Int[Tensor, " n"]:
+        """Group of each row that is one of the reference's own, -1 for a new one: what every other method leaves out.
+
+        Rows are known by a digest of their numbers as they were given to `fit`. Of equal rows of the reference the one
+        in the same place is meant, or else the first.
+
+        Args:
+            rows: (n, d) rows.
+            side: whose rows they are.
+
+        >>> x, y = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0))
+        >>> ratio = DensityRatio(0.3).fit(x[:40], y[:40])
+        >>> int((ratio.groups_of(y[30:], side="y") >= 0).sum())
+        10
+        """
+        own = self._fit().own[checked_side(side)]
+        parts = as_rows(rows, side).split(_CHUNK)
+        return torch.cat([own.find(part, start=k * _CHUNK) for k, part in enumerate(parts)])
 
     def pair_scores(self) -> PairScores:
         """The scores of the reference's own pairs and random ones, none of which is in its own fields."""
@@ -159,20 +181,20 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
         Args:
             x: (n, d) rows.
-            groups: (n,) group of the reference that each row belongs to, from `groups_x_`, and that its mean leaves
-                out; -1 for none. A row of the reference without it would find itself.
+            groups: (n,) group of the reference that each row belongs to, and that its mean leaves out; -1 for none.
+                None recognises the reference's own rows (`groups_of`), which would find their partners otherwise.
             progress: called with shares of the work that sum to 1.
 
         Returns:
             (n,) float64, finite.
         """
-        return self._field(x, "x", (groups,), progress=progress).log_mean
+        return self._field(x, "x", groups, progress=progress).log_mean
 
     def log_field_x(
         self, y: RowsLike, *, groups: Int[Tensor, " m"] | None = None, progress: Progress | None = None
     ) -> Float[Tensor, " m"]:
-        """Log Gamma_X(y), as `log_field_y`; `groups` are from `groups_y_`."""
-        return self._field(y, "y", (groups,), progress=progress).log_mean
+        """Log Gamma_X(y), as `log_field_y`."""
+        return self._field(y, "y", groups, progress=progress).log_mean
 
     def log_ratio(
         self,
@@ -187,8 +209,8 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Args:
             x: (n, d) rows.
             y: (n, d) rows.
-            groups_x: (n,) group of each row of x where it is of the reference, -1 elsewhere. The groups of both rows
-                are left out of both fields, as if the pair were new.
+            groups_x: (n,) group of each row of x where it is of the reference, -1 elsewhere; None finds them
+                (`groups_of`). The groups of both rows are left out of both fields, as if the pair were new.
             groups_y: (n,) of y.
 
         Returns:
@@ -244,7 +266,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         for dim, term in enumerate(terms):
             if term is not None:
                 out += (term / self.temperature).to(out.dtype).unsqueeze(1 - dim)
-        groups = checked_groups(groups_x, len(left), "groups_x"), checked_groups(groups_y, len(right), "groups_y")
+        groups = self._groups(x, "x", groups_x), self._groups(y, "y", groups_y)
         for dim, (rows, base, weight) in enumerate(((left, reference.y, weights[0]), (right, reference.x, weights[1]))):
             if weight:
                 field = log_field_without(
@@ -261,8 +283,9 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             side: whose rows they are.
 
         Returns:
-            (n, d + 1); its inner products with `index_vectors` of the other side are ``log_ratios(ranking=True)``, up
-            to what belongs to the query alone.
+            (n, d + 1); its inner products with `index_vectors` of the other side are ``log_ratios(ranking=True)`` of
+            new queries, up to what belongs to the query alone. A query of the reference itself still lies in the
+            candidates' fields: measure recall with others, or with `best_matches`.
         """
         self._fit()
         parts = [
@@ -282,7 +305,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Args:
             rows: (n, d) candidates.
             side: whose rows they are; ``"x"`` for searches from y to x.
-            groups: (n,) of rows of the reference itself, as in `log_field_y`.
+            groups: (n,) as in `log_field_y`.
 
         Returns:
             (n, d + 1), in the reference's floating-point type.
@@ -298,19 +321,29 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         progress: Progress | None = None,
     ) -> Iterator[Float[Tensor, "k w"]]:
         """`index_vectors` by some thousand rows at a time, for corpora that do not fit into memory."""
+        for block in self.candidate_blocks(rows, side=side, groups=groups, progress=progress):
+            yield block.vectors
+
+    def candidate_blocks(
+        self,
+        rows: RowsLike,
+        *,
+        side: str,
+        groups: Int[Tensor, " n"] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[CandidateBlock]:
+        """`index_blocks` with what queries of the reference itself need."""
         reference = self._fit()
         other = reference.y if checked_side(side) == "x" else reference.x
         weight = self.ranking_weights_[side]
         count = len(rows) if hasattr(rows, "__len__") else 0
-        start = 0
-        for part in self._prepared(rows, side):
+        for part, own in self._parts(rows, side, groups):
             terms = self._terms(part)
-            own = checked_groups(None if groups is None else groups[start : start + len(part)], len(part), "groups")
-            start += len(part)
             field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
             extra = -self.temperature * weight * field
             extra = extra if terms is None else extra + terms
-            yield torch.cat([part, extra[:, None].to(part.dtype)], 1)
+            vectors = torch.cat([part, extra[:, None].to(part.dtype)], 1)
+            yield CandidateBlock(vectors, own, field, terms, other, self._kernel, weight)
             if progress is not None:
                 progress(len(part) / max(count, 1))
 
@@ -322,7 +355,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         rows: tuple[Int[Tensor, " p"], Int[Tensor, " p"]] | None = None,
         prior: float | None = None,
     ) -> dict[str, Float[Tensor, " p"]]:
-        """Everything about pairs of new rows, each row's field computed once: what `infomech score --apply` writes.
+        """Everything about pairs of rows, each row's field computed once: what `infomech score --apply` writes.
 
         Args:
             x: (n, d) rows.
@@ -331,7 +364,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             prior: share of true pairs, for ``probability``.
 
         Returns:
-            ``critic``, ``log_ratio``, ``stderr`` and, with a prior, ``probability``.
+            ``critic``, ``log_ratio``, ``stderr``, ``effective`` and, with a prior, ``probability``. ``effective`` is
+            how many of the reference's groups a pair's fields rest on, the fewer of the two: below ten, a row is far
+            from everything and its ratio is rough. The groups of rows of the reference itself are left out, as in
+            `log_ratio`.
         """
         if prior is not None:
             check_prior(prior)
@@ -344,15 +380,27 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         critic = torch.cat(
             [self._critic_scores(x[a], y[b]) for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True)]
         )
-        fields = self._field(x, "x", (None,), errors=True), self._field(y, "y", (None,), errors=True)
+        own = self._groups(x, "x", None)[i], self._groups(y, "y", None)[j]
         ratios, variance = critic / self.temperature, torch.zeros_like(critic)
-        for field, at, weight in zip(fields, (i, j), self.weights_, strict=True):
-            ratios = ratios - weight * field.log_mean[at]
-            variance = variance + (weight * field.stderr()[at]).square()
-        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt()}
+        effective = torch.full_like(critic, torch.inf)
+        for dim, (side, given, at) in enumerate((("x", x, i), ("y", y, j))):
+            if weight := self.weights_[dim]:
+                field = self._field_of_pairs(given, side, at, own[dim], own[1 - dim])
+                ratios = ratios - weight * field.log_mean
+                variance = variance + (weight * field.stderr()).square()
+                effective = torch.minimum(effective, field.at_least())
+        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt(), "effective": effective}
         if prior is not None:
             out["probability"] = self._probability(ratios, prior)
         return out
+
+    def _field_of_pairs(self, rows: Tensor, side: str, at: Tensor, own: Tensor, others: Tensor) -> Field:
+        """Field of each pair's row; summed again, pair by pair, where the other row is of another own group."""
+        field = self._field(rows, side, None, errors=True).rows(at)
+        apart = torch.nonzero((others != NO_GROUP) & (others != own)).flatten()
+        for some in apart.split(_CHUNK) if len(apart) else ():
+            field.put(some, self._field(rows[at[some]], side, own[some], others=others[some], errors=True))
+        return field
 
     def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
         """The critic's scores of matching rows, float64."""
@@ -574,24 +622,44 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
                 part = unit_rows(part, side)
             yield part.to(like.dtype)
 
+    def _groups(self, rows: RowsLike, side: str, groups: Tensor | None) -> Int[Tensor, " n"]:
+        """The group of each row: as given, or as it is recognised."""
+        if groups is None:
+            return self.groups_of(rows, side=side)
+        return checked_groups(groups, len(as_rows(rows, side)), "groups").to(self._fit().x.groups.device)
+
+    def _parts(
+        self, rows: RowsLike, side: str, groups: Tensor | None
+    ) -> Iterator[tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]]:
+        """Prepared rows with their groups, in one pass."""
+        given = as_rows(rows, side)
+        wanted = None if groups is None else self._groups(given, side, groups)
+        own, start = self._fit().own[side], 0
+        for part in self._prepared(given, side):
+            here = slice(start, start + len(part))
+            yield part, own.find(given[here], start=start) if wanted is None else wanted[here]
+            start = here.stop
+
     def _field(
         self,
         rows: RowsLike,
         side: str,
-        left_out: tuple[Tensor | None, ...],
+        groups: Tensor | None,
         *,
+        others: Tensor | None = None,
         errors: bool = False,
         progress: Progress | None = None,
     ) -> Field:
-        """The field of the other side at rows of this one."""
+        """The field of the other side at rows of this one, without their groups and `others`."""
         reference = self._fit()
         other = reference.y if side == "x" else reference.x
         found, start, count = [], 0, len(as_rows(rows, side))
-        groups = [checked_groups(each, count, "groups") for each in left_out if each is not None]
-        for part in self._prepared(rows, side):
-            here = [each[start : start + len(part)].to(part.device) for each in groups]
+        for part, own in self._parts(rows, side, groups):
+            left_out = [own] if others is None else [own, others[start : start + len(part)]]
             start += len(part)
-            found.append(log_field(part, other, self._kernel, terms=self._terms(part), left_out=here, errors=errors))
+            found.append(
+                log_field(part, other, self._kernel, terms=self._terms(part), left_out=left_out, errors=errors)
+            )
             if progress is not None:
                 progress(len(part) / count)
         return joined_fields(found)
@@ -610,14 +678,15 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         )
         out = out * self._kernel.scale
         variance = torch.zeros_like(out) if errors else None
+        groups = self._groups(x, "x", groups_x), self._groups(y, "y", groups_y)
         sides: tuple[tuple[Tensor, str, float], ...] = ((x, "x", self.weights_[0]), (y, "y", self.weights_[1]))
-        for rows, side, weight in sides:
+        for dim, (rows, side, weight) in enumerate(sides):
             if self.critic is not None:
                 terms = [self._terms(part) for part in self._prepared(rows, side)]
                 if terms[0] is not None:
                     out = out + torch.cat([t for t in terms if t is not None]) / self.temperature
             if weight:
-                field = self._field(rows, side, (groups_x, groups_y), errors=errors)
+                field = self._field(rows, side, groups[dim], others=groups[1 - dim], errors=errors)
                 out = out - weight * field.log_mean
                 if variance is not None:
                     variance += (weight * field.stderr()).square()
