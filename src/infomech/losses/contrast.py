@@ -83,9 +83,10 @@ class Direction:
     guide: Float[Tensor, "n k"] | None = None  # the guide's rows of the anchors
     smoothing: bool = False
     bound: float | None = None  # on every score without hardness
+    given: Thresholds | None = None  # of the filter, where they are those of other rows
 
-    def softmax(self) -> Softmax:
-        """Sweep over all blocks."""
+    def softmax(self, in_batch: Vector | None = None) -> Softmax:
+        """Sweep over all blocks; `in_batch` is the sum over the batch's negatives if it is known already."""
         scale, block = self.critical.scale, self.candidates
         own, weighted = block.own, _added(block.own, block.log_weights)
         terms = weighted if self.weigh_positive else own
@@ -97,12 +98,12 @@ class Direction:
             positive = self.positives.log_sums(x, y, scale, terms, self.bound) - self.positives.counts().log()
         of_positives = positive if single else self.positives.log_sums(x, y, scale, weighted, self.bound)
         thresholds = self.thresholds()
-        if self.in_batch:
+        blocks = self.further
+        if self.in_batch and in_batch is None:
             others = joined(self.positives.exclusion(), block.exclusion)
             blocks = (replace(block, exclusion=others), *self.further)
-        else:
-            blocks = self.further
-        parts = [self._log_sums(part, thresholds) for part in blocks]
+        parts = [] if in_batch is None else [in_batch]
+        parts += [self._log_sums(part, thresholds) for part in blocks]
         logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
         if logits is not None:
             parts.append(logits.logsumexp(1))
@@ -114,8 +115,8 @@ class Direction:
 
     def thresholds(self) -> Thresholds | None:
         """Where the filter cuts, if there is one."""
-        if self.filter is None:
-            return None
+        if self.filter is None or self.given is not None:
+            return self.given
         with torch.no_grad():
             one = torch.ones((), dtype=torch.float64, device=self.anchors.device)
             if self.guide is None:

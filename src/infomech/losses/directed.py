@@ -1,10 +1,9 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
 import math
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
@@ -103,7 +102,7 @@ class OneWay:
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """The same, checked and converted."""
 
     anchors: Tensor
@@ -117,26 +116,47 @@ class _Ready:
     weights: Tensor | None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A direction, ready to be swept."""
+
+    ready: Ready
+    direction: Direction
+    shards: Shards | None
+    heaviest: float | None
+    candidate_groups: Tensor | None  # of all ranks
+    look: bool
+
+    @property
+    def seen(self) -> Tensor:
+        """The candidates of all ranks, in the ranks' order, without a gradient."""
+        return in_rank_order(self.direction.candidates.rows.detach(), self.shards)
+
+
+def prepared(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> Prepared:
+    """Check everything, on all ranks alike, and bring together what they hold."""
+    shards: Shards | None = None
+    heaviest: float | None = None
+    look = ranks is not None or looks(request.check, anchors, candidates)
+    if ranks is None:
+        ready = _checked(anchors, candidates, request, look=look)
+    else:
+        ready, shards, heaviest = _agreed(anchors, candidates, request, ranks)
+    direction, groups = _direction(ready, request, shards, look=look)
+    return Prepared(ready, direction, shards, heaviest, groups, look)
+
+
 def one_way(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the candidates of all ranks in the ranks' order."""
-    if ranks is None:
-        look = looks(request.check, anchors, candidates)
-        ready, shards, heaviest = _checked(anchors, candidates, request, look=look), None, None
-    else:
-        look = True
-        ready, shards, heaviest = _agreed(anchors, candidates, request, ranks)
-    wide = ready.extent.wide
-    dtype = result_dtype(ready.anchors, ready.candidates)
-    direction, candidates = _direction(ready, request, shards, look=look)
-    softmax = direction.softmax()
-    if look:
-        _check_negatives(softmax.rest, ranks)
+    one = prepared(anchors, candidates, request, ranks)
+    softmax = one.direction.softmax()
+    check_left(softmax.rest, ranks, one.look)
     losses = losses_of(softmax, request.terms.label_smoothing)
-    value = reduced(losses, ready.weights, request.terms.reduction, shards, heaviest)
-    seen = in_rank_order(candidates.detach(), shards)
+    value = reduced(losses, one.ready.weights, request.terms.reduction, one.shards, one.heaviest)
+    dtype = result_dtype(one.ready.anchors, one.ready.candidates)
     if request.terms.reduction == "none":
-        return value.to(dtype), seen
-    return finished(value, dtype, look=wide), seen
+        return value.to(dtype), one.seen
+    return finished(value, dtype, look=one.ready.extent.wide), one.seen
 
 
 def reduced(
@@ -157,8 +177,10 @@ def reduced(
     return total / weight
 
 
-def _check_negatives(rest: Tensor, ranks: Ranks | None) -> None:
+def check_left(rest: Tensor, ranks: Ranks | None, look: bool) -> None:
     """Raise InputError, on all ranks, if an anchor has no negative left."""
+    if not look:
+        return
 
     def check() -> Local[None]:
         lonely = torch.nonzero(rest.detach() == -math.inf).flatten()
@@ -177,7 +199,7 @@ def _check_negatives(rest: Tensor, ranks: Ranks | None) -> None:
 
 def _checked(
     anchors: Tensor, candidates: Tensor, request: OneWay, *, of_a_part: bool = False, look: bool = True
-) -> _Ready:
+) -> Ready:
     request.terms.check()
     check_shapes(anchors, candidates, ("anchors", "candidates"), empty=of_a_part)
     n, m, device = anchors.shape[0], candidates.shape[0], anchors.device
@@ -206,7 +228,7 @@ def _checked(
         if groups is None or negatives is None or tuple(of_negatives.shape) != tuple(negatives.shape[:1]):
             raise InputError("negative_groups needs groups, and one number for each of the shared negatives, (k,)")
         of_negatives = of_negatives.to(device)
-    return _Ready(anchors, candidates, inverse, extent, positives, groups, negatives, of_negatives, weights)
+    return Ready(anchors, candidates, inverse, extent, positives, groups, negatives, of_negatives, weights)
 
 
 def _extent(
@@ -291,20 +313,22 @@ def check_guide(
 
 def check_negative_rows(anchors: Tensor, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
     """Raise InputError unless these are shared rows, or k rows for each anchor."""
-    from .directed import _check_negatives as check  # noqa: PLC0415 (directed calls this module)
+    from .directed import _check_negatives as check
 
     check(anchors, negatives, log_weights, look=look)
 
 
-def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) -> tuple[_Ready, Shards, float]:
+def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) -> tuple[Ready, Shards, float]:
     """Check on all ranks, or fail on all of them."""
 
-    def check() -> Local[_Ready]:
+    def check() -> Local[Ready]:
         ready = _checked(anchors, candidates, request, of_a_part=True)
         if ready.positives is not None:
             ready.positives.check()
         if len(candidates) != len(anchors):
-            raise InputError("over ranks every rank needs as many candidates as anchors; pass further rows as negatives")
+            raise InputError(
+                "over ranks every rank needs as many candidates as anchors; pass further rows as negatives"
+            )
         tensors = (ready.anchors, ready.candidates, ready.inverse_temperature, ready.negatives)
         sets = None if ready.negatives is None else tuple(ready.negatives.shape[(ready.negatives.ndim == 3) :])
         shared = check_ranks_alike(
@@ -336,10 +360,8 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
     return replace(agreed.value, extent=extent), Shards(ranks, agreed.sizes, extent.bound), agreed.largest["weight"]
 
 
-def _direction(
-    ready: _Ready, request: OneWay, shards: Shards | None, *, look: bool
-) -> tuple[Direction, Float[Tensor, "m d"]]:
-    """The direction, with the candidates and negatives of all ranks."""
+def _direction(ready: Ready, request: OneWay, shards: Shards | None, *, look: bool) -> tuple[Direction, Tensor | None]:
+    """The direction, with the candidates and negatives of all ranks; the groups of those candidates."""
     anchors, candidates = widened(ready.extent.wide, ready.anchors, ready.candidates)
     negatives = None if ready.negatives is None else widened(ready.extent.wide, ready.negatives)[0]
     inverse = ready.inverse_temperature if shards is None else replicated(ready.inverse_temperature, shards.ranks)
@@ -402,7 +424,7 @@ def _direction(
         smoothing=request.terms.label_smoothing > 0,
         bound=ready.extent.score_bound,
     )
-    return direction, candidates
+    return direction, None if groups is None else groups[1]
 
 
 def explicit_negatives(
@@ -468,11 +490,15 @@ def _sized(shards: Shards | None, rows: int) -> Shards | None:
 __all__ = [
     "Guide",
     "OneWay",
+    "Prepared",
+    "Ready",
     "Reduction",
     "SameGroupIs",
     "Terms",
     "check_guide",
+    "check_left",
     "explicit_negatives",
     "one_way",
+    "prepared",
     "reduced",
 ]

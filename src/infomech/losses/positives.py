@@ -182,7 +182,9 @@ class NamedPairs:
         return ones / counts.index_select(0, anchors)
 
 
-def named_pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool) -> NamedPairs:
+def named_pairs(
+    positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool
+) -> NamedPairs:
     """The positives as distinct (anchor, candidate) pairs; raises InputError unless every anchor has one.
 
     Without a `look` no pair can be dropped: one that is named again counts for nothing.
@@ -231,4 +233,13 @@ def joined(*exclusions: Exclusion) -> Exclusion:
     return whole
 
 
-__all__ = ["GroupPositives", "ListedPositives", "NamedPairs", "OwnPositive", "Positives", "Several", "joined", "named_pairs"]
+__all__ = [
+    "GroupPositives",
+    "ListedPositives",
+    "NamedPairs",
+    "OwnPositive",
+    "Positives",
+    "Several",
+    "joined",
+    "named_pairs",
+]
