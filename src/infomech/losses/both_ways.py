@@ -1,7 +1,7 @@
 """The symmetric loss with all that may be asked of its positives, its negatives and its directions, over ranks too."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,13 +13,14 @@ from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
 from .contrast import Block, Direction, Softmax, losses_of
 from .distributed import Ranks, Shards
-from .one_way import Guide, OneWay, Ready, SameGroupIs, Terms, check_left, prepared, reduced
+from .one_way import PLAIN, Guide, OneWay, Prepared, Ready, SameGroupIs, Terms, check_left, prepared, reduced
 from .positives import OwnPositive
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
 Groups = Tensor | tuple[Tensor, Tensor]
 Weights = Tensor | tuple[Tensor, Tensor]
+Found = dict[str, Prepared]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class BothWays:
     negatives_are_everyones: bool = False
     share_negatives: bool = False
     guide: Guide | None = None
-    terms: Terms = Terms()
+    terms: Terms = PLAIN
     normalize: bool = False
     check: Check = "always"
 
@@ -110,58 +111,6 @@ class BothWays:
                              "x and y have losses of their own")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class More:
-    """What of a request the plain symmetric loss does not know."""
-
-    pairs: Tensor | None = None
-    groups: Groups | None = None
-    same_group: SameGroupIs = "exclude"
-    directions: tuple[str, ...] = ("xy", "yx")
-    partition: Partition = "per_direction"
-    negatives_x: Tensor | None = None
-    negatives_y: Tensor | None = None
-    share_negatives: bool = False
-    guide: Guide | None = None
-    terms: Terms = Terms()
-
-    @property
-    def asked(self) -> bool:
-        """Whether any of it is asked for; groups of pairs that are only left out are not."""
-        rest = replace(self, groups=None, directions=tuple(self.directions))
-        plain = all(getattr(rest, f.name) is f.default or getattr(rest, f.name) == f.default for f in fields(self))
-        return not plain or isinstance(self.groups, tuple)
-
-    def one_group(self) -> Tensor | None:
-        """The groups of the pairs, where x and y have the same."""
-        return None if isinstance(self.groups, tuple) else self.groups
-
-    def request(
-        self,
-        temperature: float | Tensor | None,
-        logit_scale: float | Tensor | None,
-        critic: Critic | None,
-        weights: Weights | None,
-        log_weights: tuple[Tensor | None, Tensor | None],
-        weigh_positive: bool,
-        normalize: bool,
-        check: Check,
-    ) -> BothWays:
-        """The whole request."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return BothWays(
-            temperature,
-            logit_scale,
-            critic,
-            weights,
-            *log_weights,
-            weigh_positive,
-            normalize=normalize,
-            check=check,
-            **own,
-        )
-
-
 def check_divergence(request: BothWays) -> None:
     """Raise InputError unless the batch's Dsym can be added to the loss."""
     if not request.one_to_one or isinstance(request.groups, tuple) or request.terms.reduction != "mean":
@@ -185,8 +134,8 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> t
             raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
     if request.guide is not None:
         _check_guide_of_negatives(request)
-    ways = [way for way in ("xy", "yx") if way in request.directions]
-    rows = {"xy": (x, y), "yx": (y, x)}
+    ways: list[str] = [way for way in ("xy", "yx") if way in request.directions]
+    rows: dict[str, tuple[Tensor, Tensor]] = {"xy": (x, y), "yx": (y, x)}
     found = {way: prepared(*rows[way], request.direction(way), ranks) for way in ways}
     seen = _seen(x, y, found)
     first = found[ways[0]].ready
@@ -223,12 +172,12 @@ def _reduced(losses: Tensor, ready: Ready, terms: Terms, shards: Shards | None, 
     return reduced(losses, ready.weights, terms.reduction, shards, heaviest)
 
 
-def _seen(x: Tensor, y: Tensor, found: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _seen(x: Tensor, y: Tensor, found: Found) -> tuple[Tensor, Tensor]:
     """The rows of all ranks, of x and of y; where one direction alone is formed, the anchors' are this rank's."""
     return (found["yx"].seen if "yx" in found else x.detach()), (found["xy"].seen if "xy" in found else y.detach())
 
 
-def _fused_rests(request: BothWays, found: dict[str, Any], *, within: bool = False) -> dict[str, Tensor]:
+def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, Tensor]:
     """The in-batch sums of all directions from one sweep, where nothing tells their negatives apart.
 
     Of x against y in both directions it costs four products, where two sweeps cost six or more.
@@ -261,7 +210,7 @@ def _negative_terms(block: Block) -> Tensor | None:
     return block.own + block.log_weights
 
 
-def _joint(request: BothWays, found: dict[str, Any], x: Tensor, y: Tensor, ranks: Ranks | None) -> Tensor:
+def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks | None) -> Tensor:
     """One softmax for a pair over all its directions; its own score stands in each cross-modal one, as in GTE."""
     within = [way for way in ("xx", "yy") if way in request.directions]
     fused = _fused_rests(request, found, within=len(within) == 2)
@@ -269,8 +218,8 @@ def _joint(request: BothWays, found: dict[str, Any], x: Tensor, y: Tensor, ranks
     for way, one in found.items():
         softmaxes[way] = one.direction.softmax(in_batch=fused.get(way))
     for way in within:
-        inside = _within(request, found, way, x, y, ranks)
-        softmaxes[way] = inside.softmax(in_batch=fused.get(way))
+        one_modality = _within(request, found, way, x, y, ranks)
+        softmaxes[way] = one_modality.softmax(in_batch=fused.get(way))
     # An anchor's own term, which cancels in a direction by itself, tells directions apart.
     anchor_terms = {way: _own_terms(request, found, way) for way in softmaxes}
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]
@@ -299,7 +248,7 @@ def _raised(sums: Tensor, terms: Tensor | None) -> Tensor:
     return sums if terms is None else sums + terms
 
 
-def _own_terms(request: BothWays, found: dict[str, Any], way: str) -> Tensor | None:
+def _own_terms(request: BothWays, found: Found, way: str) -> Tensor | None:
     """The critic's terms of a direction's anchors."""
     if request.critic is None:
         return None
@@ -311,7 +260,7 @@ def _own_terms(request: BothWays, found: dict[str, Any], way: str) -> Tensor | N
     return None if terms is None else terms * one.direction.critical.inverse_temperature
 
 
-def _within(request: BothWays, found: dict[str, Any], way: str, x: Tensor, y: Tensor, ranks: Ranks | None) -> Direction:
+def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ranks: Ranks | None) -> Direction:
     """The direction of one modality against itself, with the explicit negatives of its kind but an anchor's own."""
     other = "yx" if way == "xx" else "xy"  # the direction whose candidates are of this kind
     if other in found:
@@ -323,7 +272,8 @@ def _within(request: BothWays, found: dict[str, Any], way: str, x: Tensor, y: Te
     n = len(base.anchors)
     own = base.candidates.rows[:n]
     groups = one.ready.groups
-    left = OwnRow() if groups is None else SameGroup(groups[1], one.candidate_groups)
+    same = one.candidate_groups
+    left = OwnRow() if groups is None or same is None else SameGroup(groups[1], same)
     thresholds = base.thresholds()
     if thresholds is not None and thresholds.guide is not None:
         assert base.candidates.guide is not None
@@ -339,4 +289,4 @@ def _within(request: BothWays, found: dict[str, Any], way: str, x: Tensor, y: Te
     )
 
 
-__all__ = ["DIRECTIONS", "BothWays", "Groups", "More", "Partition", "Weights", "both_ways", "check_divergence"]
+__all__ = ["DIRECTIONS", "BothWays", "Groups", "Partition", "Weights", "both_ways", "check_divergence"]

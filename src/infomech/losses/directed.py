@@ -139,9 +139,9 @@ def infonce(
     >>> round(infonce(views, views, temperature=1.0, positives=torch.arange(6).roll(3), exclude_own=True).item(), 4)
     0.9048
     """
-    terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
-    general = terms != Terms() or any(given is not None for given in (groups, negative_groups, guide, ranks))
-    if general or candidate_groups is not None or same_group != "exclude" or share_negatives:
+    asked = (groups, candidate_groups, negative_groups, hardness, false_negatives, guide, ranks)
+    general = any(part is not None for part in asked) or share_negatives or label_smoothing != 0
+    if general or several != "mean_log" or same_group != "exclude" or reduction != "mean":
         request = OneWay(
             temperature,
             logit_scale,
@@ -161,7 +161,7 @@ def infonce(
             weigh_positive=weigh_positive,
             normalize=normalize,
             guide=guide,
-            terms=terms,
+            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
             check=check,
         )
         return one_way(anchors, candidates, request, ranks)[0]

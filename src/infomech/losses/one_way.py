@@ -74,6 +74,9 @@ class Terms:
             raise InputError(f"label_smoothing is {self.label_smoothing}; expected a share in [0, 1)")
 
 
+PLAIN = Terms()
+
+
 @dataclass(frozen=True)
 class OneWay:
     """What is asked of a batch in one direction, besides its rows."""
@@ -97,7 +100,7 @@ class OneWay:
     weigh_positive: bool = False
     normalize: bool = False
     guide: Guide | None = None
-    terms: Terms = Terms()
+    terms: Terms = PLAIN
     check: Check = "always"
 
 
@@ -170,11 +173,12 @@ def reduced(
         return total if shards is None else sum_over_ranks(total, shards.ranks)
     if shards is None and weights is None:
         return losses.mean()
-    top = weights.detach().max() if weights is not None and heaviest is None else heaviest
-    shares = torch.ones_like(losses) if weights is None else weights / top
+    shares = torch.ones_like(losses)
+    if weights is not None:  # sums of weights near 1e308 would overflow
+        shares = weights / (weights.detach().max() if heaviest is None else heaviest)
     both = torch.stack([(shares * losses).sum(), shares.sum()])
-    total, weight = both if shards is None else sum_over_ranks(both, shards.ranks)
-    return total / weight
+    both = both if shards is None else sum_over_ranks(both, shards.ranks)
+    return both[0] / both[1]
 
 
 def check_left(rest: Tensor, ranks: Ranks | None, look: bool) -> None:
@@ -488,6 +492,7 @@ def _sized(shards: Shards | None, rows: int) -> Shards | None:
 
 
 __all__ = [
+    "PLAIN",
     "Guide",
     "OneWay",
     "Prepared",

@@ -35,7 +35,7 @@ from ._inputs import (
     widened,
     without_values,
 )
-from .both_ways import Groups, More, Partition, Weights, both_ways, check_divergence
+from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_divergence
 from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .negatives import FalseNegatives, Hardness
 from .one_way import Guide, Reduction, SameGroupIs, Terms
@@ -161,21 +161,43 @@ def symmetric_infonce(
     1.862
     """
     plain = isinstance(divergence_weight, Real) and divergence_weight == 0
-    more = More(
-        pairs, groups, same_group, directions, partition, negatives_x, negatives_y, share_negatives, guide,
-        Terms(several, hardness, false_negatives, label_smoothing, reduction),
-    )  # fmt: skip
-    if more.asked:
-        log_weights = (log_weights_x, log_weights_y)
-        general = more.request(temperature, logit_scale, critic, weights, log_weights, weigh_positive, normalize, check)
-        value = both_ways(x, y, general, ranks)[0]
+    given = (pairs, negatives_x, negatives_y, hardness, false_negatives, guide)
+    general = any(part is not None for part in given) or isinstance(groups, tuple) or label_smoothing != 0
+    general = general or same_group != "exclude" or several != "mean_log" or reduction != "mean" or share_negatives
+    value = None
+    if general or directions != ("xy", "yx") or partition != "per_direction":
+        wanted = BothWays(
+            temperature,
+            logit_scale,
+            critic,
+            weights,
+            log_weights_x,
+            log_weights_y,
+            weigh_positive,
+            pairs,
+            groups,
+            same_group,
+            tuple(directions),
+            partition,
+            negatives_x,
+            negatives_y,
+            share_negatives=share_negatives,
+            guide=guide,
+            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
+            normalize=normalize,
+            check=check,
+        )
+        value = both_ways(x, y, wanted, ranks)[0]
         if plain:
             return value
-        check_divergence(general)
-    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, more.one_group())
+        check_divergence(wanted)
+    assert not isinstance(groups, tuple)
+    if isinstance(weights, tuple):
+        raise InputError("weights of x and of y, two of them, go with pairs=; row i with row i has one")
+    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
     request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check)
     terms = _terms(x, y, request, ranks)
-    return _combine(SymmetricTerms(value, terms.divergence) if more.asked else terms, divergence_weight)
+    return _combine(terms if value is None else SymmetricTerms(value, terms.divergence), divergence_weight)
 
 
 @dataclass(frozen=True)

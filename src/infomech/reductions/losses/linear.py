@@ -22,7 +22,7 @@ class _ScoreSums(Function):
         ctx: Any, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, exclusion: Exclusion
     ) -> tuple[Tensor, Tensor]:
         sums, counts = (torch.zeros(len(x), dtype=torch.float64, device=x.device) for _ in range(2))
-        for i, j, tile, there in _tiles(x, y, scale, terms, exclusion):
+        for i, _, tile, there in _tiles(x, y, scale, terms, exclusion):
             sums[i] += torch.where(there, tile, 0.0).sum(1, dtype=torch.float64)
             counts[i] += there.sum(1)
         ctx.save_for_backward(x, y, scale, terms)
