@@ -2,6 +2,8 @@
 
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
+from .negatives import FalseNegatives, Hardness
+from .one_way import Guide
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
@@ -10,6 +12,9 @@ from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symm
 __all__ = [
     "ConstantWeight",
     "DivergenceController",
+    "FalseNegatives",
+    "Guide",
+    "Hardness",
     "InfoNCE",
     "LinearWarmup",
     "PairwiseInfoNCE",
