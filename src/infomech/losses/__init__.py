@@ -1,5 +1,6 @@
 """The InfoNCE family: function and module side by side."""
 
+from .caching import cached_step
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
@@ -19,6 +20,7 @@ __all__ = [
     "SymmetricInfoNCE",
     "SymmetricTerms",
     "WeightSchedule",
+    "cached_step",
     "infonce",
     "pairwise_infonce",
     "sigmoid_loss",
