@@ -173,7 +173,7 @@ def test_batch_norm_is_said_and_counted_once_a_chunk() -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("chunk", [0, -3, 2.5, True])
 def test_bad_chunks(chunk) -> None:
-    with pytest.raises(im.InputError, match="chunk is .*; expected the number of rows"):
+    with pytest.raises(im.InputError, match=r"chunk is .*; expected the number of rows"):
         cached_step(SymmetricInfoNCE(), Encoder(), data(4), chunk=chunk)
 
 
@@ -206,5 +206,5 @@ def test_bad_input_is_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(im.InputError, match="or one without a graph"):
         cached_step(lambda *z: z[0].detach().sum(), encoder, [x, y], chunk=4)
-    with torch.no_grad(), pytest.raises(im.InputError, match="outside of torch.no_grad"):
+    with torch.no_grad(), pytest.raises(im.InputError, match=r"outside of torch.no_grad"):
         cached_step(loss, encoder, [x, y], chunk=4)

@@ -71,8 +71,7 @@ def cached_step(
     """
     columns = _columns(encoders, inputs, chunk)
     leaves = [column.embed() for column in columns]
-    if torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled():
-        torch.clear_autocast_cache()  # weights cast without a graph would stay without one
+    torch.clear_autocast_cache()  # weights that autocast has cast without a graph would stay without one
     value = loss(*leaves)
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
