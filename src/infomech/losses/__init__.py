@@ -3,6 +3,7 @@
 from .caching import cached_step
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
+from .equivalence import check_equivalent
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
@@ -21,6 +22,7 @@ __all__ = [
     "SymmetricTerms",
     "WeightSchedule",
     "cached_step",
+    "check_equivalent",
     "infonce",
     "pairwise_infonce",
     "sigmoid_loss",

@@ -156,15 +156,16 @@ def _columns(encoders: Encoder | Sequence[Encoder | None], inputs: Sequence[Any]
             raise InputError(f"encoder {k} is {kind_of(encoder)}; expected a module or a function of a chunk")
     if all(encoder is None or _is_frozen(encoder) for encoder in each):
         raise InputError("no encoder has a parameter that needs a gradient; there is nothing to train")
-    held = {id(encoder): _Buffers(encoder) for encoder in each}
+    held: dict[int, _Buffers] = {}
     columns = []
     for k, (encoder, given) in enumerate(zip(each, inputs, strict=True)):
         parts = list(_cut(given, chunk, f"input {k}"))
         if encoder is None and not isinstance(given, Tensor):
             raise InputError(f"input {k} has no encoder and is {kind_of(given)}; expected a tensor of embeddings")
+        if id(encoder) not in held:
+            held[id(encoder)] = _Buffers(encoder)
+            _say_batch_norm(encoder, k, parts)
         columns.append(_Column(encoder, parts, k, held[id(encoder)]))
-        if len(parts) > 1:
-            _say_batch_norm(encoder, k)
     return columns
 
 
@@ -185,10 +186,10 @@ def _without_sync(encoder: object) -> AbstractContextManager[Any]:
     return context
 
 
-def _say_batch_norm(encoder: object, number: int) -> None:
+def _say_batch_norm(encoder: object, number: int, parts: list[Any]) -> None:
     module = _module_of(encoder)
     norms = nn.modules.batchnorm._BatchNorm
-    if module is not None and any(isinstance(m, norms) and m.training for m in module.modules()):
+    if module is not None and len(parts) > 1 and any(isinstance(m, norms) and m.training for m in module.modules()):
         warnings.warn(
             f"encoder {number} normalises over the rows it is given (batch norm in training mode): over a chunk, not "
             "the batch; use eval() for those layers, layer norm, or a chunk as large as the batch",
