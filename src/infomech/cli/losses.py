@@ -51,7 +51,9 @@ def check_loss(
     else:
         for case in found.cases:
             where = "1 rank" if len(case.sizes) == 1 else f"{len(case.sizes)} ranks"
-            console().print(f"{where} ({' + '.join(map(str, case.sizes))} rows): {case.sentence()}", highlight=False)
+            console().print(
+                f"{where} ({' + '.join(map(str, case.sizes))} rows): {case.sentence()}", highlight=False, markup=False
+            )
         console().print("Equal to the full batch." if found.equal else "Not the full batch's loss.", highlight=False)
     if not found.equal:
         raise typer.Exit(1)

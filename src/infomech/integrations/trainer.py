@@ -13,12 +13,13 @@ from ..losses._inputs import kind_of
 class TrainerLoss:
     """What ``transformers.Trainer(compute_loss_func=)`` calls: a loss of two of the model's outputs.
 
-    Embeddings are brought to unit length by the loss (``normalize=True``) or by the model; CLIP's outputs are unit rows.
-    The parameters that the Trainer trains are those of the model. If the temperature is one of them, name it with
-    `log_scale`, and the loss is called with ``logit_scale=exp(log_scale)``; parameters of the loss itself are not seen by
-    its optimizer.
+    Embeddings are brought to unit length by the loss (``normalize=True``) or by the model; CLIP's outputs are unit
+    rows. The parameters that the Trainer trains are those of the model. If the temperature is one of them, name it with
+    `log_scale`, and the loss is called with ``logit_scale=exp(log_scale)``; parameters of the loss itself are not seen
+    by its optimizer.
 
-    **Accumulation.** A Trainer leaves the division by ``gradient_accumulation_steps`` to this function: pass the number.
+    **Accumulation.** A Trainer leaves the division by ``gradient_accumulation_steps`` to the function that it is given:
+    pass the number.
 
     Args:
         loss: called as loss(x, y), or loss(x, y, logit_scale=...): a module or a function such as

@@ -1,6 +1,7 @@
 """The InfoNCE family: function and module side by side."""
 
 from .caching import cached_step
+from .captions import captioned_infonce
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
 from .equivalence import check_equivalent
@@ -22,6 +23,7 @@ __all__ = [
     "SymmetricTerms",
     "WeightSchedule",
     "cached_step",
+    "captioned_infonce",
     "check_equivalent",
     "infonce",
     "pairwise_infonce",
