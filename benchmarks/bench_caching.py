@@ -32,6 +32,7 @@ class Tower(nn.Module):
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(n, length) -> (n, width)."""
         return nn.functional.normalize(self.layers(self.table(tokens)).mean(1), dim=1)
 
 

@@ -37,8 +37,8 @@ def captioned_infonce(
 
     with j over all rows of y, positives too. The first asks every positive to score (supervised contrastive learning's
     L_out, Khosla et al. 2020), the second is content with one (their L_in; MIL-NCE, Miech et al. 2020, but
-    for log |P_i|), and is never larger. With one positive each both are `symmetric_infonce` at lambda = 0. Positives that should be
-    neither wanted nor feared are its ``groups=`` instead.
+    for log |P_i|), and is never larger. With one positive each both are `symmetric_infonce` at lambda = 0. Rows
+    that should be neither wanted nor feared are its ``groups=`` instead.
 
     One sweep for each direction, memory O((n + m + p) d) for p pairs. One process.
 

@@ -226,6 +226,8 @@ def _run(plan: dict[str, Any], sizes: Sequence[int], timeout: float) -> dict[str
         answers = [_answer(folder / f"{rank}.json") for rank in range(len(sizes))]
     said = [(rank, answer["error"]) for rank, answer in enumerate(answers) if answer and "error" in answer]
     first = next((s for s in said if not answers[s[0]]["lost"]), said[0] if said else None)  # type: ignore[index]
+    if first is not None and answers[first[0]]["lost"]:  # type: ignore[index]
+        return "a rank dies in a collective call, as where one expects shards of equal size"
     if first is not None:
         return f"rank {first[0]} stops: {first[1]}"
     if any(answer is None for answer in answers):
