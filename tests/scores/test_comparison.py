@@ -65,7 +65,8 @@ def test_the_ratio_gives_back_what_hubs_cost() -> None:
     # the weight was chosen on other groups: where there are no hubs nothing is lost
     other = found.differences["y_to_x"]["density ratio"]["recall_at_1"].estimate
     assert other.high > -0.01
-    assert found.methods == ["cosine", "density ratio", "inverted softmax"]
+    assert set(found.methods) == {"cosine", "density ratio", "inverted softmax"}
+    assert found.methods[-1] == "cosine"
     assert "about 350 candidates" in repr(found)
     assert found.to_dict()["estimates"]["x_to_y"]["cosine"]["recall_at_1"]["value"] > 0
 
@@ -126,3 +127,21 @@ def test_the_best_candidates_are_those_of_the_whole_table() -> None:
     torch.testing.assert_close(scored["log_ratio"], ratio.log_ratio(x[200:], y[200:][found.rows[:, 0]]))
     with pytest.raises(im.InputError, match="k is 0"):
         ratio.best_matches(x, y, k=0)
+
+
+def test_shared_information_of_every_score() -> None:
+    """The cosine's is that of one direction on the same pairs; what takes hubs away shares more, and comes first."""
+    x, y = with_hubs(700, 0)
+    found = compare_scores(x, y, temperature=0.1, methods=["density ratio", "mean removal"])
+    alone = im.shared_information(x, y, batch_size=64, direction="x_to_y", normalize=True).information
+    mine = found.estimates["x_to_y"]["cosine"]["information"]
+    assert abs(mine.value - alone.value) < 3 * math.hypot(mine.stderr, alone.stderr)
+    change = found.differences["x_to_y"]["density ratio"]["information"]
+    both = [found.estimates["x_to_y"][name]["information"] for name in ("cosine", "density ratio")]
+    assert change.estimate.value == pytest.approx(both[1].value - both[0].value, abs=1e-12)
+    assert change.estimate.low > 0
+    assert change.estimate.stderr < both[0].stderr
+    means = [
+        sum(found.estimates[side][name]["information"].value for side in ("x_to_y", "y_to_x")) for name in found.methods
+    ]
+    assert means == sorted(means, reverse=True)

@@ -11,6 +11,7 @@ from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
 from .group_contributions import GroupContributions
+from .information.shared import Information
 from .inputs import Inputs
 
 FloatArray = NDArray[np.float64]
@@ -48,6 +49,8 @@ class Diagnosis:
     provenance: dict[str, str | float | int] = field(default_factory=dict)
     curves: Curves | None = None  # over temperature and N, if they were asked for
     group_contributions: GroupContributions | None = None  # None if read without arrays
+    information: Information | None = None  # E12; None where there are fewer than 100 groups
+    seen: Information | None = None  # of pairs that the model was trained on, where they were given
     attached: dict[str, Any] = field(default_factory=dict)  # by section: what reports show beside it, as plain JSON
 
     def __repr__(self) -> str:

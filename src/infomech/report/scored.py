@@ -18,6 +18,7 @@ from .writing import MARKS, md, md_code
 FILES = ("score.html", "score.json", "score.md", "ratio.safetensors")
 RATIO = "ratio.safetensors"
 _WORDS = {
+    "information": "I (nats)",
     "recall_at_1": "R@1",
     "recall_at_10": "R@10",
     "mean_reciprocal_rank": "MRR",
@@ -28,6 +29,11 @@ TERMS = (
     *GENERAL,
     ("density ratio", "How much likelier two rows are a pair than two random rows, as a logarithm in nats."),
     ("field", "The log of a row's mean kernel with the reference: the part of a score that belongs to the row."),
+    (
+        "I",
+        "Shared information in this direction: log(N + 1) less the lowest InfoNCE of the score over the temperature, "
+        "in nats; the table is sorted by the mean of both directions.",
+    ),
     ("hubness", "Skewness of how often a candidate is among the first ten; 0 without hubs."),
     ("TPR at 1e-3", "Share of true pairs above the threshold that one random pair in 1,000 is above."),
 )

@@ -16,6 +16,8 @@ from .._typing import PairsLike, RowsLike
 from .._words import with_error
 from ..diagnosis.differences import Difference, paired_recall
 from ..diagnosis.estimate import Estimate
+from ..diagnosis.information.dense import DenseInformation, dense_information
+from ..diagnosis.information.shared import FEWEST_GROUPS
 from ..diagnosis.retrieval import expected_rank
 from ..diagnosis.uncertainty import effective_number, influence_estimate, jackknife_estimate, unless_few
 from ..geometry import Cosine
@@ -24,7 +26,7 @@ from ..reductions import expected_hits
 from .baselines import BASELINES, Fold
 from .reference import Reference
 
-MEASURES = ("recall_at_1", "recall_at_10", "mean_reciprocal_rank", "true_positive_rate", "hubness")
+MEASURES = ("information", "recall_at_1", "recall_at_10", "mean_reciprocal_rank", "true_positive_rate", "hubness")
 DIRECTIONS = ("x_to_y", "y_to_x")
 FALSE_POSITIVE_RATE = 1e-3
 BLOCKS = 50
@@ -40,6 +42,7 @@ class _Tally:
     hits: dict[str, Float[Tensor, " g"]]
     rates: list[Tensor] = field(default_factory=list)  # of each fold: full and without each block
     hubs: list[Tensor] = field(default_factory=list)
+    information: list[DenseInformation] = field(default_factory=list)
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,8 +67,15 @@ class ScoreComparison(Shown):
 
     @property
     def methods(self) -> list[str]:
-        """In the order of the table."""
-        return list(self.estimates[DIRECTIONS[0]])
+        """In the order of the table: what shares most first, the mean of both directions; as they came if unknown."""
+        names = list(self.estimates[DIRECTIONS[0]])
+
+        def shared(name: str) -> float:
+            return sum(self.estimates[side][name]["information"].value for side in DIRECTIONS)
+
+        if any(math.isnan(shared(name)) for name in names):
+            return names
+        return sorted(names, key=lambda name: -shared(name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -258,10 +268,17 @@ def _tally(name: str, case: _Case, temperature: float, rate: float) -> _Tally:
     scores = method.scores(Fold(fold.bank_x, fold.bank_y, fold.x, fold.y, temperature))
     hits = _hits(scores, case)
     rates = _true_positive_rates(scores, case, rate) if method.pooled else None
-    tally = _Tally(hits, hubs=[_hubness(scores, case)])
+    tally = _Tally(hits, hubs=[_hubness(scores, case)], information=_information(scores, case))
     if rates is not None:
         tally.rates.append(rates)
     return tally
+
+
+def _information(scores: Tensor, case: _Case) -> list[DenseInformation]:
+    """Shared information of one pair a group in this direction, in nats; nothing where there are too few groups."""
+    if case.count < FEWEST_GROUPS:
+        return []
+    return [dense_information(scores[case.drawn[:, 0]][:, case.drawn[:, 1]])]
 
 
 def _hits(scores: Tensor, case: _Case) -> dict[str, Tensor]:
@@ -321,12 +338,17 @@ def _hubness(scores: Tensor, case: _Case) -> Tensor:
 def _merged(parts: list[_Tally]) -> _Tally:
     hits = {key: torch.cat([part.hits[key] for part in parts]) for key in parts[0].hits}
     rates = [r for part in parts for r in part.rates]
-    return _Tally(hits, rates if len(rates) == len(parts) else [], [h for part in parts for h in part.hubs])
+    rates = rates if len(rates) == len(parts) else []
+    information = [i for part in parts for i in part.information]
+    information = information if len(information) == len(parts) else []
+    return _Tally(hits, rates, [h for part in parts for h in part.hubs], information)
 
 
 def _estimates(tally: _Tally, queries: Tensor, groups: list[int]) -> dict[str, Estimate]:
     out = {key: _mean(hits, queries) for key, hits in tally.hits.items()}
     out |= _jackknifed(tally.rates, tally.hubs, groups)
+    if tally.information:
+        out["information"] = _over_halves([found.information for found in tally.information])
     return {key: out.get(key, _nothing()) for key in MEASURES}
 
 
@@ -355,11 +377,16 @@ def _jackknifed(rates: list[Tensor], hubs: list[Tensor], groups: list[int]) -> d
             blocks = len(part) - 1
             sizes = torch.bincount(torch.arange(count) * blocks // count, minlength=blocks).double()
             found.append(jackknife_estimate(part[0], part[1:], sizes, float(blocks - 1)))
-        value = sum(e.value for e in found) / len(found)
-        stderr = math.hypot(*(e.stderr for e in found)) / len(found)
-        reach = sum(e.high - e.value for e in found) / max(sum(e.stderr for e in found), 1e-300) * stderr
-        out[key] = Estimate(value, stderr, value - reach, value + reach)
+        out[key] = _over_halves(found)
     return out
+
+
+def _over_halves(found: Sequence[Estimate]) -> Estimate:
+    """Mean over both halves, the errors added."""
+    value = sum(e.value for e in found) / len(found)
+    stderr = math.hypot(*(e.stderr for e in found)) / len(found)
+    reach = sum(e.high - e.value for e in found) / max(sum(e.stderr for e in found), 1e-300) * stderr
+    return Estimate(value, stderr, value - reach, value + reach)
 
 
 def _differences(first: _Tally, other: _Tally, queries: Tensor, groups: list[int]) -> dict[str, Difference]:
@@ -372,6 +399,9 @@ def _differences(first: _Tally, other: _Tally, queries: Tensor, groups: list[int
     value = float(change.sum() / queries.sum())
     ranks = influence_estimate(value, (change - value * queries) / queries.sum(), queries)
     out["mean_reciprocal_rank"] = Difference.of(ranks, paired=True)
+    if first.information and other.information:
+        paired = [b.less(a) for a, b in zip(first.information, other.information, strict=True)]
+        out["information"] = Difference.of(_over_halves(paired), paired=True)
     rates = [b - a for a, b in zip(first.rates, other.rates, strict=False)]
     hubs = [b - a for a, b in zip(first.hubs, other.hubs, strict=True)]
     for key, estimate in _jackknifed(rates, hubs, groups).items():
