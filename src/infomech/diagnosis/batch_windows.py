@@ -128,6 +128,11 @@ class WindowAverages:
     interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
     blocks: "BlockShares"
 
+    def cpu(self) -> "WindowAverages":
+        """The same on the CPU."""
+        found = (self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
+        return WindowAverages(*found, self.blocks.cpu())
+
 
 @dataclass(frozen=True)
 class BlockShares:
@@ -158,9 +163,9 @@ class BlockShares:
     def __add__(self, other: "BlockShares") -> "BlockShares":
         return BlockShares(self.sums + other.sums, self.falls + other.falls, self.weights + other.weights)
 
-    def cpu(self) -> "WindowAverages":
+    def cpu(self) -> "BlockShares":
         """The same on the CPU."""
-        return WindowAverages(self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
+        return BlockShares(self.sums.cpu(), self.falls.cpu(), self.weights.cpu())
 
 
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:

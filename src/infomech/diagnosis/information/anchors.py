@@ -150,7 +150,8 @@ def loss_table(
     """
     layout, count = anchors.batches.layout, len(temperatures)
     shares: list[BlockShares | None] = [None] * count
-    by_pair = anchors.scores.new_zeros(count, len(anchors.pairs))
+    scores = anchors.scores.cpu()
+    by_pair = scores.new_zeros(count, len(anchors.pairs))
     whole = len(sides) * len(anchors.pairs)
     for side in sides:
         for pairs, tables, local in _chunks(anchors, side, temperatures):
@@ -159,16 +160,16 @@ def loss_table(
             for t, averages in enumerate(found):
                 before = shares[t]
                 shares[t] = averages.blocks if before is None else before + averages.blocks
-                by_pair[t].index_add_(0, pairs, averages.by_anchor @ at / len(sides))
+                by_pair[t].index_add_(0, pairs.cpu(), averages.by_anchor @ at / len(sides))
             if progress is not None:
                 progress(len(pairs) / whole)
     kept = [share for share in shares if share is not None]
     weights = kept[0].weights / len(sides)
     sums = torch.stack([share.sums for share in kept]) / len(sides)
     inverse = torch.tensor([1 / tau for tau in temperatures], dtype=torch.float64, device=sums.device)
-    own = weights.new_zeros(len(weights)).index_add_(0, anchors.blocks, anchors.weights * anchors.scores)
+    own = weights.new_zeros(len(weights)).index_add_(0, anchors.blocks.cpu(), anchors.weights.cpu() * scores)
     sums -= (inverse[:, None] * own)[:, :, None]
-    by_pair -= inverse[:, None] * anchors.scores
+    by_pair -= inverse[:, None] * scores
     falls = torch.stack([share.falls for share in kept]) / len(sides)
     return LossTable(layout, tuple(temperatures), sums, falls, weights, by_pair)
 
@@ -205,7 +206,7 @@ def _averages(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Te
     own = anchors.scores[pairs] / table.temperature
     weights, stands_for = anchors.weights[pairs], anchors.stands_for[pairs]
     sums = AnchorSums(table.by_row.log_sums[local], None, anchors.blocks[pairs], weights, own, stands_for)
-    return window_averages(sums, anchors.batches.layout, "log")
+    return window_averages(sums, anchors.batches.layout, "log").cpu()  # what follows is small work
 
 
 def _columns(side: Side) -> tuple[Literal[0, 1], Literal[0, 1]]:

@@ -304,7 +304,7 @@ def _information(losses: Losses, anchors: Anchors, at: Tensor, asked: Asked, sta
     replicates = ceiling - losses.replicates(shares) @ at
     interactions = -shares.interactions() @ at
     curve, curve_replicates, curve_interactions = _over_negatives(losses)
-    by_block = coefficients[:, anchors.blocks]
+    by_block = coefficients[:, anchors.blocks.cpu()]
     kept = PairShares(
         pairs=_given(anchors, anchors.pairs),
         lent=_given(anchors, anchors.batches.lent),

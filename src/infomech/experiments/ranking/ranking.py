@@ -173,7 +173,7 @@ def _run_stopped(tau: float, weight: float, stops: Sequence[int], seed: int) -> 
 
     train_two_tower(data, divergence_weight=weight, temperature=tau, steps=stops[-1], seed=seed, watch=watch)
     best = max(seen)
-    return {"step": best[2], "stopped": best[1], "last": seen[-1][1]}
+    return {"step": float(best[2]), "stopped": best[1], "last": seen[-1][1]}
 
 
 def findings(sets: Mapping[str, Mapping[str, Any]], stopped: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -241,7 +241,7 @@ def _figure(sets: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """R@10 against shared information and against the loss; the curve of signs."""
     from ...report.drawing import MARKERS, SERIES, bare_axes, blank_figure, legend
 
-    drawn = blank_figure(10, 3.2 * len(sets))
+    drawn = blank_figure(10.0, 3.2 * len(sets))
     grid = drawn.subplots(len(sets), 3, squeeze=False)
     for line, (name, found) in zip(grid, sets.items(), strict=True):
         recalls = [row["recall_at_10"] for row in found["models"]]
