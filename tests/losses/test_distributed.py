@@ -128,7 +128,7 @@ def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
         ("temperature", "temperature is a str", None),
         ("bias", "bias is a list", None),
         ("long rows", "leave double precision", None),
-        ("columns", "1 columns of sentences", None),
+        ("columns", "a batch has 1 columns", None),
     ],
 )
 def test_whatever_fails_on_one_rank_reaches_all(world, name: str, words: str, alone: str | None) -> None:
