@@ -1,36 +1,18 @@
 """General losses across ranks: values and gradients are those of one process on the whole batch."""
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from rank_processes import load_worker, run_ranks
 
 WORKER = Path(__file__).with_name("general_rank_worker.py")
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_equal_one_process(world: int, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("general_rank_worker", WORKER)
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(world), str(tmp_path / "init"), str(tmp_path / "out")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, text in zip(processes, said, strict=True):
-        assert process.returncode == 0, text[-3000:]
-    ranks = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in range(world)]
+    worker, ranks = load_worker(WORKER), run_ranks(WORKER, world, tmp_path, timeout=120)
     for name, (value, gradients) in worker.outcome(0, world, None).items():
         for found in ranks:
             assert abs(found[name][0] - value) < 1e-12 * max(1.0, abs(value)), name

@@ -11,10 +11,11 @@ from ..geometry import Critic
 from ..reductions.exclusion import OwnRow, SameGroup
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
-from .contrast import Block, Direction, Softmax, losses_of
+from .contrast import Direction, Softmax, losses_of
 from .distributed import Ranks, Shards
 from .one_way import PLAIN, Guide, OneWay, Prepared, Ready, SameGroupIs, Terms, check_left, prepared, reduced
 from .positives import OwnPositive
+from .scores import added
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
@@ -193,8 +194,8 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
         yx.anchors,
         scale=xy.critical.scale,
         score_bound=xy.bound,
-        x_terms=_negative_terms(yx.candidates),
-        y_terms=_negative_terms(xy.candidates),
+        x_terms=added(yx.candidates.own, yx.candidates.log_weights),
+        y_terms=added(xy.candidates.own, xy.candidates.log_weights),
         within=within,
         exclusion=None if groups is None else SameGroup(*groups),
     )
@@ -202,12 +203,6 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
     if within and sums.x_to_x is not None and sums.y_to_y is not None:
         rests |= {"xx": sums.x_to_x, "yy": sums.y_to_y}
     return rests
-
-
-def _negative_terms(block: Block) -> Tensor | None:
-    if block.own is None or block.log_weights is None:
-        return block.own if block.log_weights is None else block.log_weights
-    return block.own + block.log_weights
 
 
 def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks | None) -> Tensor:

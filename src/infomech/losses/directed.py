@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from .._checks import InputError, check_rows
+from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
@@ -16,8 +16,8 @@ from ._inputs import (
     Check,
     NoNegativesError,
     check_gradients_fit,
+    check_negative_rows,
     check_shapes,
-    check_tensor,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -169,7 +169,7 @@ def infonce(
     look = looks(check, anchors, candidates)
     inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
     if negatives is not None:
-        _check_negatives(anchors, negatives, negative_log_weights, look=look)
+        check_negative_rows(anchors, negatives, negative_log_weights, look=look)
     elif negative_log_weights is not None:
         raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
     if normalize:
@@ -246,30 +246,6 @@ def infonce(
 def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
     terms = scores.negative_y
     return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
-
-
-def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
-    """Raise InputError unless these are shared rows, or k rows for each anchor."""
-    check_tensor(negatives, "negatives")
-    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
-        raise InputError(
-            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
-            f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
-        )
-    if negatives.device != anchors.device:
-        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    if look or not negatives.numel():
-        check_rows(negatives.detach().flatten(0, -2), "negatives")
-    if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
-        sets, expected = negatives.shape[0], anchors.shape[0]
-        raise InputError(f"negatives has {sets} sets for {expected} anchors; expected one for each")
-    if log_weights is not None:
-        check_tensor(log_weights, "negative_log_weights")
-        if log_weights.shape != negatives.shape[:-1]:
-            raise InputError(
-                f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
-                f"negatives: {tuple(negatives.shape[:-1])}"
-            )
 
 
 def _against(

@@ -16,6 +16,7 @@ from ._inputs import (
     Extent,
     NoNegativesError,
     check_gradients_fit,
+    check_negative_rows,
     check_shapes,
     check_tensor,
     checked_extent,
@@ -313,13 +314,6 @@ def check_guide(
     of_negatives = guide.negatives_y
     if of_negatives is not None and (negatives is None or of_negatives.shape[:-1] != negatives.shape[:-1]):
         raise InputError("guide.negatives_y needs negatives, and a row for each of them, in their shape")
-
-
-def check_negative_rows(anchors: Tensor, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
-    """Raise InputError unless these are shared rows, or k rows for each anchor."""
-    from .directed import _check_negatives as check
-
-    check(anchors, negatives, log_weights, look=look)
 
 
 def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) -> tuple[Ready, Shards, float]:

@@ -82,27 +82,20 @@ class SameGroup(Exclusion):
     Args:
         rows: (n,) group of each row.
         cols: (m,) group of each column.
-        ascending: both are sorted, so that most tiles are known at a glance to hold no such entry.
     """
 
     rows: Int[Tensor, " n"]
     cols: Int[Tensor, " m"]
-    ascending: bool = False
 
     def coded(self) -> Coded:  # noqa: D102
         return Coded("same_group", [self.rows, self.cols])
 
-    def mask(self, rows: slice, cols: slice) -> Bool[Tensor, "a b"] | None:
-        """The entries of a tile that are left out; None where it is known that none is."""
-        a, b = self.rows[rows], self.cols[cols]
-        if self.ascending and (a[0] > b[-1] or b[0] > a[-1]):
-            return None
-        return a[:, None] == b[None, :]
+    def mask(self, rows: slice, cols: slice) -> Bool[Tensor, "a b"]:
+        """The entries of a tile that are left out."""
+        return self.rows[rows, None] == self.cols[None, cols]
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
-        mask = self.mask(rows, cols)
-        if mask is not None:
-            tile.masked_fill_(mask, value)
+        tile.masked_fill_(self.mask(rows, cols), value)
 
 
 @dataclass(frozen=True)

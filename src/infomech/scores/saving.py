@@ -15,7 +15,7 @@ from .._files import write_file
 from ..corrections import Correction
 from ..corrections.saving import correction_settings, rebuilt_correction
 from ..geometry import RBF, Cosine, Critic
-from ..io.text import check_regular
+from ..io.fitted import read_fitted
 from .calibration import Calibration
 from .fields import Side
 from .reference import Reference
@@ -77,16 +77,8 @@ def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
     Raises:
         InputError: for another file, a damaged one, or one of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError):
-        raise InputError(f"{path} is no density ratio, or a damaged one; fit it again with infomech score") from None
+    metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score")
     if metadata.get("kind") != KIND:
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")
     if metadata.get("version") != str(VERSION):

@@ -46,7 +46,7 @@ def forward(
 
     start = shift_for((x, y), scale, bound=bound, exclusion=given, terms=(terms,))
     shift, (sums,) = with_safe_shift(sweep, start, work.dtype, len(y))
-    return sums.value(), sums.peak.contiguous(), sums.total, buffer, as_tensor(shift, x)
+    return sums.value(), sums.peak.contiguous(), sums.total, buffer, as_tensor(shift)
 
 
 @operator(

@@ -83,7 +83,7 @@ def with_safe_shift(
     return None, sweep(None)
 
 
-def as_tensor(shift: float | None, like: Tensor) -> Tensor:
+def as_tensor(shift: float | None) -> Tensor:
     """A shift as the backward is handed it, on the CPU, where it is read at no cost: infinity for none."""
     return torch.full((), math.inf if shift is None else shift, dtype=torch.float64)
 

@@ -119,7 +119,7 @@ def _forward_on_tiles(
         torch.stack([part.peak for part in sums]),
         torch.stack([part.total for part in sums]),
         buffer,
-        as_tensor(shift, x),
+        as_tensor(shift),
     )
 
 
