@@ -12,9 +12,10 @@ from ..reductions.exclusion import OwnRow, SameGroup
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
 from .contrast import Direction, Softmax, losses_of
-from .distributed import Ranks, Shards
-from .one_way import PLAIN, Guide, OneWay, Prepared, Ready, SameGroupIs, Terms, check_left, prepared, reduced
+from .distributed import Ranks, Shards, told
+from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive
+from .request import PLAIN, Guide, OneWay, Ready, SameGroupIs, Terms
 from .scores import added
 
 Partition = Literal["per_direction", "joint"]
@@ -53,6 +54,20 @@ class BothWays:
     def one_to_one(self) -> bool:
         """Whether row i of x has row i of y as its only positive."""
         return self.pairs is None and self.same_group == "exclude"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is row i with row i, and all others negatives: one sweep that both directions share."""
+        further = (self.negatives_x, self.negatives_y, self.guide)
+        return (
+            self.one_to_one
+            and not isinstance(self.groups, tuple)
+            and all(part is None for part in further)
+            and not self.share_negatives
+            and self.terms == PLAIN
+            and self.directions == ("xy", "yx")
+            and self.partition == "per_direction"
+        )
 
     def direction(self, way: str) -> OneWay:
         """The request of one of the cross-modal directions."""
@@ -112,33 +127,29 @@ class BothWays:
                              "x and y have losses of their own")  # fmt: skip
 
 
-def check_divergence(request: BothWays) -> None:
-    """Raise InputError unless the batch's Dsym can be added to the loss."""
-    if not request.one_to_one or isinstance(request.groups, tuple) or request.terms.reduction != "mean":
+def check_together(request: BothWays, *, divergence: bool) -> None:
+    """Raise InputError unless what is asked can be had together, and with the batch's Dsym."""
+    if request.plain:
+        if isinstance(request.weights, tuple):
+            raise InputError("weights of x and of y, two of them, go with pairs=; row i with row i has one")
+        return
+    if divergence and (
+        not request.one_to_one or isinstance(request.groups, tuple) or request.terms.reduction != "mean"
+    ):
         raise InputError(
             "divergence_weight goes with row i paired with row i, same_group='exclude' and reduction='mean': Dsym "
             "compares two modalities' laws over one set of pairs"
         )
+    if divergence and isinstance(request.weights, tuple):
+        raise InputError("divergence_weight goes with one set of weights: Dsym is a mean over pairs")
 
 
-def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The loss of a batch, and the rows of all ranks in the ranks' order."""
-    request.check_settings()
-    check_shapes(x, y, empty=ranks is not None)
-    if request.pairs is None and not isinstance(request.groups, tuple):
-        check_paired(x, y)
-    elif isinstance(request.groups, Tensor) and x.shape[0] != y.shape[0]:
-        raise InputError("groups of x and of y are two, groups=(of_x, of_y), where their numbers of rows differ")
-    if request.pairs is not None:
-        check_tensor(request.pairs, "pairs")
-        if request.pairs.ndim != 2 or request.pairs.shape[1] != 2:
-            raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
-    if request.guide is not None:
-        _check_guide_of_negatives(request)
+def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> Tensor:
+    """The loss of a batch."""
+    told(ranks, lambda: _check(x, y, request, of_a_part=ranks is not None))
     ways: list[str] = [way for way in ("xy", "yx") if way in request.directions]
     rows: dict[str, tuple[Tensor, Tensor]] = {"xy": (x, y), "yx": (y, x)}
     found = {way: prepared(*rows[way], request.direction(way), ranks) for way in ways}
-    seen = _seen(x, y, found)
     first = found[ways[0]].ready
     dtype = result_dtype(first.anchors, first.candidates)
     if request.partition == "joint":
@@ -154,8 +165,24 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> t
             values.append(_reduced(losses, one.ready, request.terms, one.shards, one.heaviest))
         value = sum(values[1:], values[0]) / len(values)
     if request.terms.reduction == "none":
-        return value.to(dtype), seen
-    return finished(value, dtype, look=first.extent.wide), seen
+        return value.to(dtype)
+    return finished(value, dtype, look=first.extent.wide)
+
+
+def _check(x: Tensor, y: Tensor, request: BothWays, *, of_a_part: bool) -> None:
+    """Raise InputError unless settings and shapes go together, before any direction is looked at."""
+    request.check_settings()
+    check_shapes(x, y, empty=of_a_part)
+    if request.pairs is None and not isinstance(request.groups, tuple):
+        check_paired(x, y)
+    elif isinstance(request.groups, Tensor) and x.shape[0] != y.shape[0]:
+        raise InputError("groups of x and of y are two, groups=(of_x, of_y), where their numbers of rows differ")
+    if request.pairs is not None:
+        check_tensor(request.pairs, "pairs")
+        if request.pairs.ndim != 2 or request.pairs.shape[1] != 2:
+            raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
+    if request.guide is not None:
+        _check_guide_of_negatives(request)
 
 
 def _check_guide_of_negatives(request: BothWays) -> None:
@@ -171,11 +198,6 @@ def _check_guide_of_negatives(request: BothWays) -> None:
 
 def _reduced(losses: Tensor, ready: Ready, terms: Terms, shards: Shards | None, heaviest: float | None) -> Tensor:
     return reduced(losses, ready.weights, terms.reduction, shards, heaviest)
-
-
-def _seen(x: Tensor, y: Tensor, found: Found) -> tuple[Tensor, Tensor]:
-    """The rows of all ranks, of x and of y; where one direction alone is formed, the anchors' are this rank's."""
-    return (found["yx"].seen if "yx" in found else x.detach()), (found["xy"].seen if "xy" in found else y.detach())
 
 
 def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, Tensor]:
@@ -284,4 +306,4 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
     )
 
 
-__all__ = ["DIRECTIONS", "BothWays", "Groups", "Partition", "Weights", "both_ways", "check_divergence"]
+__all__ = ["DIRECTIONS", "BothWays", "Groups", "Partition", "Weights", "both_ways", "check_together"]

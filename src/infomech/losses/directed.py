@@ -1,39 +1,22 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
-from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
-from ..reductions.losses.infonce import row_log_sums, row_scores
-from ._inputs import (
-    Check,
-    NoNegativesError,
-    check_gradients_fit,
-    check_negative_rows,
-    check_shapes,
-    checked_extent,
-    checked_inverse_temperature,
-    checked_weights,
-    finished,
-    looks,
-    result_dtype,
-    unit_rows,
-    weighted_mean,
-    widened,
-    without_values,
-)
+from ._inputs import Check, unit_rows, without_values
 from .distributed import Ranks
 from .negatives import FalseNegatives, Hardness
-from .one_way import Guide, OneWay, Reduction, SameGroupIs, Terms, one_way
-from .positives import NamedPairs, Several, named_pairs
-from .scores import PairScores, added, pair_scores
+from .one_way import one_way
+from .plain import plain_infonce
+from .positives import Several
+from .request import Guide, OneWay, Reduction, SameGroupIs, Terms
 from .temperature import TemperedLoss, starting_temperature
 
 
@@ -139,164 +122,36 @@ def infonce(
     >>> round(infonce(views, views, temperature=1.0, positives=torch.arange(6).roll(3), exclude_own=True).item(), 4)
     0.9048
     """
-    asked = (groups, candidate_groups, negative_groups, hardness, false_negatives, guide, ranks)
-    general = any(part is not None for part in asked) or share_negatives or label_smoothing != 0
-    if general or several != "mean_log" or same_group != "exclude" or reduction != "mean":
-        request = OneWay(
-            temperature,
-            logit_scale,
-            critic,
-            positives,
-            groups,
-            candidate_groups,
-            same_group,
-            negatives,
-            share_negatives=share_negatives,
-            negative_groups=negative_groups,
-            in_batch=in_batch,
-            exclude_own=exclude_own,
-            weights=weights,
-            log_weights=log_weights,
-            negative_log_weights=negative_log_weights,
-            weigh_positive=weigh_positive,
-            normalize=normalize,
-            guide=guide,
-            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
-            check=check,
-        )
-        return one_way(anchors, candidates, request, ranks)[0]
-    check_shapes(anchors, candidates, ("anchors", "candidates"))
-    look = looks(check, anchors, candidates)
-    inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
-    if negatives is not None:
-        check_negative_rows(anchors, negatives, negative_log_weights, look=look)
-    elif negative_log_weights is not None:
-        raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
-    if normalize:
-        anchors, candidates = unit_rows(anchors), unit_rows(candidates)
-        if negatives is not None:
-            negatives = unit_rows(negatives.flatten(0, -2)).view(negatives.shape)
-    dtype = result_dtype(anchors, candidates)
-    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
-    extents = [checked_extent(anchors, candidates, scale, ("anchors", "candidates"), look=look)]
-    if negatives is not None:
-        names = ("anchors", "negatives")
-        extents.append(checked_extent(anchors, negatives.flatten(0, -2), scale, names, look=look))
-    wide = any(extent.wide for extent in extents)
-    if wide:
-        for extent in extents:
-            given = temperature if logit_scale is None else logit_scale
-            check_gradients_fit(extent, (anchors, candidates), given)
-        anchors, candidates = widened(wide, anchors, candidates)
-        negatives = None if negatives is None else negatives.double()
-    anchor_weights = checked_weights(weights, anchors.shape[0], anchors.device, look=look)
-    scores = pair_scores(
-        anchors,
-        candidates,
-        critic=critic,
-        inverse_temperature=inverse_temperature,
-        log_weights=(None, log_weights),
-        names=("log_weights", "log_weights"),
-        finite=weigh_positive,
-        look=look,
+    request = OneWay(
+        temperature,
+        logit_scale,
+        critic,
+        positives,
+        groups,
+        candidate_groups,
+        same_group,
+        negatives,
+        share_negatives=share_negatives,
+        negative_groups=negative_groups,
+        in_batch=in_batch,
+        exclude_own=exclude_own,
+        weights=weights,
+        log_weights=log_weights,
+        negative_log_weights=negative_log_weights,
+        weigh_positive=weigh_positive,
+        normalize=normalize,
+        guide=guide,
+        terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
+        check=check,
     )
-    of_positive, _ = scores.positives(weigh=weigh_positive)
-    n, m = anchors.shape[0], candidates.shape[0]
-    if exclude_own and n != m:
-        raise InputError(f"exclude_own needs one set against itself; got {n} anchors, {m} candidates")
-    found = named_pairs(positives, n, m, anchors.device, look=look)
-    pairs, single = found.pairs, found.single
-    if exclude_own and (positives is None or (look and bool((pairs[:, 0] == pairs[:, 1]).any()))):
-        raise InputError(
-            "exclude_own leaves row i out of anchor i's candidates, but positives names it; mend positives"
-        )
-    own: Exclusion = OwnRow() if exclude_own else Nothing()
-    sums = []
-    if in_batch:
-        exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion))
-    elif not single:
-        raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
-    if negatives is not None:
-        further = negative_log_weights
-        bound = extents[1].score_bound
-        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, bound, look=look))
-    if not sums or (look and bool((torch.stack(sums).detach().amax(0) == -math.inf).any())):
-        raise NoNegativesError(
-            "an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf"
-        )
-    total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
-    if single:
-        at = pairs.select(1, 1)
-        partner = candidates if positives is None else candidates.index_select(0, at)
-        # log(1 + negatives / positive) keeps its digits when the loss is small.
-        score = row_scores(anchors, partner, scores.scale)
-        if of_positive is not None:
-            score = score + of_positive.index_select(0, at)
-        losses = torch.logaddexp(total - score, torch.zeros_like(score))
-    else:
-        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
-        if of_positive is not None:
-            terms = of_positive.index_select(0, pairs.select(1, 1)) * found.shares
-            score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs.select(1, 0), terms)
-        losses = total - score
-    return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
+    return _loss_of(anchors, candidates, request, ranks)[0]
 
 
-def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
-    terms = scores.negative_y
-    return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
-
-
-def _against(
-    anchors: Rows,
-    negatives: Tensor,
-    log_weights: Tensor | None,
-    critic: Critic | None,
-    inverse_temperature: Tensor,
-    bound: float | None,
-    *,
-    look: bool,
-) -> Float[Tensor, " n"]:
-    """Log-sums over further negatives: shared rows, or k rows for each anchor."""
-    scores = pair_scores(
-        anchors,
-        negatives.flatten(0, -2),
-        critic=critic,
-        inverse_temperature=inverse_temperature,
-        log_weights=(None, None if log_weights is None else log_weights.flatten()),
-        names=("negative_log_weights", "negative_log_weights"),
-        look=look,
-    )
-    if negatives.ndim == 2:
-        return _log_sums(anchors, negatives, bound, scores, Nothing())
-    return _own_negatives(anchors, negatives, scores)
-
-
-def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: PairScores) -> Float[Tensor, " n"]:
-    """Log-sums of every anchor over k negatives of its own."""
-    dtype = result_dtype(anchors, negatives)
-    with torch.autocast(anchors.device.type, enabled=False):
-        inner = torch.einsum("nd,nkd->nk", anchors.to(dtype), negatives.to(dtype)).to(torch.float64)
-    terms = None if scores.negative_y is None else scores.negative_y.view(inner.shape)
-    total = added(inner * scores.scale, terms)
-    assert total is not None
-    return total.logsumexp(1)
-
-
-def _mean_positives(candidates: Tensor, positives: NamedPairs, anchors: int) -> Float[Tensor, "n d"]:
-    """The mean of every anchor's positives, without holding a row for each pair."""
-    dtype = result_dtype(candidates)
-    of, at = (part.clone(memory_format=torch.contiguous_format) for part in positives.pairs.long().unbind(1))
-    starts = torch.searchsorted(of, torch.arange(anchors, device=of.device))
-    with torch.autocast(candidates.device.type, enabled=False):
-        return embedding_bag(
-            at,
-            candidates.to(dtype),
-            starts,
-            mode="sum",
-            per_sample_weights=positives.shares.to(dtype),
-        )
+def _loss_of(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and the candidates of all ranks."""
+    if request.plain and ranks is None:
+        return plain_infonce(anchors, candidates, request), candidates.detach()
+    return one_way(anchors, candidates, request, ranks)
 
 
 class InfoNCE(TemperedLoss):
@@ -312,9 +167,17 @@ class InfoNCE(TemperedLoss):
             `follow(optimizer)` they enter with the optimizer's step. Until it has been filled, only what is there is
             used.
         dim: number of features d; needed for a queue.
-        critic: s(x, y); see `infonce`.
+        critic: s(x, y); see `infonce`, as for all that follow.
         weigh_positive: whether the positive's score carries its log-weight too.
+        same_group: what candidates of the anchor's group are, ``"exclude"`` or ``"positive"``.
+        several: ``"mean_log"`` or ``"log_mean"`` of several positives.
+        share_negatives: use every anchor's explicit negatives for all anchors, in calls that have sets of them.
+        hardness: a weight on hard negatives.
+        false_negatives: a filter for negatives that look like positives.
+        label_smoothing: the share of the label that is spread over all that stands in the softmax.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
 
     Source: D7; He et al. 2020 for the queue.
@@ -339,7 +202,15 @@ class InfoNCE(TemperedLoss):
         dim: int | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        same_group: SameGroupIs = "exclude",
+        several: Several = "mean_log",
+        share_negatives: bool = False,
+        hardness: Hardness | None = None,
+        false_negatives: FalseNegatives | None = None,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
         normalize: bool = False,
+        ranks: Ranks | None = None,
         check: Check = "first",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
@@ -348,6 +219,11 @@ class InfoNCE(TemperedLoss):
         if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
             raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
         self.in_batch = in_batch
+        self.same_group: SameGroupIs = same_group
+        self.share_negatives = share_negatives
+        self.terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
+        self.terms.check()
+        self.ranks = ranks
         self.register_buffer("queue", torch.zeros(queue_size, dim or 0))
         self.register_buffer("queue_count", torch.zeros((), dtype=torch.int64))
 
@@ -377,6 +253,10 @@ class InfoNCE(TemperedLoss):
         weights: Float[Tensor, " n"] | None = None,
         log_weights: Float[Tensor, " m"] | None = None,
         negative_log_weights: Float[Tensor, "..."] | None = None,
+        groups: Int[Tensor, " n"] | None = None,
+        candidate_groups: Int[Tensor, " m"] | None = None,
+        negative_groups: Int[Tensor, " k"] | None = None,
+        guide: Guide | None = None,
     ) -> Scalar:
         """The loss of one batch; the arguments are those of `infonce`."""
         self._begin(anchors, candidates)
@@ -388,26 +268,31 @@ class InfoNCE(TemperedLoss):
                 negatives = queued.to(anchors.dtype)
                 negative_log_weights = there if negative_log_weights is None else negative_log_weights
 
-        def loss(check: Check) -> tuple[Scalar, None]:
-            value = infonce(
-                anchors,
-                candidates,
-                temperature=self.temperature,
-                positives=positives,
-                negatives=negatives,
-                in_batch=self.in_batch,
-                exclude_own=exclude_own,
-                critic=self.critic,
-                weights=weights,
-                log_weights=log_weights,
-                negative_log_weights=negative_log_weights,
-                weigh_positive=self.weigh_positive,
-                normalize=self.normalize,
-                check=check,
-            )
-            return value, None
+        request = OneWay(
+            self.temperature,
+            critic=self.critic,
+            positives=positives,
+            groups=groups,
+            candidate_groups=candidate_groups,
+            same_group=self.same_group,
+            negatives=negatives,
+            share_negatives=self.share_negatives and negatives is not None and negatives.ndim == 3,
+            negative_groups=negative_groups,
+            in_batch=self.in_batch,
+            exclude_own=exclude_own,
+            weights=weights,
+            log_weights=log_weights,
+            negative_log_weights=negative_log_weights,
+            weigh_positive=self.weigh_positive,
+            normalize=self.normalize,
+            guide=guide,
+            terms=self.terms,
+        )
 
-        return self._end(self._looked_after(loss, anchors, candidates)[0], candidates)
+        def loss(check: Check) -> tuple[Scalar, Tensor]:
+            return _loss_of(anchors, candidates, replace(request, check=check), self.ranks)
+
+        return self._end(*self._looked_after(loss, anchors, candidates, ranks=self.ranks))
 
     def _copy_of_queue(self) -> tuple[Tensor, Tensor | None]:
         """What is in the queue, which may move on before a second backward; log-weights that leave out what is not.

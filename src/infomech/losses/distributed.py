@@ -206,6 +206,16 @@ def fail_everywhere(ranks: Ranks, error: Exception) -> NoReturn:
     raise AssertionError("an agreement with an error raises")
 
 
+def told(ranks: Ranks | None, check: Callable[[], Checked]) -> Checked:
+    """Run checks that come before the agreement which the others wait in: what they raise is raised on all ranks."""
+    if ranks is None:
+        return check()
+    try:
+        return check()
+    except Exception as error:  # any: the others wait for an answer
+        fail_everywhere(ranks, error)
+
+
 class _SumOverRanks(Function):
     """The sum over ranks, whose gradient is that of the sum of all ranks' results."""
 
@@ -424,6 +434,7 @@ __all__ = [
     "fail_everywhere",
     "replicated",
     "sum_over_ranks",
+    "told",
     "tour",
     "waiting",
 ]

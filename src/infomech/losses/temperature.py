@@ -122,7 +122,7 @@ class TemperedLoss(nn.Module):
             return found
         found = loss("never")
         value = found[0]
-        if self.check == "first" and value.device.type == "cpu" and not math.isfinite(float(value.detach())):
+        if self.check == "first" and value.device.type == "cpu" and not bool(torch.isfinite(value.detach()).all()):
             return loss("always")  # which knows why, or what to do
         return found
 
