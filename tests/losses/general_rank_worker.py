@@ -5,7 +5,17 @@ import sys
 import torch
 import torch.distributed as dist
 
-from infomech.losses import FalseNegatives, Hardness, Ranks, infonce, symmetric_infonce
+from infomech.losses import (
+    FalseNegatives,
+    Hardness,
+    InfoNCE,
+    PairwiseInfoNCE,
+    Ranks,
+    SymmetricInfoNCE,
+    infonce,
+    pairwise_infonce,
+    symmetric_infonce,
+)
 
 SIZES = {1: [9], 2: [3, 6], 3: [4, 1, 4]}
 
@@ -44,6 +54,15 @@ def losses(b, ranks):
         share_negatives=True, **weighed,
     )  # fmt: skip
     yield "sum", infonce(b["x"], b["y"], reduction="sum", **weighed)
+    yield "pairwise", pairwise_infonce([b["x"], b["y"], b["x"].roll(1, 1)], divergence_weight=0.5, **options)
+    yield "module of one way", InfoNCE(0.3, same_group="positive", ranks=ranks)(b["x"], b["y"], groups=b["groups"])
+    yield (
+        "module of both ways",
+        SymmetricInfoNCE(0.3, label_smoothing=0.1, share_negatives=True, ranks=ranks)(
+            b["x"], b["y"], negatives_y=b["sets"], weights=b["weights"]
+        ),
+    )
+    yield "module of many", PairwiseInfoNCE(0.3, ranks=ranks)([b["x"], b["y"], b["y"].roll(1, 1)], weights=b["weights"])
 
 
 def outcome(rank: int, world: int, ranks):

@@ -15,7 +15,7 @@ from .contrast import Direction, Softmax, losses_of
 from .distributed import Ranks, Shards, told
 from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive
-from .request import PLAIN, Guide, OneWay, Ready, SameGroupIs, Terms
+from .request import PLAIN, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
 from .scores import added
 
 Partition = Literal["per_direction", "joint"]
@@ -105,6 +105,7 @@ class BothWays:
 
     def check_settings(self) -> None:
         """Raise InputError unless directions and positives go together."""
+        check_same_group(self.same_group)
         unknown = [way for way in self.directions if way not in DIRECTIONS]
         if unknown or len(set(self.directions)) < len(self.directions) or not self.directions:
             raise InputError(f"directions is {self.directions!r}; expected some of 'xy', 'yx', 'xx', 'yy', each once")

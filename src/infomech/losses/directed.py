@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import OtherRows, Rows, Scalar
+from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
 from ._inputs import Check, unit_rows, without_values
 from .distributed import Ranks
@@ -16,7 +16,7 @@ from .negatives import FalseNegatives, Hardness
 from .one_way import one_way
 from .plain import plain_infonce
 from .positives import Several
-from .request import Guide, OneWay, Reduction, SameGroupIs, Terms
+from .request import Guide, OneWay, Reduction, SameGroupIs, Terms, check_same_group
 from .temperature import TemperedLoss, starting_temperature
 
 
@@ -49,7 +49,7 @@ def infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
-) -> Scalar:
+) -> Scalars:
     """InfoNCE of every anchor against its candidates.
 
         L = mean_i -log [exp(x_i.y_p / tau) / (exp(x_i.y_p / tau) + sum_{j != p} exp(x_i.y_j / tau))]
@@ -108,7 +108,7 @@ def infonce(
             (anchor, candidate) pairs as anchors are taken to be one for each.
 
     Returns:
-        The loss in nats, a scalar.
+        The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
 
     Raises:
         InputError: for inputs that cannot be used, an anchor without a positive, or no negatives at all.
@@ -223,6 +223,7 @@ class InfoNCE(TemperedLoss):
         self.share_negatives = share_negatives
         self.terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
         self.terms.check()
+        check_same_group(same_group)
         self.ranks = ranks
         self.register_buffer("queue", torch.zeros(queue_size, dim or 0))
         self.register_buffer("queue_count", torch.zeros((), dtype=torch.int64))
@@ -257,7 +258,7 @@ class InfoNCE(TemperedLoss):
         candidate_groups: Int[Tensor, " m"] | None = None,
         negative_groups: Int[Tensor, " k"] | None = None,
         guide: Guide | None = None,
-    ) -> Scalar:
+    ) -> Scalars:
         """The loss of one batch; the arguments are those of `infonce`."""
         self._begin(anchors, candidates)
         if len(self.queue):
@@ -289,7 +290,7 @@ class InfoNCE(TemperedLoss):
             terms=self.terms,
         )
 
-        def loss(check: Check) -> tuple[Scalar, Tensor]:
+        def loss(check: Check) -> tuple[Scalars, Tensor]:
             return _loss_of(anchors, candidates, replace(request, check=check), self.ranks)
 
         return self._end(*self._looked_after(loss, anchors, candidates, ranks=self.ranks))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Scalar
+from .._typing import Scalar, Scalars
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
@@ -41,7 +41,7 @@ from .sharded import sharded_log_sums
 class SymmetricTerms(NamedTuple):
     """The two parts of the controlled loss, in nats: loss = infonce + lambda divergence."""
 
-    infonce: Scalar
+    infonce: Scalars
     divergence: Scalar | None  # Dsym of the batch; None if it was not asked for
 
 
@@ -83,7 +83,7 @@ class _Checked:
     groups: Tensor | None
 
 
-def combined(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
+def combined(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalars:
     """The sum infonce + lambda divergence."""
     if terms.divergence is None:
         return terms.infonce

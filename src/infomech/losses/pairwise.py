@@ -63,18 +63,7 @@ def pairwise_infonce(
     >>> round(pairwise_infonce([x, x, x], temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
     0.5514
     """
-
-    def check_numbers() -> Local[list[Tensor | None]]:
-        if len(modalities) < 2:
-            raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
-        own: list[Tensor | None] = [None] * len(modalities) if log_weights is None else list(log_weights)
-        if len(own) != len(modalities):
-            raise InputError(
-                f"log_weights has {len(own)} entries for {len(modalities)} modalities; expected one for each"
-            )
-        return Local(own, len(modalities), [("the number of modalities", len(modalities))])
-
-    own = check_numbers().value if ranks is None else agree(ranks, check_numbers).value
+    own = _of_each(modalities, log_weights) if ranks is None else _agreed(modalities, log_weights, ranks)
     losses = [
         symmetric_infonce(
             x,
@@ -95,6 +84,28 @@ def pairwise_infonce(
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
     return torch.stack(losses).mean()
+
+
+def _of_each(modalities: Sequence[Rows], log_weights: Sequence[Tensor | None] | None) -> list[Tensor | None]:
+    """The log-weights of each modality; raises InputError unless there are two or more."""
+    if len(modalities) < 2:
+        raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
+    own: list[Tensor | None] = [None] * len(modalities) if log_weights is None else list(log_weights)
+    if len(own) != len(modalities):
+        raise InputError(f"log_weights has {len(own)} entries for {len(modalities)} modalities; expected one for each")
+    return own
+
+
+def _agreed(
+    modalities: Sequence[Rows], log_weights: Sequence[Tensor | None] | None, ranks: Ranks
+) -> list[Tensor | None]:
+    """The same on all ranks, or an error on all of them: a pair of modalities is a call of every rank."""
+
+    def check() -> Local[list[Tensor | None]]:
+        own = _of_each(modalities, log_weights)
+        return Local(own, len(own), [("the number of modalities", len(own))])
+
+    return agree(ranks, check).value
 
 
 class PairwiseInfoNCE(TemperedLoss):

@@ -170,10 +170,15 @@ def _extent(
     return max(extents, key=lambda extent: extent.largest) if look else extents[0]
 
 
+def check_same_group(same_group: str) -> None:
+    """Raise InputError unless it says what rows of one group are to each other."""
+    if same_group not in ("exclude", "positive"):
+        raise InputError(f"same_group is {same_group!r}; expected 'exclude' or 'positive'")
+
+
 def _groups(request: OneWay, n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """The groups of anchors and of candidates; raises InputError unless both have theirs."""
-    if request.same_group not in ("exclude", "positive"):
-        raise InputError(f"same_group is {request.same_group!r}; expected 'exclude' or 'positive'")
+    check_same_group(request.same_group)
     if request.groups is None:
         if request.candidate_groups is not None or request.same_group == "positive":
             raise InputError("candidate_groups and same_group='positive' need groups, one number for each anchor")
@@ -243,5 +248,6 @@ __all__ = [
     "Reduction",
     "SameGroupIs",
     "Terms",
+    "check_same_group",
     "checked",
 ]

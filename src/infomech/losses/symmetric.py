@@ -6,7 +6,7 @@ from numbers import Real
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._typing import OtherRows, Rows, Scalar
+from .._typing import OtherRows, Rows, Scalar, Scalars
 from ..geometry import Critic
 from ._inputs import Check, without_values
 from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_together
@@ -48,7 +48,7 @@ def symmetric_infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
-) -> Scalar:
+) -> Scalars:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
         L = (L_xy + L_yx) / 2 + lambda Dsym,   L_xy = -mean_i log softmax_j(x_i.y_j / tau)[i]
@@ -112,7 +112,7 @@ def symmetric_infonce(
             always checked, and ranks always check everything.
 
     Returns:
-        The loss in nats, a scalar.
+        The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
 
     Raises:
         InputError: for anything but two equal-sized, finite, floating-point matrices of two rows or more on one
@@ -302,7 +302,7 @@ class SymmetricInfoNCE(TemperedLoss):
         negatives_x: Float[Tensor, "... d"] | None = None,
         negatives_y: Float[Tensor, "... d"] | None = None,
         guide: Guide | None = None,
-    ) -> Scalar:
+    ) -> Scalars:
         """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `symmetric_infonce`."""
         self._begin(x, y)
         weight, divergence = self._weight_of_now(x, y)
@@ -320,7 +320,7 @@ class SymmetricInfoNCE(TemperedLoss):
             guide=guide,
         )
 
-        def loss(check: Check) -> tuple[Scalar, Scalar | None]:
+        def loss(check: Check) -> tuple[Scalars, Scalar | None]:
             asked = replace(wanted, check=check)
             terms = _terms_of(x, y, asked, weight, self.ranks, divergence=divergence)
             return combined(terms, weight), None if terms.divergence is None else terms.divergence.detach()

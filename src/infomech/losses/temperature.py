@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import InputError, check_temperature
-from .._typing import Scalar
+from .._typing import Scalars
 from ..geometry import Cosine, Critic
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
@@ -131,7 +131,7 @@ class TemperedLoss(nn.Module):
         """Whether no call in this mode has been checked."""
         return self.training not in self._looked_in
 
-    def _end(self, value: Scalar, seen: Tensor | None = None) -> Scalar:
+    def _end(self, value: Scalars, seen: Tensor | None = None) -> Scalars:
         """What comes after it: remember what the state has yet to take in, until no backward needs the old one."""
         if torch.compiler.is_compiling() and not (self._moves and self.training):
             if torch.compiler.is_dynamo_compiling() and not _exporting():
