@@ -90,7 +90,7 @@ def test_checkpointing_changes_nothing(naive, kind: str, reentrant: bool, calls:
     if kind == "warm-up":
         assert int(ours.divergence_weight.steps_done) == 4 * calls
     if kind == "queue":
-        assert int(ours.queue_count) == 4 * 12 * calls
+        assert int(ours.queue.count) == 4 * 12 * calls
 
 
 @pytest.mark.parametrize("lr", [0.05, 10.0])
@@ -174,7 +174,7 @@ def test_accumulated_batches_are_one_step(naive) -> None:
         optimizer.step()
         optimizer.zero_grad()
         assert int(loss.divergence_weight.steps_done) == step
-        assert int(queue.queue_count) == 36 * step
+        assert int(queue.queue.count) == 36 * step
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,7 +216,7 @@ for compiled in (False, True):
     results.append([*encoder.state_dict().values(), *one.state_dict().values(), *two.state_dict().values()])
 for a, b in zip(*results):
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-assert int(one.divergence_weight.steps_done) == 4 and int(two.queue_count) == 80
+assert int(one.divergence_weight.steps_done) == 4 and int(two.queue.count) == 80
 print("same")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce, symmetric_infonce, symmetric_terms
 from ..losses._inputs import NoNegativesError
-from ..losses.distributed import fail_everywhere
+from ..losses.agreement import fail_everywhere
 from ._single import loss_of_one_pair
 
 

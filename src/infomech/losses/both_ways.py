@@ -11,8 +11,10 @@ from ..geometry import Critic
 from ..reductions.exclusion import OwnRow, SameGroup
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
+from .agreement import told
 from .contrast import Direction, Softmax, losses_of
-from .distributed import Ranks, Shards, told
+from .distributed import Ranks, Shards
+from .memory import Labelled, Memory
 from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive
 from .request import PLAIN, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
@@ -23,6 +25,7 @@ DIRECTIONS = ("xy", "yx", "xx", "yy")
 Groups = Tensor | tuple[Tensor, Tensor]
 Weights = Tensor | tuple[Tensor, Tensor]
 Found = dict[str, Prepared]
+Seen = tuple[Labelled, Labelled] | None
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class BothWays:
     partition: Partition = "per_direction"
     negatives_x: Tensor | None = None
     negatives_y: Tensor | None = None
-    negatives_are_everyones: bool = False
     share_negatives: bool = False
     guide: Guide | None = None
+    memory: tuple[Memory | None, Memory | None] | None = None  # of x and of y; a pair of None where it is empty yet
     terms: Terms = PLAIN
     normalize: bool = False
     check: Check = "always"
@@ -58,7 +61,7 @@ class BothWays:
     @property
     def plain(self) -> bool:
         """Whether it is row i with row i, and all others negatives: one sweep that both directions share."""
-        further = (self.negatives_x, self.negatives_y, self.guide)
+        further = (self.negatives_x, self.negatives_y, self.guide, self.memory)
         return (
             self.one_to_one
             and not isinstance(self.groups, tuple)
@@ -92,13 +95,13 @@ class BothWays:
             candidate_groups=groups[1 if forward else 0],
             same_group=self.same_group,
             negatives=negatives,
-            negatives_are_everyones=self.negatives_are_everyones,
             share_negatives=self.share_negatives and negatives is not None,
             weights=weights,
             log_weights=log_weights,
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
+            memory=None if self.memory is None else self.memory[1 if forward else 0],
             terms=replace(self.terms, hardness=hardness),
             check=self.check,
         )
@@ -145,12 +148,13 @@ def check_together(request: BothWays, *, divergence: bool) -> None:
         raise InputError("divergence_weight goes with one set of weights: Dsym is a mean over pairs")
 
 
-def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> Tensor:
-    """The loss of a batch."""
+def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> tuple[Tensor, Seen]:
+    """The loss of a batch, and where there is a memory the rows of all ranks."""
     told(ranks, lambda: _check(x, y, request, of_a_part=ranks is not None))
     ways: list[str] = [way for way in ("xy", "yx") if way in request.directions]
     rows: dict[str, tuple[Tensor, Tensor]] = {"xy": (x, y), "yx": (y, x)}
     found = {way: prepared(*rows[way], request.direction(way), ranks) for way in ways}
+    seen = None if request.memory is None else _seen(found)
     first = found[ways[0]].ready
     dtype = result_dtype(first.anchors, first.candidates)
     if request.partition == "joint":
@@ -161,13 +165,13 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> T
         values = []
         for way, one in found.items():
             softmax = one.direction.softmax(in_batch=fused.get(way))
-            check_left(softmax.rest, ranks, one.look)
+            check_left(softmax, one, ranks)
             losses = losses_of(softmax, request.terms.label_smoothing)
             values.append(_reduced(losses, one.ready, request.terms, one.shards, one.heaviest))
         value = sum(values[1:], values[0]) / len(values)
     if request.terms.reduction == "none":
-        return value.to(dtype)
-    return finished(value, dtype, look=first.extent.wide)
+        return value.to(dtype), seen
+    return finished(value, dtype, look=first.extent.wide), seen
 
 
 def _check(x: Tensor, y: Tensor, request: BothWays, *, of_a_part: bool) -> None:
@@ -199,6 +203,13 @@ def _check_guide_of_negatives(request: BothWays) -> None:
 
 def _reduced(losses: Tensor, ready: Ready, terms: Terms, shards: Shards | None, heaviest: float | None) -> Tensor:
     return reduced(losses, ready.weights, terms.reduction, shards, heaviest)
+
+
+def _seen(found: Found) -> Seen:
+    """The rows of all ranks, of x and of y, and their groups."""
+    one = next(iter(found.values()))
+    of_x = found["yx"].seen if "yx" in found else one.seen_anchors
+    return of_x, found["xy"].seen if "xy" in found else one.seen_anchors
 
 
 def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, Tensor]:
@@ -242,8 +253,8 @@ def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks |
     anchor_terms = {way: _own_terms(request, found, way) for way in softmaxes}
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]
     rest = torch.stack(rests).logsumexp(0)
-    one = next(iter(found.values()))
-    check_left(rest, ranks, one.look)
+    way, one = next(iter(found.items()))
+    check_left(replace(softmaxes[way], rest=rest), one, ranks)
     positives = [_raised(softmaxes[way].positive, anchor_terms[way]) for way in found]
     again = torch.stack([rest, *positives[1:]]).logsumexp(0)  # all but one of the positive's own terms
     joint = Softmax(positives[0], again, positives[0], single=True)
@@ -296,8 +307,15 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
     if thresholds is not None and thresholds.guide is not None:
         assert base.candidates.guide is not None
         thresholds = replace(thresholds, guide=base.candidates.guide[:n])
+    further = tuple(
+        block
+        if block.groups is None or groups is None
+        else replace(block, exclusion=SameGroup(groups[1], block.groups))
+        for block in base.further
+    )
     return replace(
         base,
+        further=further,
         anchors=own,
         positives=OwnPositive(n, own.device),
         candidates=replace(base.candidates, exclusion=left),

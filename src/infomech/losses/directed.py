@@ -1,17 +1,17 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
-import math
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
-from ._inputs import Check, unit_rows, without_values
+from ._inputs import Check, unit_rows
+from .calls import Seen
 from .distributed import Ranks
+from .memory import Labelled, RowQueue, queue_of
 from .negatives import FalseNegatives, Hardness
 from .one_way import one_way
 from .plain import plain_infonce
@@ -147,10 +147,16 @@ def infonce(
     return _loss_of(anchors, candidates, request, ranks)[0]
 
 
-def _loss_of(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> tuple[Tensor, Tensor]:
+def _loss_of(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> tuple[Tensor, Labelled]:
     """The loss of a batch, and the candidates of all ranks."""
+    memory = request.memory
+    if memory is not None and request.negatives is None and request.negative_log_weights is None and ranks is None:
+        rows, weights = memory.rows.to(anchors.dtype), memory.log_weights
+        simple = replace(request, memory=None, negatives=rows, negative_log_weights=weights)
+        request = simple if simple.plain else request
     if request.plain and ranks is None:
-        return plain_infonce(anchors, candidates, request), candidates.detach()
+        rows = candidates.detach()
+        return plain_infonce(anchors, candidates, request), Labelled(unit_rows(rows) if request.normalize else rows)
     return one_way(anchors, candidates, request, ranks)
 
 
@@ -163,9 +169,11 @@ class InfoNCE(TemperedLoss):
         logit_scale: 1/tau, in place of `temperature`.
         in_batch: use the other candidates of the batch as negatives.
         queue_size: rows that the queue holds; 0 for none. In training mode every call puts its candidates, detached,
-            into the queue once its backward is done (at once if it has none); the oldest leave. After
-            `follow(optimizer)` they enter with the optimizer's step. Until it has been filled, only what is there is
-            used.
+            into the queue once its backward is done (at once if it has none), those of all ranks in the ranks' order;
+            the oldest leave. After `follow(optimizer)` they enter with the optimizer's step. Until it has been filled,
+            only what is there is used. Rows enter with their groups, if the call has groups: of a later anchor's group
+            they are no negatives, or its positives with ``same_group="positive"``. `hardness` takes them for in-batch
+            negatives; a guide leaves none of them out.
         dim: number of features d; needed for a queue.
         critic: s(x, y); see `infonce`, as for all that follow.
         weigh_positive: whether the positive's score carries its log-weight too.
@@ -187,9 +195,6 @@ class InfoNCE(TemperedLoss):
     >>> loss.queued().shape
     torch.Size([3, 3])
     """
-
-    queue: Tensor
-    queue_count: Tensor
 
     def __init__(
         self,
@@ -216,8 +221,6 @@ class InfoNCE(TemperedLoss):
         start = starting_temperature(temperature, logit_scale, 0.07)
         super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
         self.weigh_positive = weigh_positive
-        if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
-            raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
         self.in_batch = in_batch
         self.same_group: SameGroupIs = same_group
         self.share_negatives = share_negatives
@@ -225,23 +228,21 @@ class InfoNCE(TemperedLoss):
         self.terms.check()
         check_same_group(same_group)
         self.ranks = ranks
-        self.register_buffer("queue", torch.zeros(queue_size, dim or 0))
-        self.register_buffer("queue_count", torch.zeros((), dtype=torch.int64))
+        self.queue = queue_of(queue_size, dim)
 
     def queued(self) -> Float[Tensor, "k d"]:
         """The rows in the queue, in no particular order."""
-        return self.queue[: min(int(self.queue_count), len(self.queue))]
+        return self._queue.held().rows
 
-    @torch.no_grad()
-    def enqueue(self, rows: Rows) -> None:
-        """Put rows into the queue, over the oldest ones."""
-        size = len(self.queue)
-        if rows.shape[1] != self.queue.shape[1]:
-            raise InputError(f"the queue holds rows of {self.queue.shape[1]} features; got {rows.shape[1]}")
-        rows = rows[-size:]
-        places = (self.queue_count + torch.arange(len(rows), device=self.queue.device)) % size
-        self.queue[places] = rows.detach().to(self.queue)
-        self.queue_count += len(rows)
+    def enqueue(self, rows: Rows, groups: Int[Tensor, " n"] | None = None) -> None:
+        """Put rows and their groups into the queue, over the oldest ones."""
+        self._queue.put(rows, groups)
+
+    @property
+    def _queue(self) -> RowQueue:
+        if self.queue is None:
+            raise InputError("this loss has no queue; make it with queue_size= and dim=")
+        return self.queue
 
     def forward(
         self,
@@ -261,14 +262,6 @@ class InfoNCE(TemperedLoss):
     ) -> Scalars:
         """The loss of one batch; the arguments are those of `infonce`."""
         self._begin(anchors, candidates)
-        if len(self.queue):
-            queued, there = self._copy_of_queue()
-            if len(queued):
-                if negatives is not None:
-                    raise InputError("pass explicit negatives or use a queue, not both")
-                negatives = queued.to(anchors.dtype)
-                negative_log_weights = there if negative_log_weights is None else negative_log_weights
-
         request = OneWay(
             self.temperature,
             critic=self.critic,
@@ -287,33 +280,23 @@ class InfoNCE(TemperedLoss):
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
+            memory=None if self.queue is None or not isinstance(anchors, Tensor) else self.queue.copy(anchors.dtype),
             terms=self.terms,
         )
 
-        def loss(check: Check) -> tuple[Scalars, Tensor]:
+        def loss(check: Check) -> tuple[Scalars, Labelled]:
             return _loss_of(anchors, candidates, replace(request, check=check), self.ranks)
 
         return self._end(*self._looked_after(loss, anchors, candidates, ranks=self.ranks))
 
-    def _copy_of_queue(self) -> tuple[Tensor, Tensor | None]:
-        """What is in the queue, which may move on before a second backward; log-weights that leave out what is not.
-
-        How much there is can be read on a CPU only; elsewhere, and in compiled code, all places go along.
-        """
-        if self.queue.device.type == "cpu" and not without_values(self.queue):
-            return self.queued().clone(), None
-        places = torch.arange(len(self.queue), device=self.queue.device)
-        there = torch.zeros(len(self.queue), dtype=torch.float64, device=self.queue.device)
-        return self.queue.clone(), there.masked_fill(places >= self.queue_count, -math.inf)
-
     @property
     def _moves(self) -> bool:
-        return len(self.queue) > 0
+        return self.queue is not None
 
-    def _advance(self, seen: list[Tensor | None]) -> None:
+    def _advance(self, seen: list[Seen]) -> None:
         for candidates in seen:
-            if candidates is not None:
-                self.enqueue(unit_rows(candidates) if self.normalize else candidates)
+            assert isinstance(candidates, Labelled)
+            self._queue.put(candidates.rows, candidates.groups)
 
 
 __all__ = ["InfoNCE", "infonce"]

@@ -33,7 +33,8 @@ from ._inputs import (
     weighted_mean,
     widened,
 )
-from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .agreement import Local, agree, check_ranks_alike
+from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .scores import PairScores, pair_scores
 from .sharded import sharded_log_sums
 

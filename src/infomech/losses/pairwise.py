@@ -11,7 +11,8 @@ from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
 from ._inputs import Check
-from .distributed import Local, Ranks, agree
+from .agreement import Local, agree
+from .distributed import Ranks
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss, starting_temperature
 

@@ -21,6 +21,7 @@ from ._inputs import (
     checked_weights,
     unit_rows,
 )
+from .memory import Memory
 from .negatives import FalseNegatives, Hardness
 from .positives import ListedPositives, OwnPositive, Positives, Several, named_pairs
 
@@ -79,7 +80,6 @@ class OneWay:
     candidate_groups: Tensor | None = None
     same_group: SameGroupIs = "exclude"
     negatives: Tensor | None = None
-    negatives_are_everyones: bool = False  # a memory, which all ranks have alike
     share_negatives: bool = False
     negative_groups: Tensor | None = None
     in_batch: bool = True
@@ -90,13 +90,14 @@ class OneWay:
     weigh_positive: bool = False
     normalize: bool = False
     guide: Guide | None = None
+    memory: Memory | None = None
     terms: Terms = PLAIN
     check: Check = "always"
 
     @property
     def plain(self) -> bool:
         """Whether nothing is asked beyond positives, negatives and log-weights."""
-        further = (self.groups, self.candidate_groups, self.negative_groups, self.guide)
+        further = (self.groups, self.candidate_groups, self.negative_groups, self.guide, self.memory)
         return (
             all(part is None for part in further)
             and not self.share_negatives
@@ -117,6 +118,7 @@ class Ready:
     groups: tuple[Tensor, Tensor] | None
     negatives: Tensor | None
     negative_groups: Tensor | None
+    memory: Memory | None
     weights: Tensor | None
 
 
@@ -135,12 +137,13 @@ def checked(
             raise InputError("share_negatives needs a set of negatives for each anchor, (n, k, d); (k, d) are shared")
     elif request.negative_log_weights is not None or request.share_negatives or request.negative_groups is not None:
         raise InputError("negative_log_weights, negative_groups and share_negatives need negatives")
-    elif not request.in_batch:
+    elif not request.in_batch and request.memory is None:
         raise NoNegativesError("in_batch=False needs negatives")
     if request.normalize:
         anchors, candidates = unit_rows(anchors), unit_rows(candidates)
         negatives = None if negatives is None else unit_rows(negatives.flatten(0, -2)).view(negatives.shape)
-    extent = _extent(anchors, candidates, negatives, request, inverse, look=look)
+    memory = _checked_memory(request, candidates)
+    extent = _extent(anchors, candidates, negatives, memory, request, inverse, look=look)
     groups = _groups(request, n, m, device)
     positives = _positives(request, n, m, device, groups, look=look)
     if request.exclude_own and n != m:
@@ -152,18 +155,45 @@ def checked(
         if groups is None or negatives is None or tuple(of_negatives.shape) != tuple(negatives.shape[:1]):
             raise InputError("negative_groups needs groups, and one number for each of the shared negatives, (k,)")
         of_negatives = of_negatives.to(device)
-    return Ready(anchors, candidates, inverse, extent, positives, groups, negatives, of_negatives, weights)
+    return Ready(anchors, candidates, inverse, extent, positives, groups, negatives, of_negatives, memory, weights)
+
+
+def _checked_memory(request: OneWay, candidates: Tensor) -> Memory | None:
+    """The rows of past batches in the candidates' dtype; raises InputError if they do not go with what is asked."""
+    memory = request.memory
+    if memory is None:
+        return None
+    if memory.rows.shape[1] != candidates.shape[1] or memory.rows.device != candidates.device:
+        raise InputError(
+            f"the queue holds rows of {memory.rows.shape[1]} features on {memory.rows.device}; got "
+            f"{candidates.shape[1]} on {candidates.device}"
+        )
+    if request.same_group == "positive" and (request.guide is not None or not request.in_batch):
+        raise InputError(
+            "with same_group='positive' the rows of a queue are candidates: that needs in_batch=True, and no guide, "
+            "which has no rows for them"
+        )
+    return memory._replace(rows=memory.rows.to(candidates.dtype))
 
 
 def _extent(
-    anchors: Tensor, candidates: Tensor, negatives: Tensor | None, request: OneWay, inverse: Tensor, *, look: bool
+    anchors: Tensor,
+    candidates: Tensor,
+    negatives: Tensor | None,
+    memory: Memory | None,
+    request: OneWay,
+    inverse: Tensor,
+    *,
+    look: bool,
 ) -> Extent:
     """The larger of the extents; raises InputError where scores or gradients leave their precision."""
     scale = inverse if request.critic is None else request.critic.slope * inverse
     extents = [checked_extent(anchors, candidates, scale, ("anchors", "candidates"), look=look)]
-    if negatives is not None:
-        names = ("anchors", "negatives")
-        extents.append(checked_extent(anchors, negatives.flatten(0, -2), scale, names, look=look))
+    further = (("negatives", None if negatives is None else negatives.flatten(0, -2)),
+               ("the queue", None if memory is None else memory.rows))  # fmt: skip
+    for name, rows in further:
+        if rows is not None:
+            extents.append(checked_extent(anchors, rows, scale, ("anchors", name), look=look))
     given = request.temperature if request.logit_scale is None else request.logit_scale
     for extent in extents:
         check_gradients_fit(extent, (anchors, candidates), given)

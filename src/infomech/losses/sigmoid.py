@@ -30,7 +30,8 @@ from ._inputs import (
     unit_rows,
     widened,
 )
-from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .agreement import Local, agree, check_ranks_alike
+from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .scores import PairScores, added, pair_scores
 from .sharded import sharded_softplus_sum
 from .temperature import TemperedLoss, starting_temperature

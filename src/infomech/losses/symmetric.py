@@ -2,15 +2,21 @@
 
 from dataclasses import replace
 from numbers import Real
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._typing import OtherRows, Rows, Scalar, Scalars
+from .._checks import InputError
+from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
 from ._inputs import Check, without_values
+from .agreement import told
 from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_together
-from .distributed import Ranks, told
+from .both_ways import Seen as BothSeen
+from .calls import Seen
+from .distributed import Ranks
+from .memory import Memory, RowQueue, queue_of
 from .negatives import FalseNegatives, Hardness
 from .paired import PairedNegatives, PairedRequest, SymmetricTerms, combined, paired_terms
 from .positives import Several
@@ -148,26 +154,26 @@ def symmetric_infonce(
         check=check,
     )
     divergence = not (isinstance(divergence_weight, Real) and divergence_weight == 0)
-    terms = _terms_of(x, y, wanted, divergence_weight, ranks, divergence=divergence)
+    terms, _ = _terms_of(x, y, wanted, divergence_weight, ranks, divergence=divergence)
     return combined(terms, divergence_weight)
 
 
 def _terms_of(
     x: Tensor, y: Tensor, wanted: BothWays, weight: float | Tensor, ranks: Ranks | None, *, divergence: bool
-) -> SymmetricTerms:
-    """Both parts of what is asked for, from the one sweep that they share where they can."""
+) -> tuple[SymmetricTerms, BothSeen]:
+    """Both parts of what is asked for, from one sweep where they can share it, and what a memory is to see."""
     told(ranks, lambda: check_together(wanted, divergence=divergence))
-    if not (wanted.plain or divergence):
-        return SymmetricTerms(both_ways(x, y, wanted, ranks), None)
+    value, seen = (None, None) if wanted.plain else both_ways(x, y, wanted, ranks)
+    if value is not None and not divergence:
+        return SymmetricTerms(value, None), seen
     assert not isinstance(wanted.groups, tuple)
     assert not isinstance(wanted.weights, tuple)
     negatives = PairedNegatives(
         wanted.critic, wanted.log_weights_x, wanted.log_weights_y, wanted.weigh_positive, wanted.groups
     )
     given = (wanted.temperature, wanted.logit_scale, divergence, weight, wanted.weights)
-    value = None if wanted.plain else both_ways(x, y, wanted, ranks)
     terms = paired_terms(x, y, PairedRequest(*given, negatives, wanted.normalize, wanted.check), ranks)
-    return terms if value is None else SymmetricTerms(value, terms.divergence)
+    return terms if value is None else SymmetricTerms(value, terms.divergence), seen
 
 
 def symmetric_terms(
@@ -198,6 +204,13 @@ def symmetric_terms(
     return paired_terms(x, y, request, ranks)
 
 
+class _Seen(NamedTuple):
+    """What the state of a loss is to take in of a call."""
+
+    divergence: Tensor | None
+    rows: BothSeen
+
+
 class SymmetricInfoNCE(TemperedLoss):
     """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature, weight and settings.
 
@@ -223,11 +236,14 @@ class SymmetricInfoNCE(TemperedLoss):
         label_smoothing: the share of the label that is spread over all that stands in a softmax.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        queue_size: past rows of either side that are kept as further negatives, as in MoCo and cross-batch memories; 0
+            for none. See `InfoNCE`, whose queue has one side. They stand in the InfoNCE part, not in Dsym.
+        dim: number of features d; needed for a queue.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
 
-    A schedule that moves is a graph break for `torch.compile` in training mode, as a step that follows the backward
-    must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
+    A schedule or a queue that moves is a graph break for `torch.compile` in training mode, as a step that follows the
+    backward must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
 
     Raises:
         InputError: if the temperature cannot be used, or cannot be learned from where it starts, or if settings do not
@@ -260,6 +276,8 @@ class SymmetricInfoNCE(TemperedLoss):
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         normalize: bool = False,
+        queue_size: int = 0,
+        dim: int | None = None,
         ranks: Ranks | None = None,
         check: Check = "first",
     ) -> None:
@@ -273,6 +291,7 @@ class SymmetricInfoNCE(TemperedLoss):
         self.terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
         self.ranks = ranks
         self.divergence_weight = divergence_weight
+        self.queue_x, self.queue_y = queue_of(queue_size, dim), queue_of(queue_size, dim)
         self.terms.check()
         self._wanted().check_settings()
 
@@ -318,14 +337,39 @@ class SymmetricInfoNCE(TemperedLoss):
             negatives_y=negatives_y,
             share_negatives=self.share_negatives and not (negatives_x is None and negatives_y is None),
             guide=guide,
+            memory=self._memory(x),
         )
 
-        def loss(check: Check) -> tuple[Scalars, Scalar | None]:
+        def loss(check: Check) -> tuple[Scalars, _Seen]:
             asked = replace(wanted, check=check)
-            terms = _terms_of(x, y, asked, weight, self.ranks, divergence=divergence)
-            return combined(terms, weight), None if terms.divergence is None else terms.divergence.detach()
+            terms, seen = _terms_of(x, y, asked, weight, self.ranks, divergence=divergence)
+            gap = None if terms.divergence is None else terms.divergence.detach()
+            return combined(terms, weight), _Seen(gap, seen)
 
         return self._end(*self._looked_after(loss, x, y, ranks=self.ranks))
+
+    def queued(self) -> tuple[Rows, OtherRows]:
+        """The rows of x and of y in the queue, in no particular order."""
+        queue_x, queue_y = self._queues
+        return queue_x.held().rows, queue_y.held().rows
+
+    def enqueue(self, x: Rows, y: OtherRows, groups: Groups | None = None) -> None:
+        """Put rows of both sides and their groups into the queue, over the oldest ones."""
+        of_x, of_y = groups if isinstance(groups, tuple) else (groups, groups)
+        for queue, rows, own in zip(self._queues, (x, y), (of_x, of_y), strict=True):
+            queue.put(rows, own)
+
+    @property
+    def _queues(self) -> tuple[RowQueue, RowQueue]:
+        if self.queue_x is None or self.queue_y is None:
+            raise InputError("this loss has no queue; make it with queue_size= and dim=")
+        return self.queue_x, self.queue_y
+
+    def _memory(self, x: Rows) -> tuple[Memory | None, Memory | None] | None:
+        """What is in the queue now."""
+        if self.queue_x is None or self.queue_y is None or not isinstance(x, Tensor):
+            return None
+        return self.queue_x.copy(x.dtype), self.queue_y.copy(x.dtype)
 
     def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
         """Lambda, and whether Dsym is wanted."""
@@ -339,13 +383,16 @@ class SymmetricInfoNCE(TemperedLoss):
 
     @property
     def _moves(self) -> bool:
-        return isinstance(self.divergence_weight, WeightSchedule)
+        return isinstance(self.divergence_weight, WeightSchedule) or self.queue_x is not None
 
-    def _advance(self, seen: list[Tensor | None]) -> None:
-        schedule = self.divergence_weight
-        assert isinstance(schedule, WeightSchedule)
-        known = [float(divergence) for divergence in seen if divergence is not None]
-        schedule.advance(sum(known) / len(known) if known else None)
+    def _advance(self, seen: list[Seen]) -> None:
+        calls = [call for call in seen if isinstance(call, _Seen)]
+        if isinstance(self.divergence_weight, WeightSchedule):
+            known = [float(call.divergence) for call in calls if call.divergence is not None]
+            self.divergence_weight.advance(sum(known) / len(known) if known else None)
+        for call in calls:
+            for queue, side in zip(self._queues, call.rows, strict=True) if call.rows is not None else ():
+                queue.put(side.rows, side.groups)
 
 
 __all__ = ["SymmetricInfoNCE", "symmetric_infonce", "symmetric_terms"]
