@@ -87,9 +87,10 @@ def agree(ranks: Ranks, check: Callable[[], Local[Checked]]) -> Agreement[Checke
 
 def _all_gather_numbers(ranks: Ranks, numbers: list[int]) -> list[list[int]]:
     """Some integers of every rank, by rank."""
+    world = ranks.world  # says so where the group is one of another process
     kind = {"nccl": "cuda", "xccl": "xpu"}.get(dist.get_backend(ranks.group), "cpu")
     message = torch.tensor(numbers + [0] * (_LONGEST - len(numbers)), dtype=torch.int64, device=kind)
-    everyone = [torch.empty_like(message) for _ in range(ranks.world)]
+    everyone = [torch.empty_like(message) for _ in range(world)]
     with waiting(ranks):
         dist.all_gather(everyone, message, group=ranks.group)
     found: list[list[int]] = torch.stack(everyone).tolist()
