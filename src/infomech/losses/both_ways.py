@@ -104,6 +104,8 @@ class BothWays:
             memory=None if self.memory is None else self.memory[1 if forward else 0],
             terms=replace(self.terms, hardness=hardness),
             check=self.check,
+            sides=("x", "y") if forward else ("y", "x"),
+            part_of=f"{way} of {self.directions}, {self.partition}",
         )
 
     def check_settings(self) -> None:
@@ -165,7 +167,7 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> t
         values = []
         for way, one in found.items():
             softmax = one.direction.softmax(in_batch=fused.get(way))
-            check_left(softmax, one, ranks)
+            check_left(softmax, one, request.direction(way).names, ranks)
             losses = losses_of(softmax, request.terms.label_smoothing)
             values.append(_reduced(losses, one.ready, request.terms, one.shards, one.heaviest))
         value = sum(values[1:], values[0]) / len(values)
@@ -254,7 +256,7 @@ def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks |
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]
     rest = torch.stack(rests).logsumexp(0)
     way, one = next(iter(found.items()))
-    check_left(replace(softmaxes[way], rest=rest), one, ranks)
+    check_left(replace(softmaxes[way], rest=rest), one, request.direction(way).names, ranks)
     positives = [_raised(softmaxes[way].positive, anchor_terms[way]) for way in found]
     again = torch.stack([rest, *positives[1:]]).logsumexp(0)  # all but one of the positive's own terms
     joint = Softmax(positives[0], again, positives[0], single=True)

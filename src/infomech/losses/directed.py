@@ -9,6 +9,7 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
 from ._inputs import Check, unit_rows
+from .agreement import told
 from .calls import Seen
 from .distributed import Ranks
 from .memory import Labelled, RowQueue, queue_of
@@ -280,7 +281,7 @@ class InfoNCE(TemperedLoss):
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
-            memory=None if self.queue is None or not isinstance(anchors, Tensor) else self.queue.copy(anchors.dtype),
+            memory=told(self.ranks, lambda: None if self.queue is None else self.queue.copy(candidates)),
             terms=self.terms,
         )
 

@@ -67,14 +67,18 @@ class RowQueue(nn.Module):
 
     def check(self, rows: Rows) -> None:
         """Raise InputError unless the rows are as wide as those that are kept."""
-        if isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] != self.rows.shape[1]:
+        if rows.ndim == 2 and rows.shape[1] != self.rows.shape[1]:
             raise InputError(f"the queue holds rows of {self.rows.shape[1]} features; got {rows.shape[1]}")
 
-    def copy(self, dtype: torch.dtype) -> Memory | None:
-        """What is there now, in a copy that does not move before a second backward; None if nothing is.
+    def copy(self, like: Tensor) -> Memory | None:
+        """What is there now for such rows, in a copy that does not move before a second backward; None if nothing is.
 
         How much there is can be read on a CPU only; elsewhere, and in compiled code, all places go along.
         """
+        if not isinstance(like, Tensor):
+            return None  # the checks of the loss have the words
+        self.check(like)
+        dtype = like.dtype
         if self.rows.device.type == "cpu" and not without_values(self.rows):
             held = self.held()
             assert held.groups is not None

@@ -15,7 +15,7 @@ from .contrast import Block, Critical, Direction, Sets, Softmax, losses_of
 from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .gathering import gathered, in_rank_order
 from .memory import Labelled, Memory
-from .positives import GroupPositives, joined
+from .positives import ONE_WAY, GroupPositives, Names, joined
 from .request import OneWay, Ready, Reduction, checked
 from .scores import PairScores, pair_scores
 
@@ -64,7 +64,7 @@ def one_way(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks |
     """The loss of a batch, and the candidates of all ranks in the ranks' order."""
     one = prepared(anchors, candidates, request, ranks)
     softmax = one.direction.softmax()
-    check_left(softmax, one, ranks)
+    check_left(softmax, one, request.names, ranks)
     losses = losses_of(softmax, request.terms.label_smoothing)
     value = reduced(losses, one.ready.weights, request.terms.reduction, one.shards, one.heaviest)
     dtype = result_dtype(one.ready.anchors, one.ready.candidates)
@@ -92,14 +92,14 @@ def reduced(
     return both[0] / both[1]
 
 
-def check_left(softmax: Softmax, one: Prepared, ranks: Ranks | None) -> None:
+def check_left(softmax: Softmax, one: Prepared, names: Names, ranks: Ranks | None) -> None:
     """Raise InputError, on all ranks, if an anchor has no positive or no negative left."""
     if not one.look:
         return
 
     def check() -> Local[None]:
-        one.direction.positives.check()
-        check_negatives_left(softmax.rest)
+        one.direction.positives.check(names)
+        check_negatives_left(softmax.rest, names)
         return Local(None, len(softmax.rest), [])
 
     if ranks is None:
@@ -108,13 +108,14 @@ def check_left(softmax: Softmax, one: Prepared, ranks: Ranks | None) -> None:
         agree(ranks, check)
 
 
-def check_negatives_left(rest: Tensor) -> None:
+def check_negatives_left(rest: Tensor, names: Names = ONE_WAY) -> None:
     """Raise InputError if an anchor's log-sum over negatives is that of none."""
     lonely = torch.nonzero(rest.detach() == -math.inf).flatten()
     if len(lonely):
+        anchor = names.anchor.format(int(lonely[0]))
         raise NoNegativesError(
-            f"anchor {int(lonely[0])} has no negative left: pass more candidates or negatives, a smaller margin, "
-            "or fewer groups, positives and log-weights of -inf that leave candidates out"
+            f"{anchor} has no negative left: pass more candidates or negatives, a smaller margin, or fewer groups, "
+            "positives and log-weights of -inf that leave candidates out"
         )
 
 
@@ -124,7 +125,7 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
     def check() -> Local[Ready]:
         ready = checked(anchors, candidates, request, of_a_part=True)
         if ready.positives is not None:
-            ready.positives.check()
+            ready.positives.check(request.names)
         weights = _scores(ready, request).log_weights_y
         of_negatives = _negative_scores(ready, request, ready.inverse_temperature)
         negatives = ready.negatives
@@ -139,6 +140,7 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
         shared = check_ranks_alike(
             anchors,
             candidates,
+            loss=request.part_of,
             temperature=1 / ready.inverse_temperature.item(),
             critic=str(request.critic),
             weights=ready.weights is not None,

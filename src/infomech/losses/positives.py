@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,17 @@ from ._inputs import check_tensor
 
 Several = Literal["mean_log", "log_mean"]
 Vector = Float[Tensor, " n"]
+
+
+class Names(NamedTuple):
+    """What messages call the rows of a batch."""
+
+    anchor: str  # with a place for its number
+    rows: tuple[str, str]  # of anchors and of candidates
+    positives: str  # the argument that names them
+
+
+ONE_WAY = Names("anchor {}", ("anchors", "candidates"), "positives")
 
 
 class Positives(ABC):
@@ -44,11 +55,11 @@ class Positives(ABC):
     def exclusion(self) -> Exclusion:
         """What leaves them out of a sweep over the candidates."""
 
-    def check(self) -> None:
+    def check(self, names: Names = ONE_WAY) -> None:
         """Raise InputError if an anchor has none."""
         none = torch.nonzero(self.counts() == 0).flatten()
         if len(none):
-            raise InputError(f"anchor {int(none[0])} has no positive; drop it or name one")
+            raise InputError(f"{names.anchor.format(int(none[0]))} has no positive; drop it or name one")
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,13 @@ class NamedPairs:
 
 
 def named_pairs(
-    positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool
+    positives: Tensor | None,
+    anchors: int,
+    candidates: int,
+    device: torch.device,
+    *,
+    look: bool,
+    names: Names = ONE_WAY,
 ) -> NamedPairs:
     """The positives as distinct (anchor, candidate) pairs; raises InputError unless every anchor has one.
 
@@ -195,24 +212,28 @@ def named_pairs(
                 f"there are {anchors} anchors and {candidates} candidates; name each anchor's positive with positives="
             )
         positives = torch.arange(anchors, device=device)
-    check_tensor(positives, "positives")
+    check_tensor(positives, names.positives)
     positives = positives.to(device)
     one_each = positives.ndim == 1 and positives.shape[0] == anchors
     if one_each:
         positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
     if positives.ndim != 2 or positives.shape[1] != 2:
-        raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
+        raise InputError(f"{names.positives} has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
     if not look:
         if positives.shape[0] < anchors:
-            raise InputError(f"positives holds {positives.shape[0]} pairs for {anchors} anchors; each needs one")
+            raise InputError(
+                f"{names.positives} holds {positives.shape[0]} pairs for {anchors} {names.rows[0]}; each needs one"
+            )
         return NamedPairs(positives, True) if one_each else _in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
-        raise InputError(f"positives points outside the {anchors} anchors and {candidates} candidates")
+        raise InputError(
+            f"{names.positives} points outside the {anchors} {names.rows[0]} and {candidates} {names.rows[1]}"
+        )
     pairs = positives if one_each else torch.unique(positives, dim=0)
     named = torch.zeros(anchors, dtype=torch.bool, device=device).index_fill_(0, pairs[:, 0], True)
     if not bool(named.all()):
-        raise InputError(f"anchor {int(torch.nonzero(~named)[0])} has no positive; drop it or name one")
+        raise InputError(f"{names.anchor.format(int(torch.nonzero(~named)[0]))} has no positive; drop it or name one")
     return NamedPairs(pairs, pairs.shape[0] == anchors)
 
 
@@ -234,9 +255,11 @@ def joined(*exclusions: Exclusion) -> Exclusion:
 
 
 __all__ = [
+    "ONE_WAY",
     "GroupPositives",
     "ListedPositives",
     "NamedPairs",
+    "Names",
     "OwnPositive",
     "Positives",
     "Several",

@@ -23,7 +23,7 @@ from ._inputs import (
 )
 from .memory import Memory
 from .negatives import FalseNegatives, Hardness
-from .positives import ListedPositives, OwnPositive, Positives, Several, named_pairs
+from .positives import ONE_WAY, ListedPositives, Names, OwnPositive, Positives, Several, named_pairs
 
 Reduction = Literal["mean", "sum", "none"]
 SameGroupIs = Literal["exclude", "positive"]
@@ -93,6 +93,16 @@ class OneWay:
     memory: Memory | None = None
     terms: Terms = PLAIN
     check: Check = "always"
+    sides: tuple[str, str] | None = None  # what a symmetric loss calls anchors and candidates
+    part_of: str = "one direction"  # what it is computed for, which all ranks must have alike
+
+    @property
+    def names(self) -> Names:
+        """What messages call the rows."""
+        if self.sides is None:
+            return ONE_WAY
+        of_anchors, of_candidates = self.sides
+        return Names(f"row {{}} of {of_anchors}", (f"rows of {of_anchors}", f"rows of {of_candidates}"), "pairs")
 
     @property
     def plain(self) -> bool:
@@ -163,10 +173,9 @@ def _checked_memory(request: OneWay, candidates: Tensor) -> Memory | None:
     memory = request.memory
     if memory is None:
         return None
-    if memory.rows.shape[1] != candidates.shape[1] or memory.rows.device != candidates.device:
+    if memory.rows.device != candidates.device:
         raise InputError(
-            f"the queue holds rows of {memory.rows.shape[1]} features on {memory.rows.device}; got "
-            f"{candidates.shape[1]} on {candidates.device}"
+            f"the queue is on {memory.rows.device} and candidates on {candidates.device}; move the loss to their device"
         )
     if request.same_group == "positive" and (request.guide is not None or not request.in_batch):
         raise InputError(
@@ -237,7 +246,7 @@ def _positives(
                 "exclude_own leaves row i out of anchor i's candidates, but positives names it; mend positives"
             )
         return OwnPositive(n, device)
-    found = named_pairs(request.positives, n, m, device, look=look)
+    found = named_pairs(request.positives, n, m, device, look=look, names=request.names)
     if request.exclude_own and look and bool((found.pairs[:, 0] == found.pairs[:, 1]).any()):
         raise InputError(
             "exclude_own leaves row i out of anchor i's candidates, but positives names it; mend positives"

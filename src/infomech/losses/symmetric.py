@@ -337,7 +337,7 @@ class SymmetricInfoNCE(TemperedLoss):
             negatives_y=negatives_y,
             share_negatives=self.share_negatives and not (negatives_x is None and negatives_y is None),
             guide=guide,
-            memory=self._memory(x),
+            memory=told(self.ranks, lambda: self._memory(x, y)),
         )
 
         def loss(check: Check) -> tuple[Scalars, _Seen]:
@@ -365,11 +365,11 @@ class SymmetricInfoNCE(TemperedLoss):
             raise InputError("this loss has no queue; make it with queue_size= and dim=")
         return self.queue_x, self.queue_y
 
-    def _memory(self, x: Rows) -> tuple[Memory | None, Memory | None] | None:
+    def _memory(self, x: Rows, y: OtherRows) -> tuple[Memory | None, Memory | None] | None:
         """What is in the queue now."""
-        if self.queue_x is None or self.queue_y is None or not isinstance(x, Tensor):
+        if self.queue_x is None or self.queue_y is None:
             return None
-        return self.queue_x.copy(x.dtype), self.queue_y.copy(x.dtype)
+        return self.queue_x.copy(x), self.queue_y.copy(y)
 
     def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
         """Lambda, and whether Dsym is wanted."""
