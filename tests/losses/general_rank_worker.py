@@ -6,7 +6,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from infomech import InputError
+from infomech import RBF, InputError
 from infomech.losses import (
     FalseNegatives,
     Hardness,
@@ -16,6 +16,7 @@ from infomech.losses import (
     SymmetricInfoNCE,
     infonce,
     pairwise_infonce,
+    sigmoid_loss,
     symmetric_infonce,
 )
 
@@ -56,6 +57,13 @@ def losses(b, ranks):
         share_negatives=True, **weighed,
     )  # fmt: skip
     yield "sum", infonce(b["x"], b["y"], reduction="sum", **weighed)
+    options |= {"bias": -2.0}
+    weights = {"log_weights_y": b["logs"], "critic": RBF(0.6)}
+    yield "questions of groups", sigmoid_loss(b["x"], b["y"], groups=b["groups"], **weights, **options)
+    for counted in ("each", "per_anchor"):
+        positive = {"groups": b["groups"], "same_group": "positive", "counted_as": counted}
+        yield f"true groups, {counted}", sigmoid_loss(b["x"], b["y"], **positive, **weights, **options)
+    del options["bias"]
     yield "pairwise", pairwise_infonce([b["x"], b["y"], b["x"].roll(1, 1)], divergence_weight=0.5, **options)
     yield "module of one way", InfoNCE(0.3, same_group="positive", ranks=ranks)(b["x"], b["y"], groups=b["groups"])
     yield (
@@ -117,6 +125,9 @@ def captions(rank: int, world: int, ranks):
     found = {}
     for name, loss in {
         "pairs": lambda: symmetric_infonce(x, y, pairs=pairs, temperature=0.3, ranks=ranks),
+        "questions": lambda: sigmoid_loss(
+            x, y, pairs=pairs, counted_as="per_anchor", temperature=0.3, bias=-2.0, ranks=ranks
+        ),
         "groups": lambda: symmetric_infonce(
             x, y, groups=(images, of_y[place]), same_group="positive", several="log_mean", temperature=0.3, ranks=ranks
         ),
@@ -135,6 +146,7 @@ def disagreements(rank: int, world: int) -> dict[str, str]:
     groups = torch.arange(4) + 4 * rank
     strange = torch.full((4,), -1.0 if last else 0.0)
     lonely = torch.arange(4) + (100 if last else 0)
+    own = torch.arange(4)[:, None].expand(4, 2)
     queue = SymmetricInfoNCE(0.1, queue_size=4, dim=3 if last else 5, ranks=Ranks())
     attempts = {
         "directions": lambda: symmetric_infonce(x, x, directions=("xy",) if last else ("yx",), reduction="sum", **call),
@@ -147,13 +159,17 @@ def disagreements(rank: int, world: int) -> dict[str, str]:
         "log-weights": lambda: infonce(x, x, log_weights=strange.log(), **call),
         "negative log-weights": lambda: infonce(x, x, negatives=x, negative_log_weights=strange.log(), **call),
         "outside": lambda: infonce(x, x, positives=torch.arange(4) + last, **call),
-        "pairs outside": lambda: symmetric_infonce(x, x, pairs=torch.arange(4)[:, None].expand(4, 2) + last, **call),
-        "no pairs": lambda: symmetric_infonce(x, x, pairs=[[0, 0]] if last else torch.tensor([[0, 0]] * 4), **call),
+        "pairs outside": lambda: symmetric_infonce(x, x, pairs=own + last, **call),
+        "no pairs": lambda: symmetric_infonce(
+            x, x, pairs=[[0, 0]] if last else torch.arange(4)[:, None].expand(4, 2), **call
+        ),
         "no positive": lambda: infonce(
             x, x, groups=groups, candidate_groups=lonely if last else groups, same_group="positive", **call
         ),
         "no negative": lambda: infonce(x, x, groups=torch.zeros(4, dtype=torch.int64), **call),
         "queue": lambda: queue(x, x),
+        "questions": lambda: sigmoid_loss(x, x, pairs=own + last, bias=0.0, **call),
+        "counted": lambda: sigmoid_loss(x, x, pairs=own, counted_as="per_anchor" if last else "each", bias=0.0, **call),
         "modalities": lambda: pairwise_infonce([x, x, x] if last and world > 1 else [x, x], **call),
         "one modality": lambda: pairwise_infonce([x] if last else [x, x], **call),
     }

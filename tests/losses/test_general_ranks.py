@@ -83,6 +83,8 @@ ELSEWHERE = "disagree on the loss or its options: rank {last} makes another call
         ("no positive", "rank {last}: anchor 0 has no positive", None),
         ("no negative", "rank 0: anchor 0 has no negative left", None),
         ("queue", "the queue holds rows of 3 features; got 5", None),
+        ("questions", "rank {last}: pairs points outside the 4 rows of x and 4 rows of y", None),
+        ("counted", "disagree on counted_as: rank 0 has each", "no error"),
         ("modalities", "disagree on the number of modalities", "no error"),
         ("one modality", "rank {last}: modalities is a sequence of 1", None),
     ],

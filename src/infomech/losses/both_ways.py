@@ -17,12 +17,11 @@ from .distributed import Ranks, Shards
 from .memory import Labelled, Memory
 from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive
-from .request import PLAIN, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
+from .request import PLAIN, Groups, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
 from .scores import added
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
-Groups = Tensor | tuple[Tensor, Tensor]
 Weights = Tensor | tuple[Tensor, Tensor]
 Found = dict[str, Prepared]
 Seen = tuple[Labelled, Labelled] | None
@@ -327,4 +326,4 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
     )
 
 
-__all__ = ["DIRECTIONS", "BothWays", "Groups", "Partition", "Weights", "both_ways", "check_together"]
+__all__ = ["DIRECTIONS", "BothWays", "Partition", "Weights", "both_ways", "check_together"]

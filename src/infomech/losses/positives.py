@@ -224,7 +224,7 @@ def named_pairs(
             raise InputError(
                 f"{names.positives} holds {positives.shape[0]} pairs for {anchors} {names.rows[0]}; each needs one"
             )
-        return NamedPairs(positives, True) if one_each else _in_order(positives, anchors, candidates)
+        return NamedPairs(positives, True) if one_each else in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
         raise InputError(
@@ -237,7 +237,7 @@ def named_pairs(
     return NamedPairs(pairs, pairs.shape[0] == anchors)
 
 
-def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedPairs:
+def in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedPairs:
     """The pairs in order, each as often as it is named."""
     keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
@@ -263,6 +263,7 @@ __all__ = [
     "OwnPositive",
     "Positives",
     "Several",
+    "in_order",
     "joined",
     "named_pairs",
 ]

@@ -27,6 +27,7 @@ from .positives import ONE_WAY, ListedPositives, Names, OwnPositive, Positives, 
 
 Reduction = Literal["mean", "sum", "none"]
 SameGroupIs = Literal["exclude", "positive"]
+Groups = Tensor | tuple[Tensor, Tensor]  # of both sides, or of each
 
 
 class Guide(NamedTuple):
@@ -281,6 +282,7 @@ def check_guide(
 
 __all__ = [
     "PLAIN",
+    "Groups",
     "Guide",
     "OneWay",
     "Ready",

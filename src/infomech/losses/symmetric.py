@@ -12,7 +12,7 @@ from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
 from ._inputs import Check, without_values
 from .agreement import told
-from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_together
+from .both_ways import BothWays, Partition, Weights, both_ways, check_together
 from .both_ways import Seen as BothSeen
 from .calls import Seen
 from .distributed import Ranks
@@ -20,7 +20,7 @@ from .memory import Memory, RowQueue, queue_of
 from .negatives import FalseNegatives, Hardness
 from .paired import PairedNegatives, PairedRequest, SymmetricTerms, combined, paired_terms
 from .positives import Several
-from .request import Guide, Reduction, SameGroupIs, Terms
+from .request import Groups, Guide, Reduction, SameGroupIs, Terms
 from .schedules import DivergenceController, WeightSchedule
 from .temperature import TemperedLoss, starting_temperature
 
