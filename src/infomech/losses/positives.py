@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from .._checks import InputError
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
 from ..reductions.losses.infonce import row_log_sums, row_scores
 from ..reductions.tiling import compute_dtype
-from ._inputs import check_tensor
+from ._inputs import check_tensor, without_values
 
 Several = Literal["mean_log", "log_mean"]
 Vector = Float[Tensor, " n"]
@@ -85,23 +84,23 @@ class OwnPositive(Positives):
 
 
 class ListedPositives(Positives):
-    """Distinct pairs (anchor, candidate).
+    """Pairs (anchor, candidate).
 
     Args:
         pairs: (p, 2) integers.
         anchors: how many anchors there are.
+        distinct: (p,) False where a pair is named again, and counts for nothing; None: all are distinct.
     """
 
-    def __init__(self, pairs: Int[Tensor, "p 2"], anchors: int) -> None:
+    def __init__(self, pairs: Int[Tensor, "p 2"], anchors: int, distinct: Bool[Tensor, " p"] | None = None) -> None:
         self.pairs = pairs.long()
         self._anchors = anchors
+        self._distinct = distinct
         self.single = len(pairs) == anchors
-
-    @cached_property
-    def _counts(self) -> Vector:
         of = self.pairs.select(1, 0)
-        ones = torch.ones(len(of), dtype=torch.float64, device=of.device)
-        return ones.new_zeros(self._anchors).index_add(0, of, ones)
+        ones = torch.ones(of.shape[0], dtype=torch.float64, device=of.device)
+        ones = ones if distinct is None else ones * distinct
+        self._counts = ones.new_zeros(anchors).index_add(0, of, ones)
 
     def counts(self) -> Vector:  # noqa: D102
         return self._counts
@@ -114,11 +113,13 @@ class ListedPositives(Positives):
 
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
         score = self.scores(x, y, scale, terms)
+        score = score if self._distinct is None else torch.where(self._distinct, score, 0.0)
         sums = score.new_zeros(self._anchors).index_add(0, self.pairs.select(1, 0), score)
         return sums / self._counts
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         score, of = self.scores(x, y, scale, terms), self.pairs.select(1, 0)
+        score = score if self._distinct is None else torch.where(self._distinct, score, -math.inf)
         top = score.detach().new_full((self._anchors,), -math.inf).scatter_reduce(0, of, score.detach(), "amax")
         top = torch.where(top > -math.inf, top, 0.0)
         total = score.new_zeros(self._anchors).index_add(0, of, torch.exp(score - top.index_select(0, of)))
@@ -140,17 +141,11 @@ class GroupPositives(Positives):
     def __init__(self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False) -> None:
         self._rows, self._cols, self._without_own = rows, cols, without_own
         self.single = False
-
-    @cached_property
-    def _codes(self) -> tuple[Tensor, Tensor, int]:
-        names, codes = torch.unique(torch.cat([self._rows, self._cols]), return_inverse=True)
-        return codes[: len(self._rows)], codes[len(self._rows) :], len(names)
-
-    @cached_property
-    def _counts(self) -> Vector:
-        rows, cols, groups = self._codes
-        sizes = torch.bincount(cols, minlength=groups).double()
-        return sizes.index_select(0, rows) - float(self._without_own)
+        self._codes = _group_codes(rows, cols)
+        of_rows, of_cols, groups = self._codes
+        ones = torch.ones(of_cols.shape[0], dtype=torch.float64, device=of_cols.device)
+        sizes = ones.new_zeros(groups).index_add(0, of_cols, ones)
+        self._counts = sizes.index_select(0, of_rows) - float(without_own)
 
     def counts(self) -> Vector:  # noqa: D102
         return self._counts
@@ -173,6 +168,16 @@ class GroupPositives(Positives):
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)
+
+
+def _group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, int]:
+    """The groups as numbers from 0, and a number above them all: the smallest one where it can be looked at."""
+    both = torch.cat([rows, cols])
+    ordered, order = both.sort()
+    ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0))[: both.shape[0]]
+    codes = torch.empty_like(ranks).scatter(0, order, ranks)
+    groups = both.shape[0] if without_values(both) or not both.shape[0] else int(ranks[-1]) + 1
+    return codes[: rows.shape[0]], codes[rows.shape[0] :], groups
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ def _positives(
         )
     if not found.single and not request.in_batch:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
-    return ListedPositives(found.pairs if found.distinct is None else torch.unique(found.pairs, dim=0), n)
+    return ListedPositives(found.pairs, n, found.distinct)
 
 
 def check_guide(
