@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
-from ..reductions.losses.infonce import row_log_sums
 from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
 from .positives import Positives, Several, joined
+from .scores import log_sums_of_rows
 
 Vector = Float[Tensor, " n"]
 
@@ -142,7 +142,7 @@ class Direction:
 
     def _log_sums(self, block: Block, thresholds: Thresholds | None) -> Vector:
         x, y, scale, terms, exclusion, bound = self._swept(block, thresholds)
-        return row_log_sums(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
 
     def _swept(
         self, block: Block, thresholds: Thresholds | None

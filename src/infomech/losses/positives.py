@@ -11,9 +11,10 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
-from ..reductions.losses.infonce import row_log_sums, row_scores
+from ..reductions.losses.infonce import row_scores
 from ..reductions.tiling import compute_dtype
 from ._inputs import check_tensor, without_values
+from .scores import log_sums_of_rows
 
 Several = Literal["mean_log", "log_mean"]
 Vector = Float[Tensor, " n"]
@@ -164,7 +165,7 @@ class GroupPositives(Positives):
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
         kept = Both(of_group, OwnRow()) if self._without_own else of_group
-        return row_log_sums(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept)
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept)
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)
@@ -246,7 +247,7 @@ def in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedP
     """The pairs in order, each as often as it is named."""
     keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)[: keys.shape[0]]
     return NamedPairs(ordered, pairs.shape[0] == anchors, new)
 
 

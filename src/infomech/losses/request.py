@@ -202,7 +202,7 @@ def _extent(
     further = (("negatives", None if negatives is None else negatives.flatten(0, -2)),
                ("the queue", None if memory is None else memory.rows))  # fmt: skip
     for name, rows in further:
-        if rows is not None:
+        if rows is not None and rows.shape[0]:
             extents.append(checked_extent(anchors, rows, scale, ("anchors", name), look=look))
     given = request.temperature if request.logit_scale is None else request.logit_scale
     for extent in extents:
