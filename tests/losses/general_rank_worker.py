@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from infomech import RBF, InputError
+from infomech.integrations import SentenceSymmetricInfoNCE, TwoViewInfoNCE
 from infomech.losses import (
     FalseNegatives,
     Hardness,
@@ -65,6 +66,9 @@ def losses(b, ranks):
         yield f"true groups, {counted}", sigmoid_loss(b["x"], b["y"], **positive, **weights, **options)
     del options["bias"]
     yield "pairwise", pairwise_infonce([b["x"], b["y"], b["x"].roll(1, 1)], divergence_weight=0.5, **options)
+    sentences = SentenceSymmetricInfoNCE(torch.nn.Identity(), scale=2.0, divergence_weight=0.5, ranks=ranks)
+    yield "sentences", sentences.compute_loss_from_embeddings([b["x"], b["y"], *b["sets"].unbind(1)])
+    yield "two views", TwoViewInfoNCE(0.4, ranks=ranks)(b["x"], b["y"])
     yield "module of one way", InfoNCE(0.3, same_group="positive", ranks=ranks)(b["x"], b["y"], groups=b["groups"])
     yield (
         "module of both ways",

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from .._checks import InputError
 from .._typing import Rows
+from ._inputs import NoNegativesError
 from .distributed import Ranks, waiting
 
 Checked = TypeVar("Checked")
@@ -100,6 +101,7 @@ def _all_gather_numbers(ranks: Ranks, numbers: list[int]) -> list[list[int]]:
 def _say_what_is_wrong(ranks: Ranks, mine: Local[Any] | None, failure: Exception | None) -> None:
     """Raise on all ranks what a rank has raised, or what they do not have alike."""
     said: dict[str, Any] = {"error": None, "shared": [] if mine is None else mine.shared}
+    said["no negatives"] = isinstance(failure, NoNegativesError)
     if failure is not None:
         kind = "" if isinstance(failure, InputError) else f"{type(failure).__name__}: "
         said["error"] = kind + " ".join(str(failure).split())[:500]
@@ -108,7 +110,8 @@ def _say_what_is_wrong(ranks: Ranks, mine: Local[Any] | None, failure: Exception
         dist.all_gather_object(everyone, said, group=ranks.group)
     for rank, told in enumerate(everyone):
         if told["error"] is not None:
-            raise InputError(f"rank {rank}: {told['error']}") from failure
+            kind_of_error = NoNegativesError if told["no negatives"] else InputError
+            raise kind_of_error(f"rank {rank}: {told['error']}") from failure
     first = everyone[0]["shared"]
     for rank, told in enumerate(everyone):
         if [name for name, _ in told["shared"]] != [name for name, _ in first]:
