@@ -10,19 +10,15 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature, check_rows
+from .._checks import InputError, check_loss_temperature
 from .._typing import PairsLike, Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
 from ..io import as_rows
 from .arguments import (
     check_weights,
-    checked_groups,
     checked_side,
     fitted_correction,
-    inner_products,
-    joined_fields,
-    unit_rows,
 )
 from .calibration import (
     Calibration,
@@ -32,15 +28,14 @@ from .calibration import (
     fitted_to,
     pair_reliability,
 )
-from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
+from .fields import Field, Kernel, log_field
 from .rates import PairTable
 from .reference import PairScores, Reference
+from .rows import CHUNK, RowScores
 from .saving import load_ratio, save_ratio
 from .search import CandidateBlock, Matches, best_matches
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
-
-_CHUNK = 8192  # rows that are prepared and scored at once
 
 
 class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -156,9 +151,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         >>> int((ratio.groups_of(y[30:], side="y") >= 0).sum())
         10
         """
-        own = self._fit().own[checked_side(side)]
-        parts = as_rows(rows, side).split(_CHUNK)
-        return torch.cat([own.find(part, start=k * _CHUNK) for k, part in enumerate(parts)])
+        return self._rows().own_groups(rows, side)
 
     def pair_scores(self) -> PairScores:
         """The scores of the reference's own pairs and random ones, none of which is in its own fields."""
@@ -188,13 +181,13 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Returns:
             (n,) float64, finite.
         """
-        return self._field(x, "x", groups, progress=progress).log_mean
+        return self._rows().field(x, "x", groups, progress=progress).log_mean
 
     def log_field_x(
         self, y: RowsLike, *, groups: Int[Tensor, " m"] | None = None, progress: Progress | None = None
     ) -> Float[Tensor, " m"]:
         """Log Gamma_X(y), as `log_field_y`."""
-        return self._field(y, "y", groups, progress=progress).log_mean
+        return self._rows().field(y, "y", groups, progress=progress).log_mean
 
     def log_ratio(
         self,
@@ -216,7 +209,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Returns:
             (n,) float64.
         """
-        return self._ratio(x, y, groups_x, groups_y, errors=False)[0]
+        return self._rows().matching(x, y, self.weights_, (groups_x, groups_y), errors=False)[0]
 
     def log_ratio_stderr(
         self,
@@ -227,7 +220,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         groups_y: Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, " n"]:
         """Standard error of `log_ratio` that comes from the reference's finite size: sqrt(cv^2 / n) of each field."""
-        found = self._ratio(x, y, groups_x, groups_y, errors=True)[1]
+        found = self._rows().matching(x, y, self.weights_, (groups_x, groups_y), errors=True)[1]
         assert found is not None
         return found
 
@@ -255,25 +248,11 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Returns:
             (n, m), in the reference's floating-point type; rows are queries of x whatever the side.
         """
-        reference = self._fit()
-        left, right = (torch.cat(list(self._prepared(rows, name))) for rows, name in ((x, "x"), (y, "y")))
         weights = self.weights_
         if ranking:
             own = self.ranking_weights_[checked_side(side)]
             weights = (own, 0.0) if side == "x" else (0.0, own)
-        terms = self._terms(left), self._terms(right)
-        out: Tensor = (left * self._kernel.scale) @ right.T
-        for dim, term in enumerate(terms):
-            if term is not None:
-                out += (term / self.temperature).to(out.dtype).unsqueeze(1 - dim)
-        groups = self._groups(x, "x", groups_x), self._groups(y, "y", groups_y)
-        for dim, (rows, base, weight) in enumerate(((left, reference.y, weights[0]), (right, reference.x, weights[1]))):
-            if weight:
-                field = log_field_without(
-                    rows, base, self._kernel, own=groups[dim], others=groups[1 - dim], terms=terms[dim]
-                )
-                out.sub_(field if dim == 0 else field.T, alpha=weight)
-        return out
+        return self._rows().all_pairs(x, y, weights, (groups_x, groups_y))
 
     def query_vectors(self, rows: RowsLike, *, side: str = "x") -> Float[Tensor, "n k"]:
         """Rows to ask an inner-product index with: (x / tau, 1 / tau), d + 1 features.
@@ -287,10 +266,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             new queries, up to what belongs to the query alone. A query of the reference itself still lies in the
             candidates' fields: measure recall with others, or with `best_matches`.
         """
-        self._fit()
+        scores = self._rows()
         parts = [
-            torch.cat([part * self._kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
-            for part in self._prepared(rows, checked_side(side))
+            torch.cat([part * scores.kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
+            for part in scores.prepared(rows, checked_side(side))
         ]
         return torch.cat(parts)
 
@@ -333,12 +312,12 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         progress: Progress | None = None,
     ) -> Iterator[CandidateBlock]:
         """`index_blocks` with what queries of the reference itself need."""
-        reference = self._fit()
+        scores, reference = self._rows(), self._fit()
         other = reference.y if checked_side(side) == "x" else reference.x
         weight = self.ranking_weights_[side]
         count = len(rows) if hasattr(rows, "__len__") else 0
-        for part, own in self._parts(rows, side, groups):
-            terms = self._terms(part)
+        for part, own in scores.parts(rows, side, groups):
+            terms = scores.terms(part)
             field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
             extra = -self.temperature * weight * field
             extra = extra if terms is None else extra + terms
@@ -376,38 +355,22 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             if len(x) != len(y):
                 raise InputError(f"x has {len(x)} rows and y has {len(y)}; matching rows are scored: say which match")
             rows = torch.arange(len(x)), torch.arange(len(x))
-        i, j = rows
+        scores, (i, j) = self._rows(), rows
         critic = torch.cat(
-            [self._critic_scores(x[a], y[b]) for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True)]
+            [scores.critic_scores(x[a], y[b]) for a, b in zip(i.split(CHUNK), j.split(CHUNK), strict=True)]
         )
-        own = self._groups(x, "x", None)[i], self._groups(y, "y", None)[j]
+        own = scores.groups(x, "x", None)[i], scores.groups(y, "y", None)[j]
         ratios, variance = critic / self.temperature, torch.zeros_like(critic)
         effective = torch.full_like(critic, torch.inf)
         for dim, (side, given, at) in enumerate((("x", x, i), ("y", y, j))):
             if weight := self.weights_[dim]:
-                field = self._field_of_pairs(given, side, at, own[dim], own[1 - dim])
+                field = scores.field_of_pairs(given, side, at, own[dim], own[1 - dim])
                 ratios = ratios - weight * field.log_mean
                 variance = variance + (weight * field.stderr()).square()
                 effective = torch.minimum(effective, field.at_least())
         out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt(), "effective": effective}
         if prior is not None:
             out["probability"] = self._probability(ratios, prior)
-        return out
-
-    def _field_of_pairs(self, rows: Tensor, side: str, at: Tensor, own: Tensor, others: Tensor) -> Field:
-        """Field of each pair's row; summed again, pair by pair, where the other row is of another own group."""
-        field = self._field(rows, side, None, errors=True).rows(at)
-        apart = torch.nonzero((others != NO_GROUP) & (others != own)).flatten()
-        for some in apart.split(_CHUNK) if len(apart) else ():
-            field.put(some, self._field(rows[at[some]], side, own[some], others=others[some], errors=True))
-        return field
-
-    def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
-        """The critic's scores of matching rows, float64."""
-        (left,), (right,) = list(self._prepared(x, "x")), list(self._prepared(y, "y"))
-        out = inner_products(left, right) * self._kernel.slope
-        for term in (self._terms(left), self._terms(right)):
-            out = out if term is None else out + term
         return out
 
     def _probability(self, ratios: Tensor, prior: float) -> Float[Tensor, " p"]:
@@ -592,105 +555,15 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
     @property
     def _kernel(self) -> Kernel:
-        critic = Cosine() if self.critic is None else self.critic
-        return Kernel(critic.slope, self.temperature)
+        return self._rows().kernel
 
     def _fit(self) -> Reference:
         if not hasattr(self, "reference_"):
             raise InputError("this DensityRatio has not been fitted; call fit(x, y) on a reference set first")
         return self.reference_
 
-    def _terms(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"] | None:
-        return None if self.critic is None else self.critic.affine(rows).terms
-
-    def _prepared(self, rows: RowsLike, side: str) -> Iterator[Float[Tensor, "k d"]]:
-        """Some thousand rows at a time, as the reference's own rows are: corrected, of unit length, of its type."""
-        reference = self._fit()
-        given = as_rows(rows, side)
-        check_rows(given, side)
-        if given.shape[1] != reference.dim:
-            raise InputError(
-                f"{side} has {given.shape[1]} features and the reference has {reference.dim}; both must come from "
-                "the same model"
-            )
-        like = reference.x.values
-        for part in given.split(_CHUNK):
-            part = part.to(like.device)
-            if self.correction_ is not None:
-                part = self.correction_.transform_side(part.double(), side)
-            if reference.unit:
-                part = unit_rows(part, side)
-            yield part.to(like.dtype)
-
-    def _groups(self, rows: RowsLike, side: str, groups: Tensor | None) -> Int[Tensor, " n"]:
-        """The group of each row: as given, or as it is recognised."""
-        if groups is None:
-            return self.groups_of(rows, side=side)
-        return checked_groups(groups, len(as_rows(rows, side)), "groups").to(self._fit().x.groups.device)
-
-    def _parts(
-        self, rows: RowsLike, side: str, groups: Tensor | None
-    ) -> Iterator[tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]]:
-        """Prepared rows with their groups, in one pass."""
-        given = as_rows(rows, side)
-        wanted = None if groups is None else self._groups(given, side, groups)
-        own, start = self._fit().own[side], 0
-        for part in self._prepared(given, side):
-            here = slice(start, start + len(part))
-            yield part, own.find(given[here], start=start) if wanted is None else wanted[here]
-            start = here.stop
-
-    def _field(
-        self,
-        rows: RowsLike,
-        side: str,
-        groups: Tensor | None,
-        *,
-        others: Tensor | None = None,
-        errors: bool = False,
-        progress: Progress | None = None,
-    ) -> Field:
-        """The field of the other side at rows of this one, without their groups and `others`."""
-        reference = self._fit()
-        other = reference.y if side == "x" else reference.x
-        found, start, count = [], 0, len(as_rows(rows, side))
-        for part, own in self._parts(rows, side, groups):
-            left_out = [own] if others is None else [own, others[start : start + len(part)]]
-            start += len(part)
-            found.append(
-                log_field(part, other, self._kernel, terms=self._terms(part), left_out=left_out, errors=errors)
-            )
-            if progress is not None:
-                progress(len(part) / count)
-        return joined_fields(found)
-
-    def _ratio(
-        self, x: RowsLike, y: RowsLike, groups_x: Tensor | None, groups_y: Tensor | None, *, errors: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """R of matching rows, and its standard error."""
-        x, y = as_rows(x, "x"), as_rows(y, "y")
-        if len(x) != len(y):
-            raise InputError(
-                f"x has {len(x)} rows and y has {len(y)}; log_ratio is of matching rows, log_ratios of all with all"
-            )
-        out = torch.cat(
-            [inner_products(a, b) for a, b in zip(self._prepared(x, "x"), self._prepared(y, "y"), strict=True)]
-        )
-        out = out * self._kernel.scale
-        variance = torch.zeros_like(out) if errors else None
-        groups = self._groups(x, "x", groups_x), self._groups(y, "y", groups_y)
-        sides: tuple[tuple[Tensor, str, float], ...] = ((x, "x", self.weights_[0]), (y, "y", self.weights_[1]))
-        for dim, (rows, side, weight) in enumerate(sides):
-            if self.critic is not None:
-                terms = [self._terms(part) for part in self._prepared(rows, side)]
-                if terms[0] is not None:
-                    out = out + torch.cat([t for t in terms if t is not None]) / self.temperature
-            if weight:
-                field = self._field(rows, side, groups[dim], others=groups[1 - dim], errors=errors)
-                out = out - weight * field.log_mean
-                if variance is not None:
-                    variance += (weight * field.stderr()).square()
-        return out, None if variance is None else variance.sqrt()
+    def _rows(self) -> RowScores:
+        return RowScores(self._fit(), self.correction_, self.critic, self.temperature)
 
 
 __all__ = ["DensityRatio"]
