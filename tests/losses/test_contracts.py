@@ -2,7 +2,7 @@
 
 import pytest
 
-from infomech.losses import Hardness, InfoNCE, SigmoidLoss, SymmetricInfoNCE
+from infomech.losses import InfoNCE, SigmoidLoss, SymmetricInfoNCE
 from infomech.testing import check_loss
 
 
@@ -14,7 +14,7 @@ from infomech.testing import check_loss
         SymmetricInfoNCE(0.2, 0.75, learn_temperature=True).double(),
         InfoNCE(0.2),
         SigmoidLoss(0.3, bias=-1.0).double(),
-        SymmetricInfoNCE(0.2, label_smoothing=0.1, hardness=Hardness(2.0)),
+        SymmetricInfoNCE(0.2, label_smoothing=0.1),
         SymmetricInfoNCE(0.2, directions=("xy", "yx", "xx", "yy"), partition="joint"),
     ],
     ids=["symmetric", "controlled", "learned", "directed", "sigmoid", "smoothed", "four directions"],
