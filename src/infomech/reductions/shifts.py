@@ -18,7 +18,7 @@ SMALLEST_SAFE_MEAN_DOUBLE = 1e-290
 
 # Kernel and square stay normal numbers without a shift while twice the largest score is below the first bound; with a
 # tile's largest score at exp(second / 2) if every row's and column's largest lies within the second of it. Squares that
-# are lost are then below e^-47 of a row's largest. Where no square is wanted, the same holds of the kernel at twice that.
+# are lost are then below e^-47 of a row's largest. Where no square is wanted the kernel has its place, at twice that.
 _UNSHIFTED_TO = {torch.float32: 50.0, torch.float64: 600.0}
 _COMMON_SHIFT_TO = {torch.float32: 40.0, torch.float64: 300.0}
 

@@ -205,7 +205,9 @@ def _chunks(
 def _averages(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Tensor) -> WindowAverages:
     own = anchors.scores[pairs] / table.temperature
     weights, stands_for = anchors.weights[pairs], anchors.stands_for[pairs]
-    sums = AnchorSums(table.by_row.log_sums[local], None, anchors.blocks[pairs], weights, own, stands_for)
+    sums = AnchorSums(
+        table.by_row.log_sums.T.index_select(1, local).T, None, anchors.blocks[pairs], weights, own, stands_for
+    )
     return window_averages(sums, anchors.batches.layout, "log").cpu()  # what follows is small work
 
 
