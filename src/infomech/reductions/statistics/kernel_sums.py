@@ -181,6 +181,9 @@ class KernelSums(Reduction):
             for chain in geometric_chains(scales, ratio=2.0)
         ]
 
+    def _shift_for(self, lowest: float, highest: float, dtype: torch.dtype) -> float | None:
+        return common_shift(lowest, highest, dtype, squares=self._squares)
+
     @property
     def by_row(self) -> BlockedLogSums:
         """The sums along rows, at the first temperature."""
@@ -236,13 +239,12 @@ class _TileSweep:
 
     def take(self, chain: Sequence[_Level]) -> int:
         """Add the first levels of a chain, as many as one exponential serves; how many that were."""
-        free = self._unshifted(chain[0])
         served, last = 0, 0.0
         for level in chain:
-            shift = 0.0 if free else self._common_shift(level)
-            if shift is None or self._unshifted(level) != free:
+            shift = 0.0 if self._unshifted(level) else self._common_shift(level)
+            if shift is None:
                 break
-            served, last = served + 1, shift
+            served, last = served + 1, shift  # the smaller scores of the levels before have room under half of it
         if served:
             self._add_powers(chain[:served], last)
         elif self._kernels._each_block and (shift := self._common_shift(chain[0], torch.float64)) is not None:
@@ -266,8 +268,11 @@ class _TileSweep:
         sides = (0, 1) if self._want_columns else (0,)
         if self._kernels._each_block:
             blocks = sum(len(self._rows[1 - side][1].blocks) for side in sides)
-            if blocks > _FEW_BLOCKS or few_launches(self._scores.device):
-                return self._extremes
+            lowest, highest = self._extremes
+            sharpest = max(level.scale for chain in self._kernels._chains for level in chain)
+            close = self._kernels._shift_for(lowest * sharpest, highest * sharpest, self._scores.dtype) is not None
+            if close or blocks > _FEW_BLOCKS or few_launches(self._scores.device):
+                return lowest, highest
             tops = [top for side in sides for top in self._tops_by_block(side)]
         else:
             tops = [self._tops(side) for side in sides]
@@ -281,8 +286,10 @@ class _TileSweep:
     def _extremes(self) -> tuple[float, float]:
         """The smallest and the largest score: bounds on the largest of any block."""
         own = self._tile.own
-        others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
-        lowest, highest = float(others.amin()), float(self._cleared.amax())
+        if own is None:
+            lowest, highest = (float(end) for end in self._scores.aminmax())
+        else:
+            lowest, highest = float(self._scores.masked_fill(own, math.inf).amin()), float(self._cleared.amax())
         return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
 
     def _tops_by_block(self, side: int) -> list[Tensor]:
@@ -308,9 +315,7 @@ class _TileSweep:
 
     def _common_shift(self, level: _Level, dtype: torch.dtype | None = None) -> float | None:
         lowest, highest = self._ends
-        return common_shift(
-            lowest * level.scale, highest * level.scale, dtype or self._scores.dtype, squares=self._kernels._squares
-        )
+        return self._kernels._shift_for(lowest * level.scale, highest * level.scale, dtype or self._scores.dtype)
 
     def _add_powers(self, chain: Sequence[_Level], last_shift: float, dtype: torch.dtype | None = None) -> None:
         """One exponential for the first level, squares for the others; each shift is half the next one's."""
