@@ -94,13 +94,16 @@ class Anchors:
             added.append(torch.stack(parts).sum(0) if parts else None)
         return RowTerms(terms.slope, *added)
 
+    def lent_rows(self, side: Side, groups: int | None = None) -> Float[Tensor, "g d"]:
+        """What the first groups lend, or all of them."""
+        sample, (_, theirs) = self.batches.sample, _columns(side)
+        return (sample.x, sample.y)[theirs].values[sample.pairs[self.batches.lent[:groups], theirs]]
+
     def negatives(self, side: Side) -> GroupedRows:
         """What each group lends, cut into the layout's segments."""
-        sample, (_, theirs) = self.batches.sample, _columns(side)
-        rows = (sample.x, sample.y)[theirs]
-        at = sample.pairs[self.batches.lent, theirs]
-        ones = torch.ones(len(at), dtype=torch.float64, device=at.device)
-        return GroupedRows(rows.values[at], ones, torch.arange(len(at), device=at.device), self.batches.layout.edges)
+        rows = self.lent_rows(side)
+        groups = torch.arange(len(rows), device=rows.device)
+        return GroupedRows(rows, torch.ones_like(groups, dtype=torch.float64), groups, self.batches.layout.edges)
 
 
 @dataclass(frozen=True)

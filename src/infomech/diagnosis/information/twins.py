@@ -13,6 +13,7 @@ from torch import Tensor
 from .anchors import BOTH, Anchors, Side
 
 _CHUNK = 4096  # rows at a time
+_FIRST_COLUMNS = 16  # are compared before all of them are
 
 
 def ceiling_with_twins(anchors: Anchors, negatives: int, *, sides: Sequence[Side] = BOTH) -> tuple[float, int]:
@@ -40,11 +41,17 @@ def ceiling_with_twins(anchors: Anchors, negatives: int, *, sides: Sequence[Side
 
 def _twins(rows: Float[Tensor, "p d"], groups: Tensor, lent: Float[Tensor, "g d"]) -> NDArray[np.int64]:
     """How many of the lent rows of other groups equal each row."""
+    own = groups.cpu().numpy()
+    found = _equal(rows[:, :_FIRST_COLUMNS], own, lent[:, :_FIRST_COLUMNS])
+    return _equal(rows, own, lent) if found.any() else found
+
+
+def _equal(rows: Float[Tensor, "p d"], groups: NDArray[np.int64], lent: Float[Tensor, "g d"]) -> NDArray[np.int64]:
     keys, asked = _keys(lent), _keys(rows)
     names, counts = np.unique(keys, return_counts=True)
     at = np.minimum(np.searchsorted(names, asked), len(names) - 1)
     found = np.where(names[at] == asked, counts[at], 0)
-    return np.asarray(found - (keys[groups.cpu().numpy()] == asked), dtype=np.int64)  # its own group's is none
+    return np.asarray(found - (keys[groups] == asked), dtype=np.int64)  # its own group's is none
 
 
 def _keys(rows: Tensor) -> NDArray[np.int64]:
