@@ -218,8 +218,8 @@ def _readme(results: dict[str, Any]) -> str:
         f"{settings['steps']} steps, {len(settings['seeds'])} seeds; the loss is InfoNCE + lambda Dsym of the batch. "
         "p is the share of training pairs whose partner was exchanged within its class. Scores are on 497 digits that "
         "training has not seen; gap measures are U statistics, with partners "
-        "left out of the cross means; ± is the half-width of a 95% interval over seeds. The comparison at each "
-        "control's best (results.json: selected) chooses a checkpoint on 248 of the 497 and scores it on the other 249.",
+        "left out of the cross means; ± is the half-width of a 95% interval over seeds. The comparison of each control "
+        "at its best (results.json: selected) chooses a checkpoint on 248 of the 497, and scores it on the other 249.",
         bullets(results["found"]),
         measures_table(results["summary"], {"p": "swap", "lambda": "divergence_weight"}, MEASURES),
         "![gap and recall against lambda](control.png)",
