@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.experiments.digits.control import MEASURES, Plan, run_control, score
+from infomech.experiments.digits.control import MEASURES, Plan, at_their_best, run_control, score
 from infomech.experiments.digits.halves import TwoTower, load_halves, swap_within_class, train_two_tower
 from infomech.experiments.digits.selection import Checkpoint, best, checkpoint, stops
 from infomech.experiments.digits.stacked import Run, train_stack
+from infomech.experiments.statistics import summarise
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,21 @@ def test_a_run_stops_where_it_shares_most_and_is_scored_on_other_pairs() -> None
     assert changed.recall_at_10 < 0.5 * was.recall_at_10
     assert stops(1500) == (100, 200, 400, 800, 1500)
     assert stops(50) == (50,)
+
+
+def test_few_seeds_give_no_verdict_at_the_best() -> None:
+    """Two equal differences have an interval without width: that is chance."""
+    names = ("step_at_best", "recall_at_10_at_best", "recall_at_10_at_last")
+    for seeds, says in ((2, "that 2 seeds do not tell from nothing"), (5, "it rises (+0.100, 95% interval")):
+        runs = [
+            {"swap": 0.0, "divergence_weight": w, "seed": s} | dict(zip(names, (400, 0.5 + w / 7.5, 0.4), strict=True))
+            for s in range(seeds)
+            for w in (0.0, 0.75)
+        ]
+        selected = summarise(runs, names, by=["swap"], along="divergence_weight")
+        (line,) = at_their_best(selected, Plan(swaps=(0.0,), seeds=seeds))
+        assert "0.500 without control and 0.600 at lambda = 3/4" in line
+        assert says in line
 
 
 def test_runs_repeat_themselves() -> None:
