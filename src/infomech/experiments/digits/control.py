@@ -189,8 +189,8 @@ def at_their_best(selected: Sequence[dict[str, Any]], plan: Plan) -> list[str]:
             told = f"it {verdict(change)} ({_with_ends(change)}; at the last step {_with_ends(late)})"
         else:
             told = (
-                f"a change by {change['value']:+.3f} (at the last step {late['value']:+.3f}) that {plan.seeds} seeds do "
-                "not tell from nothing"
+                f"a change by {change['value']:+.3f} (at the last step {late['value']:+.3f}) that {plan.seeds} seeds "
+                "do not tell from nothing"
             )
         sentences.append(
             f"p = {p:g}, each run stopped where shared information on one half of the unseen pairs is highest (after "
