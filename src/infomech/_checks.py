@@ -44,8 +44,14 @@ def check_loss_temperature(temperature: float, name: str = "temperature") -> Non
     check_temperature(temperature, name)
     if temperature >= _LOGIT_SCALE:
         raise InputError(f"{name} is {temperature:g}: is that a logit scale? {1 / temperature:.4g} is its temperature")
+    if temperature < _COLDEST:
+        raise InputError(
+            f"{name} is {temperature:g}; below {_COLDEST:g} a score over it is lost in its own rounding: contrastive "
+            "temperatures lie between 0.005 and 1"
+        )
 
 
+_COLDEST = 1e-6  # float32 rows have cosines to 6e-8
 _LOGIT_SCALE = 5.0  # cosines over such a temperature differ by 0.4 at most; SigLIP's scale starts at 10, CLIP's at 14
 
 

@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import infomech as im
 from infomech.corrections import METHODS, Correction, MeanAndScale, MeanRemoval, OneSided, Whitening, make_correction
+from infomech.io.fitted import dump_fitted
 
 ONE_SIDED = (MeanRemoval, MeanAndScale, Whitening)
 
@@ -101,6 +102,6 @@ def test_files_that_are_no_correction(tmp_path: Path) -> None:
         ({}, about | {"settings": "{"}),
         ({}, about | {"settings": '{"amount": 1}'}),
     ):
-        save_file(tensors | change, file, told)
+        file.write_bytes(dump_fitted(tensors | change, told))
         with pytest.raises(im.InputError, match="is a damaged correction"):
             Correction.load(file)

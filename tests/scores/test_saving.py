@@ -1,5 +1,8 @@
 """A saved ratio is the same ratio; files that are none are refused in one line."""
 
+import json
+import math
+import random
 import sys
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import infomech as im
+from infomech.io.fitted import dump_fitted
 from infomech.scores import DensityRatio
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,7 +51,14 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     save_file(tensors, file)
     with pytest.raises(im.InputError, match="is a safetensors file, but no density ratio"):
         DensityRatio.load(file)
-    save_file(tensors, file, metadata | {"version": "99"})
+    save_file(tensors, file, {key: value for key, value in metadata.items() if key != "sha256"})
+    with pytest.raises(im.InputError, match="of an older infomech, without a digest"):
+        DensityRatio.load(file)
+    save_file(tensors | {"x_values": tensors["x_values"] + 1e-7}, file, metadata)
+    with pytest.raises(im.InputError, match="its content is not what was written"):
+        DensityRatio.load(file)
+    metadata.pop("sha256")
+    file.write_bytes(dump_fitted(tensors, metadata | {"version": "99"}))
     with pytest.raises(im.InputError, match="is a density ratio of version 99; this infomech reads 2: fit again"):
         DensityRatio.load(file)
     for change in (
@@ -57,10 +68,24 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         {"digests_y": tensors["digests_y"][:3]},
         {"x_log_weights": tensors["x_log_weights"][:3]},
     ):
-        save_file(tensors | change, file, metadata)
+        file.write_bytes(dump_fitted(tensors | change, metadata))
         with pytest.raises(im.InputError, match="is a damaged density ratio"):
             DensityRatio.load(file)
-    save_file(tensors, file, metadata | {"settings": "{"})
+    settings = json.loads(metadata["settings"])
+    for change in (
+        {"temperature": math.nan},
+        {"temperature": -1},
+        {"temperature": "a"},
+        {"temperature": None},
+        {"weights_": [math.nan, 1]},
+        {"weights_": [5, 5]},
+        {"ranking_weights_": {"x": math.inf, "y": 0}},
+        {"calibration": {"method": "magic", "slope": 1.0}},
+    ):
+        file.write_bytes(dump_fitted(tensors, metadata | {"settings": json.dumps(settings | change)}))
+        with pytest.raises(im.InputError, match="is a damaged density ratio"):
+            DensityRatio.load(file)
+    file.write_bytes(dump_fitted(tensors, metadata | {"settings": "{"}))
     with pytest.raises(im.InputError, match="is a damaged density ratio"):
         DensityRatio.load(file)
     with pytest.raises(im.InputError, match=r"does not exist|not found|[nN]o such"):
@@ -72,3 +97,26 @@ def test_a_critic_of_your_own_cannot_be_saved(tmp_path: Path) -> None:
     ratio = DensityRatio(law.temperature, critic=law.critic).fit(*law.draw(30, 0))
     with pytest.raises(im.InputError, match="WithRowTerm is no critic of infomech"):
         ratio.save(tmp_path / "ratio.safetensors")
+
+
+def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
+    """Of a ratio, a correction and a map: refused, wherever it is."""
+    x, y = LAW.draw(40, 0)
+    saved = {
+        "ratio": (DensityRatio(0.1).fit(x, y), DensityRatio.load),
+        "correction": (im.corrections.Whitening(0.1).fit(x, y), im.corrections.Correction.load),
+        "map": (im.compression.Compression(im.compression.Plan("pca", 3, "int8")).fit(x, y), im.compression.load),
+    }
+    draw = random.Random(0)
+    for name, (made, load) in saved.items():
+        file = tmp_path / f"{name}.safetensors"
+        made.save(file)
+        load(file)
+        whole = bytearray(file.read_bytes())
+        for _ in range(100):
+            bit = draw.randrange(8 * len(whole))
+            whole[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(whole)
+            with pytest.raises(im.InputError):
+                load(file)
+            whole[bit // 8] ^= 1 << bit % 8

@@ -15,7 +15,7 @@ from .._files import write_file
 from .._typing import PairsLike, RowsLike
 from ..corrections.base import unit
 from ..io import as_pairs, as_rows
-from ..io.fitted import read_fitted
+from ..io.fitted import dump_fitted, read_fitted
 from .quantisers import Quantiser, quantiser
 
 Dimensions = Literal["all", "first", "pca"]
@@ -158,14 +158,11 @@ class Compression:
 
     def dump(self) -> bytes:
         """The bytes of a safetensors file: the plan, and all that was fitted."""
-        from safetensors.torch import save
-
         self._fitted("x")
         tensors = {f"start_{side}": start for side, start in self._starts.items()}
         tensors |= {} if self._matrix is None else {"matrix": self._matrix}
         tensors |= {f"quantiser_{name}": value for name, value in self._quantiser.parameters.items()}
-        kept = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-        return save(kept, metadata={"compression": json.dumps(asdict(self.plan))})
+        return dump_fitted(tensors, {"compression": json.dumps(asdict(self.plan))})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it, whole or not at all; `load` reads it."""
@@ -185,9 +182,7 @@ def load(path: str | os.PathLike[str]) -> Compression:
     path = path / "map.safetensors" if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path} does not exist; name the file or folder that infomech shrink wrote")
-    metadata, tensors = read_fitted(path, "map of infomech shrink", "fit it again")
-    if "compression" not in metadata:
-        raise InputError(f"{path} is a safetensors file, but no map of infomech shrink; fit one")
+    metadata, tensors = read_fitted(path, "map of infomech shrink", "fit it again", mark="compression")
     try:
         return _rebuilt(Plan(**json.loads(metadata["compression"])), tensors)
     except (KeyError, TypeError, ValueError, RuntimeError):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import write_file
-from ..io.fitted import read_fitted
+from ..io.fitted import dump_fitted, read_fitted
 from .base import AffineMap, Correction
 from .scoring import METHODS
 
@@ -21,11 +21,8 @@ def dump_correction(correction: Correction) -> bytes:
     Raises:
         InputError: before `fit`, or for a correction that is not infomech's.
     """
-    from safetensors.torch import save
-
     settings = json.dumps(correction_settings(correction)["parameters"])
-    tensors = {key: value.cpu().contiguous().clone() for key, value in correction.parameters.items()}
-    return save(tensors, metadata={"method": correction.name, "settings": settings})
+    return dump_fitted(correction.parameters, {"method": correction.name, "settings": settings})
 
 
 def save_correction(correction: Correction, path: str | os.PathLike[str]) -> None:
@@ -40,9 +37,9 @@ def load_correction(path: str | os.PathLike[str]) -> Correction:
         InputError: for another file, or a damaged one.
     """
     path = Path(path)
-    metadata, tensors = read_fitted(path, "correction", "fit it again with infomech correct")
-    if metadata.get("method") not in METHODS:
-        raise InputError(f"{path} is a safetensors file, but no correction; fit one with infomech correct")
+    metadata, tensors = read_fitted(path, "correction", "fit it again with infomech correct", mark="method")
+    if metadata["method"] not in METHODS:
+        raise InputError(f"{path} holds a correction that is not known, {metadata['method']!r}; fit another")
     try:
         parameters = json.loads(metadata.get("settings", "{}"))
         return rebuilt_correction({"name": metadata["method"], "parameters": parameters}, tensors)

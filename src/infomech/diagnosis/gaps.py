@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_loss_temperature
 from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
@@ -113,6 +113,7 @@ def gap(
     """
     if statistic not in ("U", "V"):
         raise InputError(f"statistic is {statistic!r}; it must be 'U' (unbiased) or 'V'")
+    check_loss_temperature(temperature)
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)

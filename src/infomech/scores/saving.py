@@ -1,6 +1,7 @@
 """A fitted density ratio as one safetensors file, and back."""
 
 import json
+import math
 import os
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_loss_temperature
 from .._files import write_file
 from ..corrections import Correction
 from ..corrections.saving import correction_settings, rebuilt_correction
 from ..geometry import RBF, Cosine, Critic
-from ..io.fitted import read_fitted
-from .calibration import Calibration
+from ..io.fitted import dump_fitted, read_fitted
+from .arguments import check_weights
+from .calibration import METHODS, Calibration
 from .fields import Side
 from .reference import Reference
 
@@ -41,8 +43,6 @@ def save_ratio(ratio: "DensityRatio", path: str | os.PathLike[str]) -> None:
 
 def dump_ratio(ratio: "DensityRatio") -> bytes:
     """The bytes of the file."""
-    from safetensors.torch import save
-
     reference = ratio.fitted_reference()
     tensors: dict[str, Tensor] = {name: getattr(reference, name) for name in _INDICES}
     for name, side in (("x", reference.x), ("y", reference.y)):
@@ -67,8 +67,7 @@ def dump_ratio(ratio: "DensityRatio") -> bytes:
         correction = ratio.correction_
         settings["correction"] = correction_settings(correction)
         tensors |= {f"correction_{key}": value for key, value in correction.parameters.items()}
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    return save(plain, metadata={"kind": KIND, "version": str(VERSION), "settings": json.dumps(settings)})
+    return dump_fitted(tensors, {"kind": KIND, "version": str(VERSION), "settings": json.dumps(settings)})
 
 
 def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
@@ -78,8 +77,8 @@ def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
         InputError: for another file, a damaged one, or one of another version.
     """
     path = Path(path)
-    metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score")
-    if metadata.get("kind") != KIND:
+    metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score", mark="kind")
+    if metadata["kind"] != KIND:
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")
     if metadata.get("version") != str(VERSION):
         raise InputError(
@@ -101,6 +100,7 @@ def _rebuilt(settings: dict[str, Any], tensors: dict[str, Tensor]) -> "DensityRa
         sides[0], sides[1], pairs, given_x, given_y, int(rows[0]), int(rows[1]), settings["unit"], digests_x, digests_y
     )
     _check(reference)
+    _check_settings(settings)
     given = settings["weights"]
     correction = _correction(settings.get("correction"), tensors)
     ratio = DensityRatio(
@@ -127,6 +127,18 @@ def _rebuilt(settings: dict[str, Any], tensors: dict[str, Tensor]) -> "DensityRa
         ),
     )
     return ratio
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raise InputError or ValueError for numbers that no fit gives."""
+    check_loss_temperature(settings["temperature"])
+    check_weights(settings["weights"])
+    fitted = check_weights(tuple(settings["weights_"]))
+    if fitted is None or not all(math.isfinite(settings["ranking_weights_"][side]) for side in "xy"):
+        raise ValueError
+    calibration = settings.get("calibration")
+    if calibration is not None and not (calibration["method"] in METHODS and math.isfinite(calibration["slope"])):
+        raise ValueError
 
 
 def _check(reference: Reference) -> None:
