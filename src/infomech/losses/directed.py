@@ -156,8 +156,8 @@ def _loss_of(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks 
         simple = replace(request, memory=None, negatives=rows, negative_log_weights=weights)
         request = simple if simple.plain else request
     if request.plain and ranks is None:
-        rows = candidates.detach()
-        return plain_infonce(anchors, candidates, request), Labelled(unit_rows(rows) if request.normalize else rows)
+        value, rows = plain_infonce(anchors, candidates, request), candidates.detach()
+        return value, Labelled(unit_rows(rows) if request.normalize else rows)
     return one_way(anchors, candidates, request, ranks)
 
 
