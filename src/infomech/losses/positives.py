@@ -154,13 +154,13 @@ class GroupPositives(Positives):
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
         of_rows = self._group_sums(y.to(compute_dtype(x, y)))
         count = self._counts
-        mean = row_scores(x, of_rows / count.to(of_rows.dtype)[:, None], scale)
+        mean = row_scores(x, of_rows / count.to(of_rows.dtype).unsqueeze(1), scale)
         return mean if terms is None else mean + self._group_sums(terms) / count
 
     def _group_sums(self, values: Tensor) -> Tensor:
         rows, cols, groups = self._codes
         sums = values.new_zeros(groups, *values.shape[1:]).index_add(0, cols, values).index_select(0, rows)
-        return sums - values[: len(rows)] if self._without_own else sums
+        return sums - values.narrow(0, 0, rows.shape[0]) if self._without_own else sums
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
