@@ -149,7 +149,21 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     "pairwise": lambda x, y, t, u: losses.pairwise_infonce([x, y, y], temperature=t, divergence_weight=0.5),
     "sigmoid": lambda x, y, t, u: losses.sigmoid_loss(x, y, temperature=t, bias=-u.select(0, 0), log_weights_x=u),
     "a number": lambda x, y, t, u: losses.sigmoid_loss(x, y, temperature=0.1, bias=-10.0),
-}
+    "pairs": lambda x, y, t, u: losses.symmetric_infonce(
+        x, y, temperature=t, pairs=torch.arange(len(x), device=x.device).unsqueeze(1).expand(-1, 2).repeat(2, 1)
+    ),
+    "true groups": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, groups=torch.arange(len(x), device=x.device), same_group="positive", several="log_mean",
+        hardness=losses.Hardness(2.0), false_negatives=losses.FalseNegatives(0.1),
+    ),
+    "true pairs": lambda x, y, t, u: losses.sigmoid_loss(
+        x, y, temperature=t, bias=-u.select(0, 0), counted_as="per_anchor",
+        pairs=torch.arange(len(x), device=x.device).unsqueeze(1).expand(-1, 2),
+    ),
+    "four directions": lambda x, y, t, u: losses.symmetric_infonce(
+        x, y, temperature=t, directions=("xy", "yx", "xx", "yy"), partition="joint"
+    ),
+}  # fmt: skip
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "symmetric": lambda: losses.SymmetricInfoNCE(0.07, 0.5, learn_temperature=True),
     "warm-up": lambda: losses.SymmetricInfoNCE(0.07, losses.LinearWarmup(1.0, steps=3)).eval(),
@@ -157,6 +171,8 @@ MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "infonce": lambda: losses.InfoNCE(0.07, learn_temperature=True),
     "queue": lambda: losses.InfoNCE(0.07, queue_size=5, dim=D).eval(),
     "sigmoid": losses.SigmoidLoss,
+    "both queues": lambda: losses.SymmetricInfoNCE(0.07, queue_size=5, dim=D).eval(),
+    "both queues in training": lambda: losses.SymmetricInfoNCE(0.07, queue_size=5, dim=D, check="never"),
 }
 
 

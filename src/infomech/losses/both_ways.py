@@ -284,9 +284,9 @@ def _own_terms(request: BothWays, found: Found, way: str) -> Tensor | None:
     if request.critic is None:
         return None
     one = next(iter(found.values()))
-    xy = "xy" in found
-    x = found["xy"].direction.anchors if xy else one.direction.candidates.rows[: len(one.direction.anchors)]
-    y = found["yx"].direction.anchors if "yx" in found else one.direction.candidates.rows[: len(one.direction.anchors)]
+    partners = one.direction.candidates.rows.narrow(0, 0, len(one.direction.anchors))
+    x = found["xy"].direction.anchors if "xy" in found else partners
+    y = found["yx"].direction.anchors if "yx" in found else partners
     terms = request.critic.affine(x if way[0] == "x" else y).terms
     return None if terms is None else terms * one.direction.critical.inverse_temperature
 
@@ -301,14 +301,14 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
         one = prepared(*rows, request.direction(other), ranks)
     base: Direction = one.direction
     n = len(base.anchors)
-    own = base.candidates.rows[:n]
+    own = base.candidates.rows.narrow(0, 0, n)
     groups = one.ready.groups
     same = one.candidate_groups
     left = OwnRow() if groups is None or same is None else SameGroup(groups[1], same)
     thresholds = base.thresholds()
     if thresholds is not None and thresholds.guide is not None:
         assert base.candidates.guide is not None
-        thresholds = replace(thresholds, guide=base.candidates.guide[:n])
+        thresholds = replace(thresholds, guide=base.candidates.guide.narrow(0, 0, n))
     further = tuple(
         block
         if block.groups is None or groups is None

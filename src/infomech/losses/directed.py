@@ -116,6 +116,7 @@ def infonce(
 
     Source: D7.
 
+    >>> import torch
     >>> x = torch.eye(3)
     >>> round(infonce(x, x, temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
     0.5514
@@ -156,8 +157,8 @@ def _loss_of(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks 
         simple = replace(request, memory=None, negatives=rows, negative_log_weights=weights)
         request = simple if simple.plain else request
     if request.plain and ranks is None:
-        rows = candidates.detach()
-        return plain_infonce(anchors, candidates, request), Labelled(unit_rows(rows) if request.normalize else rows)
+        value, rows = plain_infonce(anchors, candidates, request), candidates.detach()
+        return value, Labelled(unit_rows(rows) if request.normalize else rows)
     return one_way(anchors, candidates, request, ranks)
 
 
@@ -191,6 +192,7 @@ class InfoNCE(TemperedLoss):
 
     Source: D7; He et al. 2020 for the queue.
 
+    >>> import torch
     >>> loss = InfoNCE(temperature=0.5, queue_size=4, dim=3)
     >>> value = loss(torch.eye(3), torch.eye(3))
     >>> loss.queued().shape

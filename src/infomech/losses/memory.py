@@ -47,7 +47,7 @@ class RowQueue(nn.Module):
             raise InputError(f"queue_size is {size} and dim is {dim}; a queue needs a size and dim, both above 0")
         self.register_buffer("rows", torch.zeros(size, dim))
         self.register_buffer("groups", torch.full((size,), UNLABELLED))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # rows that ever came
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # rows that were put in
 
     def held(self) -> Labelled:
         """The rows that are there and their groups, in no particular order."""
@@ -57,13 +57,14 @@ class RowQueue(nn.Module):
     @torch.no_grad()
     def put(self, rows: Rows, groups: Int[Tensor, " n"] | None = None) -> None:
         """Put rows in, over the oldest ones."""
-        size = len(self.rows)
+        size, came = len(self.rows), len(rows)
         self.check(rows)
-        rows = rows[-size:]
-        places = (self.count + torch.arange(len(rows), device=self.rows.device)) % size
-        self.rows[places] = rows.detach().to(self.rows)
-        self.groups[places] = UNLABELLED if groups is None else groups[-size:].to(self.groups)
-        self.count += len(rows)
+        kept = min(size, came)
+        places = (self.count + torch.arange(kept, device=self.rows.device)) % size
+        labels = torch.full_like(places, UNLABELLED) if groups is None else groups.narrow(0, came - kept, kept)
+        self.rows.index_copy_(0, places, rows.detach().narrow(0, came - kept, kept).to(self.rows))
+        self.groups.index_copy_(0, places, labels.to(self.groups))
+        self.count += kept
 
     def check(self, rows: Rows) -> None:
         """Raise InputError unless the rows are as wide as those that are kept."""

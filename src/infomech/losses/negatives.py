@@ -90,10 +90,10 @@ class Thresholds:
     def of_sets(self, similarities: Tensor, guides: Tensor | None) -> Tensor:
         """The same for k negatives of each anchor's own, (n, k) booleans."""
         if self.guide is None:
-            return similarities.detach() > self.values[:, None]
+            return similarities.detach() > self.values.unsqueeze(1)
         if guides is None:
             return torch.zeros_like(similarities, dtype=torch.bool)
-        return torch.einsum("nd,nkd->nk", self.guide, guides) > self.values[:, None].to(self.guide.dtype)
+        return torch.einsum("nd,nkd->nk", self.guide, guides) > self.values.unsqueeze(1).to(self.guide.dtype)
 
 
 __all__ = ["FalseNegatives", "Hardness", "On", "Thresholds"]

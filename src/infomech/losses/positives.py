@@ -74,8 +74,8 @@ class OwnPositive(Positives):
         return torch.ones(self.anchors, dtype=torch.float64, device=self.device)
 
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
-        score = row_scores(x, y[: self.anchors], scale)
-        return score if terms is None else score + terms[: self.anchors]
+        score = row_scores(x, y.narrow(0, 0, self.anchors), scale)
+        return score if terms is None else score + terms.narrow(0, 0, self.anchors)
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         return self.means(x, y, scale, terms)
@@ -154,13 +154,13 @@ class GroupPositives(Positives):
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
         of_rows = self._group_sums(y.to(compute_dtype(x, y)))
         count = self._counts
-        mean = row_scores(x, of_rows / count.to(of_rows.dtype)[:, None], scale)
+        mean = row_scores(x, of_rows / count.to(of_rows.dtype).unsqueeze(1), scale)
         return mean if terms is None else mean + self._group_sums(terms) / count
 
     def _group_sums(self, values: Tensor) -> Tensor:
         rows, cols, groups = self._codes
         sums = values.new_zeros(groups, *values.shape[1:]).index_add(0, cols, values).index_select(0, rows)
-        return sums - values[: len(rows)] if self._without_own else sums
+        return sums - values.narrow(0, 0, rows.shape[0]) if self._without_own else sums
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
@@ -175,11 +175,11 @@ def _group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Tens
     """The groups as numbers from 0, and a number above them all: the smallest where a look at it costs nothing."""
     both = torch.cat([rows, cols])
     ordered, order = both.sort()
-    ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0))[: both.shape[0]]
+    ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0)).narrow(0, 0, both.shape[0])
     codes = torch.empty_like(ranks).scatter(0, order, ranks)
     free = looks_are_free(both) and not without_values(both)
     groups = int(ranks[-1]) + 1 if free and both.shape[0] else both.shape[0]
-    return codes[: rows.shape[0]], codes[rows.shape[0] :], groups
+    return codes.narrow(0, 0, rows.shape[0]), codes.narrow(0, rows.shape[0], cols.shape[0]), groups
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedP
     """The pairs in order, each as often as it is named."""
     keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)[: keys.shape[0]]
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True).narrow(0, 0, keys.shape[0])
     return NamedPairs(ordered, pairs.shape[0] == anchors, new)
 
 
