@@ -1,0 +1,96 @@
+"""Which tiles, stripes and chunks: a table by card, kind of product and kernel, measured offline, never at run time.
+
+`benchmarks/tune_kernels.py` measures what stands here. A card that is not listed takes the row of the nearest older one.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Rows, columns and depth of a tile, and how it is worked on.
+
+    Args:
+        rows: of the scores.
+        cols: of the scores.
+        depth: features in one step of the product.
+        warps: that share a tile.
+        stages: steps that are loaded ahead.
+        group: rows of tiles that are visited together.
+    """
+
+    rows: int
+    cols: int
+    depth: int
+    warps: int
+    stages: int
+    group: int = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tiles of a card for one kind of product.
+
+    Args:
+        sums: tiles of the log-sums.
+        weights: tiles of the weights.
+        careful: tiles of what needs more room for each entry: terms' gradients, groups, listed entries.
+    """
+
+    sums: Tiles
+    weights: Tiles
+    careful: Tiles
+
+
+_INTERPRETED = Plan(Tiles(32, 16, 16, 4, 1, 2), Tiles(16, 32, 16, 4, 1, 2), Tiles(16, 16, 16, 4, 1, 2))
+_PLANS: dict[tuple[tuple[int, int], str], Plan] = {
+    ((9, 0), "half"): Plan(Tiles(256, 128, 64, 8, 3), Tiles(128, 256, 64, 8, 3), Tiles(128, 128, 64, 8, 4)),
+    ((9, 0), "tf32"): Plan(Tiles(128, 128, 32, 8, 4), Tiles(128, 128, 32, 8, 4), Tiles(128, 128, 32, 8, 4)),
+    ((9, 0), "ieee"): Plan(Tiles(128, 64, 32, 8, 3), Tiles(128, 64, 32, 8, 3), Tiles(128, 64, 32, 8, 3)),
+    ((8, 0), "half"): Plan(Tiles(128, 128, 32, 8, 4), Tiles(128, 128, 32, 8, 4), Tiles(128, 64, 32, 8, 4)),
+    ((8, 0), "tf32"): Plan(Tiles(128, 128, 32, 8, 3), Tiles(128, 128, 32, 8, 3), Tiles(128, 64, 32, 8, 3)),
+    ((8, 0), "ieee"): Plan(Tiles(128, 64, 32, 8, 3), Tiles(128, 64, 32, 8, 3), Tiles(128, 64, 32, 8, 3)),
+}
+
+STRIPE_BYTES = 2**27  # of partial sums that stand at one time
+CHUNK_ROWS = 8192  # of weights that stand at one time
+CHUNK_BYTES = 2**30
+LEAST_CHUNK = 256
+
+
+def plan_for(device: torch.device, kind: str) -> Plan:
+    """The plan for products of a kind: half (two bytes a number, tensor cores), tf32, or ieee (plain float32)."""
+    if device.type != "cuda":
+        return _INTERPRETED
+    return _nearest(torch.cuda.get_device_capability(device), kind)
+
+
+@lru_cache(maxsize=32)
+def _nearest(capability: tuple[int, int], kind: str) -> Plan:
+    # Cards with 8.6, 8.9 and 12.x have 99 KB of shared memory to a block; what 8.0 takes fits.
+    known = (9, 0) if capability[0] in (9, 10) else (8, 0)
+    return _PLANS[known, kind]
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many tiles a card works on at a time: the size of a persistent grid."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
+def stripe_rows(rows: int, cols: int, tiles: Tiles, bytes_: int = STRIPE_BYTES) -> int:
+    """Rows of one stripe: their partial sums, a peak and a total by tile, take `bytes_` at most."""
+    a_row = 8 * (-(-cols // tiles.cols)) + 8 * cols / tiles.rows
+    fitting = int(bytes_ / a_row) // tiles.rows * tiles.rows
+    return max(tiles.rows, min(fitting, rows))
+
+
+def chunk_rows(rows: int, cols: int, itemsize: int) -> int:
+    """Rows of one chunk of weights."""
+    fitting = CHUNK_BYTES // max(1, cols * itemsize) // LEAST_CHUNK * LEAST_CHUNK
+    return max(1, min(rows, CHUNK_ROWS, max(LEAST_CHUNK, fitting)))
+
+
+__all__ = ["Plan", "Tiles", "chunk_rows", "multiprocessors", "plan_for", "stripe_rows"]
