@@ -83,8 +83,8 @@ def multiprocessors(device: torch.device) -> int:
 def stripe_rows(rows: int, cols: int, tiles: Tiles, bytes_: int = STRIPE_BYTES) -> int:
     """Rows of one stripe: their partial sums, a peak and a total by tile, take `bytes_` at most."""
     a_row = 8 * (-(-cols // tiles.cols)) + 8 * cols / tiles.rows
-    fitting = int(bytes_ / a_row) // tiles.rows * tiles.rows
-    return max(tiles.rows, min(fitting, rows))
+    stripes = -(-rows // max(tiles.rows, int(bytes_ / a_row)))
+    return -(-rows // stripes // tiles.rows) * tiles.rows
 
 
 def chunk_rows(rows: int, cols: int, itemsize: int) -> int:

@@ -59,7 +59,7 @@ def _leave_wild(
         tl.store(CT + to, tl.sum(tl.exp2(b - base[None, :]), 0), mask=rn < N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "N", "across", "down"])
 @no_type_check
 def _sums_by_tile(
     X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, bound, M, N, D, across, down, limit,
@@ -91,7 +91,7 @@ def _sums_by_tile(
         _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "N", "first", "across", "down"])
 @no_type_check
 def _sums_on_diagonal(
     X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, scale, bound, M, N, D, first, across, down, limit,
@@ -133,6 +133,7 @@ class Sums:
     def value(self) -> Tensor:
         """The log-sums."""
         return self.total.log() + self.peak
+
 
 def log_sums(
     scores: Scores, *, rows: bool = True, cols: bool = True, keep_own: bool = False, tiles: Tiles | None = None,

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "tiles"])
 @no_type_check
 def _merge(P, T, PEAK, TOTAL, count, tiles, stride, EARLIER: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr):
     """The largest peak of each sum, then all totals at that level, in float64."""

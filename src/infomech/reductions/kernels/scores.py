@@ -100,7 +100,9 @@ def scores(
 
 def score_bound(x: Tensor, y: Tensor, scale: Tensor, *terms: Tensor | None) -> Tensor:
     """A bound on every |s_ij| plus the largest finite term, as a 0-d float32 tensor on the device."""
-    norms = [torch.linalg.vector_norm(z.detach(), dim=1, dtype=torch.float32).amax() for z in ((x,) if y is x else (x, y))]
+    norms = [
+        torch.linalg.vector_norm(z.detach(), dim=1, dtype=torch.float32).amax() for z in ((x,) if y is x else (x, y))
+    ]
     bound = norms[0] * norms[-1] * scale.detach().abs().to(torch.float32)
     for term in terms:
         if term is not None:

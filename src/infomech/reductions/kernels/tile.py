@@ -43,7 +43,7 @@ def product(
     PARTS: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """x y^T for one tile, summed in float32; of halves low.high, high.low and high.high, the small ones first.
+    """X y^T for one tile, summed in float32; of halves low.high, high.low and high.high, the small ones first.
 
     Triton's interpreter holds bfloat16 as whole numbers, which its product does not know.
     """

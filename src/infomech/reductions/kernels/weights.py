@@ -32,10 +32,15 @@ def _parts_tame(
         right = tl.broadcast_to(tl.load(B + rn, mask=rn < N, other=0.0)[None, :], s.shape)
         if X_TERMS:
             right = right * tl.exp2(terms_of(U, rm, M, X_TERMS))[:, None]
-    if APART or not (ROWS and COLS):
-        return tl.exp2(s) * left, tl.exp2(s) * right
+    if APART and ROWS and COLS:
+        e = tl.exp2(s)
+        return e * left, e * right
     else:
-        g = tl.exp2(s) * (left + right)
+        if ROWS and COLS:
+            left = left + right
+        elif COLS:
+            left = right
+        g = tl.exp2(s) * left
         return g, g
 
 
@@ -61,11 +66,14 @@ def _parts_wild(
         if X_TERMS:
             right = right + terms_of(U, rm, M, X_TERMS)[:, None]
         right = b[None, :] * tl.exp2(right)
-    if APART or not (ROWS and COLS):
+    if APART and ROWS and COLS:
         return left, right
     else:
-        g = left + right
-        return g, g
+        if ROWS and COLS:
+            left = left + right
+        elif COLS:
+            left = right
+        return left, left
 
 
 @triton.jit
@@ -87,10 +95,8 @@ def _leave(
     if STORE:
         if ROWS and COLS and (X_SUMS or Y_SUMS):
             g = left + right
-        elif ROWS:
-            g = left
         else:
-            g = right
+            g = left
         BM: tl.constexpr = g.shape[0]
         BN: tl.constexpr = g.shape[1]
         one, two = tl.split(tl.permute(tl.reshape(g, (BM, 2, BN // 2)), (0, 2, 1)))
@@ -104,6 +110,21 @@ def _leave(
 
 @triton.jit
 @no_type_check
+def _room(G, L, xd, M, N, width, BM: tl.constexpr, BN: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr):
+    """Descriptors of the weights and of what rounding left over; any other one where there are none."""
+    if STORE:
+        gd = tl.make_tensor_descriptor(G, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
+        if PARTS == 3:
+            ld = tl.make_tensor_descriptor(L, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
+        else:
+            ld = gd
+    else:
+        gd, ld = xd, xd
+    return gd, ld
+
+
+@triton.jit(do_not_specialize=["M", "N", "width", "across", "down", "skip"])
+@no_type_check
 def _weights(
     X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, bound, M, N, D, width, across, down, skip, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -113,8 +134,7 @@ def _weights(
     """The weights of all tiles; of the two loops one is empty, as in the log-sums."""
     xd = rows_of(X, M, D, BM, BK, PARTS)
     yd = rows_of(Y, N, D, BN, BK, PARTS)
-    gd = tl.make_tensor_descriptor(G, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
-    ld = tl.make_tensor_descriptor(L, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
+    gd, ld = _room(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
     tall, wide = tl.cdiv(M, BM), tl.cdiv(N, BN)
     factor = (tl.load(scale) * LOG2E).to(tl.float32)
     tame = tl.load(bound) <= limit
@@ -136,7 +156,7 @@ def _weights(
                ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "skip"])
 @no_type_check
 def _weights_on_diagonal(
     X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, bound, M, N, D, first, width, across, down, skip, limit,
@@ -149,8 +169,7 @@ def _weights_on_diagonal(
     if crossed & (pn * BN < N):
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
-        gd = tl.make_tensor_descriptor(G, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
-        ld = tl.make_tensor_descriptor(L, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
+        gd, ld = _room(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
