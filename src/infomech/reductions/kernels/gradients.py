@@ -1,7 +1,6 @@
 """Gradients from chunks of weights: a kernel writes those of some thousand rows, library products do the rest."""
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .configs import LEAST_CHUNK, Tiles, chunk_rows, multiprocessors, plan_for
+from .configs import CHUNK_ROWS, LEAST_CHUNK, STEPS, Tiles, chunk_rows, multiprocessors, plan_for
 from .launch import launched
 from .operands import Operand
 from .scores import Scores
@@ -22,15 +21,22 @@ _ALIGNED_BYTES = 16
 _FLOAT16_GAIN = 2.0**14  # weights are 2 at most; the smallest are to stay normal numbers
 
 
-class Cotangent(NamedTuple):
-    """What the gradient of a log-sum needs: its peak, and its cotangent over its total (0 for an empty sum)."""
+class Side(NamedTuple):
+    """What weights are made of, float32: peaks in units of log 2, infinite for empty sums; and factors, with the gain."""
 
     peak: Tensor
-    per_total: Tensor
+    factor: Tensor
+
+    def part(self, where: slice) -> "Side":
+        """Some consecutive ones."""
+        return Side(self.peak[where], self.factor[where])
 
 
 class Gradients(NamedTuple):
-    """Gradients, still to be multiplied by the scale, of the rows (float32) and of the terms (float64, final)."""
+    """Gradients of the rows (float32), still to be multiplied by the scale, and of the terms (float64).
+
+    All of them have the gain in them that the factors had.
+    """
 
     x: Tensor | None
     y: Tensor | None
@@ -38,34 +44,24 @@ class Gradients(NamedTuple):
     y_terms: Tensor | None
 
 
-class _Weights(NamedTuple):
+class Weights(NamedTuple):
     """Room for a chunk of weights: they, and what rounding them left over if products have three parts."""
 
     high: Tensor
     low: Tensor | None
 
-    def part(self, rows: int, cols: slice) -> "_Weights":
-        return _Weights(self.high[:rows, cols], None if self.low is None else self.low[:rows, cols])
+    def part(self, rows: int, cols: slice) -> "Weights":
+        return Weights(self.high[:rows, cols], None if self.low is None else self.low[:rows, cols])
 
     @property
-    def mT(self) -> "_Weights":
-        return _Weights(self.high.mT, None if self.low is None else self.low.mT)
-
-
-class _Side(NamedTuple):
-    """Peaks in units of log 2, with plus infinity for those of empty sums, and factors, in float32."""
-
-    peak: Tensor
-    factor: Tensor
-
-    def part(self, where: slice) -> "_Side":
-        return _Side(self.peak[where], self.factor[where])
+    def mT(self) -> "Weights":
+        return Weights(self.high.mT, None if self.low is None else self.low.mT)
 
 
 def gradients(
     scores: Scores,
-    row: Cotangent | None,
-    col: Cotangent | None,
+    row: Side | None,
+    col: Side | None,
     *,
     x: bool = True,
     y: bool = True,
@@ -76,12 +72,12 @@ def gradients(
 ) -> Gradients:
     """Gradients of the log-sums of rows and columns in the rows of x and y and in their terms.
 
-    Cotangents should be of size 1 at most: weights are written in the rows' dtype.
+    Factors should be made from cotangents of size 1 at most: weights are written in the rows' dtype.
 
     Args:
         scores: the matrix.
-        row: of the log-sums of the rows; None where there are none.
-        col: of those of the columns.
+        row: the log-sums of the rows; None where there are none.
+        col: those of the columns.
         x: whether gradients of x are wanted.
         y: whether those of y are.
         x_terms: whether the gradient of the rows' terms is wanted, which comes from the columns' sums.
@@ -90,12 +86,12 @@ def gradients(
         tiles: in place of the table's.
     """
     n, m, d = len(scores.x), len(scores.y), scores.x.features
-    sides = [_side(row, scores), _side(col, scores)]
+    sides = row, col
     tiles = tiles or _tiles(scores, x_terms or y_terms)
     grad_x = _empty(scores, n, d) if x else None
     grad_y = _empty(scores, m, d) if y else None
     sums = [_zeros(scores, k) if wanted else None for k, wanted in ((n, x_terms), (m, y_terms))]
-    room, chunk = _room(scores, n, m, chunk, store=x or y)
+    room, chunk = room_for(scores, n, m, chunk, store=x or y)
 
     def sweep() -> None:
         for start in range(0, n, chunk):
@@ -104,32 +100,38 @@ def gradients(
             both = None if sides[0] is None else sides[0].part(here), sides[1]
             g = _chunk(part, both, room, start, tiles, (None if sums[0] is None else sums[0][here], sums[1]))
             if grad_x is not None:
-                _multiply(grad_x[here], g, scores.y, scores, fresh=True)
+                multiply(grad_x[here], g, scores.y, fresh=True)
             if grad_y is not None:
-                _multiply(grad_y, g.mT, part.x, scores, fresh=start == 0)
+                multiply(grad_y, g.mT, part.x, fresh=start == 0)
 
-    with _library_precision(scores):
+    with library_precision(scores):
         launched(scores.scale.device, sweep)
-    gain = _gain(scores)
-    return Gradients(*(None if g is None else g.div_(gain) if gain != 1.0 else g for g in (grad_x, grad_y, *sums)))
+    return Gradients(grad_x, grad_y, *sums)
 
 
 def gradients_within(
-    scores: Scores, row: Cotangent, *, x: bool = True, x_terms: bool = False, chunk: int | None = None,
-    tiles: Tiles | None = None,
+    scores: Scores, side: Side, *, add_to: Tensor | None = None, x: bool = True, x_terms: bool = False,
+    chunk: int | None = None, tiles: Tiles | None = None,
 ) -> Gradients:  # fmt: skip
     """Gradients of the log-sums of a symmetric matrix, x against x, from half of its tiles.
 
     With G the weights of the rows' sums these are (G + G^T) x: weights of both directions at once, for each chunk of
     rows against the columns from its own first row on.
+
+    Args:
+        scores: the matrix.
+        side: the log-sums of its rows.
+        add_to: (n, d) float32 to which the gradient of x is added; None: it is made here.
+        x: whether the gradient of x is wanted.
+        x_terms: whether that of its terms is.
+        chunk: rows of weights at one time.
+        tiles: in place of the table's.
     """
     n, d = len(scores.x), scores.x.features
-    side = _side(row, scores)
-    assert side is not None
     tiles = tiles or _tiles(scores, x_terms)
-    grad = torch.zeros(n, d, dtype=torch.float32, device=scores.scale.device) if x else None
+    grad = add_to if add_to is not None and x else _empty(scores, n, d).zero_() if x else None
     sums = _zeros(scores, n) if x_terms else None
-    room, chunk = _room(scores, n, n, chunk or max(LEAST_CHUNK, -(-n // 8)), store=x)
+    room, chunk = room_for(scores, n, n, chunk or _chunk_within(n), store=x)
 
     def sweep() -> None:
         for start in range(0, n, chunk):
@@ -139,27 +141,30 @@ def gradients_within(
             terms = (None, None) if sums is None else (sums[start:stop], sums[start:])
             g = _chunk(part, both, room, 0, tiles, terms, skip=stop - start)
             if grad is not None:
-                _multiply(grad[start:stop], g, part.y, scores, fresh=False)
+                multiply(grad[start:stop], g, part.y, fresh=False)
                 if stop < n:
                     beyond = g.part(stop - start, slice(stop - start, None))
-                    _multiply(grad[stop:], beyond.mT, part.x, scores, fresh=False)
+                    multiply(grad[stop:], beyond.mT, part.x, fresh=False)
 
-    with _library_precision(scores):
+    with library_precision(scores):
         launched(scores.scale.device, sweep)
-    gain = _gain(scores)
-    grad, sums = (None if g is None else g.div_(gain) if gain != 1.0 else g for g in (grad, sums))
     return Gradients(grad, None, sums, None)
+
+
+def _chunk_within(n: int) -> int:
+    """Rows of one chunk of half a symmetric matrix: many visit little more than half, few keep products large."""
+    return min(CHUNK_ROWS, max(4 * LEAST_CHUNK, -(-n // STEPS // LEAST_CHUNK) * LEAST_CHUNK))
 
 
 def _chunk(
     scores: Scores,
-    sides: tuple[_Side | None, _Side | None],
-    room: _Weights,
+    sides: tuple[Side | None, Side | None],
+    room: Weights,
     first: int,
     tiles: Tiles,
     sums: tuple[Tensor | None, Tensor | None],
     skip: int = 0,
-) -> _Weights:
+) -> Weights:
     """The weights of a chunk, the first row of which is row `first`; the sums that the terms' gradients are, added."""
     n, m = len(scores.x), len(scores.y)
     tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
@@ -169,15 +174,13 @@ def _chunk(
     by_row = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
     by_col = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
     arguments: dict[str, Any] = {
-        "X": scores.x.values, "Y": scores.y.values, "U": scores.x_terms, "V": scores.y_terms,
-        "GX": scores.x_groups, "GY": scores.y_groups,
+        **scores.arguments,
         "A": None if row is None else row.factor, "P": None if row is None else row.peak,
         "B": None if col is None else col.factor, "Q": None if col is None else col.peak,
         "G": room.high, "L": room.high if room.low is None else room.low, "RS": by_row, "CS": by_col,
-        "scale": scores.scale, "bound": scores.bound, "M": n, "N": m, "D": scores.x.depth, "width": room.high.stride(0),
-        "across": n, "down": m, "skip": skip, "limit": scores.limit,
+        "width": room.high.stride(0), "across": n, "down": m, "skip": skip,
         "ROWS": row is not None, "COLS": col is not None, "X_SUMS": sums[0] is not None, "Y_SUMS": sums[1] is not None,
-        "STORE": room.high.shape[1] > 0, **scores.flags,
+        "STORE": room.high.shape[1] > 0,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth,
         "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
@@ -191,7 +194,7 @@ def _chunk(
     return g
 
 
-def _multiply(out: Tensor, g: _Weights, rows: Operand, scores: Scores, *, fresh: bool) -> None:
+def multiply(out: Tensor, g: Weights, rows: Operand, *, fresh: bool) -> None:
     """Out = g rows, or out += g rows: in float32, of halves the small products first."""
     pairs = [(g.high, rows.high)]
     if g.low is not None:
@@ -217,7 +220,7 @@ def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.add_(torch.mm(a, b, out_dtype=torch.float32))
 
 
-def _room(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) -> tuple[_Weights, int]:
+def room_for(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) -> tuple[Weights, int]:
     """Room for one chunk of weights: as many rows as the table has, or as memory allows, which is said."""
     dtype = scores.product.dtype
     width = -(-m // (_ALIGNED_BYTES // dtype.itemsize)) * (_ALIGNED_BYTES // dtype.itemsize) if store else 0
@@ -233,23 +236,16 @@ def _room(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) -> 
             continue
         if rows < wanted:
             _log.info("too little memory for the weights of %d rows at once: %d rows, slower", wanted, rows)
-        return _Weights(high, low[0] if low else None), rows
+        return Weights(high, low[0] if low else None), rows
 
 
 def _tiles(scores: Scores, sums: bool) -> Tiles:
     plan = plan_for(scores.scale.device, scores.product.kind)
-    return plan.careful if sums or scores.careful or scores.product.parts == 3 else plan.weights
+    return plan.careful if sums or scores.careful else plan.weights
 
 
-def _side(cotangent: Cotangent | None, scores: Scores) -> _Side | None:
-    if cotangent is None:
-        return None
-    peak = (cotangent.peak.double() / math.log(2.0)).to(torch.float32)
-    peak = torch.where(peak == -torch.inf, torch.inf, peak)
-    return _Side(peak, (cotangent.per_total * _gain(scores)).to(torch.float32))
-
-
-def _gain(scores: Scores) -> float:
+def gain(scores: Scores) -> float:
+    """What factors are to be multiplied by, so that weights are normal numbers of their dtype."""
     return _FLOAT16_GAIN if scores.product.dtype == torch.float16 else 1.0
 
 
@@ -262,7 +258,7 @@ def _zeros(scores: Scores, n: int) -> Tensor:
 
 
 @contextmanager
-def _library_precision(scores: Scores) -> Iterator[None]:
+def library_precision(scores: Scores) -> Iterator[None]:
     """The precision of the library's float32 products, where they are the ones that count."""
     before = torch.get_float32_matmul_precision()
     wanted = {"tf32": "high", "ieee": "highest"}.get(scores.product.kind, before)
@@ -275,4 +271,14 @@ def _library_precision(scores: Scores) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
 
 
-__all__ = ["Cotangent", "Gradients", "gradients", "gradients_within"]
+__all__ = [
+    "Gradients",
+    "Side",
+    "Weights",
+    "gain",
+    "gradients",
+    "gradients_within",
+    "library_precision",
+    "multiply",
+    "room_for",
+]

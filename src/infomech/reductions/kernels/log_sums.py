@@ -1,7 +1,5 @@
 """Log-sums of the rows and columns of a score matrix: one product, whose epilogue leaves peaks and totals by tile."""
 
-import math
-from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import torch
@@ -9,11 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
+from .configs import STEPS, STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
 from .launch import launched
-from .merging import empty_sums, merge
+from .merging import Partial, Sums, empty_sums, merge
 from .scores import Scores
-from .tile import LOG2E, cleared, is_own, on_diagonal, place, product, reach, rows_of, terms_of
+from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
+
+_NEAR = tl.constexpr(64.0)  # in units of log 2: what is that far below a tile's largest score keeps its digits
 
 
 @triton.jit
@@ -38,11 +38,11 @@ def _leave_tame(
 
 @triton.jit
 @no_type_check
-def _leave_wild(
+def _leave_apart(
     s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
     X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of one tile, each row and column with its own largest score as its peak: right for scores of any size."""
+    """Sums of one tile, each row and column with its own largest score as its peak."""
     if ROWS:
         at = pn.to(tl.int64) * across + rm
         a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
@@ -59,12 +59,43 @@ def _leave_wild(
         tl.store(CT + to, tl.sum(tl.exp2(b - base[None, :]), 0), mask=rn < N)
 
 
+@triton.jit
+@no_type_check
+def _leave_wild(
+    s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums of one tile for scores of any size.
+
+    Where no row's and no column's largest score is far below the tile's, that is the peak of them all, and one
+    exponential serves both.
+    """
+    if ROWS and COLS and not X_TERMS and not Y_TERMS:
+        s = s + terms_of(V, rn, N, False)[None, :] + terms_of(U, rm, M, False)[:, None]
+        peak, top = tl.max(s, 1), tl.max(s, 0)
+        highest = tl.max(peak, 0)
+        row_low = tl.min(tl.where(peak == float("-inf"), float("inf"), peak), 0)
+        col_low = tl.min(tl.where(top == float("-inf"), float("inf"), top), 0)
+        if min(row_low, col_low) > highest - _NEAR:
+            at = pn.to(tl.int64) * across + rm
+            to = pm.to(tl.int64) * down + rn
+            e = tl.exp2(s - tl.where(highest == float("-inf"), 0.0, highest))
+            tl.store(RP + at, tl.zeros(rm.shape, tl.float32) + highest, mask=rm < M)
+            tl.store(RT + at, tl.sum(e, 1), mask=rm < M)
+            tl.store(CP + to, tl.zeros(rn.shape, tl.float32) + highest, mask=rn < N)
+            tl.store(CT + to, tl.sum(e, 0), mask=rn < N)
+        else:
+            _leave_apart(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+    else:
+        _leave_apart(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+
+
 @triton.jit(do_not_specialize=["M", "N", "across", "down"])
 @no_type_check
 def _sums_by_tile(
-    X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, bound, M, N, D, across, down, limit,
+    X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, EX, EY, M, N, D, across, down, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    PARTS: tl.constexpr, DOT: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
 ):  # fmt: skip
     """Peaks and totals of every tile's rows, at [tile column, row], and columns, at [tile row, column].
@@ -76,7 +107,7 @@ def _sums_by_tile(
     yd = rows_of(Y, N, D, BN, BK, PARTS)
     tall, wide = tl.cdiv(M, BM), tl.cdiv(N, BN)
     factor = (tl.load(scale) * LOG2E).to(tl.float32)
-    tame = tl.load(bound) <= limit
+    tame = is_tame(scale, EX, EY, limit, EXTENT)
     for tile in tl.range(tl.program_id(0), tl.where(tame, tall * wide, 0), SMS, flatten=True):
         pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
@@ -94,10 +125,10 @@ def _sums_by_tile(
 @triton.jit(do_not_specialize=["M", "N", "first", "across", "down"])
 @no_type_check
 def _sums_on_diagonal(
-    X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, scale, bound, M, N, D, first, across, down, limit,
+    X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, scale, EX, EY, M, N, D, first, across, down, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     OWN: tl.constexpr, KEEP: tl.constexpr,
-    PARTS: tl.constexpr, DOT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The tiles that hold entries (i, i) once more: without these entries, whose scores are kept.
 
@@ -117,27 +148,15 @@ def _sums_on_diagonal(
         if OWN:
             s = tl.where(own, float("-inf"), s)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        if tl.load(bound) <= limit:
+        if is_tame(scale, EX, EY, limit, EXTENT):
             _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
         else:
             _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Log-sums of one side: total * exp(peak), float64; of an empty sum the peak is -inf or 0 and the total 0."""
-
-    peak: Tensor
-    total: Tensor
-
-    def value(self) -> Tensor:
-        """The log-sums."""
-        return self.total.log() + self.peak
-
-
 def log_sums(
-    scores: Scores, *, rows: bool = True, cols: bool = True, keep_own: bool = False, tiles: Tiles | None = None,
-    stripe_bytes: int = STRIPE_BYTES,
+    scores: Scores, *, rows: bool = True, cols: bool = True, keep_own: bool = False,
+    into: tuple[Sums | None, Sums | None] = (None, None), tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES,
 ) -> tuple[Sums | None, Sums | None, Tensor | None]:  # fmt: skip
     """Log-sums of the rows and columns of a score matrix, and the scores s_ii as the tiles round them.
 
@@ -146,57 +165,64 @@ def log_sums(
         rows: log sum_j exp(s_ij + t_j) for each row.
         cols: log sum_i exp(s_ij + u_i) for each column.
         keep_own: also return the scores s_ii, float32.
+        into: room for the sums of the rows and of the columns; None: made here.
         tiles: in place of the table's.
         stripe_bytes: of partial sums at one time.
 
     Returns:
         The sums of the rows, those of the columns, and the own scores, or None for what is not asked for.
     """
-    n, m = len(scores.x), len(scores.y)
-    plan = plan_for(scores.scale.device, scores.product.kind)
-    tiles = tiles or (plan.careful if scores.careful else plan.sums)
-    by_row, by_col = empty_sums(n, scores.scale), empty_sums(m, scores.scale)
-    own = torch.empty(min(n, m), dtype=torch.float32, device=scores.scale.device) if keep_own else None
+    n, m, device = len(scores.x), len(scores.y), scores.scale.device
+    tiles = tiles or _tiles(scores)
+    by_row = (into[0] or empty_sums(n, device)) if rows else None
+    by_col = (into[1] or empty_sums(m, device)) if cols else None
+    own = torch.empty(min(n, m), dtype=torch.float32, device=device) if keep_own else None
     stripe = stripe_rows(n, m, tiles, stripe_bytes)
 
     def sweep() -> None:
         for start in range(0, n, stripe):
             here = slice(start, min(start + stripe, n))
-            into = tuple(t[here] for t in by_row) if rows else None, by_col if cols else None
-            _stripe(scores.part(here), start, into, (False, start > 0), own, tiles)
+            both = None if by_row is None else by_row.part(here), by_col
+            _stripe(scores.part(here), start, both, (False, start > 0), own, tiles)
 
-    launched(scores.scale.device, sweep)
-    return _in_nats(by_row) if rows else None, _in_nats(by_col) if cols else None, own
+    launched(device, sweep)
+    return by_row, by_col, own
 
 
-def log_sums_within(scores: Scores, *, tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES) -> Sums:
+def log_sums_within(
+    scores: Scores, *, into: Sums | None = None, tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES
+) -> Sums:
     """Log-sums of the rows of a symmetric score matrix, x against x, from half of its tiles.
 
     Each stripe of rows meets the columns from its own first row on; what lies beyond the square on the diagonal serves
     the columns as well, which are rows of later stripes.
     """
-    n = len(scores.x)
-    plan = plan_for(scores.scale.device, scores.product.kind)
-    tiles = tiles or (plan.careful if scores.careful else plan.sums)
-    by_row = empty_sums(n, scores.scale)
-    stripe = min(stripe_rows(n, n, tiles, stripe_bytes), max(tiles.rows, -(-n // 8 // tiles.rows) * tiles.rows))
+    n, device = len(scores.x), scores.scale.device
+    tiles = tiles or _tiles(scores)
+    by_row = into or empty_sums(n, device)
+    fewest = -(-n // STEPS // tiles.rows) * tiles.rows
+    stripe = min(stripe_rows(n, n, tiles, stripe_bytes), max(tiles.rows, fewest))
 
     def sweep() -> None:
         for start in range(0, n, stripe):
             stop = min(start + stripe, n)
-            here, beyond = (tuple(t[a:b] for t in by_row) for a, b in ((start, stop), (stop, n)))
-            both = here, beyond if stop < n else None
             part = scores.part(slice(start, stop), slice(start, n))
+            both = by_row.part(slice(start, stop)), by_row.part(slice(start, n)) if stop < n else None
             _stripe(part, 0, both, (start > 0, start > 0), None, tiles, skip=stop - start)
 
-    launched(scores.scale.device, sweep)
-    return _in_nats(by_row)
+    launched(device, sweep)
+    return by_row
+
+
+def _tiles(scores: Scores) -> Tiles:
+    plan = plan_for(scores.scale.device, scores.product.kind)
+    return plan.careful if scores.careful else plan.sums
 
 
 def _stripe(
     scores: Scores,
     first: int,
-    into: tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None],
+    into: tuple[Sums | None, Sums | None],
     earlier: tuple[bool, bool],
     own: Tensor | None,
     tiles: Tiles,
@@ -207,35 +233,29 @@ def _stripe(
     tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
     across, down = _padded(n), _padded(m)
     device = scores.scale.device
-    by_row = torch.empty(2, wide, across, dtype=torch.float32, device=device) if into[0] else scores.bound.expand(2)
-    by_col = torch.empty(2, tall, down, dtype=torch.float32, device=device) if into[1] else scores.bound.expand(2)
+    entries = (wide * across if into[0] else 0, tall * down if into[1] else 0)
+    room = torch.empty(2 * sum(entries), dtype=torch.float32, device=device)
+    by_row = room[: 2 * entries[0]].view(2, -1, across)
+    by_col = room[2 * entries[0] :].view(2, -1, down)
+    partial = [None if side is None else Partial(part[0], part[1], side, before)
+               for side, part, before in zip(into, (by_row, by_col), earlier, strict=True)]  # fmt: skip
+    row, col = partial
     arguments: dict[str, Any] = {
-        "X": scores.x.values, "Y": scores.y.values, "U": scores.x_terms, "V": scores.y_terms,
-        "GX": scores.x_groups, "GY": scores.y_groups,
-        "RP": by_row[0], "RT": by_row[1], "CP": by_col[0], "CT": by_col[1],
-        "scale": scores.scale, "bound": scores.bound, "M": n, "N": m, "D": scores.x.depth,
-        "across": across, "down": down, "limit": scores.limit,
-        "ROWS": into[0] is not None, "COLS": into[1] is not None, **scores.flags,
-        "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth,
-        "num_warps": tiles.warps, "num_stages": tiles.stages,
+        **scores.arguments,
+        "RP": (row or col).peak, "RT": (row or col).total, "CP": (col or row).peak, "CT": (col or row).total,
+        "across": across, "down": down, "ROWS": row is not None, "COLS": col is not None,
+        "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
     _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
         _sums_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
-    for side, partial, before in ((into[0], by_row, earlier[0]), (into[1], by_col, earlier[1])):
-        if side is not None:
-            start, count = (skip, m) if partial is by_col else (0, n)
-            merge(partial[0, :, start:count], partial[1, :, start:count], side, earlier=before)
+    merge(row, col, skip=skip)
 
 
 def _padded(count: int) -> int:
     return -(-count // 32) * 32
-
-
-def _in_nats(sums: tuple[Tensor, Tensor]) -> Sums:
-    return Sums(sums[0].double() * math.log(2.0), sums[1])
 
 
 __all__ = ["Sums", "log_sums", "log_sums_within"]

@@ -16,10 +16,9 @@ class Product:
 
     Args:
         name: as the user says it.
-        kind: half, tf32 or ieee: the unit that multiplies.
+        kind: half, three, tf32 or ieee: how it is multiplied.
         dtype: of the operands.
         parts: 1, or 3 for rows that are split into two halves.
-        error: largest error of a score that it causes, in units of the largest possible one, for rows of two vectors.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Product:
 
 
 _OF_FLOAT32 = {
-    "highest": Product("highest", "half", torch.bfloat16, 3),
+    "highest": Product("highest", "three", torch.bfloat16, 3),
     "high": Product("high", "tf32", torch.float32, 1),
     "medium": Product("medium", "half", torch.bfloat16, 1),
     "float32": Product("float32", "ieee", torch.float32, 1),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .operands import Operand, Product, operand, product_for
+from .rows import extents
 
 
 class Scores(NamedTuple):
@@ -14,12 +15,13 @@ class Scores(NamedTuple):
     Args:
         x: the rows.
         y: the columns.
-        scale: 0-d tensor on the device.
-        bound: 0-d float32 tensor on the device, of every |s_ij| plus the largest finite term; infinity is always right.
+        scale: 0-d float64 tensor on the device.
+        extents: of the rows and of the columns, (2, k) float32 each: squared norms and sizes of terms, of which the
+            largest bound every score; they may be those of a larger matrix.
         x_terms: (n,) float32, what is added to the scores of row i where it is a negative; -inf removes it.
         y_terms: (m,) the same of the columns.
         own: entries (i, i) are left out.
-        x_groups: (n,) int32 groups; entries of one group are left out.
+        x_groups: (n,) groups, whole numbers; entries of one group are left out.
         y_groups: (m,) the same of the columns.
     """
 
@@ -27,7 +29,7 @@ class Scores(NamedTuple):
     y: Operand
     product: Product
     scale: Tensor
-    bound: Tensor
+    extents: tuple[Tensor, Tensor]
     x_terms: Tensor | None = None
     y_terms: Tensor | None = None
     own: bool = False
@@ -51,16 +53,24 @@ class Scores(NamedTuple):
         return self._replace(x=self.x.part(rows), y=self.y.part(cols), x_terms=cut[0], y_terms=cut[1],
                              x_groups=cut[2], y_groups=cut[3])  # fmt: skip
 
+    def within(self, side: int) -> "Scores":
+        """The matrix of the rows, or of the columns, against themselves."""
+        rows = (self.x, self.y)[side]
+        terms, groups = (self.x_terms, self.y_terms)[side], (self.x_groups, self.y_groups)[side]
+        return self._replace(x=rows, y=rows, extents=(self.extents[side],) * 2, x_terms=terms, y_terms=terms,
+                             x_groups=groups, y_groups=groups)  # fmt: skip
+
     @property
-    def flags(self) -> dict[str, bool | int | str]:
-        """What the kernels are compiled for."""
+    def arguments(self) -> dict[str, object]:
+        """What every kernel is told of the matrix."""
         return {
-            "GROUPS": self.x_groups is not None,
-            "X_TERMS": self.x_terms is not None,
-            "Y_TERMS": self.y_terms is not None,
-            "PARTS": self.product.parts,
+            "X": self.x.values, "Y": self.y.values, "U": self.x_terms, "V": self.y_terms,
+            "GX": self.x_groups, "GY": self.y_groups, "scale": self.scale, "EX": self.extents[0], "EY": self.extents[1],
+            "M": len(self.x), "N": len(self.y), "D": self.x.depth, "limit": self.limit,
+            "GROUPS": self.x_groups is not None, "X_TERMS": self.x_terms is not None,
+            "Y_TERMS": self.y_terms is not None, "PARTS": self.product.parts, "EXTENT": self.extents[0].shape[1],
             "DOT": self.product.dot if self.scale.is_cuda else "interpreted",
-        }
+        }  # fmt: skip
 
 
 def scores(
@@ -73,41 +83,29 @@ def scores(
     own: bool = False,
     groups: tuple[Tensor, Tensor] | None = None,
     precision: str | None = None,
-    bound: Tensor | None = None,
-) -> Scores:
-    """The score matrix of rows x (n, d) and y (m, d); x may be y.
+    paired: bool = False,
+) -> tuple[Scores, Tensor | None]:
+    """The score matrix of rows x (n, d) and y (m, d), and the products x_i.y_i if they are paired.
 
     Args:
         x: (n, d) rows.
-        y: (m, d) rows.
-        scale: what inner products are multiplied by, a 0-d tensor on the device.
+        y: (m, d) rows; it may be x.
+        scale: what inner products are multiplied by, a 0-d float64 tensor on the device.
         x_terms: (n,) added to scores where the row of x is a negative, in nats; -inf removes it.
         y_terms: (m,) the same for y.
         own: leave out the entries (i, i).
-        groups: of the rows and of the columns, whole numbers of at least 0; leave out entries of one group.
+        groups: of the rows and of the columns, whole numbers; leave out entries of one group.
         precision: of float32 rows, as `product_for` takes it.
-        bound: on every |s|; None: the product of the largest norms and the scale.
+        paired: also find the products, (n,) float64.
     """
     product = product_for(x, y, precision)
+    terms = [None if t is None else t.detach().to(torch.float32).contiguous() for t in (x_terms, y_terms)]
+    numbers = (None, None) if groups is None else tuple(g.to(torch.int64).contiguous() for g in groups)
+    extent, pairs = extents(x, y, *terms, paired=paired)
     left = operand(x, product)
     right = left if y is x else operand(y, product)
-    terms = [None if t is None else t.detach().to(torch.float32).contiguous() for t in (x_terms, y_terms)]
-    numbers = (None, None) if groups is None else tuple(g.to(torch.int32).contiguous() for g in groups)
-    if bound is None:
-        bound = score_bound(x, y, scale, *terms)
-    return Scores(left, right, product, scale.detach(), bound, *terms, own, *numbers)
+    made = Scores(left, right, product, scale.detach(), (extent[0], extent[1]), *terms, own, *numbers)
+    return made, pairs
 
 
-def score_bound(x: Tensor, y: Tensor, scale: Tensor, *terms: Tensor | None) -> Tensor:
-    """A bound on every |s_ij| plus the largest finite term, as a 0-d float32 tensor on the device."""
-    norms = [
-        torch.linalg.vector_norm(z.detach(), dim=1, dtype=torch.float32).amax() for z in ((x,) if y is x else (x, y))
-    ]
-    bound = norms[0] * norms[-1] * scale.detach().abs().to(torch.float32)
-    for term in terms:
-        if term is not None:
-            bound = bound + torch.where(term.isfinite(), term.abs(), 0.0).amax()
-    return bound
-
-
-__all__ = ["Scores", "score_bound", "scores"]
+__all__ = ["Scores", "scores"]

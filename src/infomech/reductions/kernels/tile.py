@@ -63,7 +63,7 @@ def product(
 @triton.jit
 @no_type_check
 def on_diagonal(step, first, BM: tl.constexpr, BN: tl.constexpr):
-    """Row and column of a tile that may hold an entry (i, i), and whether it does; `reach` candidates a row of tiles."""
+    """Row and column of a tile that may hold an entry (i, i), and whether it does: `reach` to a row of tiles."""
     reach = (BM - 1) // BN + 2
     pm = step // reach
     start = pm * BM + first
@@ -96,6 +96,20 @@ def cleared(s, rm, rn, GX, GY, M, N, GROUPS: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def is_tame(scale, EX, EY, limit, EXTENT: tl.constexpr):
+    """Whether all peaks may be 0: no score, nor a finite term with it, is beyond the limit.
+
+    EX and EY hold, for rows and columns, the largest squared norms that each of some programs found, then the largest
+    terms. What is not a number is not tame.
+    """
+    k = tl.arange(0, EXTENT)
+    norms = tl.sqrt(tl.max(tl.load(EX + k), 0)) * tl.sqrt(tl.max(tl.load(EY + k), 0))
+    terms = tl.max(tl.load(EX + EXTENT + k), 0) + tl.max(tl.load(EY + EXTENT + k), 0)
+    return norms * tl.abs(tl.load(scale)).to(tl.float32) + terms <= limit
+
+
+@triton.jit
+@no_type_check
 def terms_of(T, r, count, GIVEN: tl.constexpr):
     """Terms of rows as negatives, in units of log 2; -inf beyond the last row."""
     if GIVEN:
@@ -103,4 +117,4 @@ def terms_of(T, r, count, GIVEN: tl.constexpr):
     return tl.where(r < count, 0.0, float("-inf"))
 
 
-__all__ = ["LOG2E", "cleared", "is_own", "on_diagonal", "place", "product", "reach", "rows_of", "terms_of"]
+__all__ = ["LOG2E", "cleared", "is_own", "is_tame", "on_diagonal", "place", "product", "reach", "rows_of", "terms_of"]

@@ -10,7 +10,9 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, cleared, is_own, on_diagonal, place, product, rows_of, terms_of
+from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
+
+_NEAR = tl.constexpr(60.0)  # in units of log 2: factors of peaks that near are normal numbers, with room
 
 
 @triton.jit
@@ -46,7 +48,7 @@ def _parts_tame(
 
 @triton.jit
 @no_type_check
-def _parts_wild(
+def _parts_apart(
     s, rm, rn, U, V, A, B, P, Q, M, N,
     X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +80,32 @@ def _parts_wild(
 
 @triton.jit
 @no_type_check
-def _leave(
+def _parts_wild(
+    s, rm, rn, U, V, A, B, P, Q, M, N,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
+):  # fmt: skip
+    """The same for scores of any size; where the peaks of a tile's rows and columns are near, from one exponential."""
+    if ROWS and COLS and not APART and not X_TERMS and not Y_TERMS:
+        a, b = tl.load(A + rm, mask=rm < M, other=0.0), tl.load(B + rn, mask=rn < N, other=0.0)
+        p = tl.load(P + rm, mask=rm < M, other=float("inf"))
+        q = tl.load(Q + rn, mask=rn < N, other=float("inf"))
+        low = min(tl.min(p, 0), tl.min(q, 0))
+        high = max(tl.max(tl.where(p == float("inf"), low, p), 0), tl.max(tl.where(q == float("inf"), low, q), 0))
+        if high - low < _NEAR:
+            middle = (low + high) * 0.5
+            level = tl.where(p == float("inf"), middle, p)
+            right = tl.where(q == float("inf"), 0.0, b * tl.exp2(middle - q))
+            g = tl.exp2(s - level[:, None]) * (a[:, None] + tl.exp2(level - middle)[:, None] * right[None, :])
+        else:
+            g, _ = _parts_apart(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, APART)
+        return g, g
+    else:
+        return _parts_apart(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, APART)
+
+
+@triton.jit
+@no_type_check
+def leave(
     left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
     ROWS: tl.constexpr, COLS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr,
     PARTS: tl.constexpr,
@@ -93,10 +120,9 @@ def _leave(
         counted = (rn >= skip) & (rn < N)
         tl.store(RS + pn.to(tl.int64) * across + rm, tl.sum(tl.where(counted[None, :], right, 0.0), 1), mask=rm < M)
     if STORE:
+        g = left
         if ROWS and COLS and (X_SUMS or Y_SUMS):
             g = left + right
-        else:
-            g = left
         BM: tl.constexpr = g.shape[0]
         BN: tl.constexpr = g.shape[1]
         one, two = tl.split(tl.permute(tl.reshape(g, (BM, 2, BN // 2)), (0, 2, 1)))
@@ -110,7 +136,7 @@ def _leave(
 
 @triton.jit
 @no_type_check
-def _room(G, L, xd, M, N, width, BM: tl.constexpr, BN: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr):
+def room_of(G, L, xd, M, N, width, BM: tl.constexpr, BN: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr):
     """Descriptors of the weights and of what rounding left over; any other one where there are none."""
     if STORE:
         gd = tl.make_tensor_descriptor(G, shape=[M, N], strides=[width, 1], block_shape=[BM, BN // 2])
@@ -126,42 +152,44 @@ def _room(G, L, xd, M, N, width, BM: tl.constexpr, BN: tl.constexpr, STORE: tl.c
 @triton.jit(do_not_specialize=["M", "N", "width", "across", "down", "skip"])
 @no_type_check
 def _weights(
-    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, bound, M, N, D, width, across, down, skip, limit,
+    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, EX, EY, M, N, D, width, across, down, skip, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr,
+    EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
 ):  # fmt: skip
     """The weights of all tiles; of the two loops one is empty, as in the log-sums."""
     xd = rows_of(X, M, D, BM, BK, PARTS)
     yd = rows_of(Y, N, D, BN, BK, PARTS)
-    gd, ld = _room(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
+    gd, ld = room_of(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
     tall, wide = tl.cdiv(M, BM), tl.cdiv(N, BN)
     factor = (tl.load(scale) * LOG2E).to(tl.float32)
-    tame = tl.load(bound) <= limit
+    tame = is_tame(scale, EX, EY, limit, EXTENT)
     for tile in tl.range(tl.program_id(0), tl.where(tame, tall * wide, 0), SMS, flatten=True):
         pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
-        _leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-               ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+        leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
+              ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
     for tile in tl.range(tl.program_id(0), tl.where(tame, 0, tall * wide), SMS, flatten=True):
         pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
-        _leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-               ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+        leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
+              ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "skip"])
 @no_type_check
 def _weights_on_diagonal(
-    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, bound, M, N, D, first, width, across, down, skip, limit,
+    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, EX, EY, M, N, D, first, width, across, down, skip, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr,
+    EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The tiles that hold entries (i, i) once more, with 0 there."""
@@ -169,16 +197,19 @@ def _weights_on_diagonal(
     if crossed & (pn * BN < N):
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
-        gd, ld = _room(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
+        gd, ld = room_of(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(tl.where(is_own(rm, rn, first), float("-inf"), s), rm, rn, GX, GY, M, N, GROUPS)
-        if tl.load(bound) <= limit:
+        if is_tame(scale, EX, EY, limit, EXTENT):
             left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
-            _leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-                   ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+            leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
+                  ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
         else:
             left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
-            _leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-                   ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+            leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
+                  ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+
+
+__all__ = ["leave", "room_of"]
