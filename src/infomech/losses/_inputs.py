@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
@@ -16,12 +17,37 @@ LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
 FLOAT32_NUMBER = 1e37
 
 
+Check = Literal["always", "first", "never"]  # when the values of an input are looked at; shapes are always
+
+
 class NoNegativesError(InputError):
     """A batch of one pair: nothing to compare with."""
 
 
+def without_values(*tensors: Any) -> bool:
+    """Whether there is nothing to look at: compiled and exported code, fake tensors, a CUDA graph being captured."""
+    if torch.compiler.is_compiling():
+        return True
+    if any(isinstance(t, FakeTensor) for t in tensors):
+        return True
+    on_card = any(isinstance(t, Tensor) and t.is_cuda for t in tensors)
+    return on_card and torch.cuda.is_current_stream_capturing()
+
+
+def looks(check: str, *tensors: Any) -> bool:
+    """Whether a function is to look at values: ``"always"`` or ``"never"``, and never where there are none."""
+    if check not in ("always", "never"):
+        first = "; a function knows no first call" if check == "first" else ""
+        raise InputError(f"check is {check!r}{first}; expected 'always' or 'never'")
+    return check == "always" and not without_values(*tensors)
+
+
 def checked_inverse_temperature(
-    temperature: float | Tensor | None, device: torch.device, logit_scale: float | Tensor | None = None
+    temperature: float | Tensor | None,
+    device: torch.device,
+    logit_scale: float | Tensor | None = None,
+    *,
+    look: bool = True,
 ) -> Scalar:
     """1/tau in double precision on the rows' device, from tau or from 1/tau; differentiable if that is."""
     if (temperature is None) == (logit_scale is None):
@@ -30,18 +56,25 @@ def checked_inverse_temperature(
     given = temperature if logit_scale is None else logit_scale
     if not isinstance(given, Tensor):
         try:
-            given = float(given)  # type: ignore[arg-type]
+            number = float(given)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise InputError(f"{name} is {kind_of(given)}; expected a number or a tensor that holds one") from None
-        given = torch.tensor(given, dtype=torch.float64, device=device)
+        if not torch.compiler.is_compiling():  # a number that changes from call to call is traced as well
+            _check_temperature_value(number, name)
+        value = torch.ones((), dtype=torch.float64, device=device) * number
+        return value.reciprocal() if logit_scale is None else value
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
-    check_temperature(given, name)
+    if look:
+        _check_temperature_value(given.item(), name)
     value = given.to(device=device, dtype=torch.float64).reshape(())
-    inverse = value.reciprocal() if logit_scale is None else value
-    if not (math.isfinite(float(inverse.detach())) and math.isfinite(1.0 / float(inverse.detach()))):
-        raise InputError(f"{name} is {float(value.detach()):.3g}, and its inverse leaves double precision")
-    return inverse
+    return value.reciprocal() if logit_scale is None else value
+
+
+def _check_temperature_value(value: float, name: str) -> None:
+    check_temperature(value, name)
+    if not math.isfinite(1.0 / value):
+        raise InputError(f"{name} is {value:.3g}, and its inverse leaves double precision")
 
 
 def check_tensor(values: Any, name: str) -> None:
@@ -62,7 +95,7 @@ def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, e
     """Raise InputError unless x and y are floating-point matrices of one width on one device; `empty`: or no rows."""
     for rows, name in zip((x, y), names, strict=True):
         check_tensor(rows, name)
-        none = empty and rows.ndim == 2 and len(rows) == 0 and rows.shape[1] > 0
+        none = empty and rows.ndim == 2 and rows.shape[0] == 0 and rows.shape[1] > 0
         plain = rows.layout is torch.strided and rows.device.type != "meta" and rows.dtype.itemsize > 1  # no float8
         if not plain or rows.ndim != 2 or (rows.numel() == 0 and not none) or not rows.is_floating_point():
             check_rows(rows, name)
@@ -77,6 +110,7 @@ class Extent:
 
     largest: float  # the largest norm of a row
     scale: float
+    known: bool = True  # False: nobody looked
 
     @property
     def bound(self) -> float:
@@ -84,14 +118,28 @@ class Extent:
         return self.largest * self.largest * self.scale
 
     @property
+    def score_bound(self) -> float | None:
+        """The same as operators take it: None leaves it to them."""
+        return self.bound if self.known else None
+
+    @property
     def wide(self) -> bool:
-        """Whether float32 may not hold the scores, or what they are made of."""
+        """Whether float32 may not hold the scores, or what they are made of; unknown rows are taken to be small."""
+        if not self.known:
+            return False
         size = max(self.bound, self.largest, self.scale)
         return not (size <= FLOAT32_SCORES and self.scale >= 1 / FLOAT32_SCORES)
 
 
-def checked_extent(x: Rows, y: OtherRows, scale: Scalar, names: tuple[str, str] = ("x", "y")) -> Extent:
+UNKNOWN = Extent(math.nan, math.nan, known=False)
+
+
+def checked_extent(
+    x: Rows, y: OtherRows, scale: Scalar, names: tuple[str, str] = ("x", "y"), *, look: bool = True
+) -> Extent:
     """The extent; raises InputError if a row is not finite, or if its scores leave double precision."""
+    if not look:
+        return UNKNOWN
     extent = Extent(*score_extent(x, y, scale))
     if not math.isfinite(extent.largest):
         for rows, name in zip((x, y), names, strict=True):
@@ -135,8 +183,11 @@ def unit_rows(rows: Rows) -> Rows:
     """The rows at unit length, in their dtype; rows of zeros stay zeros."""
     if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.ndim != 2:
         return rows  # the checks that follow have the words
-    safe = math.sqrt(torch.finfo(rows.dtype).max / max(1, rows.shape[1]))
-    if rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
+    safe = math.sqrt(torch.finfo(rows.dtype).max) / max(1, rows.shape[1]) ** 0.5
+    if rows.device.type != "cpu" or without_values(rows):  # no look: rows that need no smaller numbers are divided by 1
+        size = rows.detach().abs().amax(1, keepdim=True)
+        rows = rows / torch.where(size < safe, 1.0, size.clamp(min=1.0))
+    elif rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
         rows = rows / rows.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
     return torch.nn.functional.normalize(rows, dim=1)
 
@@ -154,7 +205,7 @@ def check_has_negatives(pairs: int) -> None:
 
 
 def checked_weights(
-    weights: Tensor | None, rows: int, device: torch.device, *, of_a_part: bool = False
+    weights: Tensor | None, rows: int, device: torch.device, *, of_a_part: bool = False, look: bool = True
 ) -> Tensor | None:
     """Weights in double precision on the rows' device, or None; raises InputError unless a mean can be weighted so.
 
@@ -166,7 +217,8 @@ def checked_weights(
     if tuple(weights.shape) != (rows,):
         raise InputError(f"weights has shape {tuple(weights.shape)}; expected one weight a pair: ({rows},)")
     values = weights.to(device=device, dtype=torch.float64)
-    if not bool((torch.isfinite(values) & (values >= 0)).all()) or not (of_a_part or bool((values > 0).any())):
+    good = not look or bool((torch.isfinite(values) & (values >= 0)).all())
+    if not good or not (of_a_part or not look or bool((values > 0).any())):
         raise InputError(NO_MEAN)
     return values
 
@@ -189,6 +241,8 @@ def result_dtype(*rows: Tensor) -> torch.dtype:
 
 __all__ = [
     "NO_MEAN",
+    "UNKNOWN",
+    "Check",
     "Extent",
     "NoNegativesError",
     "check_gradients_fit",
@@ -201,8 +255,10 @@ __all__ = [
     "checked_weights",
     "finished",
     "kind_of",
+    "looks",
     "result_dtype",
     "unit_rows",
     "weighted_mean",
     "widened",
+    "without_values",
 ]

@@ -1,18 +1,20 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from .._checks import InputError, check_rows
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
 from ..reductions.losses.infonce import row_log_sums, row_scores
-from ..reductions.losses.kept import outside_graphs
 from ._inputs import (
+    Check,
     NoNegativesError,
     check_gradients_fit,
     check_shapes,
@@ -21,10 +23,12 @@ from ._inputs import (
     checked_inverse_temperature,
     checked_weights,
     finished,
+    looks,
     result_dtype,
     unit_rows,
     weighted_mean,
     widened,
+    without_values,
 )
 from .scores import PairScores, added, pair_scores
 from .temperature import TemperedLoss, starting_temperature
@@ -46,6 +50,7 @@ def infonce(
     negative_log_weights: Float[Tensor, "..."] | None = None,
     weigh_positive: bool = False,
     normalize: bool = False,
+    check: Check = "always",
 ) -> Scalar:
     """InfoNCE of every anchor against its candidates.
 
@@ -83,6 +88,8 @@ def infonce(
         negative_log_weights: the same for `negatives`: (k,), or (n, k).
         weigh_positive: whether the positive's score carries its log-weight too.
         normalize: bring all rows to unit length first, those of `negatives` too.
+        check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`. Without a look as many
+            (anchor, candidate) pairs as anchors are taken to be one for each.
 
     Returns:
         The loss in nats, a scalar.
@@ -100,9 +107,10 @@ def infonce(
     0.9048
     """
     check_shapes(anchors, candidates, ("anchors", "candidates"))
-    inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale)
+    look = looks(check, anchors, candidates)
+    inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
     if negatives is not None:
-        _check_negatives(anchors, negatives, negative_log_weights)
+        _check_negatives(anchors, negatives, negative_log_weights, look=look)
     elif negative_log_weights is not None:
         raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
     if normalize:
@@ -111,9 +119,10 @@ def infonce(
             negatives = unit_rows(negatives.flatten(0, -2)).view(negatives.shape)
     dtype = result_dtype(anchors, candidates)
     scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
-    extents = [checked_extent(anchors, candidates, scale, ("anchors", "candidates"))]
+    extents = [checked_extent(anchors, candidates, scale, ("anchors", "candidates"), look=look)]
     if negatives is not None:
-        extents.append(checked_extent(anchors, negatives.flatten(0, -2), scale, ("anchors", "negatives")))
+        names = ("anchors", "negatives")
+        extents.append(checked_extent(anchors, negatives.flatten(0, -2), scale, names, look=look))
     wide = any(extent.wide for extent in extents)
     if wide:
         for extent in extents:
@@ -121,7 +130,7 @@ def infonce(
             check_gradients_fit(extent, (anchors, candidates), given)
         anchors, candidates = widened(wide, anchors, candidates)
         negatives = None if negatives is None else negatives.double()
-    anchor_weights = checked_weights(weights, len(anchors), anchors.device)
+    anchor_weights = checked_weights(weights, anchors.shape[0], anchors.device, look=look)
     scores = pair_scores(
         anchors,
         candidates,
@@ -130,55 +139,74 @@ def infonce(
         log_weights=(None, log_weights),
         names=("log_weights", "log_weights"),
         finite=weigh_positive,
+        look=look,
     )
     of_positive, _ = scores.positives(weigh=weigh_positive)
-    if exclude_own and len(anchors) != len(candidates):
-        raise InputError(
-            f"exclude_own needs one set against itself; got {len(anchors)} anchors, {len(candidates)} candidates"
-        )
-    pairs = _pairs(positives, len(anchors), len(candidates), anchors.device)
-    if exclude_own and bool((pairs[:, 0] == pairs[:, 1]).any()):
+    n, m = anchors.shape[0], candidates.shape[0]
+    if exclude_own and n != m:
+        raise InputError(f"exclude_own needs one set against itself; got {n} anchors, {m} candidates")
+    found = _pairs(positives, n, m, anchors.device, look=look)
+    pairs, single = found.pairs, found.single
+    if exclude_own and (positives is None or (look and bool((pairs[:, 0] == pairs[:, 1]).any()))):
         raise InputError(
             "exclude_own leaves row i out of anchor i's candidates, but positives names it; mend positives"
         )
-    counts = torch.bincount(pairs[:, 0], minlength=len(anchors))
-    if bool((counts == 0).any()):
-        raise InputError(f"anchor {int(torch.nonzero(counts == 0)[0])} has no positive; drop it or name one")
-    single = len(pairs) == len(anchors)
     own: Exclusion = OwnRow() if exclude_own else Nothing()
     sums = []
     if in_batch:
         exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, extents[0].bound, scores, exclusion))
+        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion))
     elif not single:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
     if negatives is not None:
         further = negative_log_weights
-        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, extents[1].bound))
-    if not sums or bool((torch.stack(sums).detach().amax(0) == -math.inf).any()):
+        bound = extents[1].score_bound
+        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, bound, look=look))
+    if not sums or (look and bool((torch.stack(sums).detach().amax(0) == -math.inf).any())):
         raise NoNegativesError(
             "an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf"
         )
     total = sums[0] if len(sums) == 1 else torch.logaddexp(sums[0], sums[1])
     if single:
-        at = pairs[torch.argsort(pairs[:, 0]), 1]
-        partner = candidates if positives is None else candidates[at]
+        at = pairs.select(1, 1)
+        partner = candidates if positives is None else candidates.index_select(0, at)
         # log(1 + negatives / positive) keeps its digits when the loss is small.
         score = row_scores(anchors, partner, scores.scale)
         if of_positive is not None:
-            score = score + of_positive[at]
+            score = score + of_positive.index_select(0, at)
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
-        score = row_scores(anchors, _mean_positives(candidates, pairs, counts), scores.scale)
+        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
         if of_positive is not None:
-            sums_of_terms = score.new_zeros(len(anchors)).index_add(0, pairs[:, 0], of_positive[pairs[:, 1]])
-            score = score + sums_of_terms / counts
+            terms = of_positive.index_select(0, pairs.select(1, 1)) * found.shares
+            score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs.select(1, 0), terms)
         losses = total - score
     return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
 
-def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device) -> Int[Tensor, "p 2"]:
-    """The positives as distinct (anchor, candidate) pairs."""
+@dataclass(frozen=True)
+class _Positives:
+    """Every anchor's positives, in the order of the anchors."""
+
+    pairs: Int[Tensor, "p 2"]  # (anchor, candidate)
+    single: bool  # one for each anchor
+    distinct: Bool[Tensor, " p"] | None = None  # False where a pair is named again; None: every pair is
+
+    @property
+    def shares(self) -> Float[Tensor, " p"]:
+        """What a pair weighs in the mean over its anchor's positives."""
+        anchors = self.pairs.select(1, 0)
+        ones = torch.ones(anchors.shape[0], dtype=torch.float64, device=anchors.device)
+        ones = ones if self.distinct is None else ones * self.distinct
+        counts = ones.new_zeros(anchors.shape[0]).index_add(0, anchors, ones)  # as many anchors as pairs, or fewer
+        return ones / counts.index_select(0, anchors)
+
+
+def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool) -> _Positives:
+    """The positives as distinct (anchor, candidate) pairs; raises InputError unless every anchor has one.
+
+    Without a `look` no pair can be dropped: one that is named again counts for nothing.
+    """
     if positives is None:
         if anchors != candidates:
             raise InputError(
@@ -187,35 +215,53 @@ def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torc
         positives = torch.arange(anchors, device=device)
     check_tensor(positives, "positives")
     positives = positives.to(device)
-    if positives.ndim == 1 and len(positives) == anchors:
+    one_each = positives.ndim == 1 and positives.shape[0] == anchors
+    if one_each:
         positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
     if positives.ndim != 2 or positives.shape[1] != 2:
         raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
+    if not look:
+        if positives.shape[0] < anchors:
+            raise InputError(f"positives holds {positives.shape[0]} pairs for {anchors} anchors; each needs one")
+        return _Positives(positives, True) if one_each else _in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
         raise InputError(f"positives points outside the {anchors} anchors and {candidates} candidates")
-    distinct: Tensor = torch.unique(positives, dim=0)
-    return distinct
+    pairs = positives if one_each else torch.unique(positives, dim=0)
+    named = torch.zeros(anchors, dtype=torch.bool, device=device).index_fill_(0, pairs[:, 0], True)
+    if not bool(named.all()):
+        raise InputError(f"anchor {int(torch.nonzero(~named)[0])} has no positive; drop it or name one")
+    return _Positives(pairs, pairs.shape[0] == anchors)
 
 
-def _log_sums(anchors: Tensor, others: Tensor, bound: float, scores: PairScores, exclusion: Exclusion) -> Tensor:
+def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Positives:
+    """The pairs in order, each as often as it is named."""
+    keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
+    ordered = torch.stack([keys // candidates, keys % candidates], 1)
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)
+    return _Positives(ordered, pairs.shape[0] == anchors, new)
+
+
+def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
     terms = scores.negative_y
     return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
 
 
-def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None) -> None:
+def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
     """Raise InputError unless these are shared rows, or k rows for each anchor."""
     check_tensor(negatives, "negatives")
     if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
         raise InputError(
             f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
-            f"(k, {anchors.shape[1]}) or ({len(anchors)}, k, {anchors.shape[1]})"
+            f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
         )
     if negatives.device != anchors.device:
         raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    check_rows(negatives.detach().flatten(0, -2), "negatives")
-    if negatives.ndim == 3 and len(negatives) != len(anchors):
-        raise InputError(f"negatives has {len(negatives)} sets for {len(anchors)} anchors; expected one for each")
+    if look or not negatives.numel():
+        check_rows(negatives.detach().flatten(0, -2), "negatives")
+    if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
+        sets, expected = negatives.shape[0], anchors.shape[0]
+        raise InputError(f"negatives has {sets} sets for {expected} anchors; expected one for each")
     if log_weights is not None:
         check_tensor(log_weights, "negative_log_weights")
         if log_weights.shape != negatives.shape[:-1]:
@@ -231,7 +277,9 @@ def _against(
     log_weights: Tensor | None,
     critic: Critic | None,
     inverse_temperature: Tensor,
-    bound: float,
+    bound: float | None,
+    *,
+    look: bool,
 ) -> Float[Tensor, " n"]:
     """Log-sums over further negatives: shared rows, or k rows for each anchor."""
     scores = pair_scores(
@@ -241,6 +289,7 @@ def _against(
         inverse_temperature=inverse_temperature,
         log_weights=(None, None if log_weights is None else log_weights.flatten()),
         names=("negative_log_weights", "negative_log_weights"),
+        look=look,
     )
     if negatives.ndim == 2:
         return _log_sums(anchors, negatives, bound, scores, Nothing())
@@ -258,16 +307,19 @@ def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: Pai
     return total.logsumexp(1)
 
 
-def _mean_positives(candidates: Tensor, pairs: Tensor, counts: Tensor) -> Float[Tensor, "n d"]:
+def _mean_positives(candidates: Tensor, positives: _Positives, anchors: int) -> Float[Tensor, "n d"]:
     """The mean of every anchor's positives, without holding a row for each pair."""
     dtype = result_dtype(candidates)
-    share = counts.to(dtype).reciprocal()[pairs[:, 0]]
-    average = torch.sparse_coo_tensor(
-        pairs.T, share, (len(counts), len(candidates)), check_invariants=False, is_coalesced=True
-    )
+    of, at = (part.clone(memory_format=torch.contiguous_format) for part in positives.pairs.long().unbind(1))
+    starts = torch.searchsorted(of, torch.arange(anchors, device=of.device))
     with torch.autocast(candidates.device.type, enabled=False):
-        mean: Tensor = torch.sparse.mm(average, candidates.to(dtype))
-    return mean
+        return embedding_bag(
+            at,
+            candidates.to(dtype),
+            starts,
+            mode="sum",
+            per_sample_weights=positives.shares.to(dtype),
+        )
 
 
 class InfoNCE(TemperedLoss):
@@ -286,6 +338,7 @@ class InfoNCE(TemperedLoss):
         critic: s(x, y); see `infonce`.
         weigh_positive: whether the positive's score carries its log-weight too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        check: when values are looked at; see `TemperedLoss`.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -310,9 +363,10 @@ class InfoNCE(TemperedLoss):
         critic: Critic | None = None,
         weigh_positive: bool = False,
         normalize: bool = False,
+        check: Check = "first",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
         self.weigh_positive = weigh_positive
         if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
             raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
@@ -331,7 +385,7 @@ class InfoNCE(TemperedLoss):
         if rows.shape[1] != self.queue.shape[1]:
             raise InputError(f"the queue holds rows of {self.queue.shape[1]} features; got {rows.shape[1]}")
         rows = rows[-size:]
-        places = (int(self.queue_count) + torch.arange(len(rows), device=self.queue.device)) % size
+        places = (self.queue_count + torch.arange(len(rows), device=self.queue.device)) % size
         self.queue[places] = rows.detach().to(self.queue)
         self.queue_count += len(rows)
 
@@ -349,31 +403,45 @@ class InfoNCE(TemperedLoss):
     ) -> Scalar:
         """The loss of one batch; the arguments are those of `infonce`."""
         self._begin(anchors, candidates)
-        queued = self._copy_of_queue() if len(self.queue) else None
-        if queued is not None and len(queued):
-            if negatives is not None:
-                raise InputError("pass explicit negatives or use a queue, not both")
-            negatives = queued.to(anchors.dtype)
-        value = infonce(
-            anchors,
-            candidates,
-            temperature=self.temperature,
-            positives=positives,
-            negatives=negatives,
-            in_batch=self.in_batch,
-            exclude_own=exclude_own,
-            critic=self.critic,
-            weights=weights,
-            log_weights=log_weights,
-            negative_log_weights=negative_log_weights,
-            weigh_positive=self.weigh_positive,
-            normalize=self.normalize,
-        )
-        return self._end(value, candidates)
+        if len(self.queue):
+            queued, there = self._copy_of_queue()
+            if len(queued):
+                if negatives is not None:
+                    raise InputError("pass explicit negatives or use a queue, not both")
+                negatives = queued.to(anchors.dtype)
+                negative_log_weights = there if negative_log_weights is None else negative_log_weights
 
-    @outside_graphs
-    def _copy_of_queue(self) -> Tensor:
-        return self.queued().clone()  # the queue may move on before a second backward
+        def loss(check: Check) -> tuple[Scalar, None]:
+            value = infonce(
+                anchors,
+                candidates,
+                temperature=self.temperature,
+                positives=positives,
+                negatives=negatives,
+                in_batch=self.in_batch,
+                exclude_own=exclude_own,
+                critic=self.critic,
+                weights=weights,
+                log_weights=log_weights,
+                negative_log_weights=negative_log_weights,
+                weigh_positive=self.weigh_positive,
+                normalize=self.normalize,
+                check=check,
+            )
+            return value, None
+
+        return self._end(self._looked_after(loss, anchors, candidates)[0], candidates)
+
+    def _copy_of_queue(self) -> tuple[Tensor, Tensor | None]:
+        """What is in the queue, which may move on before a second backward; log-weights that leave out what is not.
+
+        How much there is can be read on a CPU only; elsewhere, and in compiled code, all places go along.
+        """
+        if self.queue.device.type == "cpu" and not without_values(self.queue):
+            return self.queued().clone(), None
+        places = torch.arange(len(self.queue), device=self.queue.device)
+        there = torch.zeros(len(self.queue), dtype=torch.float64, device=self.queue.device)
+        return self.queue.clone(), there.masked_fill(places >= self.queue_count, -math.inf)
 
     @property
     def _moves(self) -> bool:

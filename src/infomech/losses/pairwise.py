@@ -10,6 +10,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
+from ._inputs import Check
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss, starting_temperature
 
@@ -26,6 +27,7 @@ def pairwise_infonce(
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
     normalize: bool = False,
+    check: Check = "always",
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
@@ -44,6 +46,7 @@ def pairwise_infonce(
         weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; objects of equal number are not each other's negatives.
         normalize: bring the rows to unit length first.
+        check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
@@ -76,6 +79,7 @@ def pairwise_infonce(
             weigh_positive=weigh_positive,
             groups=groups,
             normalize=normalize,
+            check=check,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
@@ -93,6 +97,7 @@ class PairwiseInfoNCE(TemperedLoss):
         critic: s(x, y), one for all pairs.
         weigh_positive: whether the positives' scores carry the log-weights too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        check: when values are looked at; see `TemperedLoss`.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -109,9 +114,10 @@ class PairwiseInfoNCE(TemperedLoss):
         critic: Critic | None = None,
         weigh_positive: bool = False,
         normalize: bool = False,
+        check: Check = "first",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
         self.weigh_positive = weigh_positive
         self.divergence_weight = divergence_weight
 
@@ -125,18 +131,23 @@ class PairwiseInfoNCE(TemperedLoss):
     ) -> Scalar:
         """The loss of one batch: k times (n, d) -> scalar."""
         self._begin(*modalities)
-        value = pairwise_infonce(
-            modalities,
-            temperature=self.temperature,
-            divergence_weight=self.divergence_weight,
-            critic=self.critic,
-            weights=weights,
-            log_weights=log_weights,
-            weigh_positive=self.weigh_positive,
-            groups=groups,
-            normalize=self.normalize,
-        )
-        return self._end(value)
+
+        def loss(check: Check) -> tuple[Scalar, None]:
+            value = pairwise_infonce(
+                modalities,
+                temperature=self.temperature,
+                divergence_weight=self.divergence_weight,
+                critic=self.critic,
+                weights=weights,
+                log_weights=log_weights,
+                weigh_positive=self.weigh_positive,
+                groups=groups,
+                normalize=self.normalize,
+                check=check,
+            )
+            return value, None
+
+        return self._end(self._looked_after(loss, *modalities)[0])
 
 
 __all__ = ["PairwiseInfoNCE", "pairwise_infonce"]

@@ -22,6 +22,10 @@ class WeightSchedule(nn.Module, ABC):
     def weight(self) -> float:
         """The lambda of the step to come."""
 
+    def weight_tensor(self) -> Tensor:
+        """The same as a tensor, computed without a look at the state's values: what compiled code uses."""
+        return torch.full((), self.weight(), dtype=torch.float64)
+
     def advance(self, divergence: float | None) -> None:
         """One training step is done, on a batch of this Dsym (None if it was not computed)."""
         self.steps_done += 1
@@ -69,6 +73,9 @@ class LinearWarmup(WeightSchedule):
     def weight(self) -> float:  # noqa: D102
         return self.start + (self.value - self.start) * min(1.0, int(self.steps_done) / self.steps)
 
+    def weight_tensor(self) -> Tensor:  # noqa: D102
+        return self.start + (self.value - self.start) * (self.steps_done.double() / self.steps).clamp(max=1.0)
+
 
 class DivergenceController(WeightSchedule):
     """lambda holds the batch's Dsym at a target: an integral controller.
@@ -104,6 +111,9 @@ class DivergenceController(WeightSchedule):
 
     def weight(self) -> float:  # noqa: D102
         return float(self.current)
+
+    def weight_tensor(self) -> Tensor:  # noqa: D102
+        return self.current.clone()
 
     def advance(self, divergence: float | None) -> None:  # noqa: D102
         super().advance(divergence)

@@ -61,10 +61,11 @@ def pair_scores(
     log_weights: tuple[Tensor | None, Tensor | None] = (None, None),
     names: tuple[str, str] = ("log_weights_x", "log_weights_y"),
     finite: bool = False,
+    look: bool = True,
 ) -> PairScores:
     """Check the log-weights and bring everything into the form of `PairScores`; `finite` refuses -inf."""
     checked = [
-        _checked_log_weights(values, rows, name, finite=finite)
+        _checked_log_weights(values, rows, name, finite=finite, look=look)
         for values, rows, name in zip(log_weights, (x, y), names, strict=True)
     ]
     critic = Cosine() if critic is None else critic
@@ -79,16 +80,18 @@ def added(*parts: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool) -> XTerms | None:
+def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, finite: bool, look: bool) -> XTerms | None:
     if values is None:
         return None
     check_tensor(values, name)
-    if tuple(values.shape) != (len(rows),) or not values.is_floating_point():
+    if tuple(values.shape) != (rows.shape[0],) or not values.is_floating_point():
         raise InputError(
             f"{name} is {values.dtype} of shape {tuple(values.shape)}; expected one floating-point number a row: "
-            f"({len(rows)},)"
+            f"({rows.shape[0]},)"
         )
     values = values.to(device=rows.device, dtype=torch.float64)
+    if not look:
+        return values
     if not bool((values <= _LARGEST).all()):
         raise InputError(f"{name} has NaN or +inf; expected finite numbers, or -inf to remove a row as a negative")
     if finite and bool((values == -math.inf).any()):

@@ -13,8 +13,9 @@ from torch.autograd.function import once_differentiable
 from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
-from ..reductions.losses.infonce import PairedLogSums, per_total, positive_scores, without_terms
+from ..reductions.losses.infonce import PairedLogSums
 from ..reductions.losses.kept import outside_graphs, without_autocast
+from ..reductions.losses.levels import per_total, positive_scores, without_terms
 from ..reductions.losses.passes import (
     Side,
     TermsOfBoth,

@@ -1,6 +1,7 @@
 """The sigmoid loss (SigLIP): every pair of the batch is a yes-or-no question of its own."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from ..reductions.exclusion import OwnRow
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
+    Check,
     Extent,
     check_gradients_fit,
     check_has_negatives,
@@ -23,6 +25,7 @@ from ._inputs import (
     checked_extent,
     checked_inverse_temperature,
     finished,
+    looks,
     result_dtype,
     unit_rows,
     widened,
@@ -45,6 +48,7 @@ def sigmoid_loss(
     log_weights_y: Float[Tensor, " n"] | None = None,
     normalize: bool = False,
     ranks: Ranks | None = None,
+    check: Check = "always",
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
@@ -67,6 +71,7 @@ def sigmoid_loss(
         log_weights_y: (n,) log-weights v of the rows of y.
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
+        check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all n^2 questions, divided by n.
@@ -78,7 +83,7 @@ def sigmoid_loss(
     >>> round(sigmoid_loss(x, x, temperature=1.0, bias=0.0).item(), 4)  # log(1 + exp(-1)) + log 2
     1.0064
     """
-    request = SigmoidRequest(temperature, logit_scale, bias, critic, log_weights_x, log_weights_y, normalize)
+    request = SigmoidRequest(temperature, logit_scale, bias, critic, log_weights_x, log_weights_y, normalize, check)
     return sigmoid_of(x, y, request, ranks)
 
 
@@ -93,6 +98,7 @@ class SigmoidRequest:
     log_weights_x: Tensor | None = None
     log_weights_y: Tensor | None = None
     normalize: bool = False
+    check: Check = "always"
     fewest: int = 2  # pairs of a batch; one pair alone has its own question
 
 
@@ -100,13 +106,14 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     """The loss as it is asked for."""
     if ranks is not None:
         return _sharded_loss(x, y, request, ranks)
-    ready = _checked(x, y, request)
-    check_has_negatives(len(x) + 2 - request.fewest)
+    look = looks(request.check, x, y)
+    ready = _checked(x, y, request, look=look)
+    check_has_negatives(x.shape[0] + 2 - request.fewest)
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
-    scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias)
+    scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
     rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow())
-    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / len(x), dtype, look=ready.extent.wide)
+    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / x.shape[0], dtype, look=ready.extent.wide)
 
 
 @dataclass(frozen=True)
@@ -120,26 +127,28 @@ class _Ready:
     extent: Extent
 
 
-def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False) -> _Ready:
+def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
-    inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale)
-    bias = checked_bias(request.bias, x.device)
-    extent = checked_extent(x, y, inverse if request.critic is None else request.critic.slope * inverse)
+    inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
+    bias = checked_bias(request.bias, x.device, look=look)
+    scale = inverse if request.critic is None else request.critic.slope * inverse
+    extent = checked_extent(x, y, scale, look=look)
     given = request.temperature if request.logit_scale is None else request.logit_scale
     check_gradients_fit(extent, (x, y), given)
     return _Ready(x, y, inverse, bias, extent)
 
 
 def _terms(
-    x: Tensor, y: Tensor, request: SigmoidRequest, inverse_temperature: Tensor, bias: Tensor
+    x: Tensor, y: Tensor, request: SigmoidRequest, inverse_temperature: Tensor, bias: Tensor, *, look: bool = True
 ) -> tuple[PairScores, Tensor | None, Tensor]:
     """The scores, and what is added to a negative pair's by its row of x and by its row of y, which has the bias."""
     weights = (request.log_weights_x, request.log_weights_y)
-    scores = pair_scores(x, y, critic=request.critic, inverse_temperature=inverse_temperature, log_weights=weights)
-    y_terms = added(bias.repeat(len(y)), scores.negative_y)
+    critic = request.critic
+    scores = pair_scores(x, y, critic=critic, inverse_temperature=inverse_temperature, log_weights=weights, look=look)
+    y_terms = added(bias.repeat(y.shape[0]), scores.negative_y)
     assert y_terms is not None
     return scores, scores.negative_x, y_terms
 
@@ -187,12 +196,14 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
 _LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
 
 
-def checked_bias(bias: float | Tensor, device: torch.device) -> Scalar:
+def checked_bias(bias: float | Tensor, device: torch.device, *, look: bool = True) -> Scalar:
     """The bias in double precision on the rows' device; raises InputError unless it is one finite number."""
     if not isinstance(bias, Tensor | float | int):
         check_tensor(bias, "bias")
-    value = bias if isinstance(bias, Tensor) else torch.tensor(bias, dtype=torch.float64)
-    if value.numel() != 1 or not abs(float(value.detach())) <= _LARGEST_BIAS:
+    value = bias if isinstance(bias, Tensor) else torch.full((), bias, dtype=torch.float64, device=device)
+    look = look or not (isinstance(bias, Tensor) or torch.compiler.is_compiling())
+    number = (bias.detach().item() if isinstance(bias, Tensor) else bias) if look and value.numel() == 1 else 0.0
+    if value.numel() != 1 or not abs(number) <= _LARGEST_BIAS:
         raise InputError("bias must be a single finite number (SigLIP starts at -10)")
     return value.to(device=device, dtype=torch.float64).reshape(())
 
@@ -209,6 +220,7 @@ class SigmoidLoss(TemperedLoss):
         critic: s(x, y); see `sigmoid_loss`.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
+        check: when values are looked at; see `TemperedLoss`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -226,9 +238,11 @@ class SigmoidLoss(TemperedLoss):
         critic: Critic | None = None,
         normalize: bool = False,
         ranks: Ranks | None = None,
+        check: Check = "first",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.1)
-        super().__init__(start, learn_temperature=learn_temperature, limits=None, critic=critic, normalize=normalize)
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
         self.bias: Tensor
@@ -247,18 +261,23 @@ class SigmoidLoss(TemperedLoss):
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
         self._begin(x, y)
-        value = sigmoid_loss(
-            x,
-            y,
-            temperature=self.temperature,
-            bias=self.bias,
-            critic=self.critic,
-            log_weights_x=log_weights_x,
-            log_weights_y=log_weights_y,
-            normalize=self.normalize,
-            ranks=self.ranks,
-        )
-        return self._end(value)
+
+        def loss(check: Check) -> tuple[Scalar, None]:
+            value = sigmoid_loss(
+                x,
+                y,
+                temperature=self.temperature,
+                bias=self.bias,
+                critic=self.critic,
+                log_weights_x=log_weights_x,
+                log_weights_y=log_weights_y,
+                normalize=self.normalize,
+                ranks=self.ranks,
+                check=check,
+            )
+            return value, None
+
+        return self._end(self._looked_after(loss, x, y, ranks=self.ranks)[0])
 
 
 __all__ = ["SigmoidLoss", "SigmoidRequest", "sigmoid_loss", "sigmoid_of"]

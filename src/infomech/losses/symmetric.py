@@ -16,6 +16,7 @@ from ..reductions.exclusion import SameGroup
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
     NO_MEAN,
+    Check,
     Extent,
     check_gradients_fit,
     check_has_negatives,
@@ -27,10 +28,12 @@ from ._inputs import (
     checked_weights,
     finished,
     kind_of,
+    looks,
     result_dtype,
     unit_rows,
     weighted_mean,
     widened,
+    without_values,
 )
 from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
 from .schedules import DivergenceController, WeightSchedule
@@ -61,6 +64,7 @@ def symmetric_infonce(
     groups: Int[Tensor, " n"] | None = None,
     normalize: bool = False,
     ranks: Ranks | None = None,
+    check: Check = "always",
 ) -> Scalar:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
@@ -82,7 +86,7 @@ def symmetric_infonce(
     unit rows, as CLIP does, for the cosine critic; the value is exact for rows of any norm. Memory is O(n d), forward
     and backward. Logits and sums are float32 (float64 for float64 rows, and log-sums always), also under autocast and
     for half-precision rows, whose loss is returned in float32. One derivative: differentiating the gradient again
-    raises an error. Under `torch.compile` the tiles are a graph break.
+    raises an error. `torch.compile(fullgraph=True)` and `torch.export` take it as it is; ranks are a graph break.
 
     Args:
         x: (n, d) embeddings of one modality, n >= 2.
@@ -104,6 +108,9 @@ def symmetric_infonce(
             as it has, none (0, d) too. Every rank must make the call. The loss is that of the whole batch, on every
             rank, and so are the parameters' gradients once they are averaged over ranks, as DistributedDataParallel
             does; those of the temperature and of lambda are whole on every rank.
+        check: when values are looked at, which a GPU must be waited for: ``"always"``, or ``"never"``, for rows known
+            to be finite whose scores float32 holds. Compiled, exported and captured code looks at none; shapes are
+            always checked, and ranks always check everything.
 
     Returns:
         The loss in nats, a scalar.
@@ -122,7 +129,7 @@ def symmetric_infonce(
     """
     plain = isinstance(divergence_weight, Real) and divergence_weight == 0
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize)
+    request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check)
     return _combine(_terms(x, y, request, ranks), divergence_weight)
 
 
@@ -148,6 +155,7 @@ class _Request:
     weights: Tensor | None
     negatives: _Negatives
     normalize: bool
+    check: Check
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,7 @@ def symmetric_terms(
     groups: Int[Tensor, " n"] | None = None,
     normalize: bool = False,
     ranks: Ranks | None = None,
+    check: Check = "always",
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
 
@@ -195,28 +204,30 @@ def symmetric_terms(
     (1.862, 0.0)
     """
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    return _terms(x, y, _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize), ranks)
+    request = _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check)
+    return _terms(x, y, request, ranks)
 
 
 def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> SymmetricTerms:
     if ranks is not None:
         return _sharded_terms(x, y, request, ranks)
-    ready = _check(x, y, request)
-    check_has_negatives(len(x))
+    look = looks(request.check, x, y)
+    ready = _check(x, y, request, look=look)
+    check_has_negatives(x.shape[0])
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
-    scores = _scores(x, y, request.negatives, ready.inverse_temperature)
+    scores = _scores(x, y, request.negatives, ready.inverse_temperature, look=look)
     sums = paired_log_sums(
         x,
         y,
         scale=scores.scale,
-        score_bound=ready.extent.bound,
+        score_bound=ready.extent.score_bound,
         x_terms=scores.negative_x,
         y_terms=scores.negative_y,
         within=request.divergence,
         exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
     )
-    if ready.groups is not None or scores.may_remove:
+    if look and (ready.groups is not None or scores.may_remove):
         check_negatives(sums)
     infonce, gap = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
     means = [None if part is None else weighted_mean(part, ready.weights) for part in (infonce, gap)]
@@ -230,7 +241,9 @@ def _finished(means: list[Tensor | None], dtype: torch.dtype, *, wide: bool) -> 
     return SymmetricTerms(first, second)
 
 
-def _scores(x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Tensor) -> PairScores:
+def _scores(
+    x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Tensor, *, look: bool = True
+) -> PairScores:
     return pair_scores(
         x,
         y,
@@ -238,33 +251,46 @@ def _scores(x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Te
         inverse_temperature=inverse_temperature,
         log_weights=(negatives.log_weights_x, negatives.log_weights_y),
         finite=negatives.weigh_positive,
+        look=look,
     )
 
 
-def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False) -> _Checked:
-    """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none."""
+def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False, look: bool = True) -> _Checked:
+    """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none.
+
+    Without a `look` at values only shapes and kinds are checked.
+    """
     check_shapes(x, y, empty=of_a_part)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
-    inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale)
-    weight, groups = request.divergence_weight, request.negatives.groups
-    number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
+    inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
+    groups = request.negatives.groups
+    weight = _checked_weight(request.divergence_weight, look=look)
+    if groups is not None:
+        check_tensor(groups, "groups")
+        if tuple(groups.shape) != (x.shape[0],):
+            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({x.shape[0]},)")
+        groups = groups.to(x.device)
+    weights = checked_weights(request.weights, x.shape[0], x.device, of_a_part=of_a_part, look=look)
+    critic = request.negatives.critic
+    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
+    extent = checked_extent(x, y, scale, look=look)
+    given = request.temperature if request.logit_scale is None else request.logit_scale
+    check_gradients_fit(extent, (x, y), given)
+    return _Checked(x, y, inverse_temperature, weight, extent, weights, groups)
+
+
+def _checked_weight(weight: float | Tensor, *, look: bool) -> float:
+    """Lambda as a number, where one may look; raises InputError unless it is a finite one."""
+    one = isinstance(weight, Tensor) and weight.numel() == 1
+    if not look and (one or not isinstance(weight, Tensor)):
+        return math.nan  # looked at by nobody
+    number = weight.item() if isinstance(weight, Tensor) and one else weight
     if not (isinstance(number, Real) and math.isfinite(number)):
         shown = number if isinstance(number, Real) else kind_of(number)
         raise InputError(f"divergence_weight is {shown}; it must be a finite number (0 is CLIP, 0.75 is critical)")
-    if groups is not None:
-        check_tensor(groups, "groups")
-        if tuple(groups.shape) != (len(x),):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({len(x)},)")
-        groups = groups.to(x.device)
-    weights = checked_weights(request.weights, len(x), x.device, of_a_part=of_a_part)
-    critic = request.negatives.critic
-    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
-    extent = checked_extent(x, y, scale)
-    given = request.temperature if request.logit_scale is None else request.logit_scale
-    check_gradients_fit(extent, (x, y), given)
-    return _Checked(x, y, inverse_temperature, float(number), extent, weights, groups)
+    return float(number)
 
 
 def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
@@ -371,6 +397,10 @@ class SymmetricInfoNCE(TemperedLoss):
         weigh_positive: whether the positives' scores carry the log-weights too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
+        check: when values are looked at; see `TemperedLoss`.
+
+    A schedule that moves is a graph break for `torch.compile` in training mode, as a step that follows the backward
+    must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
 
     Raises:
         InputError: if the temperature cannot be used, or cannot be learned from where it starts.
@@ -394,9 +424,10 @@ class SymmetricInfoNCE(TemperedLoss):
         weigh_positive: bool = False,
         normalize: bool = False,
         ranks: Ranks | None = None,
+        check: Check = "first",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize)
+        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
         self.weigh_positive = weigh_positive
         self.ranks = ranks
         self.divergence_weight = divergence_weight
@@ -413,14 +444,25 @@ class SymmetricInfoNCE(TemperedLoss):
     ) -> Scalar:
         """The loss of one batch: (n, d), (n, d) -> scalar."""
         self._begin(x, y)
-        schedule = self.divergence_weight if isinstance(self.divergence_weight, WeightSchedule) else None
-        weight = schedule.weight() if schedule is not None else self.divergence_weight
-        assert not isinstance(weight, WeightSchedule)
-        divergence = weight != 0 or isinstance(schedule, DivergenceController)
+        weight, divergence = self._weight_of_now(x, y)
         negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
-        request = _Request(self.temperature, None, divergence, weight, weights, negatives, self.normalize)
-        terms = _terms(x, y, request, self.ranks)
-        return self._end(_combine(terms, weight), terms.divergence)
+
+        def loss(check: Check) -> tuple[Scalar, Scalar | None]:
+            request = _Request(self.temperature, None, divergence, weight, weights, negatives, self.normalize, check)
+            terms = _terms(x, y, request, self.ranks)
+            return _combine(terms, weight), terms.divergence
+
+        return self._end(*self._looked_after(loss, x, y, ranks=self.ranks))
+
+    def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
+        """Lambda, and whether Dsym is wanted."""
+        schedule = self.divergence_weight
+        if not isinstance(schedule, WeightSchedule):
+            return schedule, schedule != 0
+        if without_values(x, y):
+            return schedule.weight_tensor(), True
+        weight = schedule.weight()
+        return weight, weight != 0 or isinstance(schedule, DivergenceController)
 
     @property
     def _moves(self) -> bool:

@@ -3,6 +3,9 @@
 import math
 import warnings
 import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +14,11 @@ from .._checks import InputError, check_temperature
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
 from ..reductions.losses.kept import outside_graphs
+from ._inputs import Check, without_values
 from .calls import Calls, at_the_end_of_backward, inside_backward
 
 CLIP_RANGE = (0.01, 1.0)  # of tau: CLIP clamps log(1/tau) to [0, log 100]
+Evaluation = Callable[[Check], tuple[Tensor, Tensor | None]]
 _UNIT = 0.02  # how far from 1 the length of a row may be; half precision rounds it by 0.004
 
 
@@ -32,6 +37,10 @@ class TemperedLoss(nn.Module):
         limits: smallest and largest tau of a learned temperature, None for no limits.
         critic: s(x, y) of the loss.
         normalize: whether the loss brings its rows to unit length.
+        check: when the values of an input are looked at, for which a GPU has to be waited: at the ``"first"`` call in
+            training mode and the first in evaluation mode, ``"always"`` or ``"never"``. On a CPU, where a look at one
+            number costs nothing, a later call is checked as well if its value is not finite. Shapes are always checked,
+            compiled code looks at no value, and ranks always check everything.
     """
 
     def __init__(
@@ -42,9 +51,12 @@ class TemperedLoss(nn.Module):
         limits: tuple[float, float] | None = CLIP_RANGE,
         critic: Critic | None = None,
         normalize: bool = False,
+        check: Check = "first",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
+        if check not in ("always", "first", "never"):
+            raise InputError(f"check is {check!r}; expected 'first', 'always' or 'never'")
         if learn_temperature and limits is not None and not limits[0] <= temperature <= limits[1]:
             raise InputError(
                 f"temperature is {temperature}; a learned one is kept within [{limits[0]}, {limits[1]}]: start it there"
@@ -54,8 +66,12 @@ class TemperedLoss(nn.Module):
         self.critic = critic
         self.normalize = normalize
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        self.check: Check = check
         self._calls = Calls()
         self._saw_lengths = False
+        self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked
+        self._compiled = False
+        self._bring_back_after_backward()
 
     @property
     def temperature(self) -> float | Tensor:
@@ -86,15 +102,41 @@ class TemperedLoss(nn.Module):
 
     def _begin(self, *rows: Tensor) -> None:
         """What comes before the loss of a call: settle what earlier calls left, and look at the rows once."""
-        if self._moves:
+        if self._moves and (self.training or not torch.compiler.is_compiling()):
             self._settle()
-        if not (self._saw_lengths or self.normalize or torch.compiler.is_compiling()):
+        if not (self._saw_lengths or self.normalize or self.check == "never" or without_values(*rows)):
             self._saw_lengths = True
             if self.critic is None or isinstance(self.critic, Cosine):
                 say_other_lengths(rows, type(self).__name__)
 
+    def _looked_after(self, loss: Evaluation, *rows: Tensor, ranks: object = None) -> tuple[Tensor, Tensor | None]:
+        """The loss and what its state is to see, with the values of the input looked at when it is time to.
+
+        `loss` evaluates with ``check="always"`` or ``"never"``.
+        """
+        if without_values(*rows):
+            return loss("never")
+        if self.check == "always" or ranks is not None or (self.check == "first" and self._unseen):
+            found = loss("always")
+            self._looked_in.add(self.training)
+            return found
+        found = loss("never")
+        value = found[0]
+        if self.check == "first" and value.device.type == "cpu" and not math.isfinite(float(value.detach())):
+            return loss("always")  # which knows why, or what to do
+        return found
+
+    @property
+    def _unseen(self) -> bool:
+        """Whether no call in this mode has been checked."""
+        return self.training not in self._looked_in
+
     def _end(self, value: Scalar, seen: Tensor | None = None) -> Scalar:
         """What comes after it: remember what the state has yet to take in, until no backward needs the old one."""
+        if torch.compiler.is_compiling() and not (self._moves and self.training):
+            if torch.compiler.is_dynamo_compiling() and not _exporting():
+                self._compiled = True
+            return value  # the parameter's own hook brings it back
         if self._moves or (self.log_scale is not None and self.limits is not None):
             self._remember(value, None if seen is None else seen.detach())
         return value
@@ -116,12 +158,38 @@ class TemperedLoss(nn.Module):
     def _passed(self) -> None:
         """A backward through this loss is done."""
         self._calls.release()
-        if self.log_scale is not None and self.limits is not None and not self._calls.waiting():
-            low, high = -math.log(self.limits[1]), -math.log(self.limits[0])
+        if self.log_scale is not None:
             with torch.no_grad():
-                if not low <= float(self.log_scale.detach()) <= high:
-                    self.log_scale.clamp_(low, high)
+                self._bring_back(self.log_scale)
         self._take_in([[seen] for seen in self._calls.settled()])
+
+    def _bring_back(self, scale: Tensor) -> None:
+        """Bring the parameter within its limits, unless a call is open that may have kept it."""
+        if self.limits is None or self._calls.waiting():
+            return
+        low, high = -math.log(self.limits[1]), -math.log(self.limits[0])
+        if scale.device.type != "cpu" or not low <= float(scale.detach()) <= high:
+            scale.clamp_(low, high)
+
+    def _bring_back_after_backward(self) -> None:
+        """Have a backward that reaches the parameter do so after compiled code, which knows no calls.
+
+        What that code kept of the parameter it clamps where it uses it, so that it need not know of the change.
+        """
+        if self.log_scale is None or self.limits is None or not self.log_scale.requires_grad:
+            return
+        loss = weakref.ref(self)
+
+        def reached(_: Tensor) -> None:
+            found = loss()
+            if found is not None and found._compiled and found.log_scale is not None:
+                at_the_end_of_backward(partial(found._bring_back, found.log_scale.data))
+
+        self.log_scale.register_post_accumulate_grad_hook(reached)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._bring_back_after_backward()  # a copy's parameter has lost its hooks
 
     def _take_in(self, steps: list[list[Tensor | None]]) -> None:
         for seen in steps:
@@ -144,6 +212,11 @@ class TemperedLoss(nn.Module):
         if self.log_scale is None:
             return f"temperature={self.initial_temperature:.4g}"
         return f"temperature={float(torch.exp(-self.log_scale.detach())):.4g}, learned"
+
+
+def _exporting() -> bool:
+    """Whether this is exported, not compiled; torch before 2.7 cannot tell."""
+    return bool(torch.compiler.is_exporting()) if hasattr(torch.compiler, "is_exporting") else False
 
 
 def starting_temperature(temperature: float | None, logit_scale: float | None, default: float) -> float:

@@ -1,7 +1,15 @@
-"""Which entries of a score matrix take part in its sums, and which of them with a log-weight of their own."""
+"""Which entries of a score matrix take part in its sums, and which of them with a log-weight of their own.
+
+Operators take an exclusion as a code and tensors, `Coded`: ``own_row``, ``same_group`` (the groups of rows and of
+columns), ``listed`` and ``only`` (the entries), ``weighted`` and ``only_weighted`` (the entries and their log-weights);
+several are joined by commas, and what any of them leaves out is left out.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,14 +18,33 @@ from torch import Tensor
 from .tiling import diagonal_of
 
 
+def looks_are_free(tensor: Tensor) -> bool:
+    """Whether values can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
+class Coded(NamedTuple):
+    """An exclusion as an operator takes it."""
+
+    code: str
+    tensors: list[Tensor]
+
+
 class Exclusion(ABC):
     """Entries of the score matrix that are left out of the sums, or count with a weight of their own.
 
     A tile of scores passes `weigh` first; entries are overwritten by `clear` once their value can do no harm: scores
-    by -inf, exponentials and gradients by 0.
+    by -inf, exponentials and gradients by 0. Nothing looks at the value of a tensor before a tile is met.
     """
 
-    headroom: float = 0.0  # how far `weigh` may raise a score
+    @property
+    def headroom(self) -> float:
+        """How far `weigh` may raise a score."""
+        return 0.0
+
+    @abstractmethod
+    def coded(self) -> Coded:
+        """The code and the tensors that `decoded` turns into this exclusion again."""
 
     @abstractmethod
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:
@@ -30,12 +57,18 @@ class Exclusion(ABC):
 class Nothing(Exclusion):
     """Every entry takes part."""
 
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("", [])
+
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
         return
 
 
 class OwnRow(Exclusion):
     """Entry (i, i) is left out: a row is not its own negative."""
+
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("own_row", [])
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
         diagonal_of(tile, rows, cols)[2].fill_(value)
@@ -54,6 +87,9 @@ class SameGroup(Exclusion):
     rows: Int[Tensor, " n"]
     cols: Int[Tensor, " m"]
     ascending: bool = False
+
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("same_group", [self.rows, self.cols])
 
     def mask(self, rows: slice, cols: slice) -> Bool[Tensor, "a b"] | None:
         """The entries of a tile that are left out; None where it is known that none is."""
@@ -75,8 +111,12 @@ class Both(Exclusion):
     first: Exclusion
     second: Exclusion
 
+    def coded(self) -> Coded:  # noqa: D102
+        one, two = self.first.coded(), self.second.coded()
+        return Coded(",".join(code for code in (one.code, two.code) if code), [*one.tensors, *two.tensors])
+
     @property
-    def headroom(self) -> float:  # type: ignore[override]  # noqa: D102
+    def headroom(self) -> float:  # noqa: D102
         return self.first.headroom + self.second.headroom
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
@@ -92,18 +132,41 @@ class Entries:
     """Listed (row, column) entries of a matrix, found tile by tile."""
 
     def __init__(self, pairs: Int[Tensor, "p 2"]) -> None:
-        self.order = torch.argsort(pairs[:, 0], stable=True)
-        self._pairs = pairs[self.order]
-        self._rows = self._pairs[:, 0].contiguous()
+        self.pairs = pairs
+
+    @cached_property
+    def order(self) -> Int[Tensor, " p"]:
+        """The places of the entries in the order by row."""
+        return torch.argsort(self.pairs[:, 0], stable=True)
+
+    @cached_property
+    def _by_row(self) -> Int[Tensor, "p 2"]:
+        return self.pairs[self.order]
+
+    @cached_property
+    def _rows(self) -> Int[Tensor, " p"]:
+        return self._by_row[:, 0].contiguous()
 
     def within(self, rows: slice, cols: slice) -> tuple[Int[Tensor, "k 2"], Int[Tensor, " k"]]:
         """The entries that a tile holds, counted from its corner, and their places in the order by row."""
         bounds = torch.tensor([rows.start, rows.stop], device=self._rows.device)
         first, last = torch.searchsorted(self._rows, bounds).tolist()
-        near = self._pairs[first:last]
+        near = self._by_row[first:last]
         here = torch.nonzero((near[:, 1] >= cols.start) & (near[:, 1] < cols.stop)).flatten()
         corner = torch.tensor([rows.start, cols.start], device=near.device)
         return near[here] - corner, here + first
+
+    def spread(self, tile: Tensor, rows: slice, cols: slice, values: Tensor) -> Tensor:
+        """A matrix like the tile: the values of the entries that it holds, 0 elsewhere; without a look at any value.
+
+        What lies outside goes to one place behind the last, which is cut off.
+        """
+        width = cols.stop - cols.start
+        i, j = self.pairs[:, 0] - rows.start, self.pairs[:, 1] - cols.start
+        inside = (i >= 0) & (i < rows.stop - rows.start) & (j >= 0) & (j < width)
+        places = torch.where(inside, i * width + j, tile.numel())
+        flat = values.new_zeros(tile.numel() + 1).index_put_((places,), values)
+        return flat[:-1].view(tile.shape)
 
 
 class Listed(Exclusion):
@@ -118,23 +181,48 @@ class Listed(Exclusion):
 
     def __init__(self, pairs: Int[Tensor, "p 2"], log_weights: Float[Tensor, " p"] | None = None) -> None:
         self._entries = Entries(pairs)
-        self._log_weights = None if log_weights is None else log_weights.detach()[self._entries.order]
-        if self._log_weights is not None and len(pairs):
-            self.headroom = max(0.0, float(self._log_weights.max()))
+        self._log_weights = None if log_weights is None else log_weights.detach()
+
+    def coded(self) -> Coded:  # noqa: D102
+        if self._log_weights is None:
+            return Coded("listed", [self._entries.pairs])
+        return Coded("weighted", [self._entries.pairs, self._log_weights])
+
+    @property
+    def headroom(self) -> float:  # noqa: D102
+        given = self._log_weights is not None and len(self._log_weights) > 0
+        return max(0.0, float(self._log_weights.max())) if given and self._log_weights is not None else 0.0
+
+    @cached_property
+    def _by_row(self) -> Float[Tensor, " p"]:
+        assert self._log_weights is not None
+        return self._log_weights[self._entries.order]
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
         if self._log_weights is None:
             self.fill(tile, rows, cols, value)
 
     def weigh(self, tile: Tensor, rows: slice, cols: slice) -> None:  # noqa: D102
-        if self._log_weights is not None:
-            at, places = self._entries.within(rows, cols)
-            tile[at[:, 0], at[:, 1]] += self._log_weights[places].to(tile.dtype)
+        if self._log_weights is None:
+            return
+        if not looks_are_free(tile):
+            tile += self._entries.spread(tile, rows, cols, self._log_weights.to(tile.dtype))
+            return
+        at, places = self._entries.within(rows, cols)
+        tile[at[:, 0], at[:, 1]] += self._by_row[places].to(tile.dtype)
 
     def fill(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:
         """Overwrite the listed entries of a tile."""
+        if not looks_are_free(tile):
+            tile.masked_fill_(self.held(tile, rows, cols), value)
+            return
         at, _ = self._entries.within(rows, cols)
         tile[at[:, 0], at[:, 1]] = value
+
+    def held(self, tile: Tensor, rows: slice, cols: slice) -> Bool[Tensor, "a b"]:
+        """Which entries of a tile are listed."""
+        there = torch.ones(len(self._entries.pairs), dtype=torch.bool, device=tile.device)
+        return self._entries.spread(tile, rows, cols, there)
 
 
 class Only(Exclusion):
@@ -142,7 +230,14 @@ class Only(Exclusion):
 
     def __init__(self, pairs: Int[Tensor, "p 2"], log_weights: Float[Tensor, " p"] | None = None) -> None:
         self._listed = Listed(pairs, log_weights)
-        self.headroom = self._listed.headroom
+
+    def coded(self) -> Coded:  # noqa: D102
+        code, tensors = self._listed.coded()
+        return Coded("only" if code == "listed" else "only_weighted", tensors)
+
+    @property
+    def headroom(self) -> float:  # noqa: D102
+        return self._listed.headroom
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
         left_out = torch.ones_like(tile, dtype=torch.bool)
@@ -153,4 +248,40 @@ class Only(Exclusion):
         self._listed.weigh(tile, rows, cols)
 
 
-__all__ = ["Both", "Entries", "Exclusion", "Listed", "Nothing", "Only", "OwnRow", "SameGroup"]
+_KINDS: dict[str, Callable[[Iterator[Tensor]], Exclusion]] = {
+    "own_row": lambda _: OwnRow(),
+    "same_group": lambda tensors: SameGroup(next(tensors), next(tensors)),
+    "listed": lambda tensors: Listed(next(tensors)),
+    "weighted": lambda tensors: Listed(next(tensors), next(tensors)),
+    "only": lambda tensors: Only(next(tensors)),
+    "only_weighted": lambda tensors: Only(next(tensors), next(tensors)),
+}
+
+
+def decoded(code: str, tensors: Sequence[Tensor]) -> Exclusion:
+    """The exclusion of a code and its tensors.
+
+    >>> decoded("own_row,listed", [torch.tensor([[0, 2]])]).coded().code
+    'own_row,listed'
+    """
+    rest = iter(tensors)
+    found = [_KINDS[kind](rest) for kind in code.split(",") if kind]
+    whole: Exclusion = found[0] if found else Nothing()
+    for part in found[1:]:
+        whole = Both(whole, part)
+    return whole
+
+
+__all__ = [
+    "Both",
+    "Coded",
+    "Entries",
+    "Exclusion",
+    "Listed",
+    "Nothing",
+    "Only",
+    "OwnRow",
+    "SameGroup",
+    "decoded",
+    "looks_are_free",
+]

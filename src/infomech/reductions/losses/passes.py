@@ -83,7 +83,7 @@ def gather(
         left = x[i].to(dtype) * scale
         for j in blocks(len(y), width):
             right = y[j].to(dtype)
-            tile = _product(left, right, space, kept.place(i, j) if kept is not None else None)
+            tile = _product(left, right, space, kept.find(i, j) if kept is not None else None)
             if own is not None:
                 low, high, diagonal = diagonal_of(tile, i, j)
                 own[low:high] = diagonal
@@ -107,7 +107,7 @@ def gather_within(
     for a, i in enumerate(cuts):
         left = x[i].to(dtype) * scale
         for j in cuts[a:]:
-            tile = _product(left, x[j].to(dtype), space, kept.place(i, j) if kept is not None else None)
+            tile = _product(left, x[j].to(dtype), space, kept.find(i, j) if kept is not None else None)
             both = rows, None if i == j else rows
             _absorb(tile, space, (i, j), shift, exclusion, both, (terms, terms))
 
@@ -152,11 +152,11 @@ def scatter(
     exclusion: Exclusion,
     row: Side,
     col: Side,
-    kept: tuple[KeptTiles, Tensor] | None = None,
+    kept: KeptTiles | None = None,
 ) -> None:
     """Add G y to the rows' gradients and G^T x to the columns', both still to be multiplied by `scale`.
 
-    `kept` holds tiles that the forward sweep left, with the buffer that they are in.
+    `kept` holds tiles that the forward sweep left.
     """
     height, width = tile_shape(x.device)
     dtype = scale.dtype
@@ -167,7 +167,7 @@ def scatter(
         scaled = left * scale
         for j in blocks(len(y), width):
             right = y[j].to(dtype)
-            tile = kept[0].find(i, j, kept[1]) if kept is not None and factors is not None else None
+            tile = kept.find(i, j) if kept is not None and factors is not None else None
             if tile is None:
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
             weights = _softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
@@ -184,7 +184,7 @@ def scatter_within(
     shift: float | None,
     exclusion: Exclusion,
     row: Side,
-    kept: tuple[KeptTiles, Tensor] | None = None,
+    kept: KeptTiles | None = None,
 ) -> None:
     """Add (G + G^T) x to the gradients, G_ij = g_i exp(s_ij + t_j - r_i); still to be multiplied by `scale`."""
     dtype = scale.dtype
@@ -199,7 +199,7 @@ def scatter_within(
         scaled = left * scale
         for j in cuts[a:]:
             right = x[j].to(dtype)
-            tile = kept[0].find(i, j, kept[1]) if kept is not None and shift is not None else None
+            tile = kept.find(i, j) if kept is not None and shift is not None else None
             if tile is None:
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
             if i == j and factors is None:

@@ -6,15 +6,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from ..._typing import OtherRows, Rows, Scalar
-from ..exclusion import Exclusion
+from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from ..workspace import Workspace
-from .kept import outside_graphs, without_autocast
+from .operators import any_gradient, doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import inner_product
 
 XTerms = Float[Tensor, " n"]
@@ -30,9 +28,9 @@ def softplus_sum(
     gradient of an entry, sigmoid(score), needs no normaliser, so that one visit of a tile gives the value and all
     gradients: three products in all, and n x d numbers kept for the backward. Differentiable once.
     """
-    u, t = (None if part is None else part.double() for part in (x_terms, y_terms))
-    wanted = torch.is_grad_enabled() and any(z is not None and z.requires_grad for z in (x, y, scale, u, t))
-    out: Tensor = _apply(x, y, scale.double(), u, t, exclusion, wanted)
+    u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
+    code, tensors = exclusion.coded()
+    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t))[0]
     return out
 
 
@@ -92,33 +90,125 @@ def accumulate(
     return value
 
 
-class _SoftplusSum(Function):
-    @staticmethod
-    @without_autocast
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor,
-        x_terms: Tensor | None,
-        y_terms: Tensor | None,
-        exclusion: Exclusion,
-        wanted: bool,
-    ) -> Tensor:
-        gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if wanted else None
-        value = accumulate(
-            x, y, scale=scale, x_terms=x_terms, y_terms=y_terms, exclusion=exclusion, gradients=gradients
-        )
-        if gradients is not None:
-            # Scores are scale times products of rows: by Euler's theorem the gradient of x alone gives the scale's.
-            save_gradients(ctx, gradients, inner_product(x, gradients.x), scale)
-            ctx.dtypes = x.dtype, y.dtype
-        return value
+@operator(
+    "softplus_sum",
+    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool keep) "
+    "-> (Tensor value, Tensor grad_x, Tensor grad_y, Tensor grad_scale, Tensor grad_x_terms, Tensor grad_y_terms)",
+)
+def forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """The sum, and with `keep` its gradients: those of the rows still to be scaled, those of the terms in float64."""
+    gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
+    value = accumulate(
+        x,
+        y,
+        scale=scale,
+        x_terms=x_terms,
+        y_terms=y_terms,
+        exclusion=decoded(exclusion, excluded),
+        gradients=gradients,
+    )
+    if gradients is None:
+        return value, *(nothing(x) for _ in range(5))
+    terms = (nothing(scale) if t is None else t for t in (gradients.x_terms, gradients.y_terms))
+    # Scores are scale times products of rows: by Euler's theorem the gradient of x alone gives the scale's.
+    return value, gradients.x, gradients.y, inner_product(x, gradients.x), *terms
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return *saved_gradients(ctx, cotangents[0]), None, None
+
+@operator(
+    "softplus_sum_backward",
+    "(Tensor value, ScalarType x_dtype, ScalarType y_dtype, Tensor scale, Tensor grad_x, Tensor grad_y, "
+    "Tensor grad_scale, Tensor grad_x_terms, Tensor grad_y_terms, bool[] wanted) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def backward(
+    value: Tensor,
+    x_dtype: torch.dtype,
+    y_dtype: torch.dtype,
+    scale: Tensor,
+    grad_x: Tensor,
+    grad_y: Tensor,
+    grad_scale: Tensor,
+    grad_x_terms: Tensor,
+    grad_y_terms: Tensor,
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients of x, y, the scale and both terms for the cotangent of the sum; those not wanted empty."""
+    factor = (value * scale).to(grad_x.dtype)
+    rows = ((grad_x, x_dtype), (grad_y, y_dtype))
+    rest = (grad_scale, grad_x_terms, grad_y_terms)
+    return (
+        *((g * factor).to(dtype) if want else nothing(g) for (g, dtype), want in zip(rows, wanted, strict=False)),
+        *(g * value if want else nothing(g) for g, want in zip(rest, wanted[2:], strict=True)),
+    )
+
+
+@forward.register_fake
+def _(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    value = scale.new_empty(())
+    if not keep:
+        return value, *(nothing(x) for _ in range(5))
+    rows = (empty_like_wanted(z, True, compute_dtype(x, y)) for z in (x, y))
+    terms = (nothing(scale) if t is None else torch.empty_like(t) for t in (x_terms, y_terms))
+    return value, *rows, scale.new_empty(()), *terms
+
+
+@backward.register_fake
+def _(
+    value: Tensor,
+    x_dtype: torch.dtype,
+    y_dtype: torch.dtype,
+    scale: Tensor,
+    grad_x: Tensor,
+    grad_y: Tensor,
+    grad_scale: Tensor,
+    grad_x_terms: Tensor,
+    grad_y_terms: Tensor,
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    rows = ((grad_x, x_dtype), (grad_y, y_dtype))
+    rest = (grad_scale, grad_x_terms, grad_y_terms)
+    return (
+        *(empty_like_wanted(g, want, dtype) for (g, dtype), want in zip(rows, wanted, strict=False)),
+        *(empty_like_wanted(g, want) for g, want in zip(rest, wanted[2:], strict=True)),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, y, scale, *_, excluded, _ = inputs
+    ctx.dtypes, ctx.excluded = (x.dtype, y.dtype), len(excluded)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(scale, *output[1:])
+
+
+def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    scale, *gradients = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:5])
+    gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
+    found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    return *found, None, [None] * ctx.excluded, None
+
+
+forward.register_autograd(_differentiate, setup_context=_save)
+once_only(backward)
 
 
 def save_gradients(ctx: Any, gradients: SoftplusGradients, grad_scale: Tensor, scale: Tensor) -> None:
@@ -138,18 +228,12 @@ def saved_gradients(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-@outside_graphs
-def _apply(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    x_terms: Tensor | None,
-    y_terms: Tensor | None,
-    exclusion: Exclusion,
-    wanted: bool,
-) -> Tensor:
-    out: Tensor = _SoftplusSum.apply(x, y, scale, x_terms, y_terms, exclusion, wanted)  # type: ignore[no-untyped-call]
-    return out
-
-
-__all__ = ["SoftplusGradients", "accumulate", "save_gradients", "saved_gradients", "softplus_sum"]
+__all__ = [
+    "SoftplusGradients",
+    "accumulate",
+    "backward",
+    "forward",
+    "save_gradients",
+    "saved_gradients",
+    "softplus_sum",
+]

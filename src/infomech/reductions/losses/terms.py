@@ -22,9 +22,14 @@ class NegativeTerms:
 
     @classmethod
     def of(cls, terms: Float[Tensor, " k"] | None, dtype: torch.dtype) -> "NegativeTerms | None":
-        """The forms in a tile's dtype, from double precision; None for None."""
+        """The forms in a tile's dtype, from double precision; None for None.
+
+        On an accelerator, whose sweeps keep running maxima, without a look at the values: top and spread are 0.
+        """
         if terms is None:
             return None
+        if terms.device.type != "cpu":
+            return cls.between(terms, dtype, low=0.0, top=0.0)
         finite = terms[torch.isfinite(terms)]
         low, top = finite.aminmax() if len(finite) else (terms.new_zeros(()), terms.new_zeros(()))
         return cls.between(terms, dtype, low=float(low), top=float(top))

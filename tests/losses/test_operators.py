@@ -1,0 +1,370 @@
+"""The operators by themselves: torch's own checks of them, fake tensors, and the Python around them without a read."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+import infomech as im
+from infomech import losses
+from infomech.reductions.exclusion import Both, Exclusion, Listed, Nothing, Only, OwnRow, SameGroup, decoded
+from infomech.reductions.losses import directed, kept, paired, passes, sigmoid
+
+N, D = 11, 4
+ENTRIES = torch.tensor([[0, 2], [5, 5], [10, 1], [3, 8], [8, 3]])
+WEIGHTS = torch.tensor([0.5, -1.0, 2.0, 0.3, 0.3], dtype=torch.float64)
+EXCLUSIONS: dict[str, Exclusion] = {
+    "nothing": Nothing(),
+    "own row": OwnRow(),
+    "groups": SameGroup(torch.arange(N) % 4, torch.arange(N) % 4),
+    "listed": Listed(ENTRIES),
+    "weighted": Both(OwnRow(), Listed(ENTRIES, WEIGHTS)),
+    "only": Only(torch.tensor([[i, (i + k) % N] for i in range(N) for k in (0, 2)]), torch.linspace(-1, 1, 2 * N)),
+}
+any_exclusion = pytest.mark.parametrize("name", list(EXCLUSIONS))
+
+
+def draw(n: int = N, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    rows = torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(rows, dim=1).to(dtype)
+
+
+def paired_arguments(name: str, *, grad: bool = True, within: bool = True, terms: bool = True) -> tuple:
+    x, y, u, v = draw(seed=1), draw(seed=2), draw(seed=3)[:, 0].clone(), draw(seed=4)[:, 0].clone()
+    scale = torch.tensor(4.0, dtype=torch.float64)
+    for t in (x, y, scale, u, v) if grad else ():
+        t.requires_grad_()
+    return x, y, scale, u if terms else None, v if terms else None, *EXCLUSIONS[name].coded(), None, within, grad
+
+
+@any_exclusion
+@pytest.mark.parametrize("grad", [True, False])
+def test_torch_checks_the_paired_sums(name: str, grad: bool) -> None:
+    torch.library.opcheck(paired.forward, paired_arguments(name, grad=grad))
+    torch.library.opcheck(paired.forward, paired_arguments(name, grad=grad, within=False, terms=False))
+
+
+@any_exclusion
+def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
+    x, y, scale, _, v, code, tensors, *_ = paired_arguments(name)
+    torch.library.opcheck(directed.forward, (x, y, scale, v, code, tensors, None, True))
+    torch.library.opcheck(directed.forward, (x.detach(), y.detach(), scale.detach(), None, code, tensors, 4.0, False))
+
+
+@any_exclusion
+def test_torch_checks_the_softplus_sum(name: str) -> None:
+    x, y, scale, u, v, *rest = paired_arguments(name)
+    torch.library.opcheck(sigmoid.forward, (x, y, scale, u, v, *rest[:2], True))
+    torch.library.opcheck(sigmoid.forward, (x, y, scale, None, v, *rest[:2], True))
+
+
+def test_torch_checks_the_scores_of_pairs() -> None:
+    x, y, scale = paired_arguments("nothing")[:3]
+    torch.library.opcheck(directed.scores_forward, (x, y, scale))
+
+
+def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
+    """The arguments of every backward operator, from its forward."""
+    x, y, scale, u, v, code, tensors, *_ = paired_arguments("weighted", grad=False)
+    x, y = x.to(dtype), y.to(dtype)
+    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True)
+    rows = directed.forward(x, y, scale, v, code, tensors, None, True)
+    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True)
+    scores = directed.scores_forward(x, y, scale)
+    wanted = [True] * 5
+    return {
+        "paired": (*out[:5], x, y, scale, u, v, code, tensors, True, *out[5:], wanted),
+        "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4]),
+        "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
+        "scores": (scores[0], x, y, scale, scores[1], [True, False, True]),
+    }
+
+
+BACKWARDS = {
+    "paired": paired.backward,
+    "rows": directed.backward,
+    "softplus": sigmoid.backward,
+    "scores": directed.scores_backward,
+}
+
+
+@pytest.mark.parametrize("which", list(BACKWARDS))
+def test_torch_checks_the_backwards(which: str) -> None:
+    torch.library.opcheck(BACKWARDS[which], backward_calls()[which])
+
+
+@pytest.mark.parametrize("which", list(BACKWARDS))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_backwards_of_fake_tensors(which: str, device: str) -> None:
+    """Each by itself and without autograd, which asks a CPU build of torch for a card."""
+    arguments = backward_calls(torch.float32)[which]
+    truth = BACKWARDS[which](*arguments)
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        moved = tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), arguments)
+        found = BACKWARDS[which](*moved)
+    assert [(t.shape, t.dtype) for t in found] == [(t.shape, t.dtype) for t in truth]
+    assert {t.device.type for t in found} == {device}
+
+
+CALLS: dict[str, Callable[..., Tensor]] = {
+    "symmetric": lambda x, y, t, u: losses.symmetric_infonce(x, y, temperature=t),
+    "controlled": lambda x, y, t, u: losses.symmetric_infonce(
+        x, y, temperature=t, divergence_weight=t, weights=u.exp(), log_weights_x=u, log_weights_y=u, normalize=True
+    ),
+    "groups": lambda x, y, t, u: losses.symmetric_infonce(
+        x, y, logit_scale=t, groups=torch.arange(len(x), device=x.device), critic=im.RBF(0.5), weigh_positive=True
+    ),
+    "infonce": lambda x, y, t, u: losses.infonce(x, y, temperature=t, log_weights=u, weights=u.exp()),
+    "positives": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, positives=torch.arange(len(x), device=x.device).roll(1), exclude_own=True
+    ),
+    "several": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, positives=torch.arange(len(x), device=x.device).unsqueeze(1).expand(-1, 2).repeat(2, 1)
+    ),
+    "shared negatives": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, negatives=y.detach().flip(1), negative_log_weights=u, normalize=True
+    ),
+    "own negatives": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, negatives=y.detach().unsqueeze(1).expand(-1, 3, -1), in_batch=False
+    ),
+    "pairwise": lambda x, y, t, u: losses.pairwise_infonce([x, y, y], temperature=t, divergence_weight=0.5),
+    "sigmoid": lambda x, y, t, u: losses.sigmoid_loss(x, y, temperature=t, bias=-u.select(0, 0), log_weights_x=u),
+    "a number": lambda x, y, t, u: losses.sigmoid_loss(x, y, temperature=0.1, bias=-10.0),
+}
+MODULES: dict[str, Callable[[], torch.nn.Module]] = {
+    "symmetric": lambda: losses.SymmetricInfoNCE(0.07, 0.5, learn_temperature=True),
+    "warm-up": lambda: losses.SymmetricInfoNCE(0.07, losses.LinearWarmup(1.0, steps=3)).eval(),
+    "controller": lambda: losses.SymmetricInfoNCE(0.07, losses.DivergenceController(0.1)).eval(),
+    "infonce": lambda: losses.InfoNCE(0.07, learn_temperature=True),
+    "queue": lambda: losses.InfoNCE(0.07, queue_size=5, dim=D).eval(),
+    "sigmoid": losses.SigmoidLoss,
+}
+
+
+def fake_arguments(device: str, dtype: torch.dtype, *, grad: bool) -> tuple[Tensor, ...]:
+    rows = (torch.randn(N, D, device=device, dtype=dtype, requires_grad=grad) for _ in range(2))
+    return *rows, torch.rand((), device=device, requires_grad=grad), torch.rand(N, device=device, requires_grad=grad)
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_functions_read_no_value(name: str, dtype: torch.dtype) -> None:
+    """A fake tensor has none: whoever asks gets an error. Forward and backward on a CPU, forward on a GPU."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        leaves = fake_arguments("cpu", dtype, grad=True)
+        value = CALLS[name](*leaves)
+        assert (value.shape, value.dtype) == ((), torch.float32)
+        used = [leaf for leaf in leaves if name != "a number" or leaf.ndim == 2]
+        found = torch.autograd.grad(value, used, allow_unused=True)
+        assert [None if g is None else (g.shape, g.dtype) for g in found[:2]] == [((N, D), dtype)] * 2
+        value = CALLS[name](*fake_arguments("cuda", dtype, grad=False))
+        assert value.device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_modules_read_no_value(name: str) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        loss = MODULES[name]()
+        x, y, *_ = fake_arguments("cpu", torch.float32, grad=True)
+        torch.autograd.grad(loss(x, y), [x, *loss.parameters()])
+        with torch.no_grad():
+            x, y, *_ = fake_arguments("cuda", torch.float32, grad=False)
+            with torch.device("cuda"):
+                loss = MODULES[name]()
+            assert loss(x, y).device.type == "cuda"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["weighted", "only", "groups"])
+def test_forwards_of_fake_tensors(device: str, name: str) -> None:
+    """What a forward leaves for its backward follows from shapes; nothing is kept for a GPU."""
+    arguments = (*paired_arguments(name, grad=False)[:-1], True)
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        moved = tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), arguments)
+        found = paired.forward(*moved)
+    truth = paired.forward(*arguments)
+    assert [t.shape for t in found[:7]] == [t.shape for t in truth[:7]]
+    assert found[7].shape == (truth[7].shape if device == "cpu" else (0,))
+
+
+@pytest.fixture
+def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of other devices, on this one: no bound, no kept tiles, listed entries without a look."""
+    monkeypatch.setattr(kept, "_within_budget", lambda entries, like: 0)
+    monkeypatch.setattr(paired, "shift_for", lambda *args, **kwargs: None)
+    monkeypatch.setattr(directed, "shift_for", lambda *args, **kwargs: None)
+    monkeypatch.setattr("infomech.reductions.exclusion.looks_are_free", lambda tensor: False)
+    for module in (passes, kept, sigmoid):
+        monkeypatch.setattr(module, "tile_shape", lambda device: (5, 7))
+
+
+@any_exclusion
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_the_path_of_accelerators(name: str) -> None:
+    x, y, scale, u, v, code, tensors, *_ = paired_arguments(name)
+    weights = torch.zeros(N, N, dtype=torch.float64)
+    exclusion = decoded(code, tensors)
+    exclusion.weigh(weights, slice(0, N), slice(0, N))
+    exclusion.clear(weights, slice(0, N), slice(0, N), -math.inf)
+    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True)
+    truth = [
+        (scale * x @ y.mT + weights + v).logsumexp(1),
+        (scale * x @ y.mT + weights + u[:, None]).logsumexp(0),
+    ]
+    leaves = (x, y, scale, u, v)
+    for found, wanted in zip(out[1:3], truth, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        cotangent = torch.linspace(-1, 1, N, dtype=torch.float64).masked_fill(wanted == -math.inf, 0.0)
+        safe = [torch.where(t == -math.inf, 0.0, t) for t in (found, wanted)]
+        grads = [torch.autograd.grad((t * cotangent).sum(), leaves, retain_graph=True, allow_unused=True) for t in safe]
+        for a, b in zip(*grads, strict=True):
+            if b is not None:
+                torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+@any_exclusion
+def test_codes_are_exclusions_again(name: str) -> None:
+    code, tensors = EXCLUSIONS[name].coded()
+    again = decoded(code, tensors)
+    assert again.coded().code == code
+    for i, j in itertools.product((slice(0, 5), slice(5, 11)), (slice(0, 4), slice(4, 9))):
+        tiles = [torch.ones(i.stop - i.start, j.stop - j.start) for _ in range(2)]
+        for tile, exclusion in zip(tiles, (EXCLUSIONS[name], again), strict=True):
+            exclusion.weigh(tile, i, j)
+            exclusion.clear(tile, i, j, -7.0)
+        assert torch.equal(*tiles)
+    assert again.headroom == EXCLUSIONS[name].headroom
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_a_call_without_a_look_is_the_same(name: str) -> None:
+    x, y, t, u = draw(seed=1), draw(seed=2), torch.tensor(0.3, dtype=torch.float64), draw(seed=3)[:, 0].clone()
+    results = []
+    for check in ("always", "never"):
+        leaves = [z.clone().requires_grad_() for z in (x, y, t, u)]
+        with pytest.MonkeyPatch.context() as patch:
+            for function in ("symmetric_infonce", "infonce", "pairwise_infonce", "sigmoid_loss"):
+                original = getattr(losses, function)
+                patch.setattr(losses, function, lambda *a, f=original, c=check, **k: f(*a, **k, check=c))
+            value = CALLS[name](*leaves)
+        grads = torch.autograd.grad(value, leaves, allow_unused=True)
+        results.append([value.detach(), *(torch.zeros(()) if g is None else g for g in grads)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-15)
+
+
+def with_nan(rows: Tensor) -> Tensor:
+    out = rows.clone()
+    out[2, 1] = math.nan
+    return out
+
+
+MAKERS: dict[str, Callable[..., torch.nn.Module]] = {
+    "symmetric": lambda **k: losses.SymmetricInfoNCE(0.1, **k),
+    "infonce": lambda **k: losses.InfoNCE(0.1, **k),
+    "sigmoid": lambda **k: losses.SigmoidLoss(**k),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_check_policies_of_modules(name: str) -> None:
+    x, y = draw(seed=1), draw(seed=2)
+    assert MAKERS[name]().check == "first"
+    with pytest.raises(im.InputError, match="NaN or infinity in 1 of 11 rows, the first at row 2"):
+        MAKERS[name](check="always")(with_nan(x), y)
+    assert torch.isnan(MAKERS[name](check="never")(with_nan(x), y))
+    loss = MAKERS[name]()
+    with pytest.raises(im.InputError, match="NaN or infinity"):
+        loss(with_nan(x), y)
+    loss(x, y)
+    with pytest.raises(im.InputError, match="row 2"):  # on a CPU a value that is not finite is asked about
+        loss(with_nan(x), y)
+    with pytest.raises(im.InputError, match="expected 'first', 'always' or 'never'"):
+        MAKERS[name](check="sometimes")
+
+
+def test_the_first_call_in_each_mode_is_checked() -> None:
+    x, y = draw(seed=1), draw(seed=2)
+    loss = losses.SymmetricInfoNCE(0.1)
+    negative = torch.full((N,), -1.0, dtype=torch.float64)
+    with pytest.raises(im.InputError, match="not negative"):
+        loss(x, y, weights=negative)
+    loss(x, y)
+    assert torch.isfinite(loss(x, y, weights=negative))  # nobody looks
+    loss.eval()
+    with pytest.raises(im.InputError, match="not negative"):
+        loss(x, y, weights=negative)
+    assert torch.isfinite(losses.symmetric_infonce(x, y, temperature=0.1, weights=negative, check="never"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_shapes_are_checked_always() -> None:
+    x, y = draw(seed=1), draw(seed=2)
+    calls = {
+        "3 rows and y has 11": lambda: losses.symmetric_infonce(x[:3], y, temperature=0.1, check="never"),
+        "one pair only": lambda: losses.sigmoid_loss(x[:1], y[:1], temperature=0.1, bias=0.0, check="never"),
+        r"temperature is -1.0": lambda: losses.symmetric_infonce(x, y, temperature=-1.0, check="never"),
+        "one number": lambda: losses.symmetric_infonce(x, y, temperature=0.1, groups=torch.arange(3), check="never"),
+        "3 pairs for 11": lambda: losses.infonce(
+            x, y, temperature=0.1, positives=torch.zeros(3, 2, dtype=torch.int64), check="never"
+        ),
+        "a function knows no first call": lambda: losses.infonce(x, y, temperature=0.1, check="first"),
+        "expected 'always' or 'never'": lambda: losses.infonce(x, y, temperature=0.1, check="seldom"),
+    }
+    for words, call in calls.items():
+        with pytest.raises(im.InputError, match=words):
+            call()
+
+
+def test_large_rows_find_double_precision_at_a_later_call() -> None:
+    """The first call saw small rows; float32 does not hold the scores of these."""
+    loss = losses.SymmetricInfoNCE(0.07)
+    small, large = draw(dtype=torch.float32), 1e17 * draw(30, dtype=torch.float32)
+    loss(small, small)
+    truth = losses.symmetric_infonce(large.double(), large.double().roll(1, 0), temperature=0.07)
+    assert loss(large, large.roll(1, 0)) == pytest.approx(truth.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("which", list(BACKWARDS))
+def test_second_derivatives_are_refused_in_words(which: str) -> None:
+    x = draw(seed=1).requires_grad_()
+    scale = torch.tensor(3.0, dtype=torch.float64)
+    call = {
+        "paired": lambda: paired.forward(x, x.detach(), scale, None, None, "own_row", [], None, False, True)[1],
+        "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True)[0],
+        "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True)[0],
+        "scores": lambda: directed.scores_forward(x, x.detach(), scale)[0],
+    }[which]
+    (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice: the losses of infomech have one derivative"):
+        gradient.square().sum().backward()
+
+
+WORKER = Path(__file__).parent / "compile_worker.py"
+COMPILED = [
+    "functions", "learned", "modules", "dynamic", "dynamic functions", "numbers", "export", "autocast", "recomputed",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, str]:
+    """In a process of its own, without the shape checks of this test run, which no compiler can trace."""
+    done = subprocess.run([sys.executable, str(WORKER)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("case", COMPILED)
+def test_compiled(compiled: dict[str, str], case: str) -> None:
+    assert compiled[case] == "ok"
