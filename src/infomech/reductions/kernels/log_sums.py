@@ -76,16 +76,18 @@ def _leave_wild(
         highest = tl.max(peak, 0)
         row_low = tl.min(tl.where(peak == float("-inf"), float("inf"), peak), 0)
         col_low = tl.min(tl.where(top == float("-inf"), float("inf"), top), 0)
-        if min(row_low, col_low) > highest - _NEAR:
-            at = pn.to(tl.int64) * across + rm
-            to = pm.to(tl.int64) * down + rn
-            e = tl.exp2(s - tl.where(highest == float("-inf"), 0.0, highest))
-            tl.store(RP + at, tl.zeros(rm.shape, tl.float32) + highest, mask=rm < M)
-            tl.store(RT + at, tl.sum(e, 1), mask=rm < M)
-            tl.store(CP + to, tl.zeros(rn.shape, tl.float32) + highest, mask=rn < N)
-            tl.store(CT + to, tl.sum(e, 0), mask=rn < N)
-        else:
-            _leave_apart(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+        near = min(row_low, col_low) > highest - _NEAR
+        level = tl.where(near, highest, tl.where(peak == float("-inf"), 0.0, peak))
+        at = pn.to(tl.int64) * across + rm
+        to = pm.to(tl.int64) * down + rn
+        e = tl.exp2(s - level[:, None])
+        tl.store(RP + at, tl.where(near, highest, peak), mask=rm < M)
+        tl.store(RT + at, tl.sum(e, 1), mask=rm < M)
+        totals = tl.sum(e, 0)
+        if not near:
+            totals = tl.sum(tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[None, :]), 0)
+        tl.store(CP + to, tl.where(near, highest, top), mask=rn < N)
+        tl.store(CT + to, totals, mask=rn < N)
     else:
         _leave_apart(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
 
