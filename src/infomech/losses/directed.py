@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +13,7 @@ from .._checks import InputError, check_rows
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_log_sums, row_scores
 from ._inputs import (
     Check,
@@ -19,6 +21,7 @@ from ._inputs import (
     check_gradients_fit,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -51,6 +54,7 @@ def infonce(
     weigh_positive: bool = False,
     normalize: bool = False,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """InfoNCE of every anchor against its candidates.
 
@@ -107,6 +111,7 @@ def infonce(
     0.9048
     """
     check_shapes(anchors, candidates, ("anchors", "candidates"))
+    checked_backend(backend, anchors)
     look = looks(check, anchors, candidates)
     inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
     if negatives is not None:
@@ -155,13 +160,13 @@ def infonce(
     sums = []
     if in_batch:
         exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion))
+        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion, backend))
     elif not single:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
     if negatives is not None:
         further = negative_log_weights
         bound = extents[1].score_bound
-        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, bound, look=look))
+        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, bound, backend, look=look))
     if not sums or (look and bool((torch.stack(sums).detach().amax(0) == -math.inf).any())):
         raise NoNegativesError(
             "an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf"
@@ -171,12 +176,12 @@ def infonce(
         at = pairs.select(1, 1)
         partner = candidates if positives is None else candidates.index_select(0, at)
         # log(1 + negatives / positive) keeps its digits when the loss is small.
-        score = row_scores(anchors, partner, scores.scale)
+        score = row_scores(anchors, partner, scores.scale, backend)
         if of_positive is not None:
             score = score + of_positive.index_select(0, at)
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
-        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
+        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale, backend)
         if of_positive is not None:
             terms = of_positive.index_select(0, pairs.select(1, 1)) * found.shares
             score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs.select(1, 0), terms)
@@ -242,9 +247,18 @@ def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Posi
     return _Positives(ordered, pairs.shape[0] == anchors, new)
 
 
-def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
-    terms = scores.negative_y
-    return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+def _log_sums(
+    anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion, backend: Backend
+) -> Tensor:
+    return row_log_sums(
+        anchors,
+        others,
+        scale=scores.scale,
+        y_terms=scores.negative_y,
+        score_bound=bound,
+        exclusion=exclusion,
+        backend=backend,
+    )
 
 
 def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
@@ -278,6 +292,7 @@ def _against(
     critic: Critic | None,
     inverse_temperature: Tensor,
     bound: float | None,
+    backend: Backend,
     *,
     look: bool,
 ) -> Float[Tensor, " n"]:
@@ -292,7 +307,7 @@ def _against(
         look=look,
     )
     if negatives.ndim == 2:
-        return _log_sums(anchors, negatives, bound, scores, Nothing())
+        return _log_sums(anchors, negatives, bound, scores, Nothing(), backend)
     return _own_negatives(anchors, negatives, scores)
 
 
@@ -339,6 +354,7 @@ class InfoNCE(TemperedLoss):
         weigh_positive: whether the positive's score carries its log-weight too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -364,9 +380,11 @@ class InfoNCE(TemperedLoss):
         weigh_positive: bool = False,
         normalize: bool = False,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         if queue_size < 0 or (queue_size > 0 and (dim is None or dim < 1)):
             raise InputError(f"queue_size is {queue_size} and dim is {dim}; a queue needs a size and dim, both above 0")
@@ -427,6 +445,7 @@ class InfoNCE(TemperedLoss):
                 weigh_positive=self.weigh_positive,
                 normalize=self.normalize,
                 check=check,
+                backend=self.backend,
             )
             return value, None
 

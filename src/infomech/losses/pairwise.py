@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
+from ..reductions.losses.backends import Backend
 from ._inputs import Check
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss, starting_temperature
@@ -28,6 +30,7 @@ def pairwise_infonce(
     groups: Int[Tensor, " n"] | None = None,
     normalize: bool = False,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
@@ -47,6 +50,7 @@ def pairwise_infonce(
         groups: (n,) integers; objects of equal number are not each other's negatives.
         normalize: bring the rows to unit length first.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
@@ -80,6 +84,7 @@ def pairwise_infonce(
             groups=groups,
             normalize=normalize,
             check=check,
+            backend=backend,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
@@ -98,6 +103,7 @@ class PairwiseInfoNCE(TemperedLoss):
         weigh_positive: whether the positives' scores carry the log-weights too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -115,9 +121,11 @@ class PairwiseInfoNCE(TemperedLoss):
         weigh_positive: bool = False,
         normalize: bool = False,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         self.divergence_weight = divergence_weight
 
@@ -144,6 +152,7 @@ class PairwiseInfoNCE(TemperedLoss):
                 groups=groups,
                 normalize=self.normalize,
                 check=check,
+                backend=self.backend,
             )
             return value, None
 

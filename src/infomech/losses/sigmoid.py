@@ -12,6 +12,7 @@ from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import OwnRow
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
@@ -22,6 +23,7 @@ from ._inputs import (
     check_paired,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     finished,
@@ -49,6 +51,7 @@ def sigmoid_loss(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
@@ -72,6 +75,7 @@ def sigmoid_loss(
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all n^2 questions, divided by n.
@@ -83,7 +87,8 @@ def sigmoid_loss(
     >>> round(sigmoid_loss(x, x, temperature=1.0, bias=0.0).item(), 4)  # log(1 + exp(-1)) + log 2
     1.0064
     """
-    request = SigmoidRequest(temperature, logit_scale, bias, critic, log_weights_x, log_weights_y, normalize, check)
+    weights = (log_weights_x, log_weights_y)
+    request = SigmoidRequest(temperature, logit_scale, bias, critic, *weights, normalize, check, backend=backend)
     return sigmoid_of(x, y, request, ranks)
 
 
@@ -99,6 +104,7 @@ class SigmoidRequest:
     log_weights_y: Tensor | None = None
     normalize: bool = False
     check: Check = "always"
+    backend: Backend = "auto"
     fewest: int = 2  # pairs of a batch; one pair alone has its own question
 
 
@@ -112,8 +118,12 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
-    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow())
-    return finished((_own_pairs(x, y, scores, ready.bias) + rest) / x.shape[0], dtype, look=ready.extent.wide)
+    rest = softplus_sum(
+        x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow(), backend=request.backend
+    )
+    return finished(
+        (_own_pairs(x, y, scores, ready.bias, request.backend) + rest) / x.shape[0], dtype, look=ready.extent.wide
+    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class _Ready:
 
 def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
+    checked_backend(request.backend, x, ranks=of_a_part)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -153,9 +164,9 @@ def _terms(
     return scores, scores.negative_x, y_terms
 
 
-def _own_pairs(x: Tensor, y: Tensor, scores: PairScores, bias: Tensor) -> Tensor:
+def _own_pairs(x: Tensor, y: Tensor, scores: PairScores, bias: Tensor, backend: Backend = "tiles") -> Tensor:
     """What the true pairs contribute: the sum of -log sigmoid(score)."""
-    score = added(row_scores(x, y, scores.scale), scores.own_x, scores.own_y, bias)
+    score = added(row_scores(x, y, scores.scale, backend), scores.own_x, scores.own_y, bias)
     assert score is not None
     return softplus(-score, threshold=40.0).sum()
 
@@ -221,6 +232,7 @@ class SigmoidLoss(TemperedLoss):
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -239,9 +251,10 @@ class SigmoidLoss(TemperedLoss):
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.1)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
@@ -274,6 +287,7 @@ class SigmoidLoss(TemperedLoss):
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,
+                backend=self.backend,
             )
             return value, None
 

@@ -13,6 +13,7 @@ from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
     NO_MEAN,
@@ -23,6 +24,7 @@ from ._inputs import (
     check_paired,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -65,6 +67,7 @@ def symmetric_infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
@@ -111,6 +114,8 @@ def symmetric_infonce(
         check: when values are looked at, which a GPU must be waited for: ``"always"``, or ``"never"``, for rows known
             to be finite whose scores float32 holds. Compiled, exported and captured code looks at none; shapes are
             always checked, and ranks always check everything.
+        backend: ``"auto"`` takes Triton kernels for rows on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
 
     Returns:
         The loss in nats, a scalar.
@@ -129,7 +134,9 @@ def symmetric_infonce(
     """
     plain = isinstance(divergence_weight, Real) and divergence_weight == 0
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check)
+    request = _Request(
+        temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check, backend
+    )
     return _combine(_terms(x, y, request, ranks), divergence_weight)
 
 
@@ -156,6 +163,7 @@ class _Request:
     negatives: _Negatives
     normalize: bool
     check: Check
+    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,7 @@ def symmetric_terms(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
 
@@ -204,7 +213,7 @@ def symmetric_terms(
     (1.862, 0.0)
     """
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check)
+    request = _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check, backend)
     return _terms(x, y, request, ranks)
 
 
@@ -225,6 +234,7 @@ def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> Symm
         x_terms=scores.negative_x,
         y_terms=scores.negative_y,
         within=request.divergence,
+        backend=request.backend,
         exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
     )
     if look and (ready.groups is not None or scores.may_remove):
@@ -261,6 +271,7 @@ def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False, 
     Without a `look` at values only shapes and kinds are checked.
     """
     check_shapes(x, y, empty=of_a_part)
+    checked_backend(request.backend, x, ranks=of_a_part)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -398,6 +409,7 @@ class SymmetricInfoNCE(TemperedLoss):
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     A schedule that moves is a graph break for `torch.compile` in training mode, as a step that follows the backward
     must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
@@ -425,9 +437,12 @@ class SymmetricInfoNCE(TemperedLoss):
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        super().__init__(
+            start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check, backend=backend
+        )
         self.weigh_positive = weigh_positive
         self.ranks = ranks
         self.divergence_weight = divergence_weight
@@ -448,7 +463,9 @@ class SymmetricInfoNCE(TemperedLoss):
         negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
 
         def loss(check: Check) -> tuple[Scalar, Scalar | None]:
-            request = _Request(self.temperature, None, divergence, weight, weights, negatives, self.normalize, check)
+            request = _Request(
+                self.temperature, None, divergence, weight, weights, negatives, self.normalize, check, self.backend
+            )
             terms = _terms(x, y, request, self.ranks)
             return _combine(terms, weight), terms.divergence
 

@@ -22,7 +22,7 @@ _FLOAT16_GAIN = 2.0**14  # weights are 2 at most; the smallest are to stay norma
 
 
 class Side(NamedTuple):
-    """What weights are made of, float32: peaks in units of log 2, infinite for empty sums; and factors, with the gain."""
+    """What weights are made of, float32: peaks in units of log 2, infinite for empty sums; factors, with the gain."""
 
     peak: Tensor
     factor: Tensor
@@ -51,10 +51,11 @@ class Weights(NamedTuple):
     low: Tensor | None
 
     def part(self, rows: int, cols: slice) -> "Weights":
+        """The first rows, and some columns."""
         return Weights(self.high[:rows, cols], None if self.low is None else self.low[:rows, cols])
 
     @property
-    def mT(self) -> "Weights":
+    def mT(self) -> "Weights":  # noqa: D102 (torch's name for the transpose)
         return Weights(self.high.mT, None if self.low is None else self.low.mT)
 
 

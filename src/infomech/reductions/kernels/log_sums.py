@@ -237,14 +237,17 @@ def _stripe(
     device = scores.scale.device
     entries = (wide * across if into[0] else 0, tall * down if into[1] else 0)
     room = torch.empty(2 * sum(entries), dtype=torch.float32, device=device)
-    by_row = room[: 2 * entries[0]].view(2, -1, across)
-    by_col = room[2 * entries[0] :].view(2, -1, down)
+    by_row = room[: 2 * entries[0]].view(2, wide if into[0] else 0, across)
+    by_col = room[2 * entries[0] :].view(2, tall if into[1] else 0, down)
     partial = [None if side is None else Partial(part[0], part[1], side, before)
                for side, part, before in zip(into, (by_row, by_col), earlier, strict=True)]  # fmt: skip
     row, col = partial
+    r, c = row or col, col or row
+    assert r is not None
+    assert c is not None
     arguments: dict[str, Any] = {
         **scores.arguments,
-        "RP": (row or col).peak, "RT": (row or col).total, "CP": (col or row).peak, "CT": (col or row).total,
+        "RP": r.peak, "RT": r.total, "CP": c.peak, "CT": c.total,
         "across": across, "down": down, "ROWS": row is not None, "COLS": col is not None,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip

@@ -104,8 +104,8 @@ def scores(
     extent, pairs = extents(x, y, *terms, paired=paired)
     left = operand(x, product)
     right = left if y is x else operand(y, product)
-    made = Scores(left, right, product, scale.detach(), (extent[0], extent[1]), *terms, own, *numbers)
-    return made, pairs
+    bounds = (extent[0], extent[1])
+    return Scores(left, right, product, scale.detach(), bounds, terms[0], terms[1], own, *numbers), pairs
 
 
 __all__ = ["Scores", "scores"]

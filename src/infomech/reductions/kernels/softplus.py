@@ -100,7 +100,7 @@ def _softplus_on_diagonal(
 
 
 class Softplus(NamedTuple):
-    """The sum, 0-d float64, and its gradients: of rows in float32, to be multiplied by the scale, of terms in float64."""
+    """The sum, 0-d float64, and its gradients: of rows float32, to be multiplied by the scale, of terms float64."""
 
     value: Tensor
     x: Tensor | None

@@ -91,7 +91,8 @@ def paired_gradients(
                 matrix.within(k), sides[2 + k], add_to=into, x=into is not None, x_terms=wanted[3 + k]
             )
             if inner.x_terms is not None:
-                of_terms[k] = inner.x_terms.add_(of_terms[k])
+                of_cross = of_terms[k]
+                of_terms[k] = inner.x_terms if of_cross is None else of_cross.add_(inner.x_terms)
     rows, dots = [], []
     for sums, these, others in ((found.x, x, y), (found.y, y, x)):
         if sums is None:

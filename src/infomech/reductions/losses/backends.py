@@ -1,0 +1,63 @@
+"""Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
+
+import logging
+from functools import lru_cache
+from typing import Literal
+
+from torch import Tensor
+
+from ..._checks import InputError
+from ..kernels import usable
+
+Backend = Literal["auto", "tiles", "triton"]
+BACKENDS = ("auto", "tiles", "triton")
+_KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
+
+_log = logging.getLogger(__name__)
+
+
+def check_backend(backend: str, rows: Tensor) -> None:
+    """Raise InputError unless it is a backend, and one that can run where the rows are.
+
+    >>> import torch
+    >>> check_backend("cuda", torch.eye(2))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
+    if backend == "triton":
+        _check_triton(rows)
+
+
+def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
+    """Whether the kernels do it, for rows of these dtypes and an exclusion's code.
+
+    With ``"auto"`` where they can, on CUDA; what they cannot do where they were to falls to the tiles, said once.
+    """
+    device = rows[0].device
+    if backend == "tiles" or (backend == "auto" and device.type != "cuda"):
+        return False
+    if backend == "triton":
+        _check_triton(rows[0])
+    why_not = usable(device, *(z.dtype for z in rows))
+    if why_not is None and not set(exclusion.split(",")) <= _KNOWN:
+        why_not = "all but some listed entries left out: the tiles take them"
+    if why_not is not None:
+        _say_once(why_not)
+    return why_not is None
+
+
+def _check_triton(rows: Tensor) -> None:
+    why_not = usable(rows.device)
+    if why_not is not None:
+        raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
+
+
+@lru_cache(maxsize=64)
+def _say_once(reason: str) -> None:
+    _log.info("%s", reason)
+
+
+__all__ = ["BACKENDS", "Backend", "check_backend", "takes_kernels"]
