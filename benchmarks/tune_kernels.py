@@ -2,8 +2,8 @@
 
     python benchmarks/tune_kernels.py [--only half tf32 three ieee]
 
-For each kind of product: device time of the log-sums both ways, and of the gradients (weights, then two products of the
-library), in milliseconds and TFLOP/s; candidates that do not fit are said to.
+For each kind of product: device time of the log-sums both ways, of the gradients (weights, then two products of the
+library) and of the sum of softplus with its own, in milliseconds and TFLOP/s; candidates that do not fit are said to.
 """
 
 import argparse
@@ -11,13 +11,16 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 
 from infomech.reductions.kernels.configs import Tiles
-from infomech.reductions.kernels.gradients import Cotangent, gradients
+from infomech.reductions.kernels.gradients import Side, gradients
 from infomech.reductions.kernels.log_sums import log_sums
+from infomech.reductions.kernels.rows import levels
 from infomech.reductions.kernels.scores import scores
+from infomech.reductions.kernels.softplus import softplus_sum
 
 HALF = ((256, 128, 64, 8, 3), (256, 128, 64, 8, 4), (128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (128, 128, 64, 8, 4),
         (128, 128, 64, 4, 4), (128, 128, 64, 4, 3), (256, 128, 64, 8, 3, 16), (128, 256, 64, 8, 3, 16))  # fmt: skip
@@ -65,27 +68,29 @@ def measure(name: str, d: int = 512, only: int | None = None) -> None:
     x, y = (
         torch.nn.functional.normalize(torch.randn(n, d, generator=gen, device="cuda"), dim=1).to(dtype) for _ in "xy"
     )
+    bias = torch.full((n,), -10.0, dtype=torch.float64, device="cuda")
     for tau in (0.05, 0.01):
-        s = scores(x, y, torch.full((), 1 / tau, dtype=torch.float64, device="cuda"), own=True, precision=precision)
-        r, c, _ = log_sums(s, keep_own=True, tiles=Tiles(*candidates[-1]))
-        a, b = (Cotangent(z.peak, 1 / z.total) for z in (r, c))
+        scale = torch.full((), 1 / tau, dtype=torch.float64, device="cuda")
+        s, _ = scores(x, y, scale, own=True, precision=precision)
+        biased, _ = scores(x, y, scale, y_terms=bias, own=True, precision=precision)
+        sums = log_sums(s, keep_own=True, tiles=Tiles(*candidates[-1]))[:2]
+        peaks, totals = (torch.stack([getattr(z, field) for z in sums]) for field in ("peak", "total"))
+        level, factor, _ = levels(torch.ones_like(peaks), peaks, totals, 1.0)
+        a, b = (Side(*z) for z in zip(level, factor, strict=True))
         for candidate in candidates:
-            begun, cells = time.time(), []
+            begun, cells, tiles = time.time(), [], Tiles(*candidate)
             for what, products, work in (
                 ("sums", 1, lambda t, s=s: log_sums(s, keep_own=True, tiles=t)),
                 ("gradients", 3, lambda t, s=s, a=a, b=b: gradients(s, a, b, tiles=t)),
+                ("softplus", 3, lambda t, s=biased: softplus_sum(s, terms=True, tiles=t)),
             ):
                 try:
-                    t = milliseconds(lambda work=work, t=Tiles(*candidate): work(t))
+                    t = milliseconds(partial(work, tiles))
                     cells.append(f"{what} {t:7.2f} ms {2 * products * n * n * d / t / 1e9:4.0f} TFLOP/s")
                 except Exception as error:
                     cells.append(f"{what} {type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]}")
-            print(
-                f"{name:5} N={n} tau={tau} {candidate!s:26}",
-                "  ".join(cells),
-                f"({time.time() - begun:.0f} s)",
-                flush=True,
-            )
+            took = f"({time.time() - begun:.0f} s)"
+            print(f"{name:5} N={n} tau={tau} {candidate!s:26}", "  ".join(cells), took, flush=True)
 
 
 def main() -> None:
