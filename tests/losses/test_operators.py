@@ -200,7 +200,7 @@ def test_modules_read_no_value(name: str) -> None:
 @pytest.mark.parametrize("name", ["weighted", "only", "groups"])
 def test_forwards_of_fake_tensors(device: str, name: str) -> None:
     """What a forward leaves for its backward follows from shapes; nothing is kept for a GPU."""
-    arguments = (*paired_arguments(name, grad=False)[:-1], True)
+    arguments = (*paired_arguments(name, grad=False)[:-2], True, "auto")
     with FakeTensorMode(allow_non_fake_inputs=False):
         moved = tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), arguments)
         found = paired.forward(*moved)
