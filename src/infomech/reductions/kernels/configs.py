@@ -37,7 +37,8 @@ class Plan:
     Args:
         sums: tiles of the log-sums.
         weights: tiles of the weights.
-        careful: tiles of what needs more room for each entry: terms' gradients, groups, listed entries, ranks.
+        careful: tiles of what needs more room for each entry: weights of both sides with terms, the terms' gradients,
+            groups, ranks.
     """
 
     sums: Tiles
@@ -63,7 +64,8 @@ STRIPE_BYTES = 2**27  # of partial sums that stand at one time
 CHUNK_ROWS = 8192  # of weights that stand at one time
 CHUNK_BYTES = 2**30
 LEAST_CHUNK = 256
-STEPS = 16  # in which half of a symmetric matrix is visited: (1 + 1 / STEPS) / 2 of it is
+STEPS = 16  # at most, in which half of a symmetric matrix is visited: (1 + 1 / steps) / 2 of it is
+STEP_ENTRIES = 2**27  # of the whole matrix to a step: below, the host takes longer to launch it than the card to do it
 EXTENT_PROGRAMS = 512  # that share the rows whose largest norm is looked for
 
 
@@ -108,10 +110,25 @@ def stripe_rows(rows: int, cols: int, tiles: Tiles, bytes_: int = STRIPE_BYTES) 
     return -(-rows // stripes // tiles.rows) * tiles.rows
 
 
+def steps_within(rows: int) -> int:
+    """In how many steps half of a symmetric matrix is visited."""
+    return max(1, min(STEPS, rows * rows // STEP_ENTRIES))
+
+
 def chunk_rows(rows: int, cols: int, itemsize: int) -> int:
     """Rows of one chunk of weights."""
     fitting = CHUNK_BYTES // max(1, cols * itemsize) // LEAST_CHUNK * LEAST_CHUNK
     return max(1, min(rows, CHUNK_ROWS, max(LEAST_CHUNK, fitting)))
 
 
-__all__ = ["Plan", "Tiles", "chunk_rows", "extent_programs", "multiprocessors", "nearest", "plan_for", "stripe_rows"]
+__all__ = [
+    "Plan",
+    "Tiles",
+    "chunk_rows",
+    "extent_programs",
+    "multiprocessors",
+    "nearest",
+    "plan_for",
+    "steps_within",
+    "stripe_rows",
+]

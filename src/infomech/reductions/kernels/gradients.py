@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .configs import CHUNK_ROWS, LEAST_CHUNK, STEPS, Tiles, chunk_rows, multiprocessors, plan_for
+from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, chunk_rows, multiprocessors, plan_for, steps_within
 from .launch import launched
 from .operands import Operand
 from .scores import Scores
@@ -88,7 +88,7 @@ def gradients(
     """
     n, m, d = len(scores.x), len(scores.y), scores.x.features
     sides = row, col
-    tiles = tiles or _tiles(scores, x_terms or y_terms)
+    tiles = tiles or tiles_for(scores, both=row is not None and col is not None, sums=x_terms or y_terms)
     grad_x = _empty(scores, n, d) if x else None
     grad_y = _empty(scores, m, d) if y else None
     sums = [_zeros(scores, k) if wanted else None for k, wanted in ((n, x_terms), (m, y_terms))]
@@ -129,7 +129,7 @@ def gradients_within(
         tiles: in place of the table's.
     """
     n, d = len(scores.x), scores.x.features
-    tiles = tiles or _tiles(scores, x_terms)
+    tiles = tiles or tiles_for(scores, both=True, sums=x_terms)
     grad = add_to if add_to is not None and x else _empty(scores, n, d).zero_() if x else None
     sums = _zeros(scores, n) if x_terms else None
     room, chunk = room_for(scores, n, n, chunk or _chunk_within(n), store=x)
@@ -154,7 +154,7 @@ def gradients_within(
 
 def _chunk_within(n: int) -> int:
     """Rows of one chunk of half a symmetric matrix: many visit little more than half, few keep products large."""
-    return min(CHUNK_ROWS, max(4 * LEAST_CHUNK, -(-n // STEPS // LEAST_CHUNK) * LEAST_CHUNK))
+    return min(CHUNK_ROWS, max(4 * LEAST_CHUNK, -(-n // steps_within(n) // LEAST_CHUNK) * LEAST_CHUNK))
 
 
 def _chunk(
@@ -240,9 +240,14 @@ def room_for(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) 
         return Weights(high, low[0] if low else None), rows
 
 
-def _tiles(scores: Scores, sums: bool) -> Tiles:
+def tiles_for(scores: Scores, *, both: bool, sums: bool) -> Tiles:
+    """Tiles of weights: of one side or both, with sums that the terms' gradients are or without.
+
+    Weights of both sides are one exponential for an entry, with terms in wild tiles two: these need a smaller tile.
+    """
     plan = plan_for(scores.scale.device, scores.product.kind)
-    return plan.careful if sums or scores.careful else plan.weights
+    terms = scores.x_terms is not None or scores.y_terms is not None
+    return plan.careful if sums or scores.careful or (both and terms) else plan.weights
 
 
 def gain(scores: Scores) -> float:
@@ -282,4 +287,5 @@ __all__ = [
     "library_precision",
     "multiply",
     "room_for",
+    "tiles_for",
 ]

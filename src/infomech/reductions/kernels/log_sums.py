@@ -7,13 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import STEPS, STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
+from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, steps_within, stripe_rows
 from .launch import launched
 from .merging import Partial, Sums, empty_sums, merge
 from .scores import Scores
 from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
-
-_NEAR = tl.constexpr(64.0)  # in units of log 2: what is that far below a tile's largest score keeps its digits
 
 
 @triton.jit
@@ -38,11 +36,11 @@ def _leave_tame(
 
 @triton.jit
 @no_type_check
-def _leave_apart(
+def _leave_wild(
     s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
     X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of one tile, each row and column with its own largest score as its peak."""
+    """Sums of one tile, each row and column with its own largest score as its peak: right for scores of any size."""
     if ROWS:
         at = pn.to(tl.int64) * across + rm
         a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
@@ -57,39 +55,6 @@ def _leave_apart(
         base = tl.where(top == float("-inf"), 0.0, top)
         tl.store(CP + to, top, mask=rn < N)
         tl.store(CT + to, tl.sum(tl.exp2(b - base[None, :]), 0), mask=rn < N)
-
-
-@triton.jit
-@no_type_check
-def _leave_wild(
-    s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """Sums of one tile for scores of any size.
-
-    Where no row's and no column's largest score is far below the tile's, that is the peak of them all, and one
-    exponential serves both.
-    """
-    if ROWS and COLS and not X_TERMS and not Y_TERMS:
-        s = s + terms_of(V, rn, N, False)[None, :] + terms_of(U, rm, M, False)[:, None]
-        peak, top = tl.max(s, 1), tl.max(s, 0)
-        highest = tl.max(peak, 0)
-        row_low = tl.min(tl.where(peak == float("-inf"), float("inf"), peak), 0)
-        col_low = tl.min(tl.where(top == float("-inf"), float("inf"), top), 0)
-        near = min(row_low, col_low) > highest - _NEAR
-        level = tl.where(near, highest, tl.where(peak == float("-inf"), 0.0, peak))
-        at = pn.to(tl.int64) * across + rm
-        to = pm.to(tl.int64) * down + rn
-        e = tl.exp2(s - level[:, None])
-        tl.store(RP + at, tl.where(near, highest, peak), mask=rm < M)
-        tl.store(RT + at, tl.sum(e, 1), mask=rm < M)
-        totals = tl.sum(e, 0)
-        if not near:
-            totals = tl.sum(tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[None, :]), 0)
-        tl.store(CP + to, tl.where(near, highest, top), mask=rn < N)
-        tl.store(CT + to, totals, mask=rn < N)
-    else:
-        _leave_apart(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
 
 
 @triton.jit(do_not_specialize=["M", "N", "across", "down"])
@@ -202,7 +167,7 @@ def log_sums_within(
     n, device = len(scores.x), scores.scale.device
     tiles = tiles or _tiles(scores)
     by_row = into or empty_sums(n, device)
-    fewest = -(-n // STEPS // tiles.rows) * tiles.rows
+    fewest = -(-n // steps_within(n) // tiles.rows) * tiles.rows
     stripe = min(stripe_rows(n, n, tiles, stripe_bytes), max(tiles.rows, fewest))
 
     def sweep() -> None:

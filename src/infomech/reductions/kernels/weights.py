@@ -12,8 +12,6 @@ import triton.language as tl
 
 from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
 
-_NEAR = tl.constexpr(60.0)  # in units of log 2: factors of peaks that near are normal numbers, with room
-
 
 @triton.jit
 @no_type_check
@@ -48,11 +46,14 @@ def _parts_tame(
 
 @triton.jit
 @no_type_check
-def _parts_apart(
+def _parts_wild(
     s, rm, rn, U, V, A, B, P, Q, M, N,
     X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """The same with the peaks of rows and columns; that of an empty sum is plus infinity."""
+    """The same with the peaks of rows and columns, that of an empty sum being plus infinity.
+
+    Without a branch: a loop that is flattened has to be free of conditions on values.
+    """
     left, right = s, s
     if ROWS:
         a = tl.load(A + rm, mask=rm < M, other=0.0)
@@ -76,31 +77,6 @@ def _parts_apart(
         elif COLS:
             left = right
         return left, left
-
-
-@triton.jit
-@no_type_check
-def _parts_wild(
-    s, rm, rn, U, V, A, B, P, Q, M, N,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
-):  # fmt: skip
-    """The same for scores of any size; where the peaks of a tile's rows and columns are near, from one exponential."""
-    if ROWS and COLS and not APART and not X_TERMS and not Y_TERMS:
-        a, b = tl.load(A + rm, mask=rm < M, other=0.0), tl.load(B + rn, mask=rn < N, other=0.0)
-        p = tl.load(P + rm, mask=rm < M, other=float("inf"))
-        q = tl.load(Q + rn, mask=rn < N, other=float("inf"))
-        low = min(tl.min(p, 0), tl.min(q, 0))
-        high = max(tl.max(tl.where(p == float("inf"), low, p), 0), tl.max(tl.where(q == float("inf"), low, q), 0))
-        if high - low < _NEAR:
-            middle = (low + high) * 0.5
-            level = tl.where(p == float("inf"), middle, p)
-            right = tl.where(q == float("inf"), 0.0, b * tl.exp2(middle - q))
-            g = tl.exp2(s - level[:, None]) * (a[:, None] + tl.exp2(level - middle)[:, None] * right[None, :])
-        else:
-            g, _ = _parts_apart(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, APART)
-        return g, g
-    else:
-        return _parts_apart(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, APART)
 
 
 @triton.jit
