@@ -6,7 +6,8 @@ import sys
 import infomech as im
 from infomech import integrations
 
-MODULES = {"corrections", "energies", "equilibria", "geometry", "integrations", "io", "losses", "measures"}
+MODULES = {"compression", "corrections", "energies", "equilibria", "geometry", "integrations", "io", "losses"}
+MODULES |= {"measures", "scores"}
 
 
 def fresh(code: str) -> str:

@@ -41,7 +41,7 @@ def test_report_and_compare(files: tuple[str, str], tmp_path: Path, capsys: pyte
     assert sorted(p.name for p in one.iterdir()) == written
     content = json.loads((one / "report.json").read_text())
     assert set(content) == {
-        *("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance")
+        *("schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance", "information")
     }
     assert content["inputs"]["name_x"] == "image"
     assert run("report", *files, "-t", "0.5", "-o", str(two), "--json", "--no-figures") == 0

@@ -1,3 +1,4 @@
+from . import compression as compression
 from . import corrections as corrections
 from . import energies as energies
 from . import equilibria as equilibria
@@ -6,6 +7,7 @@ from . import integrations as integrations
 from . import io as io
 from . import losses as losses
 from . import measures as measures
+from . import scores as scores
 from ._checks import InfomechError as InfomechError
 from ._checks import InputError as InputError
 from .diagnosis import EnergyBudget as EnergyBudget
@@ -21,5 +23,8 @@ from .measures import VonMisesFisher as VonMisesFisher
 from .report import Report as Report
 from .report import compare as compare
 from .report import diagnose as diagnose
+from .report import rank as rank
+from .report import shared_information as shared_information
+from .report import shrink as shrink
 
 __version__: str

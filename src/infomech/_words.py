@@ -146,6 +146,18 @@ GEOMETRY = {
     ),
 }
 
+INFORMATION = {
+    "information": Measure(
+        "Shared information", "log(N + 1) less the lowest InfoNCE over the temperature, in nats.", (0.0, None), 0.0
+    ),
+    "best_temperature": Measure("Best temperature", "At which InfoNCE of these pairs is lowest.", (0.0, None)),
+    "temperature_cost": Measure(
+        "Cost of the temperature", "InfoNCE at the model's temperature less that at the best one, in nats.", (0.0, None)
+    ),
+    "information_seen": Measure("Shared information, seen pairs", "The same on pairs that the model was trained on."),
+    "memorised": Measure("Memorised", "Shared information of seen pairs less that of unseen ones, in nats."),
+}
+
 BUDGET = {
     "infonce_sym": Measure("InfoNCE, symmetric", "The loss of a batch: mean of both directions."),
     "infonce_xy": Measure("InfoNCE, {x} → {y}", "The loss of finding the {y} of a given {x} in a batch."),

@@ -1,5 +1,6 @@
 """Compiled and exported losses against eager ones; prints what became of each case as one line of JSON."""
 
+import copy
 import json
 import sys
 import traceback
@@ -113,6 +114,24 @@ def learned() -> None:
         runs.append(seen)
     assert abs(runs[1][1].item() - 4.605) < 1e-3
     same(*runs)
+
+
+@case
+def open_calls() -> None:
+    """A copy of a loss, out of range, with two calls before the first backward: it comes back, and no graph minds."""
+    x, y = unit(N, seed=1), unit(N, seed=2)
+    found = []
+    for compiled in (False, True):
+        loss = copy.deepcopy(losses.SymmetricInfoNCE(0.011, learn_temperature=True))
+        with torch.no_grad():
+            loss.log_scale.fill_(7.0)
+        run = whole(loss) if compiled else loss
+        first, second = run(x, y), run(y.roll(1, 0), x)
+        first.backward()
+        second.backward()
+        assert abs(loss.log_scale.item() - 4.605) < 1e-3
+        found.append([loss.log_scale.grad])
+    same(*found)
 
 
 @case

@@ -60,29 +60,29 @@ def paired_arguments(name: str, *, grad: bool = True, within: bool = True, terms
 @any_exclusion
 @pytest.mark.parametrize("grad", [True, False])
 def test_torch_checks_the_paired_sums(name: str, grad: bool) -> None:
-    torch.library.opcheck(paired.forward, paired_arguments(name, grad=grad))
-    torch.library.opcheck(paired.forward, paired_arguments(name, grad=grad, within=False, terms=False))
+    torch.library.opcheck(paired.forward.overload, paired_arguments(name, grad=grad))
+    torch.library.opcheck(paired.forward.overload, paired_arguments(name, grad=grad, within=False, terms=False))
 
 
 @any_exclusion
 def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
     x, y, scale, _, v, code, tensors, *_ = paired_arguments(name)
-    torch.library.opcheck(directed.forward, (x, y, scale, v, code, tensors, None, True, "auto"))
+    torch.library.opcheck(directed.forward.overload, (x, y, scale, v, code, tensors, None, True, "auto"))
     torch.library.opcheck(
-        directed.forward, (x.detach(), y.detach(), scale.detach(), None, code, tensors, 4.0, False, "auto")
+        directed.forward.overload, (x.detach(), y.detach(), scale.detach(), None, code, tensors, 4.0, False, "auto")
     )
 
 
 @any_exclusion
 def test_torch_checks_the_softplus_sum(name: str) -> None:
     x, y, scale, u, v, *rest = paired_arguments(name)
-    torch.library.opcheck(sigmoid.forward, (x, y, scale, u, v, *rest[:2], True, "auto"))
-    torch.library.opcheck(sigmoid.forward, (x, y, scale, None, v, *rest[:2], True, "auto"))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], True, "auto"))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, None, v, *rest[:2], True, "auto"))
 
 
 def test_torch_checks_the_scores_of_pairs() -> None:
     x, y, scale = paired_arguments("nothing")[:3]
-    torch.library.opcheck(directed.scores_forward, (x, y, scale, "auto"))
+    torch.library.opcheck(directed.scores_forward.overload, (x, y, scale, "auto"))
 
 
 def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
@@ -112,7 +112,7 @@ BACKWARDS = {
 
 @pytest.mark.parametrize("which", list(BACKWARDS))
 def test_torch_checks_the_backwards(which: str) -> None:
-    torch.library.opcheck(BACKWARDS[which], backward_calls()[which])
+    torch.library.opcheck(BACKWARDS[which].overload, backward_calls()[which])
 
 
 @pytest.mark.parametrize("which", list(BACKWARDS))
@@ -365,7 +365,8 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 
 WORKER = Path(__file__).parent / "compile_worker.py"
 COMPILED = [
-    "functions", "learned", "modules", "dynamic", "dynamic functions", "numbers", "export", "autocast", "recomputed",
+    "functions", "learned", "open calls", "modules", "dynamic", "dynamic functions", "numbers", "export", "autocast",
+    "recomputed",
 ]  # fmt: skip
 
 

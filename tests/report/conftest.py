@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from infomech import shared_information
+from infomech._files import plain as plain_json
 from infomech.diagnosis import Diagnosis, Estimate, Finding, Inputs, Pictures, decompose
 from infomech.diagnosis.curves import CURVED, Curves
 from infomech.diagnosis.group_contributions import GroupContributions
+from infomech.scores import DensityRatio, summarise
 
 AWKWARD = "a&b<script>alert(1)</script>"
 
@@ -53,6 +56,12 @@ def budget_of(x, y, tau, batch):
     effective = {"x_to_y": kernel.sum(1) ** 2 / (kernel**2).sum(1), "y_to_x": kernel.sum(0) ** 2 / (kernel**2).sum(0)}
     budget = decompose(torch.from_numpy(x), torch.from_numpy(y), temperature=tau, batch_size=batch)
     return budget, {k: np.sort(v) for k, v in effective.items()}
+
+
+def information_of(x, y, tau, batch):
+    """Shared information at the budget's N; None where there are too few groups."""
+    rows = torch.from_numpy(x), torch.from_numpy(y)
+    return shared_information(*rows, temperature=tau, batch_size=min(batch, len(x))).found if len(x) >= 100 else None
 
 
 def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="image", name_y="text", batch=None):
@@ -173,6 +182,7 @@ def plausible(*, n=700, d=64, offset=0.45, noise=0.5, tau=0.07, seed=0, name_x="
             norm_range_y=(8.2, 10.8),
         ),
         budget=budget,
+        information=information_of(x, y, tau, budget.batch_size),
         gap=gap,
         geometry=geometry,
         retrieval=retrieval,
@@ -224,15 +234,24 @@ def curves_of(taus=(0.02, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0), sizes=(8, 63, 79)):
     )
 
 
+def scores_of():
+    """What score means a match, of 200 pairs drawn at random."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 8, generator=generator)
+    ratio = DensityRatio(0.3).fit(x, x + 0.5 * torch.randn(200, 8, generator=generator))
+    return plain_json(summarise(ratio).to_dict())
+
+
 @pytest.fixture(scope="session")
 def curved():
     """A report with curves, a batch size, and labels that files like to lose: quotes, line ends, NULs, half letters."""
-    plain = plausible(n=80, d=12, batch=64)
+    plain = plausible(n=104, d=12, batch=64)
     odd = ['a"b', "two\nlines", "nul\x00", "half \ud800 letter", "图像", "", " blank "]
-    labels = [odd[i % len(odd)] for i in range(80)]
+    labels = [odd[i % len(odd)] for i in range(104)]
     return dataclasses.replace(
         plain,
         curves=curves_of(),
+        attached={"score": scores_of()},
         inputs=dataclasses.replace(plain.inputs, batch_size=64),
         pictures=dataclasses.replace(plain.pictures, map_labels_x=labels, map_labels_y=None),
     )
@@ -252,7 +271,7 @@ def diagnosis():
 @pytest.fixture(scope="session")
 def awkward():
     """Names that would break a page, a table or a LaTeX run that trusts them."""
-    return plausible(n=60, d=8, name_x=AWKWARD, name_y="50%_of $x^2$ | ~{y}\\#")
+    return plausible(n=104, d=8, name_x=AWKWARD, name_y="50%_of $x^2$ | ~{y}\\#")
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,7 @@ def test_what_speaks_against_a_comparison_is_said(diagnosis, awkward):
     assert compare([Report(diagnosis)] * 2, same_rows=True).notes() == []
     notes = compare([Report(diagnosis), Report(awkward)]).notes()
     assert notes[0].startswith("Dimensions differ (64, 8)")
-    assert notes[1].startswith("Numbers of groups differ (700, 60)")
+    assert notes[1].startswith("Numbers of groups differ (700, 104)")
 
 
 def test_a_comparison_is_saved_whole(tmp_path, several):

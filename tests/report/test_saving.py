@@ -176,7 +176,7 @@ def test_the_arrays_are_named_by_where_they_stand(folders):
     with zipfile.ZipFile(folders["diagnosis"][0] / "pictures.npz") as saved:
         names = {name.removesuffix(".npy") for name in saved.namelist()}
     assert {"pictures/map_x", "pictures/similarity_counts/xy", "contributions/by_pair/infonce_xy"} < names
-    assert all(name.startswith(("pictures/", "contributions/", "groups/")) for name in names)
+    assert all(name.startswith(("pictures/", "contributions/", "groups/", "information/")) for name in names)
 
 
 @pytest.mark.parametrize(

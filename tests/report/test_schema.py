@@ -15,7 +15,7 @@ from infomech.report import SCHEMA_VERSION, Report, read_report_json
 from infomech.report.schema import report_from
 from infomech.report.sections.budget import terms
 
-KEYS = ["schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance"]
+KEYS = ["schema_version", "inputs", "budget", "gap", "geometry", "retrieval", "findings", "provenance", "information"]
 
 
 def strict(text):

@@ -25,12 +25,14 @@ def template(name):
 
 # All that is shown, in its order: tables, those of LaTeX marked with a star, charts, figures; and of several reports.
 SHOWN = {
+    "information": ("information*", "information negatives", "information", "", ""),
     "budget": ("budget* seen* limit growth parts", "budget parts", "budget", "budget", "budget"),
     "gap": ("gap*", "", "gap", "", "gap"),
     "similarity": ("", "similarity map", "similarity map", "", ""),
     "spread": ("", "spectra effective", "spectra effective_negatives", "", ""),
     "curves": ("curves", "gradient above seen taus", "curves", "", ""),
     "retrieval": ("retrieval*", "retrieval", "retrieval", "tradeoff", "tradeoff"),
+    "score": ("thresholds*", "ratio critic roc reliability", "", "", ""),
     "geometry": ("geometry*", "", "", "", ""),
 }
 
@@ -94,7 +96,7 @@ def test_a_section_that_is_absent_shows_nothing(diagnosis, curved):
     assert "Batch and temperature" not in report_markdown(diagnosis, figures=True)
     assert "Batch and temperature" in report_markdown(curved, figures=True)
     assert "curves" not in Report(diagnosis).drawings()
-    with pytest.raises(InputError, match="there is no figure 'curves'; choose one of budget, gap, similarity"):
+    with pytest.raises(InputError, match="there is no figure 'curves'; choose one of information, budget, gap"):
         Report(diagnosis).plot("curves")
 
 

@@ -142,6 +142,10 @@ _FLAGS = {
     "workers": "--workers",
     "checkpoint": "--checkpoint",
     "methods": "--method",
+    "weights": "--weights",
+    "prior": "--prior",
+    "bias": "--bias",
+    "method": "--calibrate",
 }  # of the arguments that messages speak of
 
 

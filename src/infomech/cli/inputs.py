@@ -110,6 +110,22 @@ def find_files(
     return found
 
 
+def find_encoding(name: str, pairs: str | None) -> Files:
+    """What one argument means that stands for both modalities: ``X,Y``, or a folder of `embed`; no temperature needed.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    from .._checks import InputError
+
+    if os.path.isdir(name):
+        return _embedded(Path(name), pairs)
+    x, separator, y = name.partition(",")
+    if not separator or not x or not y or "," in y:
+        raise InputError(f"{name} is no encoding; name a folder of infomech embed, or both files with a comma: X,Y")
+    return Files(x, y, pairs, ("x", "y"), 0.0)
+
+
 def _embedded(folder: Path, pairs: str | None) -> Files:
     from .._checks import InputError
     from ..embedding.cache import read_manifest
@@ -199,4 +215,4 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
 
-__all__ = ["Files", "check_apart", "find_files", "read_rows", "two_names"]
+__all__ = ["Files", "check_apart", "find_encoding", "find_files", "read_rows", "two_names"]

@@ -22,12 +22,23 @@ from .app import (
     Temperature,
     command,
 )
-from .inputs import Files, check_apart, find_files
+from .inputs import Files, check_apart, find_files, read_rows
 from .show import print_findings, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..diagnosis import Settings
     from ..report import Report
+
+
+Seen = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--seen",
+        metavar="XS YS",
+        help="Embeddings of pairs that the model was trained on, row i with row i: what it has memorised.",
+        rich_help_panel="What the rows mean",
+    ),
+]
 
 
 @command("infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096")
@@ -52,6 +63,10 @@ def report(
         bool,
         typer.Option("--curves", help="Also measure what a batch sees at other temperatures (slower)."),
     ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also say what score means a match: thresholds, curves (slower).")
+    ] = False,
+    seen: Seen = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -71,6 +86,7 @@ def report(
     of_embeddings = {
         "embeddings": x, "--temperature": temperature, "--pairs": pairs, "--labels": labels, "--names": names,
         "--batch-size": batch_size, "--normalize": normalize, "--seed": seed or None, "--curves": curves or None,
+        "--seen": seen,
     }  # fmt: skip
     given = [name for name, value in of_embeddings.items() if value is not None]
     if saved is not None and given:
@@ -85,7 +101,7 @@ def report(
             settings = files.settings(
                 labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
             )
-            result = _diagnosed(files, settings, quiet=quiet)
+            result = _diagnosed(files, settings, scores=scores, seen=seen, quiet=quiet)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -93,6 +109,7 @@ def report(
         print_json(result.to_dict())
         return
     typer.echo(stated)
+    _print_shared(result)
     print_findings(result.findings)
     typer.echo(f"\nReport: {page}")
 
@@ -111,6 +128,13 @@ def doctor(
         str | None,
         typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 1 at a finding as bad: serious or warning."),
     ] = None,
+    loss: Annotated[
+        str, typer.Option("--loss", help="infonce, or sigmoid (SigLIP) for findings on its bias.")
+    ] = "infonce",
+    bias: Annotated[
+        float | None, typer.Option("--bias", metavar="B", help="Bias of the sigmoid loss; with --loss sigmoid.")
+    ] = None,
+    seen: Seen = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,13 +147,16 @@ def doctor(
     fatal = {None: (), "serious": ("serious",), "warning": ("serious", "warning")}
     if fail_on not in fatal:
         raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
+    _check_loss(loss, bias, batch_size)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-    result = _diagnosed(files, files.settings(batch_size=batch_size, normalize=normalize, seed=seed), quiet=quiet)
+    settings = files.settings(batch_size=batch_size, normalize=normalize, seed=seed)
+    result = _diagnosed(files, settings, quiet=quiet, bias=bias, seen=seen)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
     else:
         typer.echo(files.stated())
+        _print_shared(result)
         print_findings(result.findings)
     if any(f.severity in fatal[fail_on] for f in result.findings):
         raise typer.Exit(1)
@@ -242,18 +269,53 @@ def correct(
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
 
 
+def _print_shared(result: "Report") -> None:
+    """The line that a person can repeat."""
+    from ..report.writing import shared_text
+
+    for line in shared_text(result.diagnosis):
+        typer.echo(line)
+
+
 def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":
     """Read, diagnose, and show how far it is."""
     return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
 
 
-def _diagnosed(files: Files, settings: "Settings", *, quiet: bool) -> "Report":
+def _check_loss(loss: str, bias: float | None, batch_size: int | None) -> None:
+    from .._checks import InputError
+
+    if loss not in ("infonce", "sigmoid"):
+        raise InputError(f"--loss is {loss!r}; it is infonce or sigmoid")
+    if (loss == "sigmoid") != (bias is not None):
+        raise InputError("--loss sigmoid and --bias B belong together; give both, or neither")
+    if bias is not None and batch_size is None:
+        raise InputError("the bias that fits depends on the batch; give --batch-size, of all devices together")
+
+
+def _diagnosed(
+    files: Files,
+    settings: "Settings",
+    *,
+    quiet: bool,
+    scores: bool = False,
+    bias: float | None = None,
+    seen: tuple[str, str] | None = None,
+) -> "Report":
     from ..diagnosis import examine
     from ..report import Report
+    from ..report.attach import with_scores, with_sigmoid
+    from ..report.seen import with_seen
 
     embeddings = files.read()
     with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
         found = examine(*embeddings, settings, progress=step)
+        if scores:
+            found = with_scores(found, *embeddings, settings)
+        if seen is not None:
+            found = with_seen(found, read_rows(seen[0]), read_rows(seen[1]), settings)
+        if bias is not None:
+            found = with_sigmoid(found, *embeddings, settings, bias=bias)
     if files.model is not None:
         found = replace(found, provenance={**found.provenance, "model": files.model})
     return Report(found)

@@ -1,9 +1,11 @@
 """What every correction of the gap is: fitted on paired rows, then applied to any rows of the two modalities."""
 
+import os
 from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width
@@ -25,7 +27,7 @@ class AffineMap:
         return moved + self.end.to(rows.device)
 
 
-class Correction(ABC):
+class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """A map of each modality, fitted on pairs (C2); what it gives are unit rows, as the critic wants them.
 
     All of a correction is two affine maps, x -> (x - a) A + b and the like for y, followed by normalisation. A subclass
@@ -35,6 +37,7 @@ class Correction(ABC):
     """
 
     name: str
+    one_sided = False  # whether each modality's map follows from its own rows alone
     _maps: tuple[AffineMap, AffineMap] | None = None
 
     @abstractmethod
@@ -77,18 +80,49 @@ class Correction(ABC):
         Raises:
             InputError: before `fit`, for rows of another width, or where a corrected row is zero.
         """
+        return self.transform_side(x, "x"), self.transform_side(y, "y")
+
+    def transform_side(self, rows: RowsLike, side: str) -> Float[Tensor, "n d"]:
+        """Corrected unit rows of one modality; see `transform`."""
         if self._maps is None:
             raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
-        out = []
-        for given, affine, side in zip((x, y), self._maps, ("x", "y"), strict=True):
-            rows = as_rows(given, side)
-            check_rows(rows, side)
-            if rows.shape[1] != len(affine.start):
-                raise InputError(
-                    f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}"
-                )
-            out.append(unit(affine(unit(rows.double(), side)), side).to(rows.dtype))
-        return out[0], out[1]
+        affine = self._maps[side == "y"]
+        rows = as_rows(rows, side)
+        check_rows(rows, side)
+        if rows.shape[1] != len(affine.start):
+            raise InputError(f"{side} has {rows.shape[1]} features; the correction was fitted on {len(affine.start)}")
+        return unit(affine(unit(rows.double(), side)), side).to(rows.dtype)
+
+    def with_maps(self, first: AffineMap, second: AffineMap) -> "Correction":
+        """Itself with maps that were fitted before, from a file say."""
+        self._maps = first, second
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was fitted to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: before `fit`, for a correction of your own, or where it cannot be written.
+        """
+        from .saving import save_correction  # which knows every correction
+
+        save_correction(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Correction":
+        """Read what `save` or `infomech correct` wrote; which correction it is stands in the file.
+
+        Raises:
+            InputError: for another file, or a damaged one.
+        """
+        from .saving import load_correction
+
+        return load_correction(path)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` was called."""
+        return self._maps is not None
 
     @property
     def parameters(self) -> dict[str, Tensor]:

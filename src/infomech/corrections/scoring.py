@@ -13,6 +13,7 @@ from .._typing import PairsLike, RowsLike
 from .._words import with_error
 from ..diagnosis import Diagnosis, Estimate, Measures, Settings, examine
 from ..diagnosis.differences import Difference, difference, paired_difference
+from ..diagnosis.information.pairing import information_difference
 from ..diagnosis.measures import records
 from ..measures import PairedSample
 from . import shifts, transports
@@ -36,6 +37,7 @@ class Score(Shown):
     method: str
     gap: dict[str, Estimate]
     retrieval: dict[str, Estimate]
+    information: Estimate | None = None  # shared information in nats; None of fewer than 100 groups
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers: ``method``, ``gap`` and ``retrieval``."""
@@ -43,10 +45,12 @@ class Score(Shown):
             "method": self.method,
             "gap": Measures(self.gap).to_dict(),
             "retrieval": Measures(self.retrieval).to_dict(),
+            "information": None if self.information is None else self.information.to_dict(),
         }
 
     def _brief(self) -> Brief:
-        found = {key: self.gap[key] for key in _SHOWN_GAP} | self.retrieval
+        found = {} if self.information is None else {"shared information": self.information}
+        found |= {key: self.gap[key] for key in _SHOWN_GAP} | self.retrieval
         rows = [[name, with_error(estimate)] for name, estimate in found.items()]
         return Brief(f"After {self.method}" if self.method != "none" else "Before", ["measure", "estimate"], rows)
 
@@ -154,7 +158,7 @@ def score_corrections(
         raise InputError(
             f"there are {sample.groups} groups, {fitted_groups} of them to fit on; at least 4 on each side are needed"
         )
-    fit, held_out = (_part(sample, fitted_groups, inside=inside) for inside in (True, False))
+    fit, held_out = (part_of_groups(sample, fitted_groups, inside=inside) for inside in (True, False))
     step = 1 / (len(corrections) + 1)
 
     def score(rows: tuple[Tensor, Tensor]) -> Diagnosis:
@@ -164,14 +168,25 @@ def score_corrections(
         return found
 
     start = score(held_out[:2])
-    before = Score("none", start.gap, start.retrieval)
+    before = _score("none", start)
     after, changes = {}, {}
     for name, correction in corrections.items():
         correction.fit(fit[0], fit[1], pairs=fit[2])
         found = score(correction.transform(*held_out[:2]))
-        after[name] = Score(name, found.gap, found.retrieval)
+        after[name] = _score(name, found)
         changes[name] = _changes(start, found)
+    after = dict(sorted(after.items(), key=lambda item: -_shared(item[1])))
     return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups, temperature, changes)
+
+
+def _score(name: str, found: Diagnosis) -> Score:
+    shared = None if found.information is None else found.information.information
+    return Score(name, found.gap, found.retrieval, shared)
+
+
+def _shared(score: Score) -> float:
+    """Nats that corrections are sorted by; all alike, so that they stay in their order, where it is not known."""
+    return 0.0 if score.information is None else score.information.value
 
 
 def _changes(before: Diagnosis, after: Diagnosis) -> dict[str, Difference]:
@@ -181,10 +196,12 @@ def _changes(before: Diagnosis, after: Diagnosis) -> dict[str, Difference]:
         for key, estimate in first.items():
             paired = paired_difference(before, after, section, key)
             found[key] = difference(estimate, other[key]) if paired is None else paired
+    if before.information is not None and after.information is not None:
+        found["information"] = information_difference(before.information, after.information, paired=True)
     return found
 
 
-def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
+def part_of_groups(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Rows and pairs of the first groups (which stand in random order), or of the others."""
     rows, places = [], []
     for side, order, given in ((sample.x, sample.order_x, sample.given_x), (sample.y, sample.order_y, sample.given_y)):
@@ -196,4 +213,4 @@ def _part(sample: PairedSample, first: int, *, inside: bool) -> tuple[Tensor, Te
     return rows[0], rows[1], torch.stack([places[0][pairs[:, 0]], places[1][pairs[:, 1]]], 1)
 
 
-__all__ = ["METHODS", "Score", "Scored", "make_correction", "score_corrections"]
+__all__ = ["METHODS", "Score", "Scored", "make_correction", "part_of_groups", "score_corrections"]

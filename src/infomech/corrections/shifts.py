@@ -46,6 +46,7 @@ class MeanRemoval(Correction):
     """
 
     name = "mean-removal"
+    one_sided = True
 
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:
         return tuple(AffineMap(z.mean(0), torch.zeros_like(z[0])) for z in (x, y))  # type: ignore[return-value]
@@ -60,6 +61,7 @@ class MeanAndScale(Correction):
     """
 
     name = "mean-and-scale"
+    one_sided = True
 
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:
         maps = []

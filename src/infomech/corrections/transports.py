@@ -21,6 +21,7 @@ class Whitening(Correction):
     """
 
     name = "whitening"
+    one_sided = True
 
     def __init__(self, shrinkage: float = _SHRINKAGE) -> None:
         check_shrinkage(shrinkage)

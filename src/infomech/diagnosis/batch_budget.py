@@ -82,7 +82,7 @@ class BatchStatistics:
                 f"{negatives:g} negatives cannot be measured with {self.layout.groups} groups; "
                 f"N runs from 1 to {largest}"
             )
-        return Interpolation(self, _interpolation_weights(self.layout, negatives), float(negatives))
+        return Interpolation(self, column_weights(self.layout, negatives), float(negatives))
 
     def row(self, name: str) -> int:
         """Where a statistic stands in the tables."""
@@ -181,10 +181,12 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     jobs += [partial(_averages, tables.by_row, side, "count") for side in ("xy", "yx")]
     work = [partial(job, layout) for job in jobs]
     averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
+    averages = [average.cpu() for average in averages]  # from here on it is small work, with many numbers to be read
     logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
-    logit = sample.pair_scores / tau
-    alignment, without = _pair_mean(batches.pair_weights, -logit, layout.block_of(sample.pair_groups), layout.blocks)
-    log_n = torch.tensor(layout.negatives, dtype=torch.float64, device=logit.device).log()
+    logit = (sample.pair_scores / tau).cpu()
+    pair_blocks = layout.block_of(sample.pair_groups).cpu()
+    alignment, without = _pair_mean(batches.pair_weights.cpu(), -logit, pair_blocks, layout.blocks)
+    log_n = torch.tensor(layout.negatives, dtype=torch.float64).log()
     log_volume = log_kernel_volume(sample.space, sample.critic, tau)
     shape = sample.space.log_volume
 
@@ -252,7 +254,7 @@ def _pair_mean(weights: Tensor, values: Tensor, blocks: Tensor, count: int) -> t
     return sums.sum() / totals.sum(), (sums.sum() - sums[:count]) / (totals.sum() - totals[:count])
 
 
-def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
+def column_weights(layout: BlockLayout, negatives: float | int) -> Float[Tensor, " k"]:
     """Weights of the columns at N: cubic in log N, between powers of two and from the largest of them to all others."""
     every = layout.negatives
     grid = [n for n in every[:-1] if n & (n - 1) == 0]
@@ -271,4 +273,4 @@ def _interpolation_weights(layout: BlockLayout, negatives: float | int) -> Float
     return weights
 
 
-__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "windowed_error"]
+__all__ = ["PARTS", "BatchStatistics", "Interpolation", "batch_statistics", "column_weights", "windowed_error"]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..reductions import RowTerms
+from ..reductions import RowTerms, few_launches
 from .batch_tables import Batches
 from .estimate import Estimate
 from .uncertainty import block_jackknife, symmetric_interval
@@ -51,16 +51,25 @@ def batch_gradients(
     )
     anchors = torch.arange(min(_ANCHORS, sample.groups), device=pairs.device)
     sets = anchors.chunk(min(_SETS, len(anchors)))
-    moments = torch.zeros(len(negatives), len(sets), 4, dtype=torch.float64)
     truths = [_gradients(side, anchors, None, temperature).split(len(sets[0])) for side in sides]
-    for k, chosen in enumerate(sets):
-        for side, known in zip(sides, truths, strict=True):
-            truth = known[k]
-            for _ in range(_BATCHES):
-                order = torch.randperm(sample.groups, generator=generator).to(chosen.device)
+    most = min(max(negatives) + 1, sample.groups)
+    orders = [  # of each set, side and batch: the drawn groups, of which every N takes the first
+        torch.stack([torch.randperm(sample.groups, generator=generator)[:most] for _ in range(_BATCHES)])
+        for _ in range(len(sets) * len(sides))
+    ]
+    drawn = torch.stack(orders).to(anchors.device)
+    gathered = []
+    for at_once in _sets_at_once(sets):  # sets of one size, side by side
+        chosen = torch.stack([sets[k] for k in at_once])
+        sums = torch.zeros(len(negatives), len(at_once), 4, dtype=torch.float64, device=anchors.device)
+        for s, side in enumerate(sides):
+            truth = torch.stack([truths[s][k] for k in at_once])
+            for batch in range(_BATCHES):
+                order = drawn[[len(sides) * k + s for k in at_once], batch]
                 for at, count in enumerate(negatives):
-                    found = _gradients(side, chosen, order[: count + 1], temperature)
-                    moments[at, k] += _moments(found, truth).cpu()
+                    sums[at] += _moments(_gradients(side, chosen, order[:, : count + 1], temperature), truth)
+        gathered.append(sums)
+    moments = torch.cat(gathered, 1).cpu()
     groups = torch.tensor([len(c) for c in sets], dtype=torch.float64)
     every = sample.groups - 1  # there both gradients are one, and what they differ by is rounding
     return [
@@ -87,32 +96,42 @@ class _Side:
         return cls(anchors, others, terms.slope, added if terms.y is None else terms.y[at].double(), unit)
 
 
-def _gradients(side: _Side, anchors: Tensor, drawn: Tensor | None, tau: float) -> Float[Tensor, "a d"]:
+def _sets_at_once(sets: Sequence[Tensor]) -> list[list[int]]:
+    """Places of the sets that are done side by side: one on a CPU, elsewhere all of one size."""
+    if not few_launches(sets[0].device):
+        return [[k] for k in range(len(sets))]
+    sizes = [len(chosen) for chosen in sets]
+    return [[k for k, size in enumerate(sizes) if size == wanted] for wanted in dict.fromkeys(sizes)]
+
+
+def _gradients(
+    side: _Side, anchors: Int[Tensor, "... a"], drawn: Int[Tensor, "... m"] | None, tau: float
+) -> Float[Tensor, "... a d"]:
     """Gradient of each anchor's loss up to a factor; of the drawn groups its own is left out, or else the last one.
 
     With none drawn, against all other groups.
     """
     rows, terms = (side.others, side.terms) if drawn is None else (side.others[drawn], side.terms[drawn])
     own, partners = side.anchors[anchors], side.others[anchors]
-    logits = (side.slope * (own @ rows.T).double() + terms) / tau
+    logits = (side.slope * (own @ rows.mT).double() + terms[..., None, :]) / tau
     among = torch.arange(len(rows), device=rows.device) if drawn is None else drawn
-    mine = anchors[:, None] == among[None, :]
-    mine[:, -1] |= ~mine.any(1)
+    mine = anchors[..., :, None] == among[..., None, :]
+    mine[..., -1] |= ~mine.any(-1)
     logits.masked_fill_(mine, -torch.inf)
-    positive = (side.slope * (own * partners).sum(1).double() + side.terms[anchors]) / tau
-    shares = torch.cat([positive[:, None], logits], 1).softmax(1)
-    negatives = shares[:, 1:].to(rows.dtype) @ rows
-    gradient = negatives.double() - (1 - shares[:, :1]) * partners.double()
+    positive = (side.slope * (own * partners).sum(-1).double() + side.terms[anchors]) / tau
+    shares = torch.cat([positive[..., None], logits], -1).softmax(-1)
+    negatives = shares[..., 1:].to(rows.dtype) @ rows
+    gradient = negatives.double() - (1 - shares[..., :1]) * partners.double()
     if not side.unit:
         return gradient
     at = own.double()
-    return gradient - (gradient * at).sum(1, keepdim=True) * at
+    return gradient - (gradient * at).sum(-1, keepdim=True) * at
 
 
-def _moments(found: Tensor, truth: Tensor) -> Float[Tensor, " 4"]:
+def _moments(found: Float[Tensor, "s a d"], truth: Float[Tensor, "s a d"]) -> Float[Tensor, "s 4"]:
     """Sums over anchors of |g_N - g|^2, |g|^2, |g_N|^2 and g_N.g."""
     pairs = ((found - truth, found - truth), (truth, truth), (found, found), (found, truth))
-    return torch.stack([(a * b).sum() for a, b in pairs])
+    return torch.stack([(a * b).sum((1, 2)) for a, b in pairs], 1)
 
 
 def _estimate(negatives: int, moments: Float[Tensor, "s 4"], sizes: Float[Tensor, " s"]) -> BatchGradient:

@@ -33,8 +33,15 @@ class Batches:
     lent: Int[Tensor, " g"]  # pair that each group lends
 
     @classmethod
-    def of(cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None) -> "Batches":
-        """Draw the negatives; `parts` of a block for the smaller batches as many as a table of moderate size holds."""
+    def of(cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None, doubling: bool = True) -> "Batches":
+        """Draw the negatives; `parts` of a block for the smaller batches as many as a table of moderate size holds.
+
+        Args:
+            sample: the pairs.
+            seed: of the pair that each group lends.
+            parts: see `BlockLayout`; 1 for batches of whole blocks only.
+            doubling: see `BlockLayout`.
+        """
         counts = sample.group_pairs
         draw = torch.rand(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         first = counts.cumsum(0) - counts
@@ -48,7 +55,7 @@ class Batches:
                 if rows * len(finer.edges) >= _ENTRIES:
                     break
                 parts *= 2
-        return cls(sample, BlockLayout.of(sample.groups, parts=parts, fewest=fewest), lent)
+        return cls(sample, BlockLayout.of(sample.groups, parts=parts, fewest=fewest, doubling=doubling), lent)
 
     @cached_property
     def pair_weights(self) -> Float[Tensor, " p"]:

@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..reductions import few_launches, rows_at_once
+
 FEWEST_INTERACTING = 4  # blocks: with fewer, what two of them do together cannot be told from what each does
 FEWEST_BLOCKS = 32  # of the jackknife, where there are as many groups: at least 31 degrees of freedom
+_MOST_ANCHORS = 16_384  # at a time, where rows are many: tables of some GB
 _LINEAR_RANGE = 600.0  # exp(-600) is a normal number in float64
-_CHUNK = 1024  # anchors at a time
 
 Statistic = Literal["log", "count"]
 
@@ -28,27 +30,30 @@ class BlockLayout:
 
     Block b holds the groups b * size to (b + 1) * size; the groups after the last block are anchors only, except where
     all other groups are negatives. A block is cut so that it holds `parts` (or, where that is more than there are,
-    all) sub-blocks of every size 1, 2, 4, ..., size that are unions of neighbouring segments.
+    all) sub-blocks of every size 1, 2, 4, ..., size that are unions of neighbouring segments. With ``parts`` 1 blocks
+    are not cut, and no batch is smaller than one. Without ``doubling`` the two windows of the last doubling are left
+    out unless they are powers of two: they cost more than all others.
     """
 
     groups: int
     size: int  # groups in a block, a power of two
     blocks: int
     parts: int  # sub-blocks of each size that a block offers at most, a power of two
+    doubling: bool = True
 
     @classmethod
-    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS) -> "BlockLayout":
+    def of(cls, groups: int, *, parts: int = 4, fewest: int = FEWEST_BLOCKS, doubling: bool = True) -> "BlockLayout":
         """The largest blocks of which there are at least `fewest`; single groups where there are too few groups."""
         size = 1
         while groups // (2 * size) >= fewest:
             size *= 2
-        return cls(groups, size, groups // size, min(max(parts, 2), size))
+        return cls(groups, size, groups // size, min(parts, size), doubling)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Groups in each segment of a block."""
         if self.parts < 2:
-            return (1,) * self.size
+            return (self.size,)
         widths, width = [1] * self.parts, 2
         while width * self.parts <= self.size:
             widths += [width] * (self.parts // 2)
@@ -77,7 +82,7 @@ class BlockLayout:
     def windows(self) -> tuple[int, ...]:
         """Blocks in a window: powers of two, and the two sizes of the last doubling (see `last_doubling`)."""
         powers = [2**k for k in range(self.blocks.bit_length()) if 2**k <= self.blocks - 2]
-        return tuple(sorted({*powers, *self.last_doubling}))
+        return tuple(sorted({*powers, *self.last_doubling} if self.doubling else powers))
 
     @property
     def last_doubling(self) -> tuple[int, int]:
@@ -88,7 +93,7 @@ class BlockLayout:
     @property
     def negatives(self) -> tuple[int, ...]:
         """The N of every column of the averages: parts of blocks, windows, and all other groups."""
-        parts = [2**k for k in range(self.size.bit_length() - 1)]
+        parts = [2**k for k in range(self.size.bit_length() - 1)] if self.parts > 1 else []
         return (*parts, *(w * self.size for w in self.windows), self.groups - 1)
 
 
@@ -121,6 +126,46 @@ class WindowAverages:
     replicates: Float[Tensor, "b k"]
     by_anchor: Float[Tensor, "n k"]
     interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
+    blocks: "BlockShares"
+
+    def cpu(self) -> "WindowAverages":
+        """The same on the CPU."""
+        found = (self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
+        return WindowAverages(*found, self.blocks.cpu())
+
+
+@dataclass(frozen=True)
+class BlockShares:
+    """What averages over windows are made of; sums over anchors, so that parts of the anchors add up.
+
+    Linear combinations of ``sums`` and ``falls``, which may differ between blocks, are again averages: a statistic
+    whose temperature depends on the anchor's block, say.
+    """
+
+    sums: Float[Tensor, "c k"]  # over the anchors of each block, weighted; c = b + 1, the last of those in no block
+    falls: Float[Tensor, "c b k"]  # by how much each falls when another block is left out of the negatives
+    weights: Float[Tensor, " c"]  # of the anchors of each block
+
+    def values(self) -> Float[Tensor, " k"]:
+        """Averages over all anchors."""
+        return self.sums.sum(0) / self.weights.sum()
+
+    def replicates(self) -> Float[Tensor, "b k"]:
+        """The same without each block, as anchors and as negatives."""
+        b = self.falls.shape[1]
+        without = self.sums.sum(0) - self.sums[:b] - self.falls.sum(0)
+        return without / (self.weights.sum() - self.weights[:b])[:, None]
+
+    def interactions(self) -> Float[Tensor, "p k"]:
+        """What each pair of blocks adds to an average beyond what its two blocks add."""
+        return _interactions(self.falls[: self.falls.shape[1]] / self.weights.sum())
+
+    def __add__(self, other: "BlockShares") -> "BlockShares":
+        return BlockShares(self.sums + other.sums, self.falls + other.falls, self.weights + other.weights)
+
+    def cpu(self) -> "BlockShares":
+        """The same on the CPU."""
+        return BlockShares(self.sums.cpu(), self.falls.cpu(), self.weights.cpu())
 
 
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
@@ -145,19 +190,16 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
             by_anchor[chunk] = _with_replicates(sums, chunk, stands_for[chunk], layout, statistic, falls)
         for chunk in _chunks(inside & (stands_for == 0)):
             by_anchor[chunk] = _values(sums, chunk, layout, statistic)
-    weight = sums.weights.sum()
-    lost = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)[:b]
+    weights = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)
     own = falls.new_zeros(b + 1, falls.shape[2]).index_add_(0, sums.blocks, sums.weights[:, None] * by_anchor)
-    without = own.sum(0) - own[:b] - falls.sum(0)
-    return WindowAverages(
-        own.sum(0) / weight, without / (weight - lost)[:, None], by_anchor, _interactions(falls[:b] / weight)
-    )
+    shares = BlockShares(own, falls, weights)
+    return WindowAverages(shares.values(), shares.replicates(), by_anchor, shares.interactions(), shares)
 
 
 def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
     """Where anchors are chosen, some at a time."""
     at = torch.nonzero(chosen).flatten()
-    return list(at.split(_CHUNK)) if len(at) else []
+    return list(at.split(min(rows_at_once(at.device), _MOST_ANCHORS))) if len(at) else []
 
 
 def _interactions(effects: Float[Tensor, "b b k"]) -> Float[Tensor, "p k"]:
@@ -277,6 +319,11 @@ class _Channels:
         """Sum over the last axis, which stays."""
         return values.sum(-1, keepdim=True) if self.linear else values.logsumexp(-1, keepdim=True)
 
+    def running_totals(self, values: Tensor) -> Tensor:
+        """Sums of the first 0, 1, ..., all entries along the last axis; in all one more than there are."""
+        sums = values.cumsum(-1) if self.linear else values.logcumsumexp(-1)
+        return torch.nn.functional.pad(sums, (1, 0), value=0.0 if self.linear else -math.inf)
+
     def finish(self, window: Tensor) -> Tensor:
         """The statistic of windows, (channels, n, ...) -> (n, ...)."""
         top = self._top.reshape(-1, *[1] * (window.ndim - 2))
@@ -290,6 +337,9 @@ class _Channels:
 
     def sum_of_finished(self, windows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Sum over windows, each given in two halves, of the statistic; few logarithms."""
+        if few_launches(self.values.device):
+            before, after = (torch.stack(sides, 2) for sides in zip(*windows, strict=True))  # (c, n, windows, l)
+            return self.finish(self.add(before, after)).sum(1)
         if self.products == 1:
             total = self.finish(self.add(*windows[0]))
             for a, b in windows[1:]:
@@ -311,6 +361,8 @@ class _Channels:
 def _levels(channels: "_Channels", layout: BlockLayout) -> list[Tensor]:
     """Sums over sub-blocks of 1, 2, 4, ..., size groups, (..., b, sub-blocks) each, from the segments (..., b, s)."""
     body = channels.values[..., : layout.blocks * len(layout.widths)].unflatten(-1, (layout.blocks, -1))
+    if layout.parts < 2:
+        return [body]
     widths = torch.tensor(layout.widths)
     level = body[..., : int((widths == 1).sum())]
     out, width = [level], 1
@@ -355,8 +407,11 @@ def _cyclic(ring: Tensor, channels: _Channels, windows: Sequence[int]) -> list[t
         total = values.sum(1, keepdim=True)
         around = torch.cat([values, values], 1)
         kept = total.expand(-1, length).clone()
-        for k in range(w):  # windows that start at q - k hold block q
-            kept -= around[:, length - k : 2 * length - k]
+        if few_launches(kept.device):
+            kept -= around[:, length - w + 1 :].unfold(1, w, 1).sum(-1)[:, :length]
+        else:
+            for k in range(w):  # windows that start at q - k hold block q
+                kept -= around[:, length - k : 2 * length - k]
         if w > 1:
             pieces = []
             for a in range(1, w):
@@ -372,14 +427,19 @@ def _all_others(whole: Tensor, channels: _Channels, layout: BlockLayout) -> tupl
     """With all other groups as negatives, (n, 1), and without each block, (n, b)."""
     if layout.left_over:
         whole = torch.cat([whole, channels.values[..., -1:]], -1)
+    if few_launches(whole.device):
+        before, after = channels.running_totals(whole), channels.running_totals(whole.flip(-1)).flip(-1)
+        total = channels.finish(before[..., -1:])
+        end = layout.blocks + 1
+        return total, channels.finish(channels.add(before[..., : layout.blocks], after[..., 1:end]))
     empty = torch.zeros_like(whole[..., :1]) if channels.linear else torch.full_like(whole[..., :1], -torch.inf)
-    before, after = [empty], [empty]
+    one_side, other_side = [empty], [empty]
     for k in range(whole.shape[-1]):
-        before.append(channels.add(before[-1], whole[..., k : k + 1]))
-        after.append(channels.add(after[-1], whole[..., whole.shape[-1] - 1 - k :][..., :1]))
-    total = channels.finish(before[-1])
-    left = torch.cat(before[: layout.blocks], -1)
-    right = torch.cat(after[::-1][1 : layout.blocks + 1], -1)
+        one_side.append(channels.add(one_side[-1], whole[..., k : k + 1]))
+        other_side.append(channels.add(other_side[-1], whole[..., whole.shape[-1] - 1 - k :][..., :1]))
+    total = channels.finish(one_side[-1])
+    left = torch.cat(one_side[: layout.blocks], -1)
+    right = torch.cat(other_side[::-1][1 : layout.blocks + 1], -1)
     return total, channels.finish(channels.add(left, right))
 
 
@@ -388,6 +448,7 @@ __all__ = [
     "FEWEST_INTERACTING",
     "AnchorSums",
     "BlockLayout",
+    "BlockShares",
     "Statistic",
     "WindowAverages",
     "window_averages",

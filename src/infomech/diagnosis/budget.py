@@ -417,7 +417,7 @@ def _quantiles(at: Interpolation, batches: Batches) -> dict[Direction, dict[str,
     sides: tuple[tuple[Direction, str, int], ...] = (("x_to_y", "xy", 0), ("y_to_x", "yx", 1))
     for direction, side, column in sides:
         values, order = at.by_row(f"effective_negatives_{side}").sort()
-        share = batches.row_weights(column)[order].cumsum(0)
+        share = batches.row_weights(column).cpu()[order].cumsum(0)
         places = [int(torch.searchsorted(share, q * float(share[-1]))) for q in QUANTILES]
         found[direction] = {
             str(q): float(values[min(k, len(values) - 1)]) for q, k in zip(QUANTILES, places, strict=True)

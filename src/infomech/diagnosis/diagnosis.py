@@ -1,6 +1,7 @@
 """Everything that the package can say about two sets of paired embeddings, as data."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from .curves import Curves
 from .estimate import Estimate
 from .findings import Finding
 from .group_contributions import GroupContributions
+from .information.shared import Information
 from .inputs import Inputs
 
 FloatArray = NDArray[np.float64]
@@ -47,6 +49,9 @@ class Diagnosis:
     provenance: dict[str, str | float | int] = field(default_factory=dict)
     curves: Curves | None = None  # over temperature and N, if they were asked for
     group_contributions: GroupContributions | None = None  # None if read without arrays
+    information: Information | None = None  # E12; None where there are fewer than 100 groups
+    seen: Information | None = None  # of pairs that the model was trained on, where they were given
+    attached: dict[str, Any] = field(default_factory=dict)  # by section: what reports show beside it, as plain JSON
 
     def __repr__(self) -> str:
         inputs = self.inputs

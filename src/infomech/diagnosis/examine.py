@@ -16,7 +16,7 @@ from ..io import as_labels, as_rows
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
 from .batch_tables import Batches, BatchSweeps
-from .budget import EnergyBudget, energy_budget
+from .budget import EnergyBudget, default_batch, energy_budget
 from .curves import batch_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
@@ -24,6 +24,7 @@ from .findings import Evidence, find
 from .gaps import gap_measures, with_divergence
 from .gram_statistics import GapSweeps, run_sweeps
 from .group_contributions import GroupContributions
+from .information.shared import FEWEST_GROUPS, Information, asked_of, batches_for, measure
 from .inputs import Inputs
 from .moments import halved_moments
 from .replicates import degrees_of_freedom
@@ -32,6 +33,7 @@ from .settings import Settings
 from .spectrum import side_geometry
 from .uncertainty import effective_number
 
+INFORMATION_ANCHORS = 1024  # groups that give an anchor to shared information, so that it costs little of the time
 _SHARE_OF_SWEEPS = 0.8  # of the time, for the progress bar
 _SHOWN = 2000  # points of a map, values of a distribution
 _RANDOM_PAIRS = 20_000
@@ -76,7 +78,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     x_whole, y_whole = (m.whole for m in moments)
     gap_replicates: dict[str, Tensor] = {}
     group_hits: dict[str, Tensor] = {}
-    gap, budget, side_x, side_y, histograms, retrieval = side_by_side(
+    gap, budget, side_x, side_y, histograms, retrieval, information = side_by_side(
         [
             lambda: gap_measures(sample, swept, moments=moments, seed=seed, replicates=gap_replicates),
             lambda: energy_budget(batch, batch_size=settings.batch_size, seed=seed),
@@ -84,13 +86,14 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
             lambda: side_geometry(sample, 1, moments=y_whole, pair_sums=swept.yy, neighbours=swept.neighbours_yy),
             lambda: _histograms(sample, torch.Generator().manual_seed(seed)),
             lambda: retrieval_scores(sample, ranks, group_hits=group_hits),
+            lambda: _information(sample, settings),
         ],
         threads=cpu_threads(sample.x.values.device),
     )
     gap = with_divergence(gap, budget.divergence_sym)
     geometry = {"x": side_x.measures, "y": side_y.measures}
     inputs = _inputs(sample, settings)
-    findings = find(Evidence(inputs, budget, gap, geometry, retrieval))
+    findings = find(Evidence(inputs, budget, gap, geometry, retrieval, information))
     pictures = _pictures(
         sample, budget, side_x.spectrum, side_y.spectrum, histograms=histograms, gap=gap, labels=labels, seed=seed
     )
@@ -102,7 +105,18 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
         over = batch_curves(sample, budget, seed=seed, progress=rest)
     provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
     contributions = _group_contributions(sample, gap_replicates, group_hits)
-    return Diagnosis(inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over, contributions)
+    return Diagnosis(
+        inputs, budget, gap, geometry, retrieval, findings, pictures, provenance, over, contributions, information
+    )
+
+
+def _information(sample: PairedSample, settings: Settings) -> Information | None:
+    """Shared information at the budget's N, and what the temperature costs; None where there are too few groups."""
+    if sample.groups < FEWEST_GROUPS:
+        return None
+    batch = default_batch(sample.groups) if settings.batch_size is None else min(settings.batch_size, sample.groups)
+    asked = asked_of(sample, batch, temperature=settings.temperature, anchors=INFORMATION_ANCHORS)
+    return measure(batches_for(sample, asked.negatives, seed=settings.seed), asked)
 
 
 def _scaled(progress: Progress, factor: float) -> Progress:
@@ -257,4 +271,4 @@ def _provenance(sample: PairedSample, gap: GapSweeps, *, seed: int, seconds: flo
     }
 
 
-__all__ = ["examine"]
+__all__ = ["INFORMATION_ANCHORS", "examine"]

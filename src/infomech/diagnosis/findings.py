@@ -8,18 +8,22 @@ from typing import Literal
 from .._words import number, significant, with_interval
 from .budget import EnergyBudget
 from .estimate import Estimate
+from .information.shared import Information
+from .information.words import first_line
 from .inputs import Inputs
 from .thresholds import (
     APART,
     COLLAPSED_COSINE,
     FEW_DIRECTIONS,
     FEW_GROUPS,
+    LARGE_TEMPERATURE_COST,
     LARGEST_GROWTH,
     MANY_DUPLICATES,
     NEAR_CHANCE,
     NOISE,
     SMALLEST_NATS,
     STRONG_HUBS,
+    TEMPERATURE_COST,
 )
 from .uncertainty import FEW_EFFECTIVE_GROUPS
 
@@ -58,6 +62,7 @@ class Evidence:
     gap: dict[str, Estimate]
     geometry: dict[str, dict[str, Estimate]]
     retrieval: dict[str, Estimate]
+    information: Information | None = None
 
     def command(self, name: str, more: str = "") -> str:
         """A command on the same files, between backticks."""
@@ -75,7 +80,21 @@ def find(evidence: Evidence) -> list[Finding]:
     Source: E7.
     """
     found: list[Finding] = []
-    for rule in (_inputs, _loss, _pairing, _batch, _limit, _temperature, _collapse, _duplicates, _gap, _reward, _hubs):
+    for rule in (
+        _inputs,
+        _loss,
+        _pairing,
+        _batch,
+        _limit,
+        _temperature,
+        _best_temperature,
+        _ceiling,
+        _collapse,
+        _duplicates,
+        _gap,
+        _reward,
+        _hubs,
+    ):
         found += rule(evidence)
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
@@ -234,6 +253,52 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
             f"What higher temperatures would see: {e.curves}.",
             scale,
         )
+
+
+def _best_temperature(e: Evidence) -> Iterator[Finding]:
+    """Whether the temperature is the one that these pairs ask for; what it costs decides."""
+    found = e.information
+    if found is None or found.calibration is None or found.status != "found":
+        return
+    cost, best, own = found.calibration.cost, found.temperature, found.calibration.temperature
+    if cost.low <= 0 or cost.value < TEMPERATURE_COST:
+        return
+    low = own < best.value
+    yield Finding(
+        "temperature-does-not-fit",
+        "warning" if cost.value >= LARGE_TEMPERATURE_COST else "note",
+        "The temperature is not the one that these pairs ask for",
+        f"Your temperature is {own:.3g}, these pairs ask for {with_interval(best)}: at {found.negatives:,} negatives "
+        f"that costs {with_interval(cost)} nats a pair, and probabilities from the softmax are "
+        + (
+            "overconfident. If the model has not seen these pairs, its temperature follows pairs that it has "
+            "memorised: stop earlier, or hold the temperature higher while you train. "
+            if low
+            else "underconfident: a lower temperature would use more of what the scores know. "
+        )
+        + f"The budget at the temperature that fits: `infomech report X Y -t {best.value:.2g} -o DIR`.",
+        cost.value,
+    )
+
+
+def _ceiling(e: Evidence) -> Iterator[Finding]:
+    """Whether shared information can tell models apart at this N."""
+    found = e.information
+    if found is None or not found.near_ceiling:
+        return
+    needed, line = found.rows_needed, first_line(found)
+    assert needed is not None
+    text = f"{line[0].upper()}{line[1:]}"
+    if found.twin_groups:
+        text += f", and equal rows in different groups leave {number(found.ceiling_left)} of them"
+    text += ": within 0.5 nats of the ceiling, where models are not told apart. "
+    if needed <= found.groups:
+        text += f"A larger N: {e.command('doctor', f'--batch-size {needed}')}."
+    else:
+        text += f"It takes at least {needed:,} groups: embed more pairs, then {e.command('doctor')}."
+    yield Finding(
+        "information-near-ceiling", "note", "Shared information is near its ceiling", text, found.ceiling_left
+    )
 
 
 def _collapse(e: Evidence) -> Iterator[Finding]:

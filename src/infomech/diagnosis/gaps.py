@@ -5,13 +5,14 @@ import warnings
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
 from .._typing import PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..measures import PairedSample
-from ..reductions import PairSums
+from ..reductions import PairSums, few_launches
 from .centering import centering_bias
 from .energy_limit import corrected_budget
 from .estimate import Estimate
@@ -30,6 +31,8 @@ from .replicates import (
 )
 from .spectrum import side_geometry
 from .uncertainty import effective_number, mapped, mean_estimate, proportion_estimate, unless_few
+
+_RIDGE = 1e-3  # of the linear classifier
 
 Statistic = Literal["U", "V"]
 Part = Literal["xx", "yy", "xy"]
@@ -322,12 +325,10 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
 
     Source: E3; Fahim et al., arXiv:2405.18570.
     """
-    from sklearn.linear_model import RidgeClassifier
-
     features, sides, groups = [], [], []
     for sign, rows in ((1, sample.x), (-1, sample.y)):
         step = max(1, -(-len(rows) // most_rows))  # groups stand in random order: every step-th row is a random subset
-        features.append(rows.values[::step].float().cpu())
+        features.append(rows.values[::step])
         groups.append(rows.groups[::step].cpu())
         sides.append(torch.full((len(features[-1]),), sign))
     z, side, group = torch.cat(features), torch.cat(sides), torch.cat(groups)
@@ -337,12 +338,32 @@ def separability(sample: PairedSample, *, seed: int = 0, most_rows: int = 5_000)
     for part in (fold, ~fold):
         if len(side[~part].unique()) < 2 or not bool(part.any()):
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a singular system, where there are fewer rows than features
-            model = RidgeClassifier(alpha=1e-3, class_weight="balanced").fit(z[~part].numpy(), side[~part].numpy())
-        right[part] = torch.from_numpy(model.predict(z[part].numpy()) == side[part].numpy()).double()
+        right[part] = (_classified(z, side, ~part, part) == side[part]).double()
     weights = torch.where(side > 0, 0.5 / (side > 0).sum().double(), 0.5 / (side < 0).sum().double())
     return proportion_estimate(right, group, sample.groups, weights=weights)
+
+
+def _classified(z: Float[Tensor, "n d"], side: Int[Tensor, " n"], known: Tensor, asked: Tensor) -> Tensor:
+    """Sides (1 or -1, on the CPU) of the asked rows by balanced ridge regression on the known ones."""
+    if not few_launches(z.device):
+        from sklearn.linear_model import RidgeClassifier
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a singular system, where there are fewer rows than features
+            model = RidgeClassifier(alpha=_RIDGE, class_weight="balanced")
+            model.fit(z[known].float().numpy(), side[known].numpy())
+        return torch.from_numpy(model.predict(z[asked].float().numpy()))
+    known, asked = known.to(z.device), asked.to(z.device)
+    target = side.to(z.device)[known].double()
+    first = (target > 0).double()
+    weights = len(target) / 2 * (first / first.sum() + (1 - first) / (1 - first).sum())
+    rows = z[known].double()
+    mean, middle = ((weights @ values) / weights.sum() for values in (rows, target))
+    centred = rows - mean
+    gram = (centred.T * weights) @ centred
+    gram.diagonal().add_(_RIDGE)
+    slope = torch.linalg.solve(gram, centred.T @ (weights * (target - middle)))
+    return torch.where((z[asked].double() - mean) @ slope + middle > 0, 1, -1).cpu()
 
 
 __all__ = ["Statistic", "gap", "gap_measures", "separability", "with_divergence"]

@@ -8,9 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..measures import PairedSample
-from ..reductions import GroupedRows, cpu_threads, side_by_side
-
-_CHUNK = 1024  # rows at a time: temporaries stay in the cache
+from ..reductions import GroupedRows, cpu_threads, rows_at_once, side_by_side
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class HalvedMoments:
 
 def row_chunks(rows: GroupedRows) -> list[slice]:
     """Slices of some thousand rows, for work whose temporaries should stay small."""
-    return [slice(at, min(at + _CHUNK, len(rows))) for at in range(0, len(rows), _CHUNK)]
+    step = rows_at_once(rows.values.device)
+    return [slice(at, min(at + step, len(rows))) for at in range(0, len(rows), step)]
 
 
 def row_moments(rows: GroupedRows, part: slice) -> Moments:
@@ -50,8 +49,9 @@ def row_moments(rows: GroupedRows, part: slice) -> Moments:
     first = torch.zeros(d, dtype=torch.float64, device=rows.values.device)
     weight, second = first.new_zeros(()), first.new_zeros(d, d)
     origin = rows.values[part][: 4 * d].mean(0)  # near the mean: the subtraction below then loses no digits
-    for at in range(part.start, part.stop, _CHUNK):
-        chunk = slice(at, min(at + _CHUNK, part.stop))
+    step = rows_at_once(rows.values.device)
+    for at in range(part.start, part.stop, step):
+        chunk = slice(at, min(at + step, part.stop))
         w = rows.tile_weights[chunk]
         z = rows.values[chunk] - origin
         weighted = z if rows.uniform else z * w[:, None]

@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..measures import PairedSample
+from ..reductions import rows_at_once
 from .estimate import Estimate
 from .uncertainty import block_jackknife, effective_number, jackknife_estimate, t_quantile
-
-_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 Replicated = tuple[Float[Tensor, ""], Float[Tensor, " b"]]
 
@@ -91,12 +90,13 @@ def own_group_sums(
     firsts = sizes.cumsum(0) - sizes
     partners = sizes[u.groups]
     out = torch.zeros(sample.blocks, dtype=torch.float64, device=u.values.device)
-    for at in torch.arange(len(u), device=u.values.device).split(_CHUNK):
+    step = rows_at_once(u.values.device)
+    for at in torch.arange(len(u), device=u.values.device).split(step):
         count = partners[at]
         left = torch.repeat_interleave(at, count)
         offset = torch.arange(len(left), device=left.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         right = torch.repeat_interleave(firsts[u.groups[at]], count) + offset
-        for i, j in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True):
+        for i, j in zip(left.split(step), right.split(step), strict=True):
             values = function(u.values[i], v.values[j]).double()
             out.index_add_(0, u.block_of[i], u.weights[i] * v.weights[j] * values)
     return out

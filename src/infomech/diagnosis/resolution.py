@@ -176,8 +176,8 @@ def _largest_growth(scores: list[Tensor], halves: Tensor, temperature: float) ->
         kernel = ((s - s.amax(1, keepdim=True)) / temperature).exp()
         parts = (kernel @ halves).log() - ((s > -math.inf).double() @ halves).log()
         whole = kernel.sum(1).log() - math.log(s.shape[1] - 1)
-        found.append(abs(float((whole[:, None] - parts).mean())))
-    return max(found)
+        found.append((whole[:, None] - parts).mean().abs())
+    return float(torch.stack(found).max())
 
 
 __all__ = ["LARGEST_GROWTH", "Growth", "LimitBudget", "growth", "limit", "resolving_temperature"]

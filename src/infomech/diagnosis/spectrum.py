@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..measures import PairedSample
-from ..reductions import GroupedRows, NearestNeighbours, PairSums
+from ..reductions import GroupedRows, NearestNeighbours, PairSums, rows_at_once
 from .diagnosis import FloatArray
 from .estimate import Estimate
 from .moments import Moments, row_chunks
@@ -26,7 +26,6 @@ from .uncertainty import (
 )
 
 DUPLICATE_FROM = 1 - 1e-4  # cosine from which two rows of different groups count as duplicates
-_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _own_products(rows: GroupedRows, mean: Float[Tensor, " d"], count: int) -> F
     firsts = sizes.cumsum(0) - sizes
     total = rows.weights.new_zeros(())
     for size in sizes.unique().tolist():
-        at_once = max(1, _CHUNK // size)
+        at_once = max(1, rows_at_once(rows.values.device) // size)
         for starts in firsts[sizes == size].split(at_once):
             at = starts[:, None] + torch.arange(size, device=starts.device)
             z = rows.values[at] - mean
@@ -198,7 +197,7 @@ def _duplicates(sample: PairedSample, rows: GroupedRows, neighbours: NearestNeig
 def _mutual(table: Int[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
     """Whether each neighbour has the row among its own neighbours."""
     out = torch.zeros_like(table, dtype=torch.bool)
-    for at in torch.arange(len(table), device=table.device).split(_CHUNK):
+    for at in torch.arange(len(table), device=table.device).split(rows_at_once(table.device)):
         back = table[table[at].clamp_min(0)] == at[:, None, None]
         out[at] = back.any(2) & (table[at] >= 0)
     return out

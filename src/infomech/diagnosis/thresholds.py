@@ -10,6 +10,9 @@ APART = 0.95  # do the modalities lie apart? held-out accuracy of a linear class
 COLLAPSED_COSINE = 0.95  # has a modality collapsed? mean cosine of two rows
 FEW_DIRECTIONS = 5.0  # does a modality use few directions? participation ratio
 STRONG_HUBS = 5.0  # are there hubs? skewness of the 10-occurrence
+TEMPERATURE_COST = 0.05  # does the temperature fit? nats a pair that it costs against the best one
+LARGE_TEMPERATURE_COST = 0.25  # are probabilities badly off? the same
+MEMORISED = 0.25  # has a model memorised its pairs? nats of seen pairs above unseen ones
 FEW_GROUPS = 100  # are intervals rough? effective groups
 
 __all__ = [
@@ -18,9 +21,12 @@ __all__ = [
     "FEW_DIRECTIONS",
     "FEW_GROUPS",
     "LARGEST_GROWTH",
+    "LARGE_TEMPERATURE_COST",
     "MANY_DUPLICATES",
+    "MEMORISED",
     "NEAR_CHANCE",
     "NOISE",
     "SMALLEST_NATS",
     "STRONG_HUBS",
+    "TEMPERATURE_COST",
 ]

@@ -211,13 +211,17 @@ def _raising(reason: str) -> Callable[[], bytes]:
 
 
 def _ends_well(archive: tarfile.TarFile) -> bool:
-    """Whether the archive ends as archives do, in a block of zeros; tarfile takes a broken header for the end."""
+    """Whether the archive ends as archives do, in zeros only; tarfile takes a broken or empty header for the end."""
+    seen = 0
     try:
         archive.fileobj.seek(archive.offset)
-        rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+        while rest := archive.fileobj.read(tarfile.RECORDSIZE):
+            if rest.strip(b"\0"):
+                return False
+            seen += len(rest)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
         return False
-    return len(rest) == tarfile.BLOCKSIZE and not rest.strip(b"\0")
+    return seen >= tarfile.BLOCKSIZE
 
 
 def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:

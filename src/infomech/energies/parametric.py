@@ -28,6 +28,11 @@ class SymmetricEnergy:
         yx: J21.
 
     Source: D6 (Definition 4.2 of the paper).
+
+    >>> x = torch.eye(3)
+    >>> found = symmetric_energy(x, x, temperature=1.0)
+    >>> bool(found.xy == found.yx)
+    True
     """
 
     xy: Scalar

@@ -88,6 +88,12 @@ class SigmoidLimit:
         log_own_y: log E exp(s(y, y') / tau).
 
     Source: this module's head (beyond the paper); the loss is that of Zhai et al. 2023.
+
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, y = torch.nn.functional.normalize(torch.randn(2, 500, 3, generator=g), dim=2)
+    >>> limit = sigmoid_limit(x, y, temperature=1.0)
+    >>> round(limit.log_overlap.item(), 1)  # independent and uniform: log sinh 1
+    0.2
     """
 
     alignment: Scalar

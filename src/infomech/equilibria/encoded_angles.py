@@ -37,6 +37,12 @@ class AngularEnergy:
         own_y: E log rho~2(w).
 
     Source: D5, D6 (Definitions 3.2 and 4.2 of the paper).
+
+    >>> t = torch.arange(256, dtype=torch.float64) * (2 * math.pi / 256)
+    >>> z = torch.stack([t.cos(), t.sin()], dim=1)
+    >>> energy = angular_energy(LatentAngles(), (z, z), temperature=0.07)
+    >>> bool((energy.cross_xy - energy.own_x).abs() < 1e-12)  # no misalignment, no gap
+    True
     """
 
     alignment: Scalar

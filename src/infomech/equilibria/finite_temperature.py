@@ -76,6 +76,10 @@ class VmfEquilibrium:
         gibbs_energy: J at the Gibbs law vMF(m, h / tau).
 
     Source: T13 (beyond the paper).
+
+    >>> found = vmf_equilibrium(3, temperature=0.1)
+    >>> found.energy < found.gibbs_energy  # sharper than Gibbs, and lower
+    True
     """
 
     concentration: float
@@ -289,6 +293,13 @@ class AtomicEquilibrium:
         gibbs: the Gibbs law of the same potential and temperature.
 
     Source: T13 (beyond the paper).
+
+    >>> from infomech.equilibria import LinearPotential
+    >>> from infomech.geometry import quadrature_rule
+    >>> east = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> found = minimise_measure(LinearPotential(east), temperature=0.1, quadrature=quadrature_rule(Sphere(2), 512))
+    >>> found.status, found.count()
+    ('stationary', 3)
     """
 
     status: Literal["stationary", "atoms used up"]

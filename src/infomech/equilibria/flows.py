@@ -50,6 +50,12 @@ class Flow:
         mass_error: the largest |mass - 1| of any state, before any renormalisation.
 
     Source: D8, D9.
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> flow = fokker_planck(Density.uniform(grid), -grid.nodes[:, 0], temperature=0.5)
+    >>> flow.converged, len(flow.densities)
+    (True, 1)
     """
 
     densities: tuple[Density, ...]
@@ -294,6 +300,8 @@ def particle_flow(
     generator: torch.Generator,
 ) -> tuple[Rows, float]:
     """The flow of D8 as particles: the law of Langevin particles follows the Fokker-Planck equation.
+
+        dz = -grad U(z) dt + sqrt(2 tau) dB   along the manifold, B Brownian motion on it
 
     Args:
         start: (n, d) particles at time 0.

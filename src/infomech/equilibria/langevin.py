@@ -37,6 +37,14 @@ class LangevinSamples:
         status: "mixed" if split R-hat is at most 1.01 and the effective sample size at least 400.
 
     Source: T3, T4; the paper's particles (Fig. 4).
+
+    >>> from infomech.equilibria import LinearPotential
+    >>> from infomech.geometry import Sphere
+    >>> east = LinearPotential(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    >>> seeded = torch.Generator().manual_seed(0)
+    >>> draws = sample_mala(east, 0.5, Sphere(2), generator=seeded, chains=64, steps=200)
+    >>> tuple(draws.samples.shape), draws.split_rhat < 1.01
+    ((200, 64, 2), True)
     """
 
     samples: Float[Tensor, "steps chains d"]
@@ -159,6 +167,8 @@ def sample_mala(
     start: Rows | None = None,
 ) -> LangevinSamples:
     """Draws from the Gibbs law exp(-U / tau) / Z of any differentiable potential, by many MALA chains.
+
+        z' = exp_z(-h grad U(z) + sqrt(2 tau h) xi),   taken with the probability of Metropolis and Hastings
 
     The step size is tuned in the warm-up only, towards an acceptance of 0.574; then it stays, so that the chains'
     equilibrium is exact.

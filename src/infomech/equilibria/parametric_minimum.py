@@ -42,6 +42,10 @@ class ParametricStart:
         steps: iterations.
 
     Source: T12 (beyond the paper).
+
+    >>> found = minimise_parametric(LatentAngles(misalignment=0.4), starts=1)
+    >>> [start.outcome for start in found.starts]
+    ['minimum']
     """
 
     encoders: Encoders
@@ -72,6 +76,10 @@ class ParametricMinimum:
         rank_one: the lowest energy of rank-one encoders.
 
     Source: T12 (beyond the paper).
+
+    >>> found = minimise_parametric(LatentAngles(misalignment=0.4), starts=1)
+    >>> tuple(found.encoders.shape), round(found.dsym, 4)
+    ((2, 2, 2), 0.0243)
     """
 
     status: Literal["global", "local", "not converged"]

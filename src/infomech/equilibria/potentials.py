@@ -51,6 +51,10 @@ class TwoWellPotential:
         weight: w in (0, 1); the paper takes 1/2.
 
     Source: the paper's experiment on low temperatures (Fig. 4, 2a).
+
+    >>> u = TwoWellPotential.paper()
+    >>> bool((u(u.wells).diff().abs() < 1e-12).all())  # two wells of one depth
+    True
     """
 
     first: Float[Tensor, " d"]

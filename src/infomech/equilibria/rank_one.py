@@ -58,6 +58,10 @@ class RankOneLimit:
         bits: (2, 2) joint probabilities of the two bits.
 
     Source: T12 (beyond the paper).
+
+    >>> limit = rank_one_limit(LatentAngles(misalignment=0.7), temperature=0.07)
+    >>> tuple(len(row) for row in limit.bits)
+    (2, 2)
     """
 
     energy: float

@@ -37,6 +37,12 @@ class BestResponse:
         excess: the mass beyond the floor.
 
     Source: T8, D10 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> answer = best_response(-grid.nodes[:, 0], Density.uniform(grid), temperature=0.1, floor=1e-3)
+    >>> round(answer.excess, 4)  # 1 - 2 pi floor
+    0.9937
     """
 
     density: Density
@@ -141,6 +147,13 @@ class Alternation:
         divergences: (r + 1,) Dsym at the start and after each round.
 
     Source: T8 (Proposition 4.1 of the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> grid = quadrature_rule(Sphere(2), 64)
+    >>> flat, u = Density.uniform(grid), -grid.nodes[:, 0]
+    >>> end = alternate_best_responses((flat, flat), (u, u), temperature=0.5, floor=1e-3)
+    >>> end.status, bool((torch.as_tensor(end.energies).diff() <= 0).all())
+    ('fixed point', True)
     """
 
     densities: tuple[Density, Density]
@@ -160,6 +173,8 @@ def alternate_best_responses(
     max_rounds: int = 50,
 ) -> Alternation:
     """Let the modalities answer each other in turn, until neither moves (T8): barriers drive them apart.
+
+        rho1 <- argmin Fsym(., rho2),   rho2 <- argmin Fsym(rho1, .)   over densities above the floor
 
     Every answer minimises the same energy Fsym over its own modality, so the energy falls until a fixed point; the
     answers are vertices, finitely many, so that one is reached.

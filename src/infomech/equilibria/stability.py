@@ -69,6 +69,11 @@ class MatchedStability:
         modalities: k.
 
     Source: T10, T11 (beyond the paper).
+
+    >>> from infomech.geometry import Sphere, quadrature_rule
+    >>> found = matched_stability(Density.uniform(quadrature_rule(Sphere(3), 12)), temperature=0.1)
+    >>> found.modalities, bool(found.difference[0] < 0 < found.common[0])  # CLIP's loss: unstable
+    (2, True)
     """
 
     common: Float[Tensor, " j"]

@@ -9,6 +9,7 @@ from .digits import control
 from .experiment import Experiment, Option, options_of
 from .gibbs import wells
 from .gradient import consistency
+from .ranking import ranking
 from .real import clip_corruption, coco_pretrained, sentence_encoder
 
 _MODULES = (
@@ -18,6 +19,7 @@ _MODULES = (
     batch_temperature,
     barrier,
     control,
+    ranking,
     clip_corruption,
     coco_pretrained,
     sentence_encoder,

@@ -15,12 +15,11 @@ from .._checks import InputError, check_rows, check_same_width
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
 from ..io.rows import as_pairs, as_rows
-from ..reductions import GroupedRows, RowTerms
+from ..reductions import GroupedRows, RowTerms, rows_at_once
 
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
 _MIN_GROUPS = 4
 _COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
-_CHUNK = 1024  # rows at a time: temporaries stay in the cache
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class PairedSample:
 
     def _group_sums(self, rows: GroupedRows) -> Float[Tensor, "g d"]:
         out = torch.zeros(self.groups, self.dim, dtype=torch.float64, device=rows.values.device)
-        for at in torch.arange(len(rows), device=rows.values.device).split(_CHUNK):
+        for at in torch.arange(len(rows), device=rows.values.device).split(rows_at_once(rows.values.device)):
             values = rows.values[at] if rows.uniform else rows.values[at] * rows.tile_weights[at, None]
             out.index_add_(0, rows.groups[at], values.double())
         return out
@@ -199,8 +198,8 @@ class PairedSample:
 
     def similarity(self, i: Int[Tensor, " c"], j: Int[Tensor, " c"]) -> Float[Tensor, " c"]:
         """float64 cosines of rows i of x with rows j of y, from the arrays as they were given."""
-        out = []
-        for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True):
+        out, step = [], rows_at_once(i.device)
+        for a, b in zip(i.split(step), j.split(step), strict=True):
             at_x, at_y = self.order_x[a], self.order_y[b]
             dot = (self.given_x[at_x].double() * self.given_y[at_y].double()).sum(1)
             out.append(dot / (self.norms_x[at_x] * self.norms_y[at_y]))
@@ -227,18 +226,19 @@ def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
                 f"pairs names row {int(pairs[bad[0], column])} of {name} (pair {int(bad[0])}, {len(bad)} such), but "
                 f"{name} has rows 0 to {size - 1}; rows are counted from 0"
             )
-    unique, counts = torch.unique(pairs, dim=0, return_counts=True)
+    unique, counts = torch.unique(pairs[:, 0] * m + pairs[:, 1], return_counts=True)
     if len(unique) < len(pairs):
-        first = unique[counts > 1][0].tolist()
+        first = int(unique[counts > 1][0])
         raise InputError(
-            f"pairs names rows {first[0]} of x and {first[1]} of y {int(counts.max())} times; name each once"
+            f"pairs names rows {first // m} of x and {first % m} of y {int(counts.max())} times; name each once"
         )
     return pairs
 
 
 def _norms(rows: Tensor, name: str, *, zero: bool) -> Tensor:
     """Lengths in float64; rows of length zero are refused unless they may be there."""
-    norms = torch.cat([torch.linalg.vector_norm(c, dim=1, dtype=torch.float64) for c in rows.split(_CHUNK)])
+    parts = rows.split(rows_at_once(rows.device))
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts])
     empty = torch.nonzero(norms == 0).flatten()
     if len(empty) and not zero:
         raise InputError(
@@ -265,7 +265,8 @@ def _connected_groups(pairs: Tensor, n: int, m: int) -> tuple[Tensor, Tensor, in
 
 def _collapsed(rows: Tensor, norms: Tensor) -> bool:
     total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
-    for chunk, length in zip(rows.split(_CHUNK), norms.split(_CHUNK), strict=True):
+    step = rows_at_once(rows.device)
+    for chunk, length in zip(rows.split(step), norms.split(step), strict=True):
         lifted = chunk.to(torch.promote_types(chunk.dtype, torch.float32))
         total += ((1 / length).to(lifted.dtype) @ lifted).double()
     return 1 - float((total / len(rows)).square().sum()) < _COLLAPSED
@@ -289,9 +290,10 @@ def _ordered(
     place[order] = torch.arange(len(order))
     values = torch.empty(len(order), rows.shape[1], dtype=dtype, device=device)
     order = order.to(device)
-    for start in range(0, len(order), _CHUNK):
-        at = order[start : start + _CHUNK]
-        values[start : start + _CHUNK] = (rows[at].double() / norms[at, None]).to(dtype)
+    step = rows_at_once(device)
+    for start in range(0, len(order), step):
+        at = order[start : start + step]
+        values[start : start + step] = (rows[at].double() / norms[at, None]).to(dtype)
     if len(values) > 1 and bool((values == values[0]).all()):
         raise InputError(
             f"all {len(values)} rows of {name} are equal: the encoder has collapsed, nothing can be measured"

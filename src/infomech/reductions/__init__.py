@@ -7,6 +7,7 @@ from .statistics.pair_sums import Distance, Gaussian, PairFunction, PairSums, Sh
 from .statistics.ranks import TIE, Queries, RankCounts, expected_hits
 from .statistics.rows import GroupedRows, Span
 from .threads import cpu_threads, side_by_side, torch_threads
+from .tiling import few_launches, rows_at_once
 
 __all__ = [
     "TIE",
@@ -27,6 +28,8 @@ __all__ = [
     "TemperatureSums",
     "cpu_threads",
     "expected_hits",
+    "few_launches",
+    "rows_at_once",
     "side_by_side",
     "sweep",
     "torch_threads",

@@ -1,6 +1,7 @@
 """How a score matrix is cut into tiles, by device, and in which precision a tile is computed."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -14,6 +15,32 @@ def tile_shape(device: torch.device) -> tuple[int, int]:
 def tile_side(device: torch.device) -> int:
     """Longest side of a tile of statistics: a float32 tile of 4 MB on a CPU, as wide as a loss's elsewhere."""
     return 1024 if device.type == "cpu" else 4096
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Rows of one piece of work by row: temporaries that stay in a CPU's cache; few launches on an accelerator."""
+    return 1024 if device.type == "cpu" else 65_536
+
+
+def few_launches(device: torch.device) -> bool:
+    """Whether many small operations cost more than some arithmetic to no purpose: on everything but a CPU."""
+    return device.type != "cpu"
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Products of float32 with float32's digits on a card, whatever `torch.set_float32_matmul_precision` says."""
+    if device.type != "cuda":
+        yield
+        return
+    setting = torch.backends.cuda.matmul
+    name, exact = ("fp32_precision", "ieee") if hasattr(setting, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(setting, name)
+    setattr(setting, name, exact)
+    try:
+        yield
+    finally:
+        setattr(setting, name, before)
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
@@ -44,4 +71,13 @@ def diagonal_of(tile: Tensor, rows: slice, cols: slice) -> tuple[int, int, Tenso
     return low, high, part.diagonal()
 
 
-__all__ = ["blocks", "compute_dtype", "diagonal_of", "tile_shape", "tile_side"]
+__all__ = [
+    "blocks",
+    "compute_dtype",
+    "diagonal_of",
+    "few_launches",
+    "full_precision",
+    "rows_at_once",
+    "tile_shape",
+    "tile_side",
+]

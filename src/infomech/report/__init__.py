@@ -5,7 +5,23 @@ a report is made by its `sections`, one module each; pages, texts and figures ar
 """
 
 from .compare import Comparison, compare
+from .ranking import Ranking, rank
 from .report import Report, diagnose
 from .schema import SCHEMA_VERSION, read_report_json
+from .shared import SharedInformation, shared_information
+from .shrunk import Shrunk, shrink
 
-__all__ = ["SCHEMA_VERSION", "Comparison", "Report", "compare", "diagnose", "read_report_json"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Comparison",
+    "Ranking",
+    "Report",
+    "SharedInformation",
+    "Shrunk",
+    "compare",
+    "diagnose",
+    "rank",
+    "read_report_json",
+    "shared_information",
+    "shrink",
+]

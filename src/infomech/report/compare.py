@@ -21,6 +21,8 @@ from ..diagnosis.differences import (
     pairs_to_tell,
     same_pairs,
 )
+from ..diagnosis.information.pairing import at_common_negatives as at_common_information
+from ..diagnosis.information.pairing import information_difference, more_groups
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .report import Report
 from .schema import SCHEMA_VERSION, read_report, read_report_json, report_from
@@ -75,7 +77,9 @@ class Comparison(Shown, SideBySide):
         if at == 0 or first is None or other is None:
             return None
         found = None
-        if self.paired[at]:
+        if section == "information":
+            found = information_change(self, at) if key == "information" else None
+        elif self.paired[at]:
             found = paired_difference(self.reports[0], self.reports[at], section, key)
         return difference(first, other) if found is None else found
 
@@ -85,12 +89,13 @@ class Comparison(Shown, SideBySide):
         return self.reports[0].budget.negatives
 
     def decision(self) -> str:
-        """Which report is better, or that no difference can be told: recall at 10, then the loss at the common N.
+        """Which report is better, or that no difference can be told: shared information, recall at 10, the loss.
 
-        A sentence or two for every report but the first. A loss depends on its temperature: where temperatures differ,
-        recall alone decides.
+        Some sentences for every report but the first, and the order of all by shared information. A loss depends on
+        its temperature: where temperatures differ it decides nothing.
         """
-        return "\n".join(decide(self, at) for at in range(1, len(self.names)))
+        ranking = [] if len(self.names) < 3 else ranked(self)
+        return "\n".join([*ranking, *(decide(self, at) for at in range(1, len(self.names)))])
 
     def groups(self) -> list[tuple[str, list[Row]]]:
         """The rows under the title of their section."""
@@ -274,8 +279,43 @@ def delta_text(change: Difference) -> str:
     return f"{arrow(change)} {text}, {how}" if change.apart else f"{text}, within error, {how}"
 
 
+def information_change(comparison: Comparison, at: int) -> Difference | None:
+    """Shared information of a report less that of the first, paired where their rows are the same."""
+    first, other = (comparison.reports[k].information for k in (0, at))
+    if first is None or other is None:
+        return None
+    return information_difference(first, other, paired=comparison.paired[at])
+
+
+def ranked(comparison: Comparison) -> list[str]:
+    """The reports in the order of their shared information at one N, in a line; none where one lacks it."""
+    found = [report.information for report in comparison.reports]
+    if any(each is None for each in found):
+        return []
+    known = [each for each in found if each is not None]
+    common = at_common_information(known)
+    order = sorted(range(len(common)), key=lambda k: -common[k].information.value)
+    shown = ", ".join(f"{comparison.names[k]} {with_error(common[k].information)}" for k in order)
+    return [f"By shared information (nats, N = {common[0].negatives:,}): {shown}."]
+
+
+def _information_told(comparison: Comparison, at: int) -> list[str]:
+    """Which of two shares more, or how many more groups would tell; nothing where one was not measured."""
+    change = information_change(comparison, at)
+    first, other = (comparison.reports[k].information for k in (0, at))
+    if change is None or first is None or other is None:
+        return []
+    one, two = at_common_information([first, other])
+    names, inputs = (comparison.names[0], comparison.names[at]), comparison.reports[0].inputs
+    what = f"shared information at N = {one.negatives:,}"
+    said = [_told(change, names, what, " nats", inputs, better=1, more=more_groups(change, one.anchor_groups))]
+    if any(each.near_ceiling for each in (one, two)):
+        said.append("One of them is within 0.5 nats of its ceiling, where models are not told apart: use a larger N.")
+    return said
+
+
 def decide(comparison: Comparison, at: int) -> str:
-    """What recall at 10 and the loss at the common N say of one report against the first."""
+    """What shared information, recall at 10 and the loss at the common N say of one report against the first."""
     first, other = comparison.reports[0], comparison.reports[at]
     names = comparison.names[0], comparison.names[at]
     recall = mean_recall_difference(first, other, 10) if comparison.paired[at] else None
@@ -287,7 +327,7 @@ def decide(comparison: Comparison, at: int) -> str:
     row = next(r for r in comparison.rows("budget") if r.key == "infonce_sym")
     loss = row.differences[at]
     assert loss is not None
-    sentences = [_told(recall, names, what, "", first.inputs, better=1)]
+    sentences = [*_information_told(comparison, at), _told(recall, names, what, "", first.inputs, better=1)]
     same = first.inputs.temperature == other.inputs.temperature
     measured = f"InfoNCE at N = {comparison.negatives:,}"
     if same:
@@ -301,9 +341,16 @@ def decide(comparison: Comparison, at: int) -> str:
 
 
 def _told(
-    change: Difference, names: tuple[str, str], what: str, unit: str, inputs: Inputs, *, better: Literal[1, -1]
+    change: Difference,
+    names: tuple[str, str],
+    what: str,
+    unit: str,
+    inputs: Inputs,
+    *,
+    better: Literal[1, -1],
+    more: int | None = None,
 ) -> str:
-    """Which of two is better by one measure, or how many groups would tell."""
+    """Which of two is better by one measure, or how many more groups would tell: `more` at 80% power, if known."""
     groups, unit_of_data = inputs.groups, "pairs" if inputs.groups == inputs.pairs else "groups"
     e, how = change.estimate, "paired" if change.paired else "unpaired"
     interval = f"{signed_text(e)}{unit}, 95% interval {interval_text(e, exact=None)}, {how}"
@@ -311,6 +358,8 @@ def _told(
         wins, loses = (names[1], names[0]) if e.value * better > 0 else names
         return f"{wins} is better than {loses} by {what} ({names[1]} less {names[0]}: {interval})."
     text = f"By {what} no difference can be told ({names[1]} less {names[0]}: {interval})"
+    if more is not None and more <= 1000 * groups:
+        return f"{text}; were it as large as that, {more:,} more {unit_of_data} would tell at 80% power."
     needed = pairs_to_tell(change, groups)
     if needed is None or needed > 1000 * groups:
         return text + "."

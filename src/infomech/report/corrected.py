@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
 from .._words import GAP, measure, value_text, with_error
 from ..corrections import Score, Scored
+from ..corrections.saving import dump_correction
 from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
+from .compare import delta_text
 from .writing import md
 
 FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
@@ -56,8 +57,7 @@ def save_corrected(
                 buffer = io.BytesIO()
                 np.save(buffer, moved.cpu().numpy(), allow_pickle=False)
                 yield f"{name}.npy", buffer.getvalue()
-            parameters = {key: tensor.cpu().clone() for key, tensor in correction.parameters.items()}
-            yield "correction.safetensors", save(parameters, metadata={"method": correction.name})
+            yield "correction.safetensors", dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
     return content
@@ -83,12 +83,14 @@ def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], 
     """
     recalls = _recalls(names)
     gaps = {key: measure(GAP, key, *names).label for key in scored.before.gap}
-    header = ["correction", *gaps.values(), *recalls.values()]
+    shared = {} if scored.before.information is None else {"information": "shared information (nats)"}
+    header = ["correction", *shared.values(), *gaps.values(), *recalls.values()]
 
     def line(score: Score) -> list[str]:
         estimates = score.gap | score.retrieval
+        estimates |= {} if score.information is None else {"information": score.information}
         changes = scored.changes.get(score.method, {})
-        return [score.method, *(_marked(estimates[key], changes.get(key)) for key in (*gaps, *recalls))]
+        return [score.method, *(_marked(estimates[key], changes.get(key)) for key in (*shared, *gaps, *recalls))]
 
     return header, [line(score) for score in (scored.before, *scored.after.values())]
 
@@ -134,6 +136,9 @@ def _effect(scored: Scored, method: str, names: tuple[str, str]) -> str:
         change = scored.changes[method][key]
         ends = f"{value_text(scored.before.retrieval[key])} to {value_text(scored.after[method].retrieval[key])}"
         recalls.append(f"{label} {ends}" + ("" if change.apart else " (no change can be told)"))
+    shared = scored.changes[method].get("information")
+    if shared is not None:
+        recalls.append(f"shared information {delta_text(shared)} nats")
     return f"{text}. {'; '.join(recalls)}."
 
 

@@ -18,7 +18,7 @@ from .compare import Comparison, delta_text
 from .section import Section, Spec
 from .sections import SECTIONS
 from .style import css_palette, series
-from .writing import code_parts, findings, lead_text, provenance, tally
+from .writing import code_parts, findings, lead_text, provenance, shared_text, tally
 
 GENERAL = (
     ("nat", "Unit of all log quantities here: natural logarithms. 1 nat is 1.44 bits."),
@@ -40,6 +40,7 @@ def report_page(diagnosis: Diagnosis) -> bytes:
         inputs=diagnosis.inputs,
         budget=diagnosis.budget,
         lead=lead_text(diagnosis),
+        shared=shared_text(diagnosis),
         findings=findings(diagnosis),
         tally=tally(diagnosis),
         cards=[card for section in shown for card in section.cards(diagnosis)],

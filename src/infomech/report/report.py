@@ -16,10 +16,13 @@ from .._words import with_error
 from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
+from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
+from .seen import with_seen
+from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
 FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", *figure_names(FIGURES))
@@ -74,6 +77,11 @@ class Report(Shown):
         return {side: Measures(found) for side, found in self.diagnosis.geometry.items()}
 
     @property
+    def information(self) -> SharedInformation | None:
+        """Shared information (E12); None where there are fewer than 100 groups."""
+        return None if self.diagnosis.information is None else SharedInformation(self.diagnosis.information)
+
+    @property
     def retrieval(self) -> Measures:
         """Retrieval scores by name (E5)."""
         return Measures(self.diagnosis.retrieval)
@@ -113,7 +121,9 @@ class Report(Shown):
 
         found = self.diagnosis
         x, y = names_of(found)
+        shared = [] if found.information is None else [("shared information (nats)", found.information.information)]
         numbers = [
+            *shared,
             ("InfoNCE, symmetric (nats)", found.budget.infonce_sym),
             ("divergence, symmetric (nats)", found.budget.divergence_sym),
             ("energy distance", found.gap["energy_distance"]),
@@ -129,13 +139,13 @@ class Report(Shown):
         """One figure of the report, as matplotlib knows it.
 
         Args:
-            name: ``budget`` (the default), ``gap``, ``similarity``, ``map``, ``spectra``, ``effective_negatives``,
-                ``retrieval``, or ``curves`` where they were measured.
+            name: ``budget`` (the default), ``information``, ``gap``, ``similarity``, ``map``, ``spectra``,
+                ``effective_negatives``, ``retrieval``, or ``curves`` where they were measured.
 
         Raises:
             InputError: if this report has no figure of that name.
         """
-        return chosen_figure(self.drawings(), name)
+        return chosen_figure(self.drawings(), "budget" if name is None else name)
 
     def drawings(self) -> dict[str, Drawing]:
         """Each figure by its name, drawn when called."""
@@ -203,6 +213,8 @@ def diagnose(
     seed: int = 0,
     curves: bool = False,
     ids: Sequence[object] | None = None,
+    scores: bool = False,
+    seen: tuple[RowsLike, RowsLike] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Diagnose paired embeddings: the energy budget, the gap, geometry, retrieval and findings, ready to be saved.
@@ -221,6 +233,8 @@ def diagnose(
         curves: also measure what a batch sees over temperature and N.
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
             paired.
+        scores: also say what score means a match (E9).
+        seen: x and y of pairs that the model was trained on, row i with row i: what it has memorised.
         progress: called with shares of the work that sum to 1.
 
     Returns:
@@ -249,7 +263,9 @@ def diagnose(
         curves=curves,
         ids=ids,
     )
-    return Report(examine(x, y, settings, progress=progress))
+    found = examine(x, y, settings, progress=progress)
+    found = with_scores(found, x, y, settings) if scores else found
+    return Report(found if seen is None else with_seen(found, *seen, settings))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

@@ -18,6 +18,7 @@ from .._files import Json, plain
 from ..diagnosis import Diagnosis, Pictures
 from ..diagnosis.budget import Contributions
 from ..diagnosis.group_contributions import GroupContributions
+from ..diagnosis.information.shared import PairShares
 from ..io.text import check_regular, read_json
 
 SCHEMA_VERSION = 4
@@ -40,7 +41,10 @@ def report_dict(diagnosis: Diagnosis) -> Json:
         "findings": plain(diagnosis.findings),
         "provenance": plain(diagnosis.provenance),
     }
-    return content if diagnosis.curves is None else content | {"curves": plain(diagnosis.curves)}
+    for name, found in (("information", diagnosis.information), ("seen", diagnosis.seen)):
+        content |= {} if found is None else {name: found.to_dict()}
+    content |= {} if diagnosis.curves is None else {"curves": plain(diagnosis.curves)}
+    return content | ({"attached": plain(diagnosis.attached)} if diagnosis.attached else {})
 
 
 def report_arrays(diagnosis: Diagnosis) -> Arrays:
@@ -53,6 +57,8 @@ def report_arrays(diagnosis: Diagnosis) -> Arrays:
     for value, path in ((diagnosis.budget.contributions, "contributions"), (diagnosis.group_contributions, "groups")):
         if value is not None:
             arrays |= _packed(value, path)
+    if diagnosis.information is not None and diagnosis.information.shares is not None:
+        arrays |= _packed(diagnosis.information.shares, "information")
     return arrays
 
 
@@ -96,11 +102,15 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
         raise InputError(f"{file} cannot be read ({reason}); {_AGAIN}") from error
     try:
         pictures, contributions, by_group = _pictures(arrays), _contributions(arrays), _by_group(arrays)
+        shares = _shares(arrays)
     except _Unfit as error:
         raise InputError(f"{file} is not of a complete infomech report ({error}); {_AGAIN}") from None
     found = report_from(content, str(path / "report.json"), pictures)
     budget = replace(found.budget, contributions=contributions)
-    return replace(found, budget=budget, group_contributions=by_group)
+    information = found.information
+    if information is not None:
+        information = replace(information, shares=shares)
+    return replace(found, budget=budget, group_contributions=by_group, information=information)
 
 
 def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Diagnosis:
@@ -111,7 +121,7 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
     """
     content = check_report(content, name)
     hints = get_type_hints(Diagnosis)
-    arrays = ("pictures", "group_contributions")
+    arrays = ("pictures", "group_contributions", "attached")
     parts = {field.name: content.get(field.name) for field in fields(Diagnosis) if field.name not in arrays}
     parts["budget"] = {**content["budget"], "contributions": None}
     try:
@@ -119,6 +129,7 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
             if side not in content["geometry"]:
                 raise _Unfit(f"geometry lacks {side}")
         read = {key: _built(hints[key], value, key) for key, value in parts.items()}
+        read["attached"] = _as(dict, content.get("attached", {}), "attached")
     except _Unfit as error:
         raise InputError(f"{name} is no complete infomech report ({error}); {_AGAIN}") from None
     return Diagnosis(pictures=_NO_PICTURES if pictures is None else pictures, **read)
@@ -203,6 +214,17 @@ def _contributions(arrays: Arrays) -> Contributions:
     unlike = [name for name, length in lengths.items() if length != len(found.pairs)]
     if unlike:
         raise _Unfit(f"the sizes of {', '.join(unlike)} do not fit")
+    return found
+
+
+def _shares(arrays: Arrays) -> PairShares | None:
+    """What pairs give to shared information; None where it was not measured."""
+    if not any(key.startswith("information/") for key in arrays):
+        return None
+    whole, tables = ("pairs", "lent", "blocks"), ("pairs", "lent", "curve_replicates", "curve_interactions")
+    found: PairShares = _read_arrays(PairShares, arrays, "information", whole=whole, tables=tables)
+    if len({len(found.pairs), len(found.blocks), len(found.weights), len(found.information)}) > 1:
+        raise _Unfit("the sizes of the shares of information do not fit")
     return found
 
 

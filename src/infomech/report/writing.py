@@ -8,6 +8,7 @@ from typing import Any
 from .. import _markdown as markdown
 from .._words import MINUS, error_text, interval_text, significant, value_text, with_error
 from ..diagnosis import Diagnosis, Estimate
+from ..diagnosis.information.words import first_line
 from .section import Picture, Table, names_of
 from .sections import SECTIONS
 
@@ -136,6 +137,13 @@ def lead_text(diagnosis: Diagnosis) -> str:
     return " · ".join(parts)
 
 
+def shared_text(diagnosis: Diagnosis) -> list[str]:
+    """What a person can repeat: how many nats the two sides share; nothing where it was not measured."""
+    found = diagnosis.information
+    line = "" if found is None else first_line(found)
+    return [f"{line[0].upper()}{line[1:]}."] if line else []
+
+
 def findings(diagnosis: Diagnosis) -> list[dict[str, str]]:
     """The findings, the serious ones first."""
     ranks = list(MARKS)
@@ -190,7 +198,12 @@ def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
         f"{md_code(f['text'])}"
         for f in findings(diagnosis)
     ]
-    blocks = [md(lead_text(diagnosis)), "## Findings", markdown.bullets(found) or "Nothing stands out."]
+    blocks = [
+        md(lead_text(diagnosis)),
+        *map(md, shared_text(diagnosis)),
+        "## Findings",
+        markdown.bullets(found) or "Nothing stands out.",
+    ]
     for section in SECTIONS:
         if section.present(diagnosis):
             parts = [md(note) for note in section.notes(diagnosis)]
@@ -276,6 +289,7 @@ __all__ = [
     "provenance",
     "report_markdown",
     "report_tex",
+    "shared_text",
     "tally",
     "tex",
     "tex_interval",

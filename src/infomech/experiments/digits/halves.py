@@ -99,6 +99,8 @@ def train_two_tower(
     dim: int = 32,
     seed: int = 0,
     swap: float = 0.0,
+    rate: float = 3e-4,
+    watch: Callable[[int, TwoTower], None] = lambda done, model: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TwoTower:
     """Train a two-tower model on the halves with the symmetric InfoNCE, and return it ready for use.
@@ -113,6 +115,8 @@ def train_two_tower(
         seed: of the initial weights, the batches and the swaps.
         swap: probability that a training pair's partner is exchanged, once and before training, for another digit of
             its class: how loosely the two modalities are tied.
+        rate: learning rate of Adam.
+        watch: called after every step with the number of steps done and the model.
         progress: called after every step with the number of steps done.
 
     Raises:
@@ -125,7 +129,7 @@ def train_two_tower(
         raise InputError(f"batch_size is {batch_size}; with {rows} training pairs it must lie between 2 and {rows}")
     generator = torch.Generator().manual_seed(seed)
     model = TwoTower(dim, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     partners = data.train_y[swap_within_class(data.train_labels, swap, generator)]
     for step in range(steps):
         batch = torch.randperm(rows, generator=generator)[:batch_size]
@@ -134,6 +138,7 @@ def train_two_tower(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+        watch(step + 1, model)
         progress(step + 1)
     return model.eval().requires_grad_(False)
 

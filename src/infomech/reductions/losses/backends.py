@@ -1,8 +1,9 @@
 """Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ BACKENDS = ("auto", "tiles", "triton")
 _KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
 
 _log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 
 def check_backend(backend: str, rows: Tensor) -> None:
@@ -49,6 +51,20 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     return why_not is None
 
 
+def attempted(kernels: Callable[[], _Found]) -> _Found | None:
+    """What the kernels give; None where one of them asks for more than the card has, which is said once.
+
+    Then the tiles do it, as they do a forward's backward: both leave the same sums.
+    """
+    from triton.runtime.errors import OutOfResources
+
+    try:
+        return kernels()
+    except OutOfResources as error:
+        _say_once(f"a Triton kernel needs {error.required} of {error.name}, the card has {error.limit}: the tiles go on")
+        return None
+
+
 def _check_triton(rows: Tensor) -> None:
     why_not = usable(rows.device)
     if why_not is not None:
@@ -60,4 +76,4 @@ def _say_once(reason: str) -> None:
     _log.info("%s", reason)
 
 
-__all__ = ["BACKENDS", "Backend", "check_backend", "takes_kernels"]
+__all__ = ["BACKENDS", "Backend", "attempted", "check_backend", "takes_kernels"]

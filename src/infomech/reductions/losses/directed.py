@@ -8,7 +8,7 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
-from .backends import takes_kernels
+from .backends import attempted, takes_kernels
 from .kept import KeptTiles, room, tiles
 from .levels import as_number, as_tensor, per_total, shift_for, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
@@ -39,7 +39,9 @@ def forward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
-        return *fused.row_sums(x, y, scale, y_terms, given), work.new_empty(0), as_tensor(None, x)
+        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given))
+        if found is not None:
+            return *found, work.new_empty(0), as_tensor(None, x)
     terms = NegativeTerms.of(y_terms, work.dtype)
     buffer = work.new_empty(room(len(x), len(y), work) if keep else 0)
     kept = KeptTiles(buffer, tiles(len(x), len(y), x.device))
@@ -82,7 +84,11 @@ def backward(
         from . import fused
 
         given, saved = decoded(exclusion, excluded), (peaks, totals)
-        return fused.row_gradients(log_sums, x, y, scale, y_terms, given, saved=saved, wanted=wanted)
+        found = attempted(
+            lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, saved=saved, wanted=wanted)
+        )
+        if found is not None:
+            return found
     work = scale.to(compute_dtype(x, y))
     size = log_sums.abs().max()
     unit = torch.where(size > 0, size, 1.0)
@@ -223,7 +229,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         ctx.backend,
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * len(excluded), None, None, None
+    return *found, None, None, None, None, None
 
 
 def _save_scores(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
-from .backends import takes_kernels
+from .backends import attempted, takes_kernels
 from .kept import KeptTiles, Size, room, room_within, tiles, tiles_within
 from .levels import as_number, as_tensor, per_total, positive_scores, shift_for, with_safe_shift, without_terms
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
@@ -47,8 +47,9 @@ def forward(
         from . import fused  # here: it imports Triton, which need not be there
 
         given = decoded(exclusion, excluded)
-        found = fused.paired_sums(x, y, scale, (x_terms, y_terms), given, within=within)
-        return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None, x)
+        found = attempted(lambda: fused.paired_sums(x, y, scale, (x_terms, y_terms), given, within=within))
+        if found is not None:
+            return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None, x)
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
 
 
@@ -86,7 +87,11 @@ def backward(
 
         terms, given = (x_terms, y_terms), decoded(exclusion, excluded)
         saved = peaks, totals
-        return fused.paired_gradients(cotangents, x, y, scale, terms, given, saved=saved, wanted=wanted)
+        found = attempted(
+            lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, saved=saved, wanted=wanted)
+        )
+        if found is not None:
+            return found
     return _backward_on_tiles(
         *(cotangents, x, y, scale, (x_terms, y_terms), (exclusion, excluded)),
         within=within,
@@ -275,7 +280,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         *(peaks, totals, kept, shift, wanted, ctx.backend),
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * len(excluded), None, None, None, None
+    return *found, None, None, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -12,7 +12,7 @@ from ..._typing import OtherRows, Rows, Scalar
 from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from ..workspace import Workspace
-from .backends import Backend, takes_kernels
+from .backends import Backend, attempted, takes_kernels
 from .operators import any_gradient, doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import inner_product
 
@@ -119,7 +119,10 @@ def forward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
-        return fused.softplus(x, y, scale, (x_terms, y_terms), decoded(exclusion, excluded), keep=keep)
+        given = decoded(exclusion, excluded)
+        found = attempted(lambda: fused.softplus(x, y, scale, (x_terms, y_terms), given, keep=keep))
+        if found is not None:
+            return found
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
     value = accumulate(
         x,
@@ -207,8 +210,8 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, *_, excluded, _, _ = inputs
-    ctx.dtypes, ctx.excluded = (x.dtype, y.dtype), len(excluded)
+    x, y, scale, *_ = inputs
+    ctx.dtypes = x.dtype, y.dtype
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(scale, *output[1:])
@@ -219,7 +222,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:5])
     gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, [None] * ctx.excluded, None, None
+    return *found, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

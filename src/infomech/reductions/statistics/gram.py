@@ -28,7 +28,7 @@ from torch import Tensor
 from ..._typing import Progress
 from ..exclusion import SameGroup
 from ..threads import cpu_threads, side_by_side
-from ..tiling import tile_side
+from ..tiling import full_precision, tile_side
 from ..workspace import Workspace
 from .rows import GroupedRows, Span
 
@@ -98,7 +98,8 @@ def sweep(
     threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
     forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
     jobs = [partial(work.walk, forks[k], k, threads) for k in range(threads)]
-    side_by_side(jobs, threads=threads, on_error=work.stop.set)
+    with full_precision(x.values.device):
+        side_by_side(jobs, threads=threads, on_error=work.stop.set)
     for fork in forks[1:]:
         for reduction, other in zip(reductions, fork, strict=True):
             reduction.merge(other)
@@ -112,9 +113,14 @@ class _Work:
         rows, cols = list(x.spans(tile_rows)), list(self._y.spans(tile_rows))
         self.places = [(a, b) for i, a in enumerate(rows) for b in (cols[i:] if self._symmetric else cols)]
         self._entries = sum(len(a) * len(b) for a, b in self.places)
-        self._same_group = SameGroup(x.groups, self._y.groups, ascending=True)
+        self._same_group = SameGroup(x.groups, self._y.groups)
+        self._ends = [_ends(r.groups, spans) for r, spans in ((x, rows), (self._y, cols))]
         self._progress, self._lock = progress, threading.Lock()
         self.stop = threading.Event()
+
+    def _share_a_group(self, rows: Span, cols: Span) -> bool:
+        (first, last), (low, high) = self._ends[0][rows.start], self._ends[1][cols.start]
+        return first <= high and low <= last
 
     def walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
         """Hand every `step`-th tile, from number `first` on, to the reductions."""
@@ -132,7 +138,7 @@ class _Work:
                 return
             similarity = workspace.buffer("similarity", len(rows), len(cols))
             torch.mm(x.values[rows.slice], y.values[cols.slice].T, out=similarity)
-            own = self._same_group.mask(rows.slice, cols.slice)
+            own = self._same_group.mask(rows.slice, cols.slice) if self._share_a_group(rows, cols) else None
             mirrored = self._symmetric and cols.start != rows.start
             tile = Tile(similarity, rows, cols, own, mirrored, workspace)
             for reduction in reductions:
@@ -140,6 +146,12 @@ class _Work:
             if self._progress is not None:
                 with self._lock:
                     self._progress(len(rows) * len(cols) / self._entries)
+
+
+def _ends(groups: Tensor, spans: Sequence[Span]) -> dict[int, tuple[int, int]]:
+    """The first and the last group of each stripe, by where it starts; groups ascend."""
+    places = torch.tensor([(span.start, span.stop - 1) for span in spans], device=groups.device)
+    return {span.start: (low, high) for span, (low, high) in zip(spans, groups[places].tolist(), strict=True)}
 
 
 __all__ = ["Reduction", "Tile", "sweep"]

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..log_sums import LogSums
 from ..shifts import common_shift, unshifted
+from ..tiling import few_launches
 from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
 _EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
+_FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
 _MANY_BLOCKS = 64  # in one tile: from there on a product with their indicator is cheaper than a sum for each
 
 
@@ -125,6 +127,8 @@ class KernelSums(Reduction):
         each_block: whether every block's sum is kept to full precision; otherwise one that is below e^-20 of its row's
             largest kernel may read 0, which the row's total does not feel.
         squares: whether the squares are summed; without them there are no effective counts.
+        columns: whether sums along the columns are wanted of a sweep that is not symmetric; without them
+            ``by_column`` is ``by_row``.
 
     The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
@@ -140,9 +144,10 @@ class KernelSums(Reduction):
         terms: RowTerms | None = None,
         each_block: bool = False,
         squares: bool = True,
+        columns: bool = True,
     ) -> None:
         self._x, self._y = x, x if y is None else y
-        self._symmetric = y is None
+        self._symmetric, self._columns = y is None, columns
         self._each_block, self._squares = each_block, squares
         self._terms = RowTerms() if terms is None else terms
         temperatures = (temperature,) if isinstance(temperature, (int, float)) else tuple(temperature)
@@ -160,7 +165,7 @@ class KernelSums(Reduction):
     def _tables(self, temperature: float) -> TemperatureSums:
         device, shift = self._x.values.device, 0.0 if self._unshifted[temperature] else None
         by_row = BlockedLogSums(len(self._x), self._y.blocks, device, shift=shift, squares=self._squares)
-        if self._symmetric:
+        if self._symmetric or not self._columns:
             return TemperatureSums(temperature, by_row, by_row)
         by_column = BlockedLogSums(len(self._y), self._x.blocks, device, shift=shift, squares=self._squares)
         return TemperatureSums(temperature, by_row, by_column)
@@ -190,6 +195,7 @@ class KernelSums(Reduction):
             terms=self._terms,
             each_block=self._each_block,
             squares=self._squares,
+            columns=self._columns,
         )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
@@ -221,7 +227,7 @@ class _TileSweep:
         self._kernels, self._tile = kernels, tile
         ends = (kernels._x, tile.rows), (kernels._y, tile.cols)
         self._rows = tuple((rows, rows.span(stripe.start, stripe.stop)) for rows, stripe in ends)
-        self._want_columns = tile.mirrored or not kernels._symmetric
+        self._want_columns = tile.mirrored if kernels._symmetric else kernels._columns
         self._scores = kernels.scores(tile)
 
     def take(self, chain: Sequence[_Level]) -> int:
@@ -252,18 +258,41 @@ class _TileSweep:
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        """The smallest of the largest scores of the rows and columns (of all, for each block), and the largest."""
+        """The smallest of the largest scores of the rows and columns (in each block, if asked for), and the largest."""
+        sides = (0, 1) if self._want_columns else (0,)
         if self._kernels._each_block:
-            own = self._tile.own
-            others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
-            lowest, highest = float(others.amin()), float(self._cleared.amax())
-            return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
-        tops = [self._tops(side) for side in ((0, 1) if self._want_columns else (0,))]
+            blocks = sum(len(self._rows[1 - side][1].blocks) for side in sides)
+            if blocks > _FEW_BLOCKS or few_launches(self._scores.device):
+                return self._extremes
+            tops = [top for side in sides for top in self._tops_by_block(side)]
+        else:
+            tops = [self._tops(side) for side in sides]
         ends = torch.stack([torch.stack(top.aminmax()) for top in tops if top.numel()] or [self._cleared.new_zeros(2)])
         lowest, highest = float(ends[:, 0].min()), float(ends[:, 1].max())
         if any(rows.counted is not None for rows, _ in self._rows):  # an entry that counts for nobody must not overflow
             highest = max(highest, float(self._cleared.amax()))
         return lowest, highest
+
+    @property
+    def _extremes(self) -> tuple[float, float]:
+        """The smallest and the largest score: bounds on the largest of any block."""
+        own = self._tile.own
+        others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
+        lowest, highest = float(others.amin()), float(self._cleared.amax())
+        return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
+
+    def _tops_by_block(self, side: int) -> list[Tensor]:
+        """The largest score of each row (side 0) or column (1) in each block, where a block has a negative for it."""
+        others, span = self._rows[1 - side]
+        tops = []
+        for _, cut in span.blocks:
+            part = self._cleared[:, cut] if side == 0 else self._cleared[cut]
+            if others.counted is not None:
+                part = part.index_select(1 - side, torch.nonzero(others.counted[span.slice][cut]).flatten())
+            if part.shape[1 - side]:
+                top = part.amax(1 - side)
+                tops.append(top if self._tile.own is None else top[top > self._kernels._nothing])
+        return tops
 
     def _tops(self, side: int) -> Tensor:
         """The largest score of each row (side 0) or column (1), among what counts as its negative."""
@@ -343,11 +372,8 @@ class _TileSweep:
 
 def _sums_by_block(values: Tensor, span: Span, weights: Tensor | None, *, dim: int) -> Float[Tensor, "a k"]:
     """Weighted sums of a tile over each block of its columns (dim 1) or rows (dim 0), in the tile's dtype."""
-    if len(span.blocks) > _MANY_BLOCKS:
-        indicator = values.new_zeros(len(span), len(span.blocks))
-        for k, (_, cut) in enumerate(span.blocks):
-            indicator[cut, k] = 1.0 if weights is None else weights[cut]
-        return (values if dim == 1 else values.T) @ indicator
+    if len(span.blocks) > _MANY_BLOCKS or few_launches(values.device):
+        return (values if dim == 1 else values.T) @ span.indicator(weights, values)
     parts = []
     for _, cut in span.blocks:
         part = values[:, cut] if dim == 1 else values[cut]

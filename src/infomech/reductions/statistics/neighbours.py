@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..tiling import few_launches
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
@@ -26,7 +27,8 @@ class NeighbourTable:
 
     def offer(self, values: Float[Tensor, "a b"], rows: Span, columns: Span) -> None:
         """Take in a tile of similarities."""
-        found = _above(values, self.values[rows.slice, -1], self.k)
+        dense = few_launches(values.device)
+        found = None if dense else _above(values, self.values[rows.slice, -1], self.k)
         if found is None:
             top, at = values.topk(min(self.k, values.shape[1]), dim=1)
             self._merge(torch.arange(rows.start, rows.stop, device=values.device), top, at + columns.start)

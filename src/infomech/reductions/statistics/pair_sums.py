@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..tiling import few_launches, rows_at_once
 from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
-
-_CHUNK = 1024  # rows that are lifted to float64 at a time
 
 
 class PairFunction(ABC):
@@ -122,6 +121,9 @@ def block_totals(
     """Weighted sums of a tile's values over each pair of the blocks that its spans touch, float64."""
     rows, cols = spans
     weights = None if y.uniform else y.tile_weights[cols.slice]
+    if few_launches(values.device):
+        by_block = (values @ cols.indicator(weights, values)).double()
+        return rows.indicator(x.weights[rows.slice], by_block).T @ by_block
     parts = [
         values[:, cut].sum(1) if weights is None else torch.mv(values[:, cut], weights[cut]) for _, cut in cols.blocks
     ]
@@ -189,12 +191,13 @@ class ShiftedDistances(Reduction):
 
 
 def _along(rows: Float[Tensor, "n d"], direction: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-    return torch.cat([chunk.double() @ direction for chunk in rows.split(_CHUNK)])
+    return torch.cat([chunk.double() @ direction for chunk in rows.split(rows_at_once(rows.device))])
 
 
 def _weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     total = weights.new_zeros(rows.shape[1])
-    for weight, chunk in zip(weights.split(_CHUNK), rows.split(_CHUNK), strict=True):
+    step = rows_at_once(rows.device)
+    for weight, chunk in zip(weights.split(step), rows.split(step), strict=True):
         total += weight @ chunk.double()
     return total
 

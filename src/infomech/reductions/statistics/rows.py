@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ class Span:
     start: int
     stop: int
     blocks: tuple[tuple[int, slice], ...]  # (block, slice of the stripe that lies in it)
+    _indicators: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -25,6 +26,20 @@ class Span:
     def slice(self) -> "slice":
         """The stripe as a slice of the whole."""
         return slice(self.start, self.stop)
+
+    def indicator(self, weights: Float[Tensor, " a"] | None, like: Tensor) -> Float[Tensor, "a k"]:
+        """Which block each row of the stripe lies in, as a matrix (of zeros and weights) that a product sums by."""
+        key = like.dtype, like.device
+        if key not in self._indicators:
+            ends = torch.tensor([cut.stop for _, cut in self.blocks])
+            first = self.blocks[0][1].start
+            at = torch.arange(len(self))
+            inside = (at >= first) & (at < ends[-1])
+            block = torch.bucketize(at, ends, right=True).clamp_max(len(ends) - 1)
+            ones = torch.nn.functional.one_hot(block, len(ends)) * inside[:, None]
+            self._indicators[key] = ones.to(dtype=like.dtype).to(like.device)
+        found = self._indicators[key]
+        return found if weights is None else torch.mul(found, weights[:, None])
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,17 @@ class GroupedRows:
 
     def span(self, start: int, stop: int) -> Span:
         """The stripe of rows from start to stop, at least one, wherever it begins and ends."""
+        if (start, stop) in self._known_spans:
+            return self._known_spans[start, stop]
         first, last = bisect_right(self.edges, start) - 1, bisect_left(self.edges, stop)
         ends = ((b, max(self.edges[b], start), min(self.edges[b + 1], stop)) for b in range(first, last))
-        return Span(start, stop, tuple((b, slice(low - start, high - start)) for b, low, high in ends))
+        span = Span(start, stop, tuple((b, slice(low - start, high - start)) for b, low, high in ends))
+        self._known_spans[start, stop] = span
+        return span
+
+    @cached_property
+    def _known_spans(self) -> dict[tuple[int, int], Span]:
+        return {}
 
     def spans(self, longest: int) -> Iterator[Span]:
         """Stripes of at most `longest` rows: several whole blocks each, or a part of one block."""

@@ -1,0 +1,243 @@
+"""What a fitted density ratio says about its reference, as data: what a page, a report and findings show."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._checks import InputError
+from .._shown import Brief, Shown
+from .._words import number, with_error
+from ..diagnosis.differences import Difference, paired_recall
+from ..diagnosis.estimate import Estimate
+from ..diagnosis.findings import Finding
+from ..diagnosis.uncertainty import proportion_estimate
+from .calibration import Reliability
+from .density_ratio import DensityRatio
+from .rates import PairTable
+from .thresholds import LEAST_EFFECTIVE, Threshold
+
+RATES = (1e-2, 1e-3, 1e-4)
+_BINS = 60
+_POINTS = 60  # of a curve
+_POOR_CALIBRATION = 0.05  # expected calibration error that a user should know of
+_FEW = 10.0  # effective groups in a row's field, below which it says little
+Curve = list[float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one score tells true pairs from random ones.
+
+    Args:
+        edges: (bins + 1,) of the histograms.
+        true: (bins,) density of true pairs.
+        random: (bins,) of random pairs of different groups.
+        false_rates: (k,) false positive rates, ascending, from the finest that the data resolve.
+        true_rates: (k,) true positives there.
+    """
+
+    edges: Curve
+    true: Curve
+    random: Curve
+    false_rates: Curve
+    true_rates: Curve
+
+
+@dataclass(frozen=True)
+class Search:
+    """R@1 of one direction among the reference's own rows, fields without the pair's groups."""
+
+    critic: Estimate
+    ratio: Estimate
+    change: Difference
+    weight: float  # of the candidates' field
+
+
+@dataclass(frozen=True, repr=False)
+class ScoreSummary(Shown):
+    """What score means a match, on the reference's own pairs, none of which is in its own fields."""
+
+    temperature: float
+    weights: tuple[float, float]
+    groups: int
+    thresholds: list[Threshold]
+    unresolved: str  # why finer rates are not there
+    ratio: Look
+    critic: Look
+    reliability: list[Reliability]
+    searches: dict[str, Search]  # by the candidates' side
+    sparse: float  # share of the reference's rows whose field rests on fewer than ten groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "temperature": self.temperature,
+            "weights": list(self.weights),
+            "groups": self.groups,
+            "thresholds": [t.to_dict() for t in self.thresholds],
+            "unresolved": self.unresolved,
+            "ratio": vars(self.ratio),
+            "critic": vars(self.critic),
+            "reliability": [r.to_dict() for r in self.reliability],
+            "searches": {
+                side: {
+                    "critic": s.critic.to_dict(),
+                    "ratio": s.ratio.to_dict(),
+                    "change": s.change.estimate.to_dict(),
+                    "apart": s.change.apart,
+                    "weight": s.weight,
+                }
+                for side, s in self.searches.items()
+            },
+            "sparse": self.sparse,
+        }
+
+    def _brief(self) -> Brief:
+        rows = []
+        for found in self.thresholds:
+            alone = "n/a" if found.critic is None else with_error(found.critic.score)
+            gain = "n/a" if found.critic is None else with_error(found.critic.true_positive_rate)
+            rows.append(
+                [found.goal, alone, gain, with_error(found.ratio.score), with_error(found.ratio.true_positive_rate)]
+            )
+        title = f"What score means a match: {self.groups:,} groups at τ = {self.temperature:g}"
+        return Brief(title, ["threshold for", "critic", "finds", "ratio", "finds"], rows)
+
+
+def summarise(ratio: DensityRatio) -> ScoreSummary:
+    """Thresholds, curves, reliability and recall of a fitted ratio.
+
+    Source: E9.
+    """
+    scores = ratio.pair_scores()
+    thresholds, unresolved = [], ""
+    for rate in RATES:
+        try:
+            thresholds.append(ratio.threshold(false_positive_rate=rate))
+        except InputError as error:
+            unresolved = str(error)
+            break
+    return ScoreSummary(
+        temperature=ratio.temperature,
+        weights=ratio.weights_,
+        groups=len(scores),
+        thresholds=thresholds,
+        unresolved=unresolved,
+        ratio=_look(ratio.pair_table()),
+        critic=_look(ratio.pair_table(critic=True), ratio.temperature),
+        reliability=[
+            ratio.reliability(prior=0.5),
+            ratio.reliability(prior=0.5, calibrated="isotonic"),
+            ratio.candidate_reliability(),
+        ],
+        searches={side: _search(ratio, side) for side in ("y", "x")},
+        sparse=_sparse(ratio),
+    )
+
+
+def _look(table: PairTable, factor: float = 1.0) -> Look:
+    wrong, true = table.wrong, table.true
+    low, high = float(min(wrong[0], true[0])), float(max(wrong[-1], true[-1]))
+    edges = np.linspace(low, max(high, low + 1e-6), _BINS + 1)
+    densities = [np.histogram(values, bins=edges, density=True)[0] for values in (true, wrong)]
+    finest = min(LEAST_EFFECTIVE / table.random_pairs, 0.1)
+    rates = np.geomspace(finest, 0.5, _POINTS)
+    cuts = np.array([table.quantile(rate) for rate in rates])
+    curves = [edges * factor, densities[0] / factor, densities[1] / factor, rates, table.true_rates(cuts)]
+    return Look(*(curve.tolist() for curve in curves))
+
+
+def _search(ratio: DensityRatio, side: str) -> Search:
+    scores = ratio.pair_scores()
+    table, field = (scores.scores, scores.field_y) if side == "y" else (scores.scores.T, scores.field_x.T)
+    weight = ratio.ranking_weights_[side]
+    groups = torch.arange(len(table))
+    hits = [_first(each) for each in (table, table - weight * field)]
+    recalls = [proportion_estimate(hit, groups, len(groups)) for hit in hits]
+    changed = np.asarray((hits[1] - hits[0]).numpy(), dtype=np.float64)
+    change = Difference.of(paired_recall([changed], [np.ones(len(changed))]), paired=True)
+    return Search(recalls[0], recalls[1], change, weight)
+
+
+def _first(table: torch.Tensor) -> torch.Tensor:
+    """Whether the diagonal is first in its row; a tie of t counts 1 / t."""
+    true = table.diagonal()[:, None]
+    ahead, level = (table > true).any(1), (table == true).sum(1)
+    return torch.where(ahead, 0.0, 1.0 / level.double()).cpu()
+
+
+def _sparse(ratio: DensityRatio) -> float:
+    """Share of rows whose field rests on few rows of the reference."""
+    effective = [ratio.field_of_reference(side).effective for side in ("x", "y")]
+    return float(torch.cat([each < _FEW for each in effective if each is not None]).double().mean())
+
+
+def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
+    """What a person should know, with its number and what to do (E7)."""
+    found: list[Finding] = []
+    for threshold in summary.thresholds:
+        if threshold.critic is None or not threshold.goal.endswith(" 0.001"):
+            continue
+        cut, own = threshold.critic, threshold.ratio
+        gain = own.true_positive_rate.value - cut.true_positive_rate.value
+        better = own.true_positive_rate.low > cut.true_positive_rate.high
+        found.append(
+            Finding(
+                "match-score",
+                "good" if better else "note",
+                f"A score of {number(cut.score.value, 2)} is a match at 1 in 1,000",
+                f"One random pair in 1,000 scores above {with_error(cut.score)}, and "
+                f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds "
+                f"{own.true_positive_rate.value:.0%} of them, above {number(own.score.value, 2)}"
+                + (": use it instead, " if better else f" ({gain:+.1%}); to use it, ")
+                + f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
+                cut.score.value,
+            )
+        )
+    for side, search in summary.searches.items():
+        query, candidate = names if side == "y" else names[::-1]
+        if search.change.apart and search.change.estimate.value > 0:
+            found.append(
+                Finding(
+                    f"hubs-cost-recall-{side}",
+                    "warning" if search.change.estimate.value >= 0.02 else "note",
+                    f"Hubs cost recall from {query} to {candidate}: the ratio gives it back",
+                    f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
+                    f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
+                    f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any "
+                    f"inner-product index ranks so: `infomech score --apply DIR --index X Y -o FOLDER`.",
+                    search.change.estimate.value,
+                )
+            )
+    as_is, fitted = summary.reliability[0], summary.reliability[1]
+    if as_is.error.low > _POOR_CALIBRATION and fitted.error.value < as_is.error.value:
+        found.append(
+            Finding(
+                "uncalibrated",
+                "note",
+                "The ratio alone is no probability here",
+                f"Its probabilities are off by {as_is.error.value:.2f} on the average at even odds; a fitted map "
+                f"brings that to {fitted.error.value:.2f} on pairs it has not seen: "
+                f"`infomech score X Y -t {summary.temperature:g} -o DIR --calibrate isotonic`.",
+                as_is.error.value,
+            )
+        )
+    if math.isfinite(summary.sparse) and summary.sparse > 0.1:
+        found.append(
+            Finding(
+                "sparse-fields",
+                "note",
+                "Many rows lie far from the reference",
+                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {_FEW:.0f} rows of the reference, "
+                "so that their ratios are rough. Fit on more pairs: "
+                f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
+                summary.sparse,
+            )
+        )
+    return found
+
+
+__all__ = ["RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]
