@@ -61,7 +61,7 @@ def attempted(kernels: Callable[[], _Found]) -> _Found | None:
     try:
         return kernels()
     except OutOfResources as error:
-        _say_once(f"a Triton kernel needs {error.required} of {error.name}, the card has {error.limit}: the tiles go on")
+        _say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}: the tiles go on")
         return None
 
 
