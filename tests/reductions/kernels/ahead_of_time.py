@@ -70,7 +70,8 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     tiles: Tiles = getattr(plan, case.tiles)
     names, element = case.kernel.arg_names, "*" + ELEMENT[kind]
     types = {"X": element, "Y": element, "G": element, "L": element, "GX": "*i64", "GY": "*i64", "scale": "*fp64",
-             "limit": "fp32", "gain": "fp32", **dict.fromkeys(FLOATS, "*fp32"), **dict.fromkeys(NUMBERS, "i32")}  # fmt: skip
+             "limit": "fp32", "gain": "fp32"}  # fmt: skip
+    types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
     flags = {
         "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
         "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "OWN": True, "KEEP": True,

@@ -111,6 +111,8 @@ def test_partial_sums_and_chunks_keep_to_their_room(rows_: int) -> None:
     tiles = configs.nearest((9, 0), "half").sums
     stripe = configs.stripe_rows(rows_, rows_, tiles)
     partial = 2 * (stripe * -(-rows_ // tiles.cols) + -(-stripe // tiles.rows) * rows_)
-    assert 4 * partial <= max(1.1 * configs.STRIPE_BYTES, 8 * tiles.rows * 2 * (rows_ / tiles.cols + rows_ / tiles.rows))
+    assert 4 * partial <= max(
+        1.1 * configs.STRIPE_BYTES, 8 * tiles.rows * 2 * (rows_ / tiles.cols + rows_ / tiles.rows)
+    )
     assert configs.chunk_rows(rows_, rows_, 2) >= configs.LEAST_CHUNK
     assert partial < 2**31
