@@ -9,7 +9,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 CLIP_VENV := .venv-clip
-CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses tests/diagnosis
+CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses/test_symmetric.py \
+	tests/losses/test_operators.py tests/losses/test_equivalence.py tests/diagnosis/test_batch_budget.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow reproduce-fast dist test-dist test-clip lint bench clean

@@ -89,7 +89,7 @@ COMMANDS = {
     ),
     "demo": Command(
         lambda d, o: ["demo", "--steps", "10", "-o", str(o)],
-        ("report-clip/report.json", "report-closed/report.json", "comparison/compare.json"),
+        ("report-a/report.json", "report-b/report.json", "comparison/compare.json"),
         has_keys("schema_version"), lambda path: path.suffix == ".npy", "--overwrite",
     ),
 }  # fmt: skip

@@ -40,7 +40,7 @@ DIRECTIONS = {
     SENTENCES: {"x_to_y": "docstring → code", "y_to_x": "code → docstring"},
     **{name: {"x_to_y": "left → right", "y_to_x": "right → left"} for name in STEPS},
 }
-SHOWN = ("recall_at_1", "recall_at_10", "true_positive_rate")
+RECALLS = ("recall_at_1", "recall_at_10")
 Json = dict[str, Any]
 
 
@@ -110,13 +110,14 @@ def cell(found: Json, change: Json | None) -> str:
 
 
 def table(record: Json, name: str) -> str:
-    """R@1 and R@10 in both directions, and true positives at a rate, of every score."""
+    """Shared information, R@1 and R@10 in both directions, and true positives at a rate, of every score."""
     comparison = record["sets"][name]["comparison"]
     words = DIRECTIONS[name]
-    columns = [("x_to_y", "recall_at_1"), ("x_to_y", "recall_at_10"), ("y_to_x", "recall_at_1")]
-    columns += [("y_to_x", "recall_at_10"), ("x_to_y", "true_positive_rate")]
-    short = {"recall_at_1": "R@1", "recall_at_10": "R@10", "true_positive_rate": "TPR at 1e-3"}
-    heads = [f"{short[key]} {words[side]}" if key in SHOWN[:2] else short[key] for side, key in columns]
+    short = {"information": "I", "recall_at_1": "R@1", "recall_at_10": "R@10"}
+    columns = [(side, key) for side in words for key in short]
+    heads = [f"{short[key]} {words[side]}" for side, key in columns]
+    columns.append(("x_to_y", "true_positive_rate"))
+    heads.append("TPR at 1e-3")
     lines = ["| score | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for method in comparison["estimates"]["x_to_y"]:
         cells = [
@@ -140,7 +141,7 @@ def digits_table(record: Json) -> str:
         comparison = record["sets"][name]["comparison"]
         for side, words in DIRECTIONS[name].items():
             cells = [name.removeprefix("digits, "), words]
-            for key in SHOWN[:2]:
+            for key in RECALLS:
                 both = [comparison["estimates"][side][m][key]["value"] for m in ("cosine", "density ratio")]
                 change = comparison["differences"][side]["density ratio"][key]
                 cells.append(f"{both[0]:.3f} → {both[1]:.3f}")

@@ -185,7 +185,7 @@ def pretended_card() -> Iterator[Counter[str]]:
 
     >>> with pretended_card() as seen:
     ...     x = torch.eye(3, device="cuda") + 1
-    ...     x.device.type, float(x.sum()), seen["read: item"]
+    ...     x.device.type, float(x.sum()), reads(seen)
     ('cuda', 12.0, 1)
     """
     OnCard.seen, OnCard.places = Counter(), Counter()

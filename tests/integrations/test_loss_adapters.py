@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.integrations import LabelledInfoNCE, OpenClipLoss, OpenClipSigmoidLoss, SentenceSymmetricInfoNCE
+from infomech.integrations import (
+    LabelledInfoNCE,
+    OpenClipLoss,
+    OpenClipSigmoidLoss,
+    SentenceSymmetricInfoNCE,
+    TrainerLoss,
+    TwoViewInfoNCE,
+)
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -81,11 +88,68 @@ def test_sentence_transformers_convention() -> None:
     assert torch.equal(found, loss.compute_loss_from_embeddings(embedded, torch.empty(0)))
     x, y = (torch.nn.functional.normalize(e, dim=1) for e in embedded)
     assert close(found, im.losses.symmetric_infonce(x, y, temperature=0.05, divergence_weight=0.5))
-    assert loss.get_config_dict() == {"scale": 20.0, "divergence_weight": 0.5}
+    assert loss.get_config_dict() == {"scale": 20.0, "divergence_weight": 0.5, "gather_across_devices": False}
     found.backward()
     assert model.linear.weight.grad.norm() > 0
-    with pytest.raises(im.InputError, match="3 columns"):
-        loss.compute_loss_from_embeddings([*embedded, embedded[0]])
+    with pytest.raises(im.InputError, match="1 columns"):
+        loss.compute_loss_from_embeddings(embedded[:1])
+    assert "2601.19597" in loss.citation
+    assert loss.temperature == 0.05
+
+
+@pytest.mark.parametrize("columns", [3, 4])
+@pytest.mark.parametrize("n", [1, 11])
+def test_hard_negatives(columns: int, n: int) -> None:
+    """Columns beyond the second: the formula of sentence-transformers, value and gradients."""
+    parts = [rows(n, 4, k).requires_grad_() for k in range(columns)]
+    weight = 0.5 if n > 1 else 0.0
+    found = SentenceSymmetricInfoNCE(Encoder(), scale=20.0, divergence_weight=weight).compute_loss_from_embeddings(
+        parts
+    )
+    x, y, *hard = (torch.nn.functional.normalize(p, dim=1) for p in parts)
+    forward, backward = 20.0 * x @ torch.cat([y, *hard]).T, 20.0 * y @ x.T
+    truth = (forward.logsumexp(1) + backward.logsumexp(1) - 2 * forward.diagonal()).mean() / 2
+    if n > 1:
+        truth = truth + weight * im.losses.symmetric_terms(x, y, temperature=0.05).divergence
+    assert close(found, truth)
+    for ours, theirs in zip(torch.autograd.grad(found, parts), torch.autograd.grad(truth, parts), strict=True):
+        assert close(ours, theirs)
+
+
+def test_a_siglip_model_keeps_its_bias_in_the_graph() -> None:
+    """DistributedDataParallel stops at the second step if a parameter got no gradient."""
+    model, x, y = Clip(True), unit(6, 4, 1).requires_grad_(), unit(6, 4, 2)
+    OpenClipLoss()(**model(x, y)).backward()
+    assert model.logit_bias.grad == 0
+    assert model.logit_scale.grad != 0
+
+
+@pytest.mark.parametrize("n", [2, 17])
+def test_two_views(n: int) -> None:
+    x, y = rows(n, 5, 1).requires_grad_(), rows(n, 5, 2).requires_grad_()
+    found = TwoViewInfoNCE(0.3)(x, y)
+    views = torch.nn.functional.normalize(torch.cat([x, y]), dim=1)
+    scores = (views @ views.T / 0.3).masked_fill(torch.eye(2 * n, dtype=torch.bool), -math.inf)
+    truth = torch.nn.functional.cross_entropy(scores, torch.arange(2 * n).roll(n))
+    assert close(found, truth)
+    for ours, theirs in zip(torch.autograd.grad(found, (x, y)), torch.autograd.grad(truth, (x, y)), strict=True):
+        assert close(ours, theirs)
+    lightly = pytest.importorskip("lightly.loss")
+    assert close(found, lightly.NTXentLoss(0.3)(x, y), 1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_views_and_outputs() -> None:
+    with pytest.raises(im.InputError, match="x has 3 rows and y has 2"):
+        TwoViewInfoNCE()(torch.eye(3), torch.eye(3)[:2])
+    with pytest.raises(im.InputError, match="out1 is a list"):
+        TwoViewInfoNCE()(torch.eye(3), [1.0])
+    with pytest.warns(UserWarning, match="holds one pair"):
+        assert TwoViewInfoNCE()(torch.ones(1, 3), torch.ones(1, 3)) == 0
+    with pytest.raises(im.InputError, match="the model's outputs are logits; name the two"):
+        TrainerLoss(im.losses.SymmetricInfoNCE())({"logits": torch.eye(3)})
+    with pytest.raises(im.InputError, match="accumulation_steps is 0"):
+        TrainerLoss(im.losses.SymmetricInfoNCE(), accumulation_steps=0)
 
 
 @pytest.mark.filterwarnings("ignore:The MultipleNegativesSymmetricRankingLoss is deprecated:DeprecationWarning")

@@ -1,9 +1,6 @@
 """Across ranks: values and gradients under DistributedDataParallel are those of one process on the whole batch."""
 
-import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,36 +8,16 @@ import torch
 
 import infomech as im
 from infomech.losses import Ranks
+from rank_processes import load_worker, run_ranks
 
 WORKER = Path(__file__).with_name("rank_worker.py")
-
-
-def load_worker():
-    spec = importlib.util.spec_from_file_location("rank_worker", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda w: f"world{w}")
 def world(request, tmp_path_factory: pytest.TempPathFactory):
     """Run all cases on that many processes, once; the ranks' findings."""
     size, folder = request.param, tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(size), str(folder / "init"), str(folder / "out")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=150)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, text in zip(processes, said, strict=True):
-        assert process.returncode == 0, text[-3000:]
-    return size, [torch.load(folder / f"out.{rank}", weights_only=True) for rank in range(size)]
+    return size, run_ranks(WORKER, size, folder, timeout=150)
 
 
 def same(found, truth) -> None:
@@ -52,7 +29,7 @@ def same(found, truth) -> None:
 
 def test_every_case_equals_one_process(world) -> None:
     size, ranks = world
-    worker = load_worker()
+    worker = load_worker(WORKER)
     for name in worker.CASES:
         truth = worker.run_case(name, 0, size, whole=True)
         assert all(g.norm() > 0 for g in truth["gradients"].values()), name
@@ -62,7 +39,7 @@ def test_every_case_equals_one_process(world) -> None:
 
 def test_a_loss_outside_of_ddp_has_the_whole_temperature_gradient(world) -> None:
     size, ranks = world
-    truth = load_worker().run_case("uneven ring", 0, size, whole=True)
+    truth = load_worker(WORKER).run_case("uneven ring", 0, size, whole=True)
     for said in ranks:
         same(said["found"]["loss outside DDP"], truth)
 
@@ -70,14 +47,14 @@ def test_a_loss_outside_of_ddp_has_the_whole_temperature_gradient(world) -> None
 @pytest.mark.parametrize("exchange", ["ring", "gather"])
 def test_sigmoid(world, exchange: str) -> None:
     size, ranks = world
-    truth = load_worker().run_sigmoid(0, size, whole=True)
+    truth = load_worker(WORKER).run_sigmoid(0, size, whole=True)
     for said in ranks:
         same(said["found"][f"sigmoid, {exchange}"], truth)
 
 
 def test_critics_and_log_weights(world) -> None:
     size, ranks = world
-    worker = load_worker()
+    worker = load_worker(WORKER)
     for kind in worker.WEIGHED:
         truth = worker.run_weighed(kind, 0, size, whole=True)
         assert truth["gradients"]["weigh.weight"].norm() > 0, kind
@@ -128,7 +105,7 @@ def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
         ("temperature", "temperature is a str", None),
         ("bias", "bias is a list", None),
         ("long rows", "leave double precision", None),
-        ("columns", "1 columns of sentences", None),
+        ("columns", "a batch has 1 columns", None),
     ],
 )
 def test_whatever_fails_on_one_rank_reaches_all(world, name: str, words: str, alone: str | None) -> None:

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -155,6 +155,7 @@ def test_names_do_not_become_placeholders():
     assert measure(GAP, "separability", "{y}", "{x}").meaning.count("{y} from {x}") == 1
 
 
+@example([-1.0, 0.0, 5e-324], "centroid_gap")
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=3), st.sampled_from(sorted(GAP)))
 def test_a_track_holds_all_of_its_estimates_and_the_tick(values, name):
     low, value, high = sorted(values)

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 import infomech as im
 from infomech.scores import DensityRatio
+from infomech.scores.own_rows import row_digests
 
 sys.path.insert(0, str(Path(__file__).parent))
 from laws import GaussianPairs, NoisyDirections
@@ -108,7 +109,57 @@ def test_rows_that_are_new_use_the_whole_reference() -> None:
     torch.testing.assert_close(ratio.log_field_y(new), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(ratio.log_field_x(new), ratio.log_field_x(new, groups=torch.full((4,), -1)))
     own = ratio.log_field_x(texts, groups=ratio.groups_y_)
-    assert float(own.mean()) < float(ratio.log_field_x(texts).mean()) - 0.3  # without its image, which is close to it
+    whole = ratio.log_field_x(texts, groups=torch.full((60,), -1))
+    assert float(own.mean()) < float(whole.mean()) - 0.3  # without its image, which is close to it
+
+
+def test_rows_of_the_reference_are_recognised_wherever_they_stand() -> None:
+    ratio, images, texts = captioned()
+    new = torch.randn(3, 5, generator=torch.Generator().manual_seed(9))
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    mixed, groups = torch.cat([new, texts[order]]), torch.cat([torch.full((3,), -1), ratio.groups_y_[order]])
+    assert torch.equal(ratio.groups_of(mixed, side="y"), groups)
+    assert torch.equal(ratio.groups_of(texts.double().numpy(), side="y"), ratio.groups_y_)  # of another type
+    assert bool((ratio.groups_of(texts, side="x") == -1).all())  # they are rows of y
+    torch.testing.assert_close(ratio.log_field_x(mixed), ratio.log_field_x(mixed, groups=groups))
+    torch.testing.assert_close(ratio.index_vectors(mixed), ratio.index_vectors(mixed, groups=groups))
+    known = {"groups_x": ratio.groups_x_, "groups_y": groups}
+    torch.testing.assert_close(ratio.log_ratios(images, mixed), ratio.log_ratios(images, mixed, **known))
+    known["groups_x"] = ratio.groups_x_[CAPTIONS[:, 0]]
+    known["groups_y"] = ratio.groups_y_
+    same = images[CAPTIONS[:, 0]], texts
+    torch.testing.assert_close(ratio.log_ratio(*same), ratio.log_ratio(*same, **known))
+
+
+def test_equal_rows_are_told_by_their_place() -> None:
+    x, y = VMF.draw(40, 0)
+    y[30] = y[3]
+    ratio = DensityRatio(0.2).fit(x, y)
+    assert torch.equal(ratio.groups_of(y, side="y"), ratio.groups_y_)
+    assert ratio.groups_of(y[[30]], side="y") == ratio.groups_y_[3]
+    digests = row_digests(torch.eye(3000, dtype=torch.float16))  # as alike as rows can be
+    assert len(digests.unique()) == 3000
+    assert im.scores.own_rows.row_digests(torch.tensor([[0.0]])) == im.scores.own_rows.row_digests(
+        torch.tensor([[-0.0]])
+    )
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_the_best_of_the_references_own_rows_do_not_know_their_partners(side: str) -> None:
+    ratio, images, texts = captioned()
+    ratio.ranking_weights_ = {"x": 0.7, "y": 0.7}
+    rows, candidates = (images, texts) if side == "y" else (texts, images)
+    found = ratio.best_matches(rows, candidates, k=4, side=side)
+    table = ratio.log_ratios(images, texts, ranking=True, side=side, groups_x=ratio.groups_x_, groups_y=ratio.groups_y_)
+    table = table if side == "y" else table.T
+    assert torch.equal(found.rows, table.topk(4, dim=1).indices)
+    torch.testing.assert_close(found.ranking, table.topk(4, dim=1).values, atol=1e-4, rtol=0)
+    i, j = torch.arange(20).repeat_interleave(3), torch.arange(60).roll(1)
+    scored = ratio.scored_pairs(images, texts, rows=(i, j))
+    expected = ratio.log_ratio(images[i], texts[j], groups_x=ratio.groups_x_[i], groups_y=ratio.groups_y_[j])
+    errors = ratio.log_ratio_stderr(images[i], texts[j], groups_x=ratio.groups_x_[i], groups_y=ratio.groups_y_[j])
+    torch.testing.assert_close(scored["log_ratio"], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scored["stderr"], errors, atol=1e-5, rtol=0)
 
 
 def test_matching_rows_are_the_diagonal_of_all_rows() -> None:

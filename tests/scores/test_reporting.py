@@ -80,6 +80,32 @@ def test_index_vectors_rank_as_the_ratio_does(files: Path, side: str) -> None:
     assert (np.argsort(-(queries @ index.T), 1) == expected.numpy()).all()
 
 
+def test_the_references_own_files_are_recognised(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, ratio = (files / "x.npy", files / "y.npy"), DensityRatio.load(files / "out" / "ratio.safetensors")
+    x, y = (torch.from_numpy(np.load(file)) for file in own)
+    assert run("score", "--apply", files / "out", *own, "-o", files / "own.parquet", "--quiet") == 0
+    line = "300 rows of X and 300 rows of Y are the reference's own; their groups are left out, as if they were new."
+    assert line in capsys.readouterr().out
+    table = pyarrow.parquet.read_table(files / "own.parquet")
+    thresholds = ratio.pair_table().values.diagonal().sort().values  # what thresholds are made of
+    np.testing.assert_allclose(np.sort(table["log_ratio"]), thresholds, atol=1e-4)
+    assert run("score", "--apply", files / "out", "--index", *own, "-o", files / "own", "--quiet") == 0
+    said = capsys.readouterr().out
+    assert "300 rows of Y are the reference's own; their groups are left out of their fields." in said
+    assert "300 rows of X are the reference's own; no index can take them out of other fields" in said
+    expected = ratio.index_vectors(y, groups=ratio.groups_y_)
+    np.testing.assert_allclose(np.load(files / "own" / "index.npy"), expected, atol=1e-6)
+    top = files / "own_top.parquet"
+    assert run("score", "--apply", files / "out", "--top", 1, *own, "-o", top, "--quiet") == 0
+    found = pyarrow.parquet.read_table(top)["y"].to_numpy() == np.arange(300)
+    held_out = ratio.log_ratios(x, y, ranking=True, groups_x=ratio.groups_x_, groups_y=ratio.groups_y_).argmax(1)
+    assert found.mean() == (held_out.numpy() == np.arange(300)).mean()
+    new = files / "new_x.npy", files / "new_y.npy"
+    capsys.readouterr()
+    assert run("score", "--apply", files / "out", *new, "-o", files / "fresh.parquet", "--quiet") == 0
+    assert "the reference's own" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -113,6 +139,22 @@ def test_apply_refuses_what_it_cannot_use(files: Path, capsys: pytest.CaptureFix
         run("score", "--apply", files / "out", "--top", 2, files / "narrow.npy", new[1], "-o", files / "u.parquet") == 2
     )
     assert "x has 3 features and the reference has 24" in capsys.readouterr().err
+    assert run("score", "--apply", files / "out", "--top", 0, *new, "-o", files / "u.parquet") == 2
+    assert "--top is 0; ask for one candidate at least" in capsys.readouterr().err
+
+
+def test_apply_says_which_rows_are_far_from_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cone = np.eye(8, dtype=np.float32)[0] + 0.05 * np.random.default_rng(0).normal(size=(62, 8)).astype(np.float32)
+    DensityRatio(0.0005).fit(cone[:60], cone[:60] + np.float32(0.001)).save(tmp_path / "ratio.safetensors")
+    cone[60:] *= -1  # kernels of exp(-2000) with all of the reference
+    np.save(tmp_path / "x.npy", cone[60:])
+    np.save(tmp_path / "y.npy", cone[60:])
+    words = ("score", "--apply", tmp_path, tmp_path / "x.npy", tmp_path / "y.npy", "-o", tmp_path / "s.parquet")
+    assert run(*words, "--quiet") == 0
+    assert "2 scores are rough: a row is far from everything" in capsys.readouterr().out
+    table = pyarrow.parquet.read_table(tmp_path / "s.parquet")
+    assert np.isfinite(table["log_ratio"]).all()
+    assert max(table["effective"].to_pylist()) < 10
 
 
 def test_a_report_says_what_score_means_a_match_where_it_is_asked(files: Path, tmp_path: Path) -> None:

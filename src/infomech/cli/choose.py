@@ -12,6 +12,9 @@ from .show import console, print_json, progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..report import Ranking
+    from ..report.shrunk import Shrunk
+
 OptionalOut = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Also write everything to this folder.")
 ]
@@ -72,14 +75,8 @@ def rank(
         )
     if out is not None:
         found.save(out, overwrite=overwrite)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    print_table(found.title(), found.header, found.lines())
-    for line in found.remarks():
-        typer.echo(line)
-    if out is not None:
-        typer.echo(f"\nRanking: {out / 'rank.md'}")
+    written = None if out is None else f"Ranking: {out / 'rank.md'}"
+    _show(found, written, as_json=as_json)
 
 
 @command("infomech shrink image.npy text.npy -o small")
@@ -124,14 +121,10 @@ def shrink(
         found = shrink_rows(*files.read(), pairs=index, batch_size=batch_size, share=share, seed=seed, progress=step)
     if out is not None:
         found.save(out, overwrite=overwrite)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    print_table(found.title(), found.header, found.lines())
-    for line in found.remarks():
-        typer.echo(line)
+    written = None
     if out is not None:
-        typer.echo(f"\nWritten to {out}" + ("" if found.chosen is None else f"; the map: {out / 'map.safetensors'}"))
+        written = f"Written to {out}" + ("" if found.chosen is None else f"; the map: {out / 'map.safetensors'}")
+    _show(found, written, as_json=as_json)
 
 
 def _apply(folder: Path, x: str | None, y: str | None, out: Path | None, *, overwrite: bool) -> None:
@@ -157,6 +150,18 @@ def _apply(folder: Path, x: str | None, y: str | None, out: Path | None, *, over
         written.append((f"{side}.npy", buffer.getvalue()))
     write_folder(out, iter(written), owned=("x.npy", "y.npy"), what="codes", overwrite=overwrite)
     typer.echo(f"{made.plan.name}, {made.bytes_a_row:,} bytes a row: {', '.join(str(out / n) for n, _ in written)}")
+
+
+def _show(found: "Ranking | Shrunk", written: str | None, *, as_json: bool) -> None:
+    """The result on the standard output: as JSON, or as a table with remarks and where it was written."""
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(found.title(), found.header, found.lines())
+    for line in found.remarks():
+        typer.echo(line)
+    if written is not None:
+        typer.echo(f"\n{written}")
 
 
 def _names(names: str | None, encodings: "Sequence[str]") -> list[str]:

@@ -91,6 +91,8 @@ def score(
         raise InputError(f"{unused[0]} was settled when {apply} was fitted; leave it away with --apply")
     if x is None or y is None:
         raise InputError("no files are given; name the embeddings of both modalities")
+    if top is not None and top < 1:
+        raise InputError(f"--top is {top}; ask for one candidate at least")
     ratio = _load(apply)
     if index:
         _write_index(ratio, x, y, out, side, overwrite=overwrite, quiet=quiet)
@@ -186,12 +188,26 @@ def _write_index(ratio: "DensityRatio", x: str, y: str, out: Path, side: str, *,
     check_target(out, owned=INDEX_FILES, what="set of index vectors", overwrite=overwrite)
     check_apart(out, INDEX_FILES, [name for name in (x, y) if Path(name).exists()])
     queries, candidates = (read_rows(name) for name in ((x, y) if side == "y" else (y, x)))
+    other = "x" if side == "y" else "y"
+    groups, asking = ratio.groups_of(candidates, side=side), ratio.groups_of(queries, side=other)
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar("Computing index vectors", quiet=quiet) as step:
-        _write_blocks(out / INDEX_FILES[1], ratio.index_blocks(candidates, side=side, progress=step), len(candidates))
-    asked = ratio.query_vectors(queries, side="x" if side == "y" else "y")
+        blocks = ratio.index_blocks(candidates, side=side, groups=groups, progress=step)
+        _write_blocks(out / INDEX_FILES[1], blocks, len(candidates))
+    asked = ratio.query_vectors(queries, side=other)
     _write_blocks(out / INDEX_FILES[0], iter([asked]), len(asked))
+    if known := _own_rows({side: groups}):
+        typer.echo(f"{known}; their groups are left out of their fields.")
+    if known := _own_rows({other: asking}):
+        typer.echo(f"{known}; no index can take them out of other fields: measure recall with other queries.")
     typer.echo(f"{len(candidates):,} index vectors and {len(asked):,} query vectors, by inner product: {out}")
+
+
+def _own_rows(groups: "dict[str, Tensor]") -> str:
+    """How many rows are the reference's own, in words; empty where none is."""
+    counts = {side: int((each >= 0).sum()) for side, each in groups.items()}
+    words = " and ".join(f"{count:,} rows of {side.upper()}" for side, count in counts.items() if count)
+    return words and f"{words} are the reference's own"
 
 
 def _write_blocks(path: Path, blocks: "Iterator[Tensor]", count: int) -> None:
@@ -229,6 +245,7 @@ def _write_scores(
 
     from .._checks import InputError
     from .._files import replacing, unwritable
+    from ..scores.summary import FEW
 
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out is {out}; with --apply name a .parquet file")
@@ -242,6 +259,13 @@ def _write_scores(
             pyarrow.parquet.write_table(pyarrow.table(columns), file)
     except OSError as error:
         raise unwritable(out, error) from error
+    if known := _own_rows({"x": ratio.groups_of(left, side="x"), "y": ratio.groups_of(right, side="y")}):
+        typer.echo(f"{known}; their groups are left out, as if they were new.")
+    if far := int((columns["effective"] < FEW).sum()):
+        typer.echo(
+            f"{far:,} scores are rough: a row is far from everything, its field rests on fewer than {FEW:.0f} groups "
+            "of the reference (columns effective, stderr). Fit on pairs like these."
+        )
     typer.echo(f"{len(columns['log_ratio']):,} scores: {out}")
 
 

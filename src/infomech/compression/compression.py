@@ -15,7 +15,7 @@ from .._files import write_file
 from .._typing import PairsLike, RowsLike
 from ..corrections.base import unit
 from ..io import as_pairs, as_rows
-from ..io.text import check_regular
+from ..io.fitted import read_fitted
 from .quantisers import Quantiser, quantiser
 
 Dimensions = Literal["all", "first", "pca"]
@@ -181,19 +181,11 @@ def load(path: str | os.PathLike[str]) -> Compression:
     Raises:
         InputError: for another file, or a damaged one.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     path = path / "map.safetensors" if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path} does not exist; name the file or folder that infomech shrink wrote")
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError):
-        raise InputError(f"{path} is no map of infomech shrink, or a damaged one; fit it again") from None
+    metadata, tensors = read_fitted(path, "map of infomech shrink", "fit it again")
     if "compression" not in metadata:
         raise InputError(f"{path} is a safetensors file, but no map of infomech shrink; fit one")
     try:

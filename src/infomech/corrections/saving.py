@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._files import write_file
-from ..io.text import check_regular
+from ..io.fitted import read_fitted
 from .base import AffineMap, Correction
 from .scoring import METHODS
 
@@ -39,16 +39,8 @@ def load_correction(path: str | os.PathLike[str]) -> Correction:
     Raises:
         InputError: for another file, or a damaged one.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError):
-        raise InputError(f"{path} is no correction, or a damaged one; fit it again with infomech correct") from None
+    metadata, tensors = read_fitted(path, "correction", "fit it again with infomech correct")
     if metadata.get("method") not in METHODS:
         raise InputError(f"{path} is a safetensors file, but no correction; fit one with infomech correct")
     try:

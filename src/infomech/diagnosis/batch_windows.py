@@ -122,16 +122,27 @@ class WindowAverages:
     ``interactions``: what two blocks, as anchors and negatives of each other, add beyond what each of them adds.
     """
 
-    values: Float[Tensor, " k"]
-    replicates: Float[Tensor, "b k"]
     by_anchor: Float[Tensor, "n k"]
-    interactions: Float[Tensor, "p k"]  # p = b (b - 1) / 2 pairs of blocks
     blocks: "BlockShares"
+
+    @property
+    def values(self) -> Float[Tensor, " k"]:
+        """Averages over all anchors."""
+        return self.blocks.values()
+
+    @property
+    def replicates(self) -> Float[Tensor, "b k"]:
+        """The same without each block."""
+        return self.blocks.replicates()
+
+    @property
+    def interactions(self) -> Float[Tensor, "p k"]:
+        """Of the p = b (b - 1) / 2 pairs of blocks."""
+        return self.blocks.interactions()
 
     def cpu(self) -> "WindowAverages":
         """The same on the CPU."""
-        found = (self.values.cpu(), self.replicates.cpu(), self.by_anchor.cpu(), self.interactions.cpu())
-        return WindowAverages(*found, self.blocks.cpu())
+        return WindowAverages(self.by_anchor.cpu(), self.blocks.cpu())
 
 
 @dataclass(frozen=True)
@@ -192,8 +203,7 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
             by_anchor[chunk] = _values(sums, chunk, layout, statistic)
     weights = sums.weights.new_zeros(b + 1).index_add_(0, sums.blocks, sums.weights)
     own = falls.new_zeros(b + 1, falls.shape[2]).index_add_(0, sums.blocks, sums.weights[:, None] * by_anchor)
-    shares = BlockShares(own, falls, weights)
-    return WindowAverages(shares.values(), shares.replicates(), by_anchor, shares.interactions(), shares)
+    return WindowAverages(by_anchor, BlockShares(own, falls, weights))
 
 
 def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
@@ -427,20 +437,9 @@ def _all_others(whole: Tensor, channels: _Channels, layout: BlockLayout) -> tupl
     """With all other groups as negatives, (n, 1), and without each block, (n, b)."""
     if layout.left_over:
         whole = torch.cat([whole, channels.values[..., -1:]], -1)
-    if few_launches(whole.device):
-        before, after = channels.running_totals(whole), channels.running_totals(whole.flip(-1)).flip(-1)
-        total = channels.finish(before[..., -1:])
-        end = layout.blocks + 1
-        return total, channels.finish(channels.add(before[..., : layout.blocks], after[..., 1:end]))
-    empty = torch.zeros_like(whole[..., :1]) if channels.linear else torch.full_like(whole[..., :1], -torch.inf)
-    one_side, other_side = [empty], [empty]
-    for k in range(whole.shape[-1]):
-        one_side.append(channels.add(one_side[-1], whole[..., k : k + 1]))
-        other_side.append(channels.add(other_side[-1], whole[..., whole.shape[-1] - 1 - k :][..., :1]))
-    total = channels.finish(one_side[-1])
-    left = torch.cat(one_side[: layout.blocks], -1)
-    right = torch.cat(other_side[::-1][1 : layout.blocks + 1], -1)
-    return total, channels.finish(channels.add(left, right))
+    before, after = channels.running_totals(whole), channels.running_totals(whole.flip(-1)).flip(-1)
+    left, right = before[..., : layout.blocks], after[..., 1 : layout.blocks + 1]
+    return channels.finish(before[..., -1:]), channels.finish(channels.add(left, right))
 
 
 __all__ = [

@@ -65,7 +65,8 @@ class OpenClipLoss(nn.Module):
     ) -> Scalar | dict[str, Scalar]:
         """The loss, alone or in a dictionary of losses, whose values open_clip adds up.
 
-        A bias that all logits share leaves a softmax as it is, and is not used.
+        A bias that all logits share leaves a softmax as it is: its gradient is 0, and it is there, since
+        DistributedDataParallel stops at a parameter that got none (a model that was built for SigLIP).
         """
         try:
             loss = symmetric_infonce(
@@ -77,6 +78,8 @@ class OpenClipLoss(nn.Module):
             )
         except NoNegativesError:
             loss = loss_of_one_pair(self, image_features, text_features, logit_scale)
+        if isinstance(logit_bias, Tensor) and logit_bias.requires_grad:
+            loss = loss + (logit_bias.sum() * 0.0).to(loss.dtype)
         return {"contrastive_loss": loss} if output_dict else loss
 
 

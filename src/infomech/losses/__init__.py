@@ -1,7 +1,11 @@
 """The InfoNCE family: function and module side by side."""
 
+from .caching import cached_step
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
+from .equivalence import check_equivalent
+from .negatives import FalseNegatives, Hardness
+from .one_way import Guide
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
@@ -10,6 +14,9 @@ from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symm
 __all__ = [
     "ConstantWeight",
     "DivergenceController",
+    "FalseNegatives",
+    "Guide",
+    "Hardness",
     "InfoNCE",
     "LinearWarmup",
     "PairwiseInfoNCE",
@@ -19,6 +26,8 @@ __all__ = [
     "SymmetricInfoNCE",
     "SymmetricTerms",
     "WeightSchedule",
+    "cached_step",
+    "check_equivalent",
     "infonce",
     "pairwise_infonce",
     "sigmoid_loss",

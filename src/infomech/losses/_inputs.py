@@ -197,9 +197,33 @@ def checked_backend(backend: Backend, rows: Tensor, *, ranks: bool = False) -> N
     """Raise InputError unless this backend can run for these rows; ranks have tiles only."""
     if ranks and backend == "triton":
         raise InputError("backend is 'triton', and a batch over ranks is done by tiles; pass backend='auto'")
-    if backend == "auto" or without_values(rows):
+    if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return
     check_backend(backend, rows)
+
+
+def check_negative_rows(anchors: Rows, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
+    """Raise InputError unless these are shared rows, or k rows for each anchor."""
+    check_tensor(negatives, "negatives")
+    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
+        raise InputError(
+            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
+            f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
+        )
+    if negatives.device != anchors.device:
+        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
+    if look or not negatives.numel():
+        check_rows(negatives.detach().flatten(0, -2), "negatives")
+    if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
+        sets, expected = negatives.shape[0], anchors.shape[0]
+        raise InputError(f"negatives has {sets} sets for {expected} anchors; expected one for each")
+    if log_weights is not None:
+        check_tensor(log_weights, "negative_log_weights")
+        if log_weights.shape != negatives.shape[:-1]:
+            raise InputError(
+                f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
+                f"negatives: {tuple(negatives.shape[:-1])}"
+            )
 
 
 def check_paired(x: Tensor, y: Tensor) -> None:
@@ -257,6 +281,7 @@ __all__ = [
     "NoNegativesError",
     "check_gradients_fit",
     "check_has_negatives",
+    "check_negative_rows",
     "check_paired",
     "check_shapes",
     "check_tensor",

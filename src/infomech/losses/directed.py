@@ -1,15 +1,14 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from .._checks import InputError, check_rows
+from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
@@ -19,8 +18,8 @@ from ._inputs import (
     Check,
     NoNegativesError,
     check_gradients_fit,
+    check_negative_rows,
     check_shapes,
-    check_tensor,
     checked_backend,
     checked_extent,
     checked_inverse_temperature,
@@ -33,6 +32,10 @@ from ._inputs import (
     widened,
     without_values,
 )
+from .distributed import Ranks
+from .negatives import FalseNegatives, Hardness
+from .one_way import Guide, OneWay, Reduction, SameGroupIs, Terms, one_way
+from .positives import NamedPairs, Several, named_pairs
 from .scores import PairScores, added, pair_scores
 from .temperature import TemperedLoss, starting_temperature
 
@@ -52,7 +55,19 @@ def infonce(
     log_weights: Float[Tensor, " m"] | None = None,
     negative_log_weights: Float[Tensor, "..."] | None = None,
     weigh_positive: bool = False,
+    groups: Int[Tensor, " n"] | None = None,
+    candidate_groups: Int[Tensor, " m"] | None = None,
+    same_group: SameGroupIs = "exclude",
+    several: Several = "mean_log",
+    share_negatives: bool = False,
+    negative_groups: Int[Tensor, " k"] | None = None,
+    hardness: Hardness | None = None,
+    false_negatives: FalseNegatives | None = None,
+    guide: Guide | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
     normalize: bool = False,
+    ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
 ) -> Scalar:
@@ -60,8 +75,11 @@ def infonce(
 
         L = mean_i -log [exp(x_i.y_p / tau) / (exp(x_i.y_p / tau) + sum_{j != p} exp(x_i.y_j / tau))]
 
-    With several positives P_i of an anchor (supervised contrastive, Khosla et al. 2020), the mean over p in P_i of
-    -log [exp(x_i.y_p / tau) / sum_j exp(x_i.y_j / tau)], whose sum runs over all candidates, positives too.
+    With several positives P_i of an anchor (Khosla et al. 2020) the sum runs over all candidates, positives too, and
+    ``several`` says how the positives' shares q_p = exp(x_i.y_p / tau) / sum_j exp(x_i.y_j / tau) make a loss:
+
+        "mean_log":  -mean_{p in P_i} log q_p     (supervised contrastive, L_out)
+        "log_mean":  -log mean_{p in P_i} q_p     (L_in; MIL-NCE's up to log |P_i|: one good positive is enough)
 
     Another critic s(x, y) takes the place of x.y. Log-weights v of the candidates are added to their scores in the sums
     over j, for the positive only with ``weigh_positive=True``:
@@ -91,9 +109,25 @@ def infonce(
             gradient.
         negative_log_weights: the same for `negatives`: (k,), or (n, k).
         weigh_positive: whether the positive's score carries its log-weight too.
+        groups: (n,) integers, the anchors' groups (classes, images of captions).
+        candidate_groups: (m,) those of the candidates; by default `groups`.
+        same_group: ``"exclude"``: candidates of the anchor's group are no negatives of it; ``"positive"``: all of
+            them are its positives, in place of `positives`.
+        several: ``"mean_log"`` or ``"log_mean"``; see above.
+        share_negatives: with (n, k, d) negatives, use every anchor's for all anchors, as sentence-transformers does.
+        negative_groups: (k,) groups of shared negatives; those of the anchor's group are left out.
+        hardness: a weight on hard negatives, `Hardness`.
+        false_negatives: a filter for negatives that look like positives, `FalseNegatives`.
+        guide: a guide model's rows for that filter, `Guide`.
+        label_smoothing: share eps in [0, 1) of the label that is spread evenly over all that stands in the softmax.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, the (n,) losses, times the weights if there are any.
         normalize: bring all rows to unit length first, those of `negatives` too.
+        ranks: the processes over which the batch is sharded, as in `symmetric_infonce`: anchors and candidates are this
+            rank's, as many of one as of the other, positives count them, and all ranks' candidates and negatives are
+            used. Rows of all ranks are held, O(N d); their scores never.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`. Without a look as many
             (anchor, candidate) pairs as anchors are taken to be one for each.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`. Listed pairs go to the tiles.
 
     Returns:
         The loss in nats, a scalar.
@@ -110,12 +144,39 @@ def infonce(
     >>> round(infonce(views, views, temperature=1.0, positives=torch.arange(6).roll(3), exclude_own=True).item(), 4)
     0.9048
     """
+    checked_backend(backend, anchors, ranks=ranks is not None)
+    asked = (groups, candidate_groups, negative_groups, hardness, false_negatives, guide, ranks)
+    general = any(part is not None for part in asked) or share_negatives or label_smoothing != 0
+    if general or several != "mean_log" or same_group != "exclude" or reduction != "mean":
+        request = OneWay(
+            temperature,
+            logit_scale,
+            critic,
+            positives,
+            groups,
+            candidate_groups,
+            same_group,
+            negatives,
+            share_negatives=share_negatives,
+            negative_groups=negative_groups,
+            in_batch=in_batch,
+            exclude_own=exclude_own,
+            weights=weights,
+            log_weights=log_weights,
+            negative_log_weights=negative_log_weights,
+            weigh_positive=weigh_positive,
+            normalize=normalize,
+            guide=guide,
+            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
+            check=check,
+            backend=backend,
+        )
+        return one_way(anchors, candidates, request, ranks)[0]
     check_shapes(anchors, candidates, ("anchors", "candidates"))
-    checked_backend(backend, anchors)
     look = looks(check, anchors, candidates)
     inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
     if negatives is not None:
-        _check_negatives(anchors, negatives, negative_log_weights, look=look)
+        check_negative_rows(anchors, negatives, negative_log_weights, look=look)
     elif negative_log_weights is not None:
         raise InputError("negative_log_weights needs negatives; log_weights are those of the candidates")
     if normalize:
@@ -150,7 +211,7 @@ def infonce(
     n, m = anchors.shape[0], candidates.shape[0]
     if exclude_own and n != m:
         raise InputError(f"exclude_own needs one set against itself; got {n} anchors, {m} candidates")
-    found = _pairs(positives, n, m, anchors.device, look=look)
+    found = named_pairs(positives, n, m, anchors.device, look=look)
     pairs, single = found.pairs, found.single
     if exclude_own and (positives is None or (look and bool((pairs[:, 0] == pairs[:, 1]).any()))):
         raise InputError(
@@ -189,64 +250,6 @@ def infonce(
     return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
 
-@dataclass(frozen=True)
-class _Positives:
-    """Every anchor's positives, in the order of the anchors."""
-
-    pairs: Int[Tensor, "p 2"]  # (anchor, candidate)
-    single: bool  # one for each anchor
-    distinct: Bool[Tensor, " p"] | None = None  # False where a pair is named again; None: every pair is
-
-    @property
-    def shares(self) -> Float[Tensor, " p"]:
-        """What a pair weighs in the mean over its anchor's positives."""
-        anchors = self.pairs.select(1, 0)
-        ones = torch.ones(anchors.shape[0], dtype=torch.float64, device=anchors.device)
-        ones = ones if self.distinct is None else ones * self.distinct
-        counts = ones.new_zeros(anchors.shape[0]).index_add(0, anchors, ones)  # as many anchors as pairs, or fewer
-        return ones / counts.index_select(0, anchors)
-
-
-def _pairs(positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool) -> _Positives:
-    """The positives as distinct (anchor, candidate) pairs; raises InputError unless every anchor has one.
-
-    Without a `look` no pair can be dropped: one that is named again counts for nothing.
-    """
-    if positives is None:
-        if anchors != candidates:
-            raise InputError(
-                f"there are {anchors} anchors and {candidates} candidates; name each anchor's positive with positives="
-            )
-        positives = torch.arange(anchors, device=device)
-    check_tensor(positives, "positives")
-    positives = positives.to(device)
-    one_each = positives.ndim == 1 and positives.shape[0] == anchors
-    if one_each:
-        positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
-    if positives.ndim != 2 or positives.shape[1] != 2:
-        raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
-    if not look:
-        if positives.shape[0] < anchors:
-            raise InputError(f"positives holds {positives.shape[0]} pairs for {anchors} anchors; each needs one")
-        return _Positives(positives, True) if one_each else _in_order(positives, anchors, candidates)
-    limits = torch.tensor([anchors, candidates], device=device)
-    if bool(((positives < 0) | (positives >= limits)).any()):
-        raise InputError(f"positives points outside the {anchors} anchors and {candidates} candidates")
-    pairs = positives if one_each else torch.unique(positives, dim=0)
-    named = torch.zeros(anchors, dtype=torch.bool, device=device).index_fill_(0, pairs[:, 0], True)
-    if not bool(named.all()):
-        raise InputError(f"anchor {int(torch.nonzero(~named)[0])} has no positive; drop it or name one")
-    return _Positives(pairs, pairs.shape[0] == anchors)
-
-
-def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> _Positives:
-    """The pairs in order, each as often as it is named."""
-    keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
-    ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)
-    return _Positives(ordered, pairs.shape[0] == anchors, new)
-
-
 def _log_sums(
     anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion, backend: Backend
 ) -> Tensor:
@@ -259,30 +262,6 @@ def _log_sums(
         exclusion=exclusion,
         backend=backend,
     )
-
-
-def _check_negatives(anchors: Rows, negatives: Tensor, log_weights: Tensor | None, *, look: bool) -> None:
-    """Raise InputError unless these are shared rows, or k rows for each anchor."""
-    check_tensor(negatives, "negatives")
-    if negatives.shape[-1] != anchors.shape[1] or negatives.ndim not in (2, 3) or not negatives.is_floating_point():
-        raise InputError(
-            f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
-            f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
-        )
-    if negatives.device != anchors.device:
-        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    if look or not negatives.numel():
-        check_rows(negatives.detach().flatten(0, -2), "negatives")
-    if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
-        sets, expected = negatives.shape[0], anchors.shape[0]
-        raise InputError(f"negatives has {sets} sets for {expected} anchors; expected one for each")
-    if log_weights is not None:
-        check_tensor(log_weights, "negative_log_weights")
-        if log_weights.shape != negatives.shape[:-1]:
-            raise InputError(
-                f"negative_log_weights has shape {tuple(log_weights.shape)}; expected one number for each of the "
-                f"negatives: {tuple(negatives.shape[:-1])}"
-            )
 
 
 def _against(
@@ -322,7 +301,7 @@ def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: Pai
     return total.logsumexp(1)
 
 
-def _mean_positives(candidates: Tensor, positives: _Positives, anchors: int) -> Float[Tensor, "n d"]:
+def _mean_positives(candidates: Tensor, positives: NamedPairs, anchors: int) -> Float[Tensor, "n d"]:
     """The mean of every anchor's positives, without holding a row for each pair."""
     dtype = result_dtype(candidates)
     of, at = (part.clone(memory_format=torch.contiguous_format) for part in positives.pairs.long().unbind(1))

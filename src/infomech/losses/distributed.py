@@ -354,7 +354,7 @@ def _unpack(message: Tensor, like: list[Tensor], rows: int) -> list[Tensor]:
 def _gather_tour(
     shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit, merge: Merge, fresh: Fresh
 ) -> list[Tensor]:
-    everything = _all_gather(shards, carried)
+    everything = all_gather_shards(shards, carried)
     partial = [fresh(rows) for rows in shards.sizes]
     world, rank = shards.ranks.world, shards.ranks.rank
     partial[rank] = sums
@@ -372,7 +372,7 @@ def _gather_tour(
     return home
 
 
-def _all_gather(shards: Shards, tensors: list[Tensor]) -> list[list[Tensor]]:
+def all_gather_shards(shards: Shards, tensors: list[Tensor]) -> list[list[Tensor]]:
     """Every rank's tensors, by rank; messages are padded to the longest, as the collective wants."""
     message = torch.zeros(_bytes_a_row(tensors) * max(shards.sizes), dtype=torch.uint8, device=tensors[0].device)
     packed = _pack(tensors)
@@ -419,6 +419,7 @@ __all__ = [
     "RanksError",
     "Shards",
     "agree",
+    "all_gather_shards",
     "check_ranks_alike",
     "fail_everywhere",
     "replicated",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Rows, Scalar
+from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
 from ..reductions.losses.backends import Backend
@@ -37,7 +37,11 @@ from ._inputs import (
     widened,
     without_values,
 )
+from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_divergence
 from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .negatives import FalseNegatives, Hardness
+from .one_way import Guide, Reduction, SameGroupIs, Terms
+from .positives import Several
 from .schedules import DivergenceController, WeightSchedule
 from .scores import PairScores, pair_scores
 from .sharded import sharded_log_sums
@@ -53,17 +57,30 @@ class SymmetricTerms(NamedTuple):
 
 def symmetric_infonce(
     x: Rows,
-    y: Rows,
+    y: OtherRows,
     *,
     temperature: float | Tensor | None = None,
     logit_scale: float | Tensor | None = None,
     divergence_weight: float | Tensor = 0.0,
     critic: Critic | None = None,
-    weights: Float[Tensor, " n"] | None = None,
+    weights: Weights | None = None,
     log_weights_x: Float[Tensor, " n"] | None = None,
-    log_weights_y: Float[Tensor, " n"] | None = None,
+    log_weights_y: Float[Tensor, " m"] | None = None,
     weigh_positive: bool = False,
-    groups: Int[Tensor, " n"] | None = None,
+    pairs: Int[Tensor, "p 2"] | None = None,
+    groups: Groups | None = None,
+    same_group: SameGroupIs = "exclude",
+    several: Several = "mean_log",
+    directions: tuple[str, ...] = ("xy", "yx"),
+    partition: Partition = "per_direction",
+    negatives_x: Float[Tensor, "... d"] | None = None,
+    negatives_y: Float[Tensor, "... d"] | None = None,
+    share_negatives: bool = False,
+    hardness: Hardness | None = None,
+    false_negatives: FalseNegatives | None = None,
+    guide: Guide | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
@@ -104,8 +121,24 @@ def symmetric_infonce(
             only as that. They may need a gradient.
         log_weights_y: (n,) log-weights v of the rows of y.
         weigh_positive: whether the positives' scores carry them too.
+        pairs: (p, 2) rows (i, j) of x and y that belong together, where they are not row i with row i: m images and n
+            captions, say. Each direction is the mean over its own anchors, and `weights` are then two, (of_x, of_y).
         groups: (n,) integers; pairs of equal number (captions of one image, say) are not each other's negatives, in
-            all four sums.
+            all four sums. With `pairs`, or where x and y group differently, two of them, (of_x, of_y).
+        same_group: ``"positive"`` makes all rows of one group each other's positives instead.
+        several: what several positives of an anchor make of their shares, ``"mean_log"`` or ``"log_mean"``; see
+            `infonce`, as for all that follow.
+        directions: what stands in the softmaxes, some of ``"xy"`` (an x against all y), ``"yx"``, ``"xx"``, ``"yy"``.
+        partition: ``"per_direction"``, a softmax for each, averaged; ``"joint"``, one softmax for a pair over all, as
+            GTE's (Li et al. 2023) over four, in which the pair's own score stands in both cross-modal parts.
+        negatives_x: explicit negatives of x's kind, which the rows of y meet: (k, d) shared, or (n, k, d).
+        negatives_y: those of y's kind, hard negatives of queries, say.
+        share_negatives: use every pair's explicit negatives for all pairs; a pair's own are still left out of ``"yy"``.
+        hardness: a weight on hard negatives, `Hardness`.
+        false_negatives: a filter for negatives that look like positives, `FalseNegatives`.
+        guide: a guide model's rows for that filter, `Guide`.
+        label_smoothing: the share of the label that is spread over all that stands in a softmax.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, the losses of the n pairs.
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded, `Ranks()` say: x and y are then this rank's rows, as many
             as it has, none (0, d) too. Every rank must make the call. The loss is that of the whole batch, on every
@@ -133,11 +166,47 @@ def symmetric_infonce(
     1.862
     """
     plain = isinstance(divergence_weight, Real) and divergence_weight == 0
+    given = (pairs, negatives_x, negatives_y, hardness, false_negatives, guide)
+    general = any(part is not None for part in given) or isinstance(groups, tuple) or label_smoothing != 0
+    general = general or same_group != "exclude" or several != "mean_log" or reduction != "mean" or share_negatives
+    value = None
+    if general or directions != ("xy", "yx") or partition != "per_direction":
+        wanted = BothWays(
+            temperature,
+            logit_scale,
+            critic,
+            weights,
+            log_weights_x,
+            log_weights_y,
+            weigh_positive,
+            pairs,
+            groups,
+            same_group,
+            tuple(directions),
+            partition,
+            negatives_x,
+            negatives_y,
+            share_negatives=share_negatives,
+            guide=guide,
+            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
+            normalize=normalize,
+            check=check,
+            backend=backend,
+        )
+        checked_backend(backend, x, ranks=ranks is not None)
+        value = both_ways(x, y, wanted, ranks)[0]
+        if plain:
+            return value
+        check_divergence(wanted)
+    assert not isinstance(groups, tuple)
+    if isinstance(weights, tuple):
+        raise InputError("weights of x and of y, two of them, go with pairs=; row i with row i has one")
     negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
     request = _Request(
         temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check, backend
     )
-    return _combine(_terms(x, y, request, ranks), divergence_weight)
+    terms = _terms(x, y, request, ranks)
+    return _combine(terms if value is None else SymmetricTerms(value, terms.divergence), divergence_weight)
 
 
 @dataclass(frozen=True)

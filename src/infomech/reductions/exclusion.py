@@ -1,7 +1,8 @@
 """Which entries of a score matrix take part in its sums, and which of them with a log-weight of their own.
 
 Operators take an exclusion as a code and tensors, `Coded`: ``own_row``, ``same_group`` (the groups of rows and of
-columns), ``listed`` and ``only`` (the entries), ``weighted`` and ``only_weighted`` (the entries and their log-weights);
+columns) and ``other_groups`` (the same), ``listed`` and ``only`` (the entries), ``weighted`` and ``only_weighted`` (the
+entries and their log-weights), ``above`` (a threshold for each row) and ``guided`` (two sets of rows and thresholds);
 several are joined by commas, and what any of them leaves out is left out.
 """
 
@@ -81,27 +82,77 @@ class SameGroup(Exclusion):
     Args:
         rows: (n,) group of each row.
         cols: (m,) group of each column.
-        ascending: both are sorted, so that most tiles are known at a glance to hold no such entry.
     """
 
     rows: Int[Tensor, " n"]
     cols: Int[Tensor, " m"]
-    ascending: bool = False
 
     def coded(self) -> Coded:  # noqa: D102
         return Coded("same_group", [self.rows, self.cols])
 
-    def mask(self, rows: slice, cols: slice) -> Bool[Tensor, "a b"] | None:
-        """The entries of a tile that are left out; None where it is known that none is."""
-        a, b = self.rows[rows], self.cols[cols]
-        if self.ascending and (a[0] > b[-1] or b[0] > a[-1]):
-            return None
-        return a[:, None] == b[None, :]
+    def mask(self, rows: slice, cols: slice) -> Bool[Tensor, "a b"]:
+        """The entries of a tile that are left out."""
+        return self.rows[rows, None] == self.cols[None, cols]
 
     def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
-        mask = self.mask(rows, cols)
-        if mask is not None:
-            tile.masked_fill_(mask, value)
+        tile.masked_fill_(self.mask(rows, cols), value)
+
+
+@dataclass(frozen=True)
+class OtherGroups(Exclusion):
+    """Entries whose row and column carry different group numbers are left out: what is left are the same groups'."""
+
+    rows: Int[Tensor, " n"]
+    cols: Int[Tensor, " m"]
+
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("other_groups", [self.rows, self.cols])
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        tile.masked_fill_(self.rows[rows, None] != self.cols[None, cols], value)
+
+
+@dataclass(frozen=True)
+class Above(Exclusion):
+    """Entries whose score lies above their row's threshold are left out: negatives that look like positives.
+
+    Args:
+        thresholds: (n,) in the units of the tile's scores, scale x.y, before any term or log-weight; constants. In a
+            `Both` with log-weights this one comes first.
+    """
+
+    thresholds: Float[Tensor, " n"]
+
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("above", [self.thresholds])
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        return  # what was removed has the score -inf, and the exponential 0
+
+    def weigh(self, tile: Tensor, rows: slice, cols: slice) -> None:  # noqa: D102
+        tile.masked_fill_(tile > self.thresholds[rows, None].to(tile.dtype), -torch.inf)
+
+
+@dataclass(frozen=True)
+class Guided(Exclusion):
+    """Entries that a guide scores above its row's threshold are left out; one more product a tile.
+
+    Args:
+        rows: (n, k) the guide's rows for the rows; constants.
+        cols: (m, k) for the columns.
+        thresholds: (n,) in the units of their products.
+    """
+
+    rows: Float[Tensor, "n k"]
+    cols: Float[Tensor, "m k"]
+    thresholds: Float[Tensor, " n"]
+
+    def coded(self) -> Coded:  # noqa: D102
+        return Coded("guided", [self.rows, self.cols, self.thresholds])
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        scores = self.rows[rows] @ self.cols[cols].mT
+        tile.masked_fill_(scores > self.thresholds[rows, None].to(scores.dtype), value)
 
 
 @dataclass(frozen=True)
@@ -251,6 +302,9 @@ class Only(Exclusion):
 _KINDS: dict[str, Callable[[Iterator[Tensor]], Exclusion]] = {
     "own_row": lambda _: OwnRow(),
     "same_group": lambda tensors: SameGroup(next(tensors), next(tensors)),
+    "other_groups": lambda tensors: OtherGroups(next(tensors), next(tensors)),
+    "above": lambda tensors: Above(next(tensors)),
+    "guided": lambda tensors: Guided(next(tensors), next(tensors), next(tensors)),
     "listed": lambda tensors: Listed(next(tensors)),
     "weighted": lambda tensors: Listed(next(tensors), next(tensors)),
     "only": lambda tensors: Only(next(tensors)),
@@ -273,13 +327,16 @@ def decoded(code: str, tensors: Sequence[Tensor]) -> Exclusion:
 
 
 __all__ = [
+    "Above",
     "Both",
     "Coded",
     "Entries",
     "Exclusion",
+    "Guided",
     "Listed",
     "Nothing",
     "Only",
+    "OtherGroups",
     "OwnRow",
     "SameGroup",
     "decoded",

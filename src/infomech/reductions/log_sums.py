@@ -29,7 +29,7 @@ class LogSums:
 
     def __init__(self, *shape: int, shift: float | None, device: torch.device, with_squares: bool = False) -> None:
         self.shift = shift
-        start = torch.tensor(-math.inf if shift is None else shift, dtype=torch.float64, device=device)
+        start = torch.full((), -math.inf if shift is None else shift, dtype=torch.float64, device=device)
         self.peak = start.repeat(*shape) if shift is None else start.expand(shape)
         self.total = torch.zeros(shape, dtype=torch.float64, device=device)
         self.squares = torch.zeros(shape, dtype=torch.float64, device=device) if with_squares else None

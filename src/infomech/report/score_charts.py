@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._words import Measure, significant
+from .._words import Measure, significant, with_error
 from ..diagnosis import Estimate
 from .charts import MUTED, base_layout, curve, numbers, title
 from .section import Column, Line, Spec, Table
@@ -24,11 +24,16 @@ def estimate(saved: Json | None) -> Estimate | None:
     return Estimate(value, stderr, low, high, saved.get("withheld", ""))
 
 
+def critic_name(summary: Json) -> str:
+    """What the score without fields is called."""
+    return str(summary["critic_name"])
+
+
 def score_charts(summary: Json) -> dict[str, Spec]:
     """Histograms of the ratio and of the critic, the ROC at low rates, and reliability."""
     return {
         "chart-ratio": _histogram(summary, "ratio", "log ratio (nats)"),
-        "chart-critic": _histogram(summary, "critic", "score of the critic alone"),
+        "chart-critic": _histogram(summary, "critic", critic_name(summary)),
         "chart-roc": _roc(summary),
         "chart-reliability": _reliability(summary),
     }
@@ -68,7 +73,7 @@ def _roc(summary: Json) -> Spec:
     data = []
     for score, name, colour, dash in (
         ("ratio", "density ratio", "x", "solid"),
-        ("critic", "critic alone", "y", "dash"),
+        ("critic", f"{critic_name(summary)} alone", "y", "dash"),
     ):
         look = summary[score]
         hover = f"{name}<br>%{{y:.3f}} of true pairs at %{{x:.2g}} of random ones"
@@ -77,7 +82,7 @@ def _roc(summary: Json) -> Spec:
         )
     layout = base_layout(
         height=340,
-        x=title("false positive rate", type="log"),
+        x=title("false positive rate", type="log", dtick=1, exponentformat="power"),
         y=title("true positive rate", range=[0, 1.02]),
     )
     return {"data": data, "layout": layout}
@@ -116,10 +121,10 @@ def _reliability(summary: Json) -> Spec:
 def score_tables(summary: Json) -> list[Table]:
     """The thresholds, the critic alone beside the ratio."""
     columns = (
-        Column("critic alone"),
-        Column("true pairs above it"),
-        Column("density ratio"),
-        Column("true pairs above it"),
+        Column(f"{critic_name(summary)} above"),
+        Column("true pairs found"),
+        Column("density ratio above"),
+        Column("true pairs found"),
     )
     lines = []
     for found in summary["thresholds"]:
@@ -137,19 +142,37 @@ def score_tables(summary: Json) -> list[Table]:
     return [Table("thresholds", "A match at", columns, lines, caption="What score means a match", note=note)]
 
 
-def score_notes(summary: Json) -> list[str]:
-    """Sentences above the table."""
-    error = [significant(found["error"]["value"], 2) for found in summary["reliability"]]
-    searches = [
-        f"R@1 among candidates of {side}: {s['critic']['value']:.3f} by the critic alone, {s['ratio']['value']:.3f} "
-        f"with their field at weight {s['weight']:g}"
-        for side, s in summary["searches"].items()
-    ]
+def score_notes(summary: Json, names: tuple[str, str]) -> list[str]:
+    """Sentences above the table: what was scored, retrieval each way, and how good a probability the ratio is."""
+    critic = critic_name(summary)
+    searches = []
+    for side, found in summary["searches"].items():
+        query, candidate = names if side == "y" else names[::-1]
+        searches.append(
+            f"The right {candidate} comes first for {found['critic']['value']:.1%} of the {query} queries by the "
+            f"{critic} alone, for {found['ratio']['value']:.1%} with each {candidate}'s field taken off at weight "
+            f"{found['weight']:g} ({_change(found['change'])})."
+        )
+    as_is, fitted, first = (with_error(value) for value in map(_error, summary["reliability"]))
     return [
         f"From {summary['groups']:,} groups at τ = {summary['temperature']:g}; every pair is scored without its own "
-        f"groups in the fields. Expected calibration error {error[0]} at even odds, {error[1]} after an isotonic map; "
-        f"{error[2]} for the first candidate. {'; '.join(searches)}."
+        "groups in the fields.",
+        " ".join(searches),
+        f"As the probability of a match at even odds the ratio is off by {as_is} on the average, by {fitted} after an "
+        f"isotonic map fitted on other groups; as that of the first of all candidates by {first}.",
     ]
 
 
-__all__ = ["estimate", "score_charts", "score_notes", "score_tables"]
+def _change(saved: Json) -> str:
+    found = estimate(saved)
+    assert found is not None
+    return f"{found.value:+.3f} ± {significant(found.stderr, 2)}"
+
+
+def _error(reliability: Json) -> Estimate:
+    found = estimate(reliability["error"])
+    assert found is not None
+    return found
+
+
+__all__ = ["critic_name", "estimate", "score_charts", "score_notes", "score_tables"]

@@ -12,7 +12,7 @@ from ..scores import DensityRatio, ScoreComparison, ScoreSummary, score_findings
 from ..scores.comparison import DIRECTIONS, MEASURES
 from ..scores.saving import dump_ratio
 from .page import GENERAL, render
-from .score_charts import score_charts, score_notes, score_tables
+from .score_charts import critic_name, score_charts, score_notes, score_tables
 from .writing import MARKS, md, md_code
 
 FILES = ("score.html", "score.json", "score.md", "ratio.safetensors")
@@ -115,7 +115,7 @@ def _about(comparison: ScoreComparison) -> str:
 def _markdown(content: Json, summary: ScoreSummary, comparison: ScoreComparison, names: tuple[str, str]) -> str:
     saved = content["summary"]
     found = [f"**{md(f.title)}**. {md_code(f.text)}" for f in score_findings(summary, names)]
-    blocks = [bullets(found), *map(md, score_notes(saved))]
+    blocks = [bullets(found), *map(md, score_notes(saved, names))]
     for each in score_tables(saved):
         rows = [
             [line.measure.label, *(f"{value_text(c)} ({interval_text(c)})" if isinstance(c, Estimate) else "n/a"
@@ -139,7 +139,12 @@ def _page(content: Json, comparison: ScoreComparison, names: tuple[str, str]) ->
         charts=score_charts(saved),
         names=names,
         findings=[f | {"mark": MARKS[f["severity"]]} for f in content["findings"]],
-        section={"title": "Thresholds and curves", "sentences": score_notes(saved), "tables": tables},
+        section={
+            "title": "Thresholds and curves",
+            "sentences": score_notes(saved, names),
+            "tables": tables,
+            "critic": critic_name(saved),
+        },
         about=_about(comparison),
         directions=directions,
         terms=TERMS,

@@ -1,7 +1,7 @@
 """Shared information of two sets of paired embeddings: the number, what it stands on, and its picture (E12)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,6 @@ from ..diagnosis import Estimate
 from ..diagnosis.budget import check_batch_size, default_batch
 from ..diagnosis.information.anchors import BOTH, Side
 from ..diagnosis.information.shared import (
-    Asked,
     Calibration,
     Information,
     OverNegatives,
@@ -224,7 +223,7 @@ def shared_information(
     )
     asked = asked_of(sample, batch_size, temperature=temperature, sides=_SIDES[direction], anchors=anchors)
     added = tuple(_ordered(offset, sample, column) for column, offset in enumerate(offsets))
-    asked = Asked(**{**vars(asked), "offsets": (added[0], added[1])})
+    asked = replace(asked, offsets=(added[0], added[1]))
     return SharedInformation(measure(batches_for(sample, asked.negatives, seed=seed), asked, progress=progress))
 
 

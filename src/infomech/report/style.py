@@ -126,8 +126,8 @@ def track(measure: Measure, estimates: Sequence[Uncertain]) -> tuple[float, floa
 
 
 def _round_up(value: float) -> float:
-    if value <= 0:
-        return 0.0
+    if value < 1e-300:  # powers of ten that small are not to be had
+        return max(value, 0.0)
     unit = 10.0 ** math.floor(math.log10(value))
     for factor in (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0):
         if value <= 0.97 * factor * unit:

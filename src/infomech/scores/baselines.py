@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from ..corrections import MeanRemoval
 from .density_ratio import DensityRatio
+from .fields import NO_GROUP
 from .weights import mean_reciprocal_rank
 
 QB_TEMPERATURE = 0.05  # beta = 20, the default of QB-Norm
@@ -146,7 +147,8 @@ class Ratio(Baseline):
     def scores(self, fold: Fold) -> Float[Tensor, "n m"]:
         ratio = DensityRatio(fold.temperature, correction=MeanRemoval() if self._corrected else None)
         ratio.fit(fold.bank_x, fold.bank_y)
-        return ratio.log_ratios(fold.x, fold.y, ranking=self._ranking)
+        new = [torch.full((len(rows),), NO_GROUP) for rows in (fold.x, fold.y)]  # a row may well stand in both halves
+        return ratio.log_ratios(fold.x, fold.y, ranking=self._ranking, groups_x=new[0], groups_y=new[1])
 
 
 BASELINES: dict[str, Callable[[], Baseline]] = {

@@ -10,19 +10,15 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature, check_rows
+from .._checks import InputError, check_loss_temperature
 from .._typing import PairsLike, Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
 from ..io import as_rows
 from .arguments import (
     check_weights,
-    checked_groups,
     checked_side,
     fitted_correction,
-    inner_products,
-    joined_fields,
-    unit_rows,
 )
 from .calibration import (
     Calibration,
@@ -32,15 +28,14 @@ from .calibration import (
     fitted_to,
     pair_reliability,
 )
-from .fields import Field, Kernel, log_field, log_field_without
+from .fields import Field, Kernel, log_field
 from .rates import PairTable
 from .reference import PairScores, Reference
+from .rows import CHUNK, RowScores
 from .saving import load_ratio, save_ratio
-from .search import Matches, best_matches
+from .search import CandidateBlock, Matches, best_matches
 from .thresholds import Cut, Threshold, check_prior, for_best_f1, for_false_positive_rate, for_precision, scaled
 from .weights import MOST_MEASURED, held_out_weights, ranking_weight
-
-_CHUNK = 8192  # rows that are prepared and scored at once
 
 
 class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -117,12 +112,15 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """
         check_loss_temperature(self.temperature)
         weights = check_weights(self.weights)
-        x, y = as_rows(x, "x"), as_rows(y, "y")
+        given = x, y = as_rows(x, "x"), as_rows(y, "y")
         self.correction_ = fitted_correction(self.correction, x, y, pairs)
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)
         critic = Cosine() if self.critic is None else self.critic
-        self.adopt(Reference.of(x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed), None)
+        reference = Reference.of(
+            x, y, pairs=pairs, critic=critic, normalize=self.normalize, seed=self.seed, given=given
+        )
+        self.adopt(reference, None)
         scores = self.reference_.pair_scores(self._kernel, most=MOST_MEASURED, seed=self.seed)
         self.weights_ = held_out_weights(scores) if weights is None else weights
         self.ranking_weights_ = {"x": ranking_weight(scores, "x"), "y": ranking_weight(scores, "y")}
@@ -137,6 +135,23 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def groups_y_(self) -> Int[Tensor, " m"]:
         """Group of each reference row of y, -1 where no pair names it."""
         return self._fit().group_of_given(1)
+
+    def groups_of(self, rows: RowsLike, *, side: str) -> Int[Tensor, " n"]:
+        """Group of each row that is one of the reference's own, -1 for a new one: what every other method leaves out.
+
+        Rows are known by a digest of their numbers as they were given to `fit`. Of equal rows of the reference the one
+        in the same place is meant, or else the first.
+
+        Args:
+            rows: (n, d) rows.
+            side: whose rows they are.
+
+        >>> x, y = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0))
+        >>> ratio = DensityRatio(0.3).fit(x[:40], y[:40])
+        >>> int((ratio.groups_of(y[30:], side="y") >= 0).sum())
+        10
+        """
+        return self._rows().own_groups(rows, side)
 
     def pair_scores(self) -> PairScores:
         """The scores of the reference's own pairs and random ones, none of which is in its own fields."""
@@ -159,20 +174,20 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
         Args:
             x: (n, d) rows.
-            groups: (n,) group of the reference that each row belongs to, from `groups_x_`, and that its mean leaves
-                out; -1 for none. A row of the reference without it would find itself.
+            groups: (n,) group of the reference that each row belongs to, and that its mean leaves out; -1 for none.
+                None recognises the reference's own rows (`groups_of`), which would find their partners otherwise.
             progress: called with shares of the work that sum to 1.
 
         Returns:
             (n,) float64, finite.
         """
-        return self._field(x, "x", (groups,), progress=progress).log_mean
+        return self._rows().field(x, "x", groups, progress=progress).log_mean
 
     def log_field_x(
         self, y: RowsLike, *, groups: Int[Tensor, " m"] | None = None, progress: Progress | None = None
     ) -> Float[Tensor, " m"]:
-        """Log Gamma_X(y), as `log_field_y`; `groups` are from `groups_y_`."""
-        return self._field(y, "y", (groups,), progress=progress).log_mean
+        """Log Gamma_X(y), as `log_field_y`."""
+        return self._rows().field(y, "y", groups, progress=progress).log_mean
 
     def log_ratio(
         self,
@@ -187,14 +202,14 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Args:
             x: (n, d) rows.
             y: (n, d) rows.
-            groups_x: (n,) group of each row of x where it is of the reference, -1 elsewhere. The groups of both rows
-                are left out of both fields, as if the pair were new.
+            groups_x: (n,) group of each row of x where it is of the reference, -1 elsewhere; None finds them
+                (`groups_of`). The groups of both rows are left out of both fields, as if the pair were new.
             groups_y: (n,) of y.
 
         Returns:
             (n,) float64.
         """
-        return self._ratio(x, y, groups_x, groups_y, errors=False)[0]
+        return self._rows().matching(x, y, self.weights_, (groups_x, groups_y), errors=False)[0]
 
     def log_ratio_stderr(
         self,
@@ -205,7 +220,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         groups_y: Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, " n"]:
         """Standard error of `log_ratio` that comes from the reference's finite size: sqrt(cv^2 / n) of each field."""
-        found = self._ratio(x, y, groups_x, groups_y, errors=True)[1]
+        found = self._rows().matching(x, y, self.weights_, (groups_x, groups_y), errors=True)[1]
         assert found is not None
         return found
 
@@ -233,25 +248,11 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Returns:
             (n, m), in the reference's floating-point type; rows are queries of x whatever the side.
         """
-        reference = self._fit()
-        left, right = (torch.cat(list(self._prepared(rows, name))) for rows, name in ((x, "x"), (y, "y")))
         weights = self.weights_
         if ranking:
             own = self.ranking_weights_[checked_side(side)]
             weights = (own, 0.0) if side == "x" else (0.0, own)
-        terms = self._terms(left), self._terms(right)
-        out: Tensor = (left * self._kernel.scale) @ right.T
-        for dim, term in enumerate(terms):
-            if term is not None:
-                out += (term / self.temperature).to(out.dtype).unsqueeze(1 - dim)
-        groups = checked_groups(groups_x, len(left), "groups_x"), checked_groups(groups_y, len(right), "groups_y")
-        for dim, (rows, base, weight) in enumerate(((left, reference.y, weights[0]), (right, reference.x, weights[1]))):
-            if weight:
-                field = log_field_without(
-                    rows, base, self._kernel, own=groups[dim], others=groups[1 - dim], terms=terms[dim]
-                )
-                out.sub_(field if dim == 0 else field.T, alpha=weight)
-        return out
+        return self._rows().all_pairs(x, y, weights, (groups_x, groups_y))
 
     def query_vectors(self, rows: RowsLike, *, side: str = "x") -> Float[Tensor, "n k"]:
         """Rows to ask an inner-product index with: (x / tau, 1 / tau), d + 1 features.
@@ -261,13 +262,14 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             side: whose rows they are.
 
         Returns:
-            (n, d + 1); its inner products with `index_vectors` of the other side are ``log_ratios(ranking=True)``, up
-            to what belongs to the query alone.
+            (n, d + 1); its inner products with `index_vectors` of the other side are ``log_ratios(ranking=True)`` of
+            new queries, up to what belongs to the query alone. A query of the reference itself still lies in the
+            candidates' fields: measure recall with others, or with `best_matches`.
         """
-        self._fit()
+        scores = self._rows()
         parts = [
-            torch.cat([part * self._kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
-            for part in self._prepared(rows, checked_side(side))
+            torch.cat([part * scores.kernel.scale, part.new_full((len(part), 1), 1 / self.temperature)], 1)
+            for part in scores.prepared(rows, checked_side(side))
         ]
         return torch.cat(parts)
 
@@ -282,7 +284,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Args:
             rows: (n, d) candidates.
             side: whose rows they are; ``"x"`` for searches from y to x.
-            groups: (n,) of rows of the reference itself, as in `log_field_y`.
+            groups: (n,) as in `log_field_y`.
 
         Returns:
             (n, d + 1), in the reference's floating-point type.
@@ -298,19 +300,29 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         progress: Progress | None = None,
     ) -> Iterator[Float[Tensor, "k w"]]:
         """`index_vectors` by some thousand rows at a time, for corpora that do not fit into memory."""
-        reference = self._fit()
+        for block in self.candidate_blocks(rows, side=side, groups=groups, progress=progress):
+            yield block.vectors
+
+    def candidate_blocks(
+        self,
+        rows: RowsLike,
+        *,
+        side: str,
+        groups: Int[Tensor, " n"] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[CandidateBlock]:
+        """`index_blocks` with what queries of the reference itself need."""
+        scores, reference = self._rows(), self._fit()
         other = reference.y if checked_side(side) == "x" else reference.x
         weight = self.ranking_weights_[side]
         count = len(rows) if hasattr(rows, "__len__") else 0
-        start = 0
-        for part in self._prepared(rows, side):
-            terms = self._terms(part)
-            own = checked_groups(None if groups is None else groups[start : start + len(part)], len(part), "groups")
-            start += len(part)
+        for part, own in scores.parts(rows, side, groups):
+            terms = scores.terms(part)
             field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
             extra = -self.temperature * weight * field
             extra = extra if terms is None else extra + terms
-            yield torch.cat([part, extra[:, None].to(part.dtype)], 1)
+            vectors = torch.cat([part, extra[:, None].to(part.dtype)], 1)
+            yield CandidateBlock(vectors, own, field, terms, other, self._kernel, weight)
             if progress is not None:
                 progress(len(part) / max(count, 1))
 
@@ -322,7 +334,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         rows: tuple[Int[Tensor, " p"], Int[Tensor, " p"]] | None = None,
         prior: float | None = None,
     ) -> dict[str, Float[Tensor, " p"]]:
-        """Everything about pairs of new rows, each row's field computed once: what `infomech score --apply` writes.
+        """Everything about pairs of rows, each row's field computed once: what `infomech score --apply` writes.
 
         Args:
             x: (n, d) rows.
@@ -331,7 +343,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             prior: share of true pairs, for ``probability``.
 
         Returns:
-            ``critic``, ``log_ratio``, ``stderr`` and, with a prior, ``probability``.
+            ``critic``, ``log_ratio``, ``stderr``, ``effective`` and, with a prior, ``probability``. ``effective`` is
+            how many of the reference's groups a pair's fields rest on, the fewer of the two: below ten, a row is far
+            from everything and its ratio is rough. The groups of rows of the reference itself are left out, as in
+            `log_ratio`.
         """
         if prior is not None:
             check_prior(prior)
@@ -340,26 +355,22 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             if len(x) != len(y):
                 raise InputError(f"x has {len(x)} rows and y has {len(y)}; matching rows are scored: say which match")
             rows = torch.arange(len(x)), torch.arange(len(x))
-        i, j = rows
+        scores, (i, j) = self._rows(), rows
         critic = torch.cat(
-            [self._critic_scores(x[a], y[b]) for a, b in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True)]
+            [scores.critic_scores(x[a], y[b]) for a, b in zip(i.split(CHUNK), j.split(CHUNK), strict=True)]
         )
-        fields = self._field(x, "x", (None,), errors=True), self._field(y, "y", (None,), errors=True)
+        own = scores.groups(x, "x", None)[i], scores.groups(y, "y", None)[j]
         ratios, variance = critic / self.temperature, torch.zeros_like(critic)
-        for field, at, weight in zip(fields, (i, j), self.weights_, strict=True):
-            ratios = ratios - weight * field.log_mean[at]
-            variance = variance + (weight * field.stderr()[at]).square()
-        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt()}
+        effective = torch.full_like(critic, torch.inf)
+        for dim, (side, given, at) in enumerate((("x", x, i), ("y", y, j))):
+            if weight := self.weights_[dim]:
+                field = scores.field_of_pairs(given, side, at, own[dim], own[1 - dim])
+                ratios = ratios - weight * field.log_mean
+                variance = variance + (weight * field.stderr()).square()
+                effective = torch.minimum(effective, field.at_least())
+        out = {"critic": critic, "log_ratio": ratios, "stderr": variance.sqrt(), "effective": effective}
         if prior is not None:
             out["probability"] = self._probability(ratios, prior)
-        return out
-
-    def _critic_scores(self, x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
-        """The critic's scores of matching rows, float64."""
-        (left,), (right,) = list(self._prepared(x, "x")), list(self._prepared(y, "y"))
-        out = inner_products(left, right) * self._kernel.slope
-        for term in (self._terms(left), self._terms(right)):
-            out = out if term is None else out + term
         return out
 
     def _probability(self, ratios: Tensor, prior: float) -> Float[Tensor, " p"]:
@@ -544,84 +555,15 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
     @property
     def _kernel(self) -> Kernel:
-        critic = Cosine() if self.critic is None else self.critic
-        return Kernel(critic.slope, self.temperature)
+        return self._rows().kernel
 
     def _fit(self) -> Reference:
         if not hasattr(self, "reference_"):
             raise InputError("this DensityRatio has not been fitted; call fit(x, y) on a reference set first")
         return self.reference_
 
-    def _terms(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"] | None:
-        return None if self.critic is None else self.critic.affine(rows).terms
-
-    def _prepared(self, rows: RowsLike, side: str) -> Iterator[Float[Tensor, "k d"]]:
-        """Some thousand rows at a time, as the reference's own rows are: corrected, of unit length, of its type."""
-        reference = self._fit()
-        given = as_rows(rows, side)
-        check_rows(given, side)
-        if given.shape[1] != reference.dim:
-            raise InputError(
-                f"{side} has {given.shape[1]} features and the reference has {reference.dim}; both must come from "
-                "the same model"
-            )
-        like = reference.x.values
-        for part in given.split(_CHUNK):
-            part = part.to(like.device)
-            if self.correction_ is not None:
-                part = self.correction_.transform_side(part.double(), side)
-            if reference.unit:
-                part = unit_rows(part, side)
-            yield part.to(like.dtype)
-
-    def _field(
-        self,
-        rows: RowsLike,
-        side: str,
-        left_out: tuple[Tensor | None, ...],
-        *,
-        errors: bool = False,
-        progress: Progress | None = None,
-    ) -> Field:
-        """The field of the other side at rows of this one."""
-        reference = self._fit()
-        other = reference.y if side == "x" else reference.x
-        found, start, count = [], 0, len(as_rows(rows, side))
-        groups = [checked_groups(each, count, "groups") for each in left_out if each is not None]
-        for part in self._prepared(rows, side):
-            here = [each[start : start + len(part)].to(part.device) for each in groups]
-            start += len(part)
-            found.append(log_field(part, other, self._kernel, terms=self._terms(part), left_out=here, errors=errors))
-            if progress is not None:
-                progress(len(part) / count)
-        return joined_fields(found)
-
-    def _ratio(
-        self, x: RowsLike, y: RowsLike, groups_x: Tensor | None, groups_y: Tensor | None, *, errors: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """R of matching rows, and its standard error."""
-        x, y = as_rows(x, "x"), as_rows(y, "y")
-        if len(x) != len(y):
-            raise InputError(
-                f"x has {len(x)} rows and y has {len(y)}; log_ratio is of matching rows, log_ratios of all with all"
-            )
-        out = torch.cat(
-            [inner_products(a, b) for a, b in zip(self._prepared(x, "x"), self._prepared(y, "y"), strict=True)]
-        )
-        out = out * self._kernel.scale
-        variance = torch.zeros_like(out) if errors else None
-        sides: tuple[tuple[Tensor, str, float], ...] = ((x, "x", self.weights_[0]), (y, "y", self.weights_[1]))
-        for rows, side, weight in sides:
-            if self.critic is not None:
-                terms = [self._terms(part) for part in self._prepared(rows, side)]
-                if terms[0] is not None:
-                    out = out + torch.cat([t for t in terms if t is not None]) / self.temperature
-            if weight:
-                field = self._field(rows, side, (groups_x, groups_y), errors=errors)
-                out = out - weight * field.log_mean
-                if variance is not None:
-                    variance += (weight * field.stderr()).square()
-        return out, None if variance is None else variance.sqrt()
+    def _rows(self) -> RowScores:
+        return RowScores(self._fit(), self.correction_, self.critic, self.temperature)
 
 
 __all__ = ["DensityRatio"]

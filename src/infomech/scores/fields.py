@@ -98,6 +98,22 @@ class Field:
         assert self.drawn is not None
         return (1 / self.effective - 1 / self.drawn).clamp_min(0).sqrt()
 
+    def at_least(self) -> Float[Tensor, " n"]:
+        """Effective groups of each mean."""
+        assert self.effective is not None
+        return self.effective
+
+    def rows(self, at: Int[Tensor, " p"]) -> "Field":
+        """A copy of the field of some rows, with its errors."""
+        assert self.effective is not None
+        assert self.drawn is not None
+        return Field(self.log_mean[at], self.effective[at], self.drawn[at])
+
+    def put(self, at: Int[Tensor, " p"], other: "Field") -> None:
+        """Other values in some places, with their errors."""
+        for mine, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[at] = new
+
 
 def log_field(
     rows: Rows,
@@ -191,6 +207,7 @@ def log_field_without(
     own: Int[Tensor, " n"],
     others: Int[Tensor, " m"],
     terms: Float[Tensor, " n"] | None = None,
+    whole: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """Log Gamma of each row without its own group, and for column j without the group ``others[j]`` as well.
 
@@ -203,6 +220,7 @@ def log_field_without(
         own: group of each row, -1 for none.
         others: groups, -1 for none, of the columns.
         terms: (n,) what the critic adds for each row.
+        whole: (n,) log Gamma without the row's own group, where it is known already.
 
     Returns:
         (n, m), in the dtype of the rows; exact to the rounding of float32 sums also where one group is nearly all of a
@@ -210,7 +228,8 @@ def log_field_without(
 
     Source: E9, DECISIONS "Score".
     """
-    whole = log_field(rows, side, kernel, terms=terms, left_out=(own,)).log_mean
+    if whole is None:
+        whole = log_field(rows, side, kernel, terms=terms, left_out=(own,)).log_mean
     distinct, column_of = torch.unique(others[others != NO_GROUP], return_inverse=True)
     out = whole[:, None].expand(-1, len(others)).to(rows.dtype).contiguous()
     if not len(distinct):

@@ -1,6 +1,7 @@
 """The reference set that a density ratio is fitted on, and the scores of its own pairs, none of which knows itself."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from .._typing import PairsLike
 from ..geometry import Critic
 from ..measures import PairedSample
 from .fields import Kernel, Side, log_field_without
+from .own_rows import OwnRows, row_digests
 
 MOST_GROUPS = 4096  # of which every pair is scored: 16.8 million random pairs
 
@@ -26,12 +28,32 @@ class Reference:
     rows_x: int  # of the given arrays
     rows_y: int
     unit: bool  # whether rows are brought to unit length
+    digests_x: Int[Tensor, " n"]  # of the given arrays' rows, before any correction
+    digests_y: Int[Tensor, " m"]
 
     @classmethod
     def of(
-        cls, x: Tensor, y: Tensor, *, pairs: PairsLike | None, critic: Critic, normalize: bool | None, seed: int
+        cls,
+        x: Tensor,
+        y: Tensor,
+        *,
+        pairs: PairsLike | None,
+        critic: Critic,
+        normalize: bool | None,
+        seed: int,
+        given: tuple[Tensor, Tensor] | None = None,
     ) -> "Reference":
-        """Check, normalise and group two sets of rows; groups are put in random order."""
+        """Check, normalise and group two sets of rows; groups are put in random order.
+
+        Args:
+            x: (n, d) rows.
+            y: (m, d) rows.
+            pairs: that belong together.
+            critic: the score.
+            normalize: whether to.
+            seed: of the order.
+            given: x and y before a correction, by which the reference knows its own rows.
+        """
         sample = PairedSample.from_embeddings(
             x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
         )
@@ -44,6 +66,7 @@ class Reference:
             len(sample.given_x),
             len(sample.given_y),
             sample.unit,
+            *(row_digests(rows).to(sample.pairs.device) for rows in given or (x, y)),
         )
 
     @property
@@ -62,6 +85,12 @@ class Reference:
         out = torch.full((count,), -1, dtype=torch.int64, device=rows.groups.device)
         out[given] = rows.groups
         return out
+
+    @cached_property
+    def own(self) -> dict[str, OwnRows]:
+        """The given rows of each side, to be found among others."""
+        digests = self.digests_x, self.digests_y
+        return {name: OwnRows(digests[side], self.group_of_given(side)) for side, name in enumerate("xy")}
 
     def one_pair_a_group(self, most: int, *, seed: int) -> Int[Tensor, "g 2"]:
         """One random pair of each group, of the first `most` groups (their order is random)."""

@@ -15,7 +15,7 @@ from .._files import write_file
 from ..corrections import Correction
 from ..corrections.saving import correction_settings, rebuilt_correction
 from ..geometry import RBF, Cosine, Critic
-from ..io.text import check_regular
+from ..io.fitted import read_fitted
 from .calibration import Calibration
 from .fields import Side
 from .reference import Reference
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .density_ratio import DensityRatio
 
 KIND = "infomech density ratio"
-VERSION = 1
+VERSION = 2  # 2 knows its own rows
 _CRITICS: dict[str, type[Critic]] = {"Cosine": Cosine, "RBF": RBF}
-_INDICES = ("pairs", "given_x", "given_y")
+_INDICES = ("pairs", "given_x", "given_y", "digests_x", "digests_y")
 _SIDE = ("values", "groups", "log_weights", "terms")
 
 
@@ -77,16 +77,8 @@ def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
     Raises:
         InputError: for another file, a damaged one, or one of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError):
-        raise InputError(f"{path} is no density ratio, or a damaged one; fit it again with infomech score") from None
+    metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score")
     if metadata.get("kind") != KIND:
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")
     if metadata.get("version") != str(VERSION):
@@ -104,8 +96,10 @@ def _rebuilt(settings: dict[str, Any], tensors: dict[str, Tensor]) -> "DensityRa
 
     sides = [Side(*(tensors.get(f"{name}_{key}") for key in _SIDE)) for name in "xy"]  # type: ignore[arg-type]
     rows = settings["rows"]
-    pairs, given_x, given_y = (tensors[name] for name in _INDICES)
-    reference = Reference(sides[0], sides[1], pairs, given_x, given_y, int(rows[0]), int(rows[1]), settings["unit"])
+    pairs, given_x, given_y, digests_x, digests_y = (tensors[name] for name in _INDICES)
+    reference = Reference(
+        sides[0], sides[1], pairs, given_x, given_y, int(rows[0]), int(rows[1]), settings["unit"], digests_x, digests_y
+    )
     _check(reference)
     given = settings["weights"]
     correction = _correction(settings.get("correction"), tensors)
@@ -137,14 +131,15 @@ def _rebuilt(settings: dict[str, Any], tensors: dict[str, Tensor]) -> "DensityRa
 
 def _check(reference: Reference) -> None:
     """Raise ValueError unless the parts fit together."""
-    for side, given, rows in (
-        (reference.x, reference.given_x, reference.rows_x),
-        (reference.y, reference.given_y, reference.rows_y),
+    for side, given, rows, digests in (
+        (reference.x, reference.given_x, reference.rows_x, reference.digests_x),
+        (reference.y, reference.given_y, reference.rows_y, reference.digests_y),
     ):
         count = len(side.values)
         fits = side.values.ndim == 2 and side.values.is_floating_point() and bool(torch.isfinite(side.values).all())
         fits = fits and all(part.shape == (count,) for part in (side.groups, side.log_weights, given))
         fits = fits and count > 0 and int(given.min()) >= 0 and int(given.max()) < rows
+        fits = fits and digests.shape == (rows,) and digests.dtype is torch.int64
         fits = fits and int(side.groups[0]) == 0 and bool((side.groups.diff() >= 0).all())
         if not fits or not bool(torch.isfinite(side.log_weights).all()):
             raise ValueError

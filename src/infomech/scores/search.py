@@ -10,6 +10,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Progress, RowsLike
 from ..io import as_rows
+from .fields import NO_GROUP, Kernel, Side, log_field_without
 
 if TYPE_CHECKING:
     from .density_ratio import DensityRatio
@@ -30,6 +31,41 @@ class Matches:
     ranking: Float[Tensor, "n k"]
 
 
+@dataclass(frozen=True)
+class CandidateBlock:
+    """Some candidates with what their ranking rests on.
+
+    Args:
+        vectors: (k, d + 1) index vectors.
+        own: (k,) group of the reference that each is of, -1 for none.
+        field: (k,) log field without it.
+        terms: (k,) what the critic adds.
+        side: the reference's rows that the field is of.
+        kernel: slope and temperature.
+        weight: of the field.
+    """
+
+    vectors: Float[Tensor, "k w"]
+    own: Int[Tensor, " k"]
+    field: Float[Tensor, " k"]
+    terms: Float[Tensor, " k"] | None
+    side: Side
+    kernel: Kernel
+    weight: float
+
+    def scores(self, asked: Float[Tensor, "n w"], groups: Int[Tensor, " n"]) -> Float[Tensor, "n k"]:
+        """What query vectors rank by; the groups of queries that are the reference's own leave the fields, too."""
+        scores = asked @ self.vectors.T
+        known = torch.nonzero(groups != NO_GROUP).flatten()
+        if self.weight and len(known):
+            rows = self.vectors[:, :-1].contiguous()
+            without = log_field_without(
+                rows, self.side, self.kernel, own=self.own, others=groups[known], terms=self.terms, whole=self.field
+            )
+            scores[known] -= self.weight * (without - self.field[:, None].to(without.dtype)).T
+        return scores
+
+
 def best_matches(
     ratio: "DensityRatio",
     queries: RowsLike,
@@ -40,6 +76,8 @@ def best_matches(
     progress: Progress | None = None,
 ) -> Matches:
     """Search candidates for each query by the ranking score, tile by tile.
+
+    Rows of the reference itself are recognised: neither a query's group nor a candidate's is in the field that ranks.
 
     Args:
         ratio: fitted.
@@ -56,21 +94,22 @@ def best_matches(
         raise InputError(f"k is {k}; ask for one candidate at least")
     total = len(as_rows(candidates, side))
     k = min(k, total)
-    asked = ratio.query_vectors(queries, side="x" if side == "y" else "y")
+    other = "x" if side == "y" else "y"
+    asked, groups = ratio.query_vectors(queries, side=other), ratio.groups_of(queries, side=other)
     best = asked.new_full((len(asked), k), -torch.inf)
     rows = torch.zeros(len(asked), k, dtype=torch.int64, device=asked.device)
     start = 0
-    for block in ratio.index_blocks(candidates, side=side, progress=progress):
+    for block in ratio.candidate_blocks(candidates, side=side, progress=progress):
         for at in range(0, len(asked), _QUERIES):
             here = slice(at, at + _QUERIES)
-            scores = asked[here] @ block.T
-            top, place = scores.topk(min(k, len(block)), dim=1)
+            scores = block.scores(asked[here], groups[here])
+            top, place = scores.topk(min(k, len(block.own)), dim=1)
             pool = torch.cat([best[here], top], 1)
             found = torch.cat([rows[here], place + start], 1)
             best[here], order = pool.topk(k, dim=1)
             rows[here] = found.gather(1, order)
-        start += len(block)
+        start += len(block.own)
     return Matches(rows, best)
 
 
-__all__ = ["Matches", "best_matches"]
+__all__ = ["CandidateBlock", "Matches", "best_matches"]

@@ -14,6 +14,7 @@ from ..diagnosis.differences import Difference, paired_recall
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.findings import Finding
 from ..diagnosis.uncertainty import proportion_estimate
+from ..geometry import Cosine
 from .calibration import Reliability
 from .density_ratio import DensityRatio
 from .rates import PairTable
@@ -23,7 +24,7 @@ RATES = (1e-2, 1e-3, 1e-4)
 _BINS = 60
 _POINTS = 60  # of a curve
 _POOR_CALIBRATION = 0.05  # expected calibration error that a user should know of
-_FEW = 10.0  # effective groups in a row's field, below which it says little
+FEW = 10.0  # effective groups in a row's field, below which it says little
 Curve = list[float]
 
 
@@ -70,6 +71,7 @@ class ScoreSummary(Shown):
     reliability: list[Reliability]
     searches: dict[str, Search]  # by the candidates' side
     sparse: float  # share of the reference's rows whose field rests on fewer than ten groups
+    critic_name: str = "cosine"  # what the score alone is called
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -93,6 +95,7 @@ class ScoreSummary(Shown):
                 for side, s in self.searches.items()
             },
             "sparse": self.sparse,
+            "critic_name": self.critic_name,
         }
 
     def _brief(self) -> Brief:
@@ -135,6 +138,7 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
         ],
         searches={side: _search(ratio, side) for side in ("y", "x")},
         sparse=_sparse(ratio),
+        critic_name="cosine" if ratio.critic is None or isinstance(ratio.critic, Cosine) else "score",
     )
 
 
@@ -172,7 +176,7 @@ def _first(table: torch.Tensor) -> torch.Tensor:
 def _sparse(ratio: DensityRatio) -> float:
     """Share of rows whose field rests on few rows of the reference."""
     effective = [ratio.field_of_reference(side).effective for side in ("x", "y")]
-    return float(torch.cat([each < _FEW for each in effective if each is not None]).double().mean())
+    return float(torch.cat([each < FEW for each in effective if each is not None]).double().mean())
 
 
 def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
@@ -188,7 +192,7 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
             Finding(
                 "match-score",
                 "good" if better else "note",
-                f"A score of {number(cut.score.value, 2)} is a match at 1 in 1,000",
+                f"A {summary.critic_name} of {number(cut.score.value, 2)} is a match at 1 in 1,000",
                 f"One random pair in 1,000 scores above {with_error(cut.score)}, and "
                 f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds "
                 f"{own.true_positive_rate.value:.0%} of them, above {number(own.score.value, 2)}"
@@ -208,7 +212,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                     f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
                     f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
                     f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any "
-                    f"inner-product index ranks so: `infomech score --apply DIR --index X Y -o FOLDER`.",
+                    f"inner-product index ranks so: `infomech score X Y -t {summary.temperature:g} -o DIR`, then "
+                    "`infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
                 )
             )
@@ -231,7 +236,7 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 "sparse-fields",
                 "note",
                 "Many rows lie far from the reference",
-                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {_FEW:.0f} rows of the reference, "
+                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {FEW:.0f} rows of the reference, "
                 "so that their ratios are rough. Fit on more pairs: "
                 f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
                 summary.sparse,
@@ -240,4 +245,4 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
     return found
 
 
-__all__ = ["RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]
+__all__ = ["FEW", "RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]

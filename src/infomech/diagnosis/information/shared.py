@@ -264,6 +264,12 @@ class Losses:
         weights[: len(found)] = found.to(weights)
         return weights
 
+    def at_node(self, node: int) -> BlockShares:
+        """The loss of all anchors at one of the table's temperatures."""
+        weights = self.table.sums.new_zeros(len(self.table.temperatures))
+        weights[node] = 1.0
+        return self.constant(weights)
+
     def constant(self, weights: Float[Tensor, " t"]) -> BlockShares:
         """The loss with the same weights for all anchors."""
         return self.table.combined(weights[:, None].expand(-1, len(self.table.weights)))
@@ -310,11 +316,11 @@ def _information(losses: Losses, anchors: Anchors, at: Tensor, asked: Asked, sta
         lent=_given(anchors, anchors.batches.lent),
         blocks=anchors.blocks.cpu().numpy(),
         weights=anchors.weights.cpu().numpy(),
-        information=(ceiling - (by_block * table.by_pair).sum(0)).cpu().numpy(),
-        replicates=replicates.cpu().numpy(),
-        interactions=interactions.cpu().numpy(),
-        curve_replicates=curve_replicates.cpu().numpy(),
-        curve_interactions=curve_interactions.cpu().numpy(),
+        information=(ceiling - (by_block * table.by_pair).sum(0)).numpy(),
+        replicates=replicates.numpy(),
+        interactions=interactions.numpy(),
+        curve_replicates=curve_replicates.numpy(),
+        curve_interactions=curve_interactions.numpy(),
     )
     left, twins = ceiling_with_twins(anchors, asked.negatives, sides=asked.sides)
     information = losses.estimate(value, replicates, interactions)
@@ -363,12 +369,8 @@ def _best_temperature(losses: Losses, at: Tensor, status: Status) -> Estimate:
 
 
 def _over_temperature(losses: Losses, at: Tensor) -> OverTemperature:
-    found = []
-    for t in range(len(losses.grid.temperatures)):
-        weights = losses.table.sums.new_zeros(len(losses.table.temperatures))
-        weights[t] = 1.0
-        found.append(_loss(losses, losses.constant(weights), at))
-    return OverTemperature(list(losses.grid.temperatures), found)
+    temperatures = list(losses.grid.temperatures)
+    return OverTemperature(temperatures, [_loss(losses, losses.at_node(t), at) for t in range(len(temperatures))])
 
 
 def _loss(losses: Losses, shares: BlockShares, at: Tensor) -> Estimate:
@@ -395,15 +397,12 @@ def _calibration(
 ) -> Calibration | None:
     if temperature is None:
         return None
-    names = losses.table.temperatures
-    where = next(k for k, tau in enumerate(names) if math.isclose(tau, temperature, rel_tol=1e-9))
-    weights = losses.table.sums.new_zeros(len(names))
-    weights[where] = 1.0
-    shares = losses.constant(weights)
+    nodes = enumerate(losses.table.temperatures)
+    shares = losses.at_node(next(k for k, tau in nodes if math.isclose(tau, temperature, rel_tol=1e-9)))
     loss, replicates, interactions = shares.values() @ at, losses.replicates(shares) @ at, shares.interactions() @ at
     best = ceiling - float(information.information @ information.weights)
-    without = replicates - ceiling + torch.from_numpy(information.replicates).to(replicates)
-    between = interactions + torch.from_numpy(information.interactions).to(interactions)
+    without = replicates - ceiling + torch.from_numpy(information.replicates)
+    between = interactions + torch.from_numpy(information.interactions)
     return Calibration(
         temperature,
         losses.estimate(float(loss), replicates, interactions),

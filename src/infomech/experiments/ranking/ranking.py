@@ -254,6 +254,8 @@ def _figure(sets: Mapping[str, Mapping[str, Any]]) -> "Figure":
             style: dict[str, Any] = {"marker": MARKERS[at], "ms": 4, "color": SERIES[at], "lw": 1.4}
             line[2].plot(found["signs"]["sizes"], found["signs"][key], label=WORDS[key], **style)
         line[2].set_xscale("log")
+        line[2].minorticks_off()
+        line[2].set_xticks(found["signs"]["sizes"], [f"{count:,}" for count in found["signs"]["sizes"]])
         line[2].set_xlabel("pairs")
         line[2].set_ylabel("share with the sign of all pairs")
         for axes in line:

@@ -44,11 +44,19 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     if backend == "triton":
         _check_triton(rows[0])
     why_not = usable(device, *(z.dtype for z in rows))
-    if why_not is None and not set(exclusion.split(",")) <= _KNOWN:
-        why_not = "all but some listed entries left out: the tiles take them"
+    unknown = _beyond_kernels(exclusion)
+    if why_not is None and unknown:
+        why_not = f"what is left out or weighed by {unknown!r}: the tiles take it"
     if why_not is not None:
         _say_once(why_not)
     return why_not is None
+
+
+def _beyond_kernels(exclusion: str) -> str | None:
+    """A part of an exclusion's code that the kernels do not have; they take groups once."""
+    parts = exclusion.split(",")
+    again = "same_group" if parts.count("same_group") > 1 else None
+    return next((part for part in parts if part not in _KNOWN), again)
 
 
 def attempted(kernels: Callable[[], _Found]) -> _Found | None:

@@ -41,7 +41,7 @@ def forward(
 
         found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given))
         if found is not None:
-            return *found, work.new_empty(0), as_tensor(None, x)
+            return *found, work.new_empty(0), as_tensor(None)
     terms = NegativeTerms.of(y_terms, work.dtype)
     buffer = work.new_empty(room(len(x), len(y), work) if keep else 0)
     kept = KeptTiles(buffer, tiles(len(x), len(y), x.device))
@@ -55,7 +55,7 @@ def forward(
 
     start = shift_for((x, y), scale, bound=bound, exclusion=given, terms=(terms,))
     shift, (sums,) = with_safe_shift(sweep, start, work.dtype, len(y))
-    return sums.value(), sums.peak.contiguous(), sums.total, buffer, as_tensor(shift, x)
+    return sums.value(), sums.peak.contiguous(), sums.total, buffer, as_tensor(shift)
 
 
 @operator(
@@ -172,7 +172,7 @@ def _(
 ) -> tuple[Tensor, ...]:
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
     kept = work.new_empty(room(x.shape[0], y.shape[0], work) if keep else 0)
-    return *(scale.new_empty(x.shape[0]) for _ in range(3)), kept, scale.new_empty(())
+    return *(scale.new_empty(x.shape[0]) for _ in range(3)), kept, torch.empty((), dtype=torch.float64)
 
 
 @backward.register_fake

@@ -55,14 +55,20 @@ def shift_for(
     exclusion: Exclusion,
     terms: tuple[NegativeTerms | None, ...],
 ) -> float | None:
-    """The shift that serves all scores; None, for running maxima, where there is none, and on any accelerator.
+    """The shift that serves all scores; None, for running maxima, where there is none.
 
-    Which shift serves depends on values: a CPU reads them at once, an accelerator would have to be waited for.
+    Which shift serves depends on values. A CPU reads them at once. An accelerator is waited for, since running maxima
+    take twice the time there, but not while its work is captured in a graph.
     """
-    if rows[0].device.type != "cpu":
+    if rows[0].device.type != "cpu" and not may_wait(rows[0].device):
         return None
     bound = score_bound(*rows, scale) if bound is None else bound
     return fixed_shift(bound + exclusion.headroom, compute_dtype(*rows), spread=spread_of(*terms))
+
+
+def may_wait(device: torch.device) -> bool:
+    """Whether a number on an accelerator may be read: not while a CUDA graph is captured, nor of tensors not there."""
+    return device.type == "cuda" and torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing()
 
 
 def with_safe_shift(
@@ -77,15 +83,13 @@ def with_safe_shift(
     return None, sweep(None)
 
 
-def as_tensor(shift: float | None, like: Tensor) -> Tensor:
-    """A shift as the backward is handed it: infinity for none."""
-    return like.new_full((), math.inf if shift is None else shift, dtype=torch.float64)
+def as_tensor(shift: float | None) -> Tensor:
+    """A shift as the backward is handed it, on the CPU, where it is read at no cost: infinity for none."""
+    return torch.full((), math.inf if shift is None else shift, dtype=torch.float64)
 
 
 def as_number(shift: Tensor) -> float | None:
-    """The shift of `as_tensor`; None on any accelerator, without a look."""
-    if shift.device.type != "cpu":
-        return None
+    """The shift of `as_tensor`."""
     value = float(shift)
     return None if value == math.inf else value
 

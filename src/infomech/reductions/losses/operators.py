@@ -67,8 +67,9 @@ class Operator:
 def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:
     """Make a function of tensors the operator ``infomech::name``, opaque to `torch.compile` and `torch.export`.
 
-    Its body runs on real tensors only, with autocast off; it may read what lies on a CPU, and reads nothing of what
-    lies elsewhere. Every device has the one body: it is the place where another implementation takes over.
+    Its body runs on real tensors only, with autocast off; it may read what lies on a CPU, and of what lies elsewhere
+    only what `levels.may_wait` allows. Every device has the one body: it is the place where another implementation
+    takes over.
     """
     return lambda body: Operator(name, schema, body)
 

@@ -49,7 +49,7 @@ def forward(
         given = decoded(exclusion, excluded)
         found = attempted(lambda: fused.paired_sums(x, y, scale, (x_terms, y_terms), given, within=within))
         if found is not None:
-            return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None, x)
+            return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None)
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
 
 
@@ -141,7 +141,7 @@ def _forward_on_tiles(
         torch.stack([part.peak for part in sums]),
         torch.stack([part.total for part in sums]),
         buffer,
-        as_tensor(shift, x),
+        as_tensor(shift),
     )
 
 
@@ -234,7 +234,7 @@ def _(
     inside = [scale.new_empty(n if within else 0) for _ in range(2)]
     levels = [scale.new_empty(4 if within else 2, n) for _ in range(2)]
     kept = work.new_empty(_room(n, work, within=within) if keep else 0)
-    return (*sums, *inside, *levels, kept, scale.new_empty(()))
+    return (*sums, *inside, *levels, kept, torch.empty((), dtype=torch.float64))
 
 
 @backward.register_fake

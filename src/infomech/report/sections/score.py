@@ -3,8 +3,8 @@
 from typing import Any
 
 from ...diagnosis import Diagnosis
-from ..score_charts import score_charts, score_notes, score_tables
-from ..section import Section, Spec, Table
+from ..score_charts import critic_name, score_charts, score_notes, score_tables
+from ..section import Section, Spec, Table, names_of
 
 _NAME = "score"
 
@@ -28,7 +28,12 @@ def charts(diagnosis: Diagnosis) -> dict[str, Spec]:
 def notes(diagnosis: Diagnosis) -> list[str]:
     """The sentences above the table."""
     summary = _summary(diagnosis)
-    return [] if summary is None else score_notes(summary)
+    return [] if summary is None else score_notes(summary, names_of(diagnosis))
+
+
+def _fill(diagnosis: Diagnosis) -> dict[str, Any]:
+    summary = _summary(diagnosis)
+    return {"sentences": notes(diagnosis), "critic": "" if summary is None else critic_name(summary)}
 
 
 SCORE = Section(
@@ -37,7 +42,7 @@ SCORE = Section(
     link="Scores",
     tables=tables,
     charts=charts,
-    fill=lambda diagnosis: {"sentences": notes(diagnosis)},
+    fill=_fill,
     notes=notes,
     terms=(
         ("density ratio", "How much likelier two rows are a pair than two random rows, as a logarithm in nats."),

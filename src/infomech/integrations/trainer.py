@@ -1,0 +1,66 @@
+"""A loss for the Trainer of Hugging Face, which hands over a model's outputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .._checks import InputError
+from .._typing import Scalar
+from ..losses._inputs import kind_of
+
+
+class TrainerLoss:
+    """What ``transformers.Trainer(compute_loss_func=)`` calls: a loss of two of the model's outputs.
+
+    Embeddings are brought to unit length by the loss (``normalize=True``) or by the model; CLIP's outputs are unit
+    rows. The parameters that the Trainer trains are those of the model. If the temperature is one of them, name it with
+    `log_scale`, and the loss is called with ``logit_scale=exp(log_scale)``; parameters of the loss itself are not seen
+    by its optimizer.
+
+    **Accumulation.** A Trainer leaves the division by ``gradient_accumulation_steps`` to the function that it is given:
+    pass the number.
+
+    Args:
+        loss: called as loss(x, y), or loss(x, y, logit_scale=...): a module or a function such as
+            `infomech.losses.symmetric_infonce`.
+        fields: names of the two outputs.
+        log_scale: the model's parameter log(1/tau), ``model.logit_scale`` for CLIP.
+        accumulation_steps: ``gradient_accumulation_steps`` of the Trainer.
+
+    >>> import torch
+    >>> from infomech.losses import SymmetricInfoNCE
+    >>> x = torch.eye(3)
+    >>> loss = TrainerLoss(SymmetricInfoNCE(temperature=1.0))
+    >>> round(loss({"image_embeds": x, "text_embeds": x}, None).item(), 4)
+    0.5514
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., Scalar],
+        *,
+        fields: tuple[str, str] = ("image_embeds", "text_embeds"),
+        log_scale: Tensor | None = None,
+        accumulation_steps: int = 1,
+    ) -> None:
+        if accumulation_steps < 1:
+            raise InputError(f"accumulation_steps is {accumulation_steps}; expected the Trainer's number, 1 or more")
+        self.loss = loss
+        self.fields = fields
+        self.log_scale = log_scale
+        self.accumulation_steps = accumulation_steps
+
+    def __call__(
+        self, outputs: Mapping[str, Any], labels: Any = None, num_items_in_batch: Tensor | int | None = None
+    ) -> Scalar:
+        """The loss of one batch; labels and the number of labels are not used."""
+        if not isinstance(outputs, Mapping) or any(name not in outputs for name in self.fields):
+            held = ", ".join(map(str, outputs)) if isinstance(outputs, Mapping) else kind_of(outputs)
+            raise InputError(f"the model's outputs are {held}; name the two embeddings among them with fields=")
+        x, y = (outputs[name] for name in self.fields)
+        value = self.loss(x, y) if self.log_scale is None else self.loss(x, y, logit_scale=self.log_scale.exp())
+        return value / self.accumulation_steps
+
+
+__all__ = ["TrainerLoss"]

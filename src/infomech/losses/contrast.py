@@ -1,0 +1,211 @@
+"""The general softmax of a contrastive loss: several positives, blocks of negatives, hardness, a filter, smoothing."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..reductions.exclusion import Exclusion, Nothing
+from ..reductions.losses.backends import Backend
+from ..reductions.losses.infonce import row_log_sums
+from ..reductions.losses.linear import score_sums
+from ._inputs import result_dtype
+from .negatives import FalseNegatives, Hardness, Thresholds
+from .positives import Positives, Several, joined
+
+Vector = Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Critical:
+    """A critic over a temperature: scores scale x.y + b(x) + c(y)."""
+
+    scale: Tensor  # slope / tau
+    slope: float
+    inverse_temperature: Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that all anchors meet as negatives."""
+
+    rows: Float[Tensor, "m d"]
+    own: Float[Tensor, " m"] | None = None  # the critic's terms over tau
+    log_weights: Float[Tensor, " m"] | None = None
+    exclusion: Exclusion = field(default_factory=Nothing)
+    explicit: bool = False  # hard negatives, not rows of the batch
+    guide: Float[Tensor, "m k"] | None = None
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Negatives of each anchor's own."""
+
+    rows: Float[Tensor, "n k d"]
+    own: Float[Tensor, "n k"] | None = None
+    log_weights: Float[Tensor, "n k"] | None = None
+    guide: Float[Tensor, "n k g"] | None = None
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """What one direction's softmax is made of, for every anchor; float64."""
+
+    positive: Vector  # the score of the positive, or what stands for several
+    rest: Vector  # log-sum over negatives
+    of_positives: Vector  # log-sum over positives, as they stand in the sum
+    single: bool
+    logits: Vector | None = None  # the sum of all logits, and how many
+    classes: Vector | None = None
+
+    @property
+    def total(self) -> Vector:
+        """The log-sum over everything."""
+        return torch.logaddexp(self.rest, self.of_positives)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One set of anchors, its candidates and all its negatives."""
+
+    anchors: Float[Tensor, "n d"]
+    positives: Positives
+    candidates: Block  # its exclusion is that of entries which are neither positives nor negatives
+    critical: Critical
+    further: tuple[Block, ...] = ()
+    sets: Sets | None = None
+    in_batch: bool = True
+    weigh_positive: bool = False
+    several: Several = "mean_log"
+    hardness: Hardness | None = None
+    filter: FalseNegatives | None = None
+    guide: Float[Tensor, "n k"] | None = None  # the guide's rows of the anchors
+    smoothing: bool = False
+    bound: float | None = None  # on every score without hardness
+    given: Thresholds | None = None  # of the filter, where they are those of other rows
+    backend: Backend = "auto"
+
+    def softmax(self, in_batch: Vector | None = None) -> Softmax:
+        """Sweep over all blocks; `in_batch` is the sum over the batch's negatives if it is known already."""
+        scale, block = self.critical.scale, self.candidates
+        own, weighted = block.own, _added(block.own, block.log_weights)
+        terms = weighted if self.weigh_positive else own
+        single = self.positives.single
+        x, y = self.anchors, block.rows
+        if single or self.several == "mean_log":
+            positive = self.positives.means(x, y, scale, terms)
+        else:
+            positive = self.positives.log_sums(x, y, scale, terms, self.bound) - self.positives.counts().log()
+        of_positives = positive if single else self.positives.log_sums(x, y, scale, weighted, self.bound)
+        thresholds = self.thresholds()
+        blocks = self.further
+        if self.in_batch and in_batch is None:
+            others = joined(self.positives.exclusion(), block.exclusion)
+            blocks = (replace(block, exclusion=others), *self.further)
+        parts = [] if in_batch is None else [in_batch]
+        parts += [self._log_sums(part, thresholds) for part in blocks]
+        logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
+        if logits is not None:
+            parts.append(logits.logsumexp(1))
+        rest = torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
+        if not self.smoothing:
+            return Softmax(positive, rest, of_positives, single)
+        total, count = self._classes(blocks, thresholds, logits, terms=terms if single else weighted)
+        return Softmax(positive, rest, of_positives, single, total, count)
+
+    def thresholds(self) -> Thresholds | None:
+        """Where the filter cuts, if there is one."""
+        if self.filter is None or self.given is not None:
+            return self.given
+        with torch.no_grad():
+            one = torch.ones((), dtype=torch.float64, device=self.anchors.device)
+            if self.guide is None:
+                mean = self.positives.means(self.anchors, self.candidates.rows, one, None)
+                return Thresholds(self.filter.thresholds(mean))
+            assert self.candidates.guide is not None
+            mean = self.positives.means(self.guide, self.candidates.guide, one, None)
+            return Thresholds(self.filter.thresholds(mean), self.guide)
+
+    def _log_sums(self, block: Block, thresholds: Thresholds | None) -> Vector:
+        x, y, scale, terms, exclusion, bound = self._swept(block, thresholds)
+        return row_log_sums(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion,
+                            backend=self.backend)  # fmt: skip
+
+    def _swept(
+        self, block: Block, thresholds: Thresholds | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Exclusion, float | None]:
+        """Anchors, rows, scale, terms, exclusion and bound of a sweep over a block."""
+        strength = 0.0 if self.hardness is None else self.hardness.strength_of(explicit=block.explicit)
+        x, y, scale, own = self.anchors, block.rows, self.critical.scale, block.own
+        bound = self.bound if not block.explicit else None
+        if strength > 0:
+            harder = scale + strength * self.critical.slope
+            share = (scale / harder).detach()  # of the scores, through which gradients flow
+            x, y = _with_gradient_of(x, share), _with_gradient_of(y, share)
+            if own is not None:
+                own = own + strength * (own / self.critical.inverse_temperature).detach()
+            scale, bound = harder, None
+        cut: Exclusion = Nothing() if thresholds is None else thresholds.exclusion(scale, block.guide)
+        return x, y, scale, _added(own, block.log_weights), joined(cut, block.exclusion), bound
+
+    def _set_logits(self, sets: Sets, thresholds: Thresholds | None) -> Float[Tensor, "n k"]:
+        """The logits of negatives of an anchor's own, -inf where they are left out."""
+        dtype = result_dtype(self.anchors, sets.rows)
+        with torch.autocast(self.anchors.device.type, enabled=False):
+            inner = torch.einsum("nd,nkd->nk", self.anchors.to(dtype), sets.rows.to(dtype)).double()
+        logits = _added(inner * self.critical.scale, sets.own)
+        assert logits is not None
+        strength = 0.0 if self.hardness is None else self.hardness.strength_of(explicit=True)
+        if strength > 0:
+            logits = logits + strength * (logits / self.critical.inverse_temperature).detach()
+        logits = logits if sets.log_weights is None else logits + sets.log_weights
+        if thresholds is not None:
+            logits = logits.masked_fill(thresholds.of_sets(inner, sets.guide), -math.inf)
+        return logits
+
+    def _classes(
+        self, blocks: tuple[Block, ...], thresholds: Thresholds | None, sets: Tensor | None, *, terms: Tensor | None
+    ) -> tuple[Vector, Vector]:
+        """The sum of the logits of all that stands in the softmax, and how many there are."""
+        count = self.positives.counts()
+        total = self.positives.means(self.anchors, self.candidates.rows, self.critical.scale, terms) * count
+        for block in blocks:
+            x, y, scale, all_terms, exclusion, _ = self._swept(block, thresholds)
+            more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion)
+            total, count = total + more, count + found
+        if sets is not None:
+            there = sets > -math.inf
+            total, count = total + torch.where(there, sets, 0.0).sum(1), count + there.sum(1)
+        return total, count
+
+
+def losses_of(softmax: Softmax, smoothing: float = 0.0) -> Vector:
+    """-log of the positive's share, mixed with the mean of -log of all shares where labels are smoothed."""
+    if softmax.single:
+        # log(1 + negatives / positive) keeps its digits when the loss is small.
+        loss = torch.logaddexp(softmax.rest - softmax.positive, torch.zeros_like(softmax.rest))
+    else:
+        loss = softmax.total - softmax.positive
+    if smoothing == 0:
+        return loss
+    assert softmax.logits is not None
+    assert softmax.classes is not None
+    return (1 - smoothing) * loss + smoothing * (softmax.total - softmax.logits / softmax.classes)
+
+
+def _with_gradient_of(rows: Tensor, share: Tensor) -> Tensor:
+    """The rows, with a gradient that is multiplied by a number."""
+    if not rows.requires_grad:
+        return rows
+    fixed = rows.detach()
+    return fixed + (rows - fixed) * share.to(rows.dtype)
+
+
+def _added(*parts: Tensor | None) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+__all__ = ["Block", "Critical", "Direction", "Sets", "Softmax", "losses_of"]

@@ -1,0 +1,112 @@
+"""One rank of `check_equivalent`: embeds its rows, calls the loss, averages the gradient, writes what it found."""
+
+import datetime
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .distributed import Ranks
+from .symmetric import symmetric_infonce
+
+WIDTH, DIM = 10, 8
+
+
+class Encoder(nn.Module):
+    """A layer, a bend, another layer, and unit length: small, and not linear in its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH, DIM), nn.Tanh(), nn.Linear(DIM, DIM))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, 10) -> (n, 8), unit rows."""
+        embedded: Tensor = nn.functional.normalize(self.layers(rows), dim=1)
+        return embedded
+
+
+def an_example(x: Tensor, y: Tensor) -> Tensor:
+    """A loss that is the full batch's at any number of ranks: this package's own."""
+    return symmetric_infonce(x, y, temperature=0.1, ranks=Ranks())
+
+
+def main() -> None:
+    """Run a rank; its settings are the JSON of the last argument."""
+    plan = json.loads(sys.argv[-1])
+    torch.set_num_threads(1)
+    out = Path(plan["folder"], f"{plan['rank']}.json")
+    try:
+        found = run(plan)
+    except BaseException as error:
+        words = " ".join(str(error).split())
+        lost = any(part in words for part in ("onnection", "Timed out", "Broken pipe"))  # another rank's doing
+        found = {"error": f"{type(error).__name__}: {words[:300]}", "lost": lost}
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps(found), encoding="utf-8")
+    part.replace(out)
+    sys.stdout.flush()
+    os._exit(0)  # a group with a failed rank may wait for it for ever
+
+
+def run(plan: dict[str, Any]) -> dict[str, Any]:
+    """What this rank does, and what all found together."""
+    rank, sizes = plan["rank"], plan["sizes"]
+    limit = datetime.timedelta(seconds=plan["timeout"])
+    where = f"file://{plan['folder']}/group"
+    dist.init_process_group("gloo", init_method=where, rank=rank, world_size=len(sizes), timeout=limit)
+    function = load(plan["target"])
+    dtype = getattr(torch, plan["dtype"])
+    torch.set_default_dtype(torch.float32)
+    generator = torch.Generator().manual_seed(plan["seed"])
+    left, right = Encoder().to(dtype), Encoder().to(dtype)
+    inputs = [torch.randn(sum(sizes), WIDTH, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2)]
+    parameters = [*left.parameters(), *right.parameters()]
+    with torch.no_grad():
+        for p in parameters:
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) / 2)
+    torch.manual_seed(plan["seed"])
+    mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    a, b = (z[mine] for z in inputs)
+    if plan["kind"] == "step":
+        value = function(left, right, a, b)
+    else:
+        value = function(left(a), right(b))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TypeError(f"the loss returned {type(value).__name__}; expected a tensor that holds one number")
+        value.backward()
+    flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    gradient = torch.cat([g.flatten() for g in flat]).double()
+    number = torch.as_tensor(value).detach().double().reshape(1)
+    values = [torch.zeros_like(number) for _ in sizes]
+    dist.all_gather(values, number)
+    dist.all_reduce(gradient)
+    return {"values": [float(v) for v in values], "gradient": (gradient / len(sizes)).tolist()}
+
+
+def load(spec: str) -> Callable[..., Any]:
+    """The function that ``module:function`` or ``file.py:function`` names."""
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        found = importlib.util.spec_from_file_location(Path(place).stem, place)
+        if found is None or found.loader is None or not Path(place).exists():
+            raise FileNotFoundError(f"there is no file {place}")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[Path(place).stem] = module
+        found.loader.exec_module(module)
+    else:
+        module = importlib.import_module(place)
+    function = getattr(module, name)
+    if not callable(function):
+        raise TypeError(f"{spec} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+__all__ = ["Encoder", "an_example", "load", "main", "run"]

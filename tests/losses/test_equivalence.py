@@ -1,0 +1,110 @@
+"""check_equivalent finds what is the full batch's and what is not, on losses whose answer is known, and on peers'."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import infomech as im
+from infomech import cli
+from infomech.losses.equivalence import Equivalence, ShardedCase, check_equivalent
+
+PEERS = str(Path(__file__).with_name("peer_losses.py"))
+
+
+def check(name: str, against: str = "full", kind: str = "step", **settings):
+    return check_equivalent(f"{PEERS}:{name}", against=f"{PEERS}:{against}", kind=kind, **settings)
+
+
+def test_a_cached_step_over_ranks_is_the_full_batch() -> None:
+    found = check("ours_cached", worlds=[1, 3])
+    assert [len(case.sizes) for case in found.cases] == [1, 3, 3]
+    assert found.cases[2].sizes == (3, 4, 5)
+    assert found.equal, str(found)
+
+
+def test_a_loss_that_is_not_the_full_batchs() -> None:
+    double = check("twice", kind="loss", worlds=[1])
+    assert not double.equal
+    assert double.cases[0].ratio == pytest.approx(2.0, rel=1e-9)
+    assert double.cases[0].residual < 1e-9
+    local = check("local", kind="loss", worlds=[2], uneven=False).cases[0]
+    assert local.values[0] != local.values[1]
+    assert local.residual > 0.1
+    accumulated = check("accumulated", worlds=[1]).cases[0]
+    assert not accumulated.value_equal
+    assert "points elsewhere" in accumulated.sentence()
+
+
+def test_a_rank_that_stops_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["check-loss", f"{PEERS}:raises", "--against", f"{PEERS}:full", "--ranks", "2", "--rows", "4"])
+    assert stopped.value.code == 1
+    said = capsys.readouterr().out
+    assert "rank 0 stops: ValueError: rows of the first rank" in said
+    assert "Not the full batch's loss." in said
+
+
+def test_sentences() -> None:
+    cases = {
+        "the full batch's value and gradient": ShardedCase((6, 6), 2.0, (1.5, 2.5), 1.0, 0.0),
+        "multiply the loss by the number of ranks": ShardedCase((6, 6), 2.0, (2.0, 2.0), 0.5, 0.0),
+        "divide the loss by the number of ranks": ShardedCase((4, 4, 4), 2.0, (2.0, 2.0, 2.0), 3.0, 0.0),
+        "the value is 2.5, the full batch's 2": ShardedCase((6, 6), 2.0, (2.5, 2.5), 1.0, 0.0),
+        "25% of it": ShardedCase((6, 6), 2.0, (2.0, 2.0), 1.0, 0.25),
+        "no answer": ShardedCase((6, 6), 2.0, failure="no answer within 5 s"),
+    }
+    for words, case in cases.items():
+        assert words in case.sentence()
+        assert case.equal == (words.startswith("the full batch's value and"))
+    found = Equivalence(tuple(cases.values()))
+    assert not found.equal
+    assert json.loads(json.dumps(found.to_dict()))["cases"][0]["found"] == "the full batch's value and gradient"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_input_is_one_line() -> None:
+    attempts = [
+        (dict(target="nothing"), "'nothing' names no function"),
+        (dict(target="a:b", kind="module"), "kind is 'module'"),
+        (dict(target="a:b", kind="step"), "name it with against="),
+        (dict(target="a:b", worlds=[0]), r"worlds is \[0\]"),
+        (dict(target="a:b", worlds=[12]), r"worlds is \[12\]"),
+        (dict(target=lambda x, y: x), "cannot be found by name"),
+        (dict(target="no_such_module_here:b"), "the full batch in one process: rank 0 stops: ModuleNotFoundError"),
+    ]
+    for settings, words in attempts:
+        with pytest.raises(im.InputError, match=words) as caught:
+            check_equivalent(**settings)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "equal"), [("sentence_plain", [True, False]), ("sentence_cached", [True, False]),
+                        ("sentence_gather", [True, True]), ("sentence_cached_gather", [True, True])]
+)  # fmt: skip
+def test_sentence_transformers(name: str, equal: list[bool]) -> None:
+    """As docs/check-your-loss.md has it."""
+    pytest.importorskip("sentence_transformers")
+    found = check(name, "one_way", worlds=[1, 2], uneven=False, rows=6)
+    assert [case.equal for case in found.cases] == equal, str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "equal"), [("clip_local_with_grad", True), ("clip_global_with_grad", True), ("clip_local", False),
+                        ("clip_global", False)]
+)  # fmt: skip
+def test_open_clip(name: str, equal: bool) -> None:
+    """As docs/check-your-loss.md has it."""
+    pytest.importorskip("open_clip")
+    found = check(name, kind="loss", worlds=[2], uneven=False, rows=6)
+    assert [case.equal for case in found.cases] == [equal], str(found)
+
+
+def test_lightly() -> None:
+    """As docs/check-your-loss.md has it."""
+    pytest.importorskip("lightly")
+    assert "lightly" in sys.modules
+    found = check("lightly", "nt_xent", kind="loss", worlds=[1, 2], uneven=False, rows=6)
+    assert [case.equal for case in found.cases] == [True, False], str(found)
