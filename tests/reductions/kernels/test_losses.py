@@ -57,7 +57,7 @@ def test_kernels_give_what_tiles_give(name: str) -> None:
     same(step(LOSSES[name], "triton"), step(LOSSES[name], "tiles"), 3e-3 if name == "cold" else 3e-4)
 
 
-@pytest.mark.parametrize("name", ["infonce", "control", "log-weights"])
+@pytest.mark.parametrize("name", ["infonce", "control", "cold", "groups", "log-weights"])
 def test_a_backward_that_does_not_fit_falls_to_the_tiles(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_backward_that_does_not_fit_falls_to_the_tiles(
     monkeypatch.setattr(fused, "row_gradients", full)
     with caplog.at_level(logging.INFO, logger="infomech"):
         found = [step(LOSSES[name], "triton") for _ in range(2)]
-    same(found[0], step(LOSSES[name], "tiles"), 3e-4)
+    same(found[0], step(LOSSES[name], "tiles"), 3e-3 if name == "cold" else 3e-4)
     assert [r.getMessage() for r in caplog.records] == [
         "a Triton kernel needs 311320 of shared memory, of 232448: the tiles go on"
     ]

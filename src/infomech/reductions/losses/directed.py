@@ -10,7 +10,7 @@ from ..log_sums import LogSums
 from ..tiling import compute_dtype
 from .backends import attempted, takes_kernels
 from .kept import KeptTiles, room, tiles
-from .levels import as_number, as_tensor, per_total, shift_for, with_safe_shift
+from .levels import above_all_scores, as_number, as_tensor, per_total, shift_for, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, inner_product, paired_scores, scatter
 from .terms import NegativeTerms, top_of
@@ -89,6 +89,8 @@ def backward(
         )
         if found is not None:
             return found
+        if as_number(shift) is None:
+            peaks, totals = above_all_scores(peaks, totals)
     work = scale.to(compute_dtype(x, y))
     size = log_sums.abs().max()
     unit = torch.where(size > 0, size, 1.0)

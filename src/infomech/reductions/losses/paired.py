@@ -10,7 +10,16 @@ from ..log_sums import LogSums
 from ..tiling import compute_dtype
 from .backends import attempted, takes_kernels
 from .kept import KeptTiles, Size, room, room_within, tiles, tiles_within
-from .levels import as_number, as_tensor, per_total, positive_scores, shift_for, with_safe_shift, without_terms
+from .levels import (
+    above_all_scores,
+    as_number,
+    as_tensor,
+    per_total,
+    positive_scores,
+    shift_for,
+    with_safe_shift,
+    without_terms,
+)
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, gather_within, inner_product, paired_scores, scatter, scatter_within
 from .terms import NegativeTerms, top_of
@@ -92,6 +101,8 @@ def backward(
         )
         if found is not None:
             return found
+        if as_number(shift) is None:
+            peaks, totals = above_all_scores(peaks, totals)
     return _backward_on_tiles(
         *(cotangents, x, y, scale, (x_terms, y_terms), (exclusion, excluded)),
         within=within,
