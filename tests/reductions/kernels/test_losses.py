@@ -1,7 +1,11 @@
 """The losses on kernels, as on tiles; what falls to the tiles, and what is said of it."""
 
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import no_type_check
 
 import pytest
 import torch
@@ -9,12 +13,15 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+import triton
+import triton.language as tl
 from triton.runtime.errors import OutOfResources
 
 from infomech import losses
 from infomech._checks import InputError
-from infomech.reductions.kernels import configs, support
-from infomech.reductions.kernels.rows import pair_products
+from infomech.reductions.kernels import configs, log_sums, merging, softplus, support, weights
+from infomech.reductions.kernels import rows as rows_module
+from infomech.reductions.kernels.tile import far
 from infomech.reductions.losses import backends, fused
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
@@ -96,13 +103,25 @@ def test_triton_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses.infonce(rows(1), rows(2), temperature=0.1).isfinite()
 
 
-def test_offsets_beyond_31_bits(tmp_path: object) -> None:
-    """Rows that stand 2^20 entries apart in a file that is mostly a hole."""
-    big = torch.from_file(f"{tmp_path}/rows", shared=True, size=2**31 + 2**21, dtype=torch.bfloat16)
-    far = big.as_strided((2050, 4), (2**20, 1))
-    far[:] = torch.arange(2050)[:, None] % 7
-    true = (far.double() ** 2).sum(1)
-    assert torch.equal(pair_products(far, far), true)
+@triton.jit
+@no_type_check
+def _offsets(OUT, first, stride, COUNT: tl.constexpr):
+    k = tl.arange(0, COUNT)
+    tl.store(OUT + k, far(first + k, stride))
+
+
+def test_offsets_go_beyond_31_bits() -> None:
+    out = torch.empty(4, dtype=torch.int64)
+    _offsets[(1,)](out, 3_000_000, 1024, COUNT=4)
+    assert out.tolist() == [1024 * k for k in range(3_000_000, 3_000_004)]
+
+
+@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus])
+def test_every_offset_of_rows_and_partial_sums_takes_64_bits(module: ModuleType) -> None:
+    """A product of a tile's or a row's number with a stride, without `far`, would wrap around at 2^31."""
+    text = Path(str(module.__file__)).read_text()
+    kernels = "\n".join(part for part in re.split(r"\n(?=\S)", text) if "tl." in part)
+    assert re.findall(r"\w+ \* (?:across|down|width|stride|x_stride|y_stride|d)\b", kernels) == []
 
 
 @pytest.mark.parametrize("rows_", [1000, 3_000_000, 2**26])

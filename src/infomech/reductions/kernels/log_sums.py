@@ -11,7 +11,7 @@ from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, steps_withi
 from .launch import launched
 from .merging import Partial, Sums, empty_sums, merge
 from .scores import Scores
-from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
+from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
 
 
 @triton.jit
@@ -23,12 +23,12 @@ def _leave_tame(
     """Sums of one tile with all peaks at 0: one exponential for rows and columns."""
     e = tl.exp2(s)
     if ROWS:
-        at = pn.to(tl.int64) * across + rm
+        at = far(pn, across) + rm
         weight = tl.exp2(terms_of(V, rn, N, Y_TERMS))
         tl.store(RP + at, tl.zeros(rm.shape, tl.float32), mask=rm < M)
         tl.store(RT + at, tl.sum(e * weight[None, :], 1), mask=rm < M)
     if COLS:
-        to = pm.to(tl.int64) * down + rn
+        to = far(pm, down) + rn
         weigh = tl.exp2(terms_of(U, rm, M, X_TERMS))
         tl.store(CP + to, tl.zeros(rn.shape, tl.float32), mask=rn < N)
         tl.store(CT + to, tl.sum(e * weigh[:, None], 0), mask=rn < N)
@@ -42,14 +42,14 @@ def _leave_wild(
 ):  # fmt: skip
     """Sums of one tile, each row and column with its own largest score as its peak: right for scores of any size."""
     if ROWS:
-        at = pn.to(tl.int64) * across + rm
+        at = far(pn, across) + rm
         a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
         peak = tl.max(a, 1)
         level = tl.where(peak == float("-inf"), 0.0, peak)
         tl.store(RP + at, peak, mask=rm < M)
         tl.store(RT + at, tl.sum(tl.exp2(a - level[:, None]), 1), mask=rm < M)
     if COLS:
-        to = pm.to(tl.int64) * down + rn
+        to = far(pm, down) + rn
         b = s + terms_of(U, rm, M, X_TERMS)[:, None]
         top = tl.max(b, 0)
         base = tl.where(top == float("-inf"), 0.0, top)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tile import LOG2E
+from .tile import LOG2E, far
 
 _BLOCK, _STEP = 32, 64
 LOG2 = tl.constexpr(0.6931471805599453)
@@ -27,7 +27,7 @@ def _merge_one(
         before = top
     for start in range(0, tiles, STEP):
         k = start + tl.arange(0, STEP)
-        where = k.to(tl.int64)[:, None] * stride + at[None, :]
+        where = far(k, stride)[:, None] + at[None, :]
         peaks = tl.load(P + where, mask=(k < tiles)[:, None] & inside[None, :], other=float("-inf"))
         top = tl.maximum(top, tl.max(peaks, 0))
     level = tl.where(top == float("-inf"), 0.0, top)
@@ -36,7 +36,7 @@ def _merge_one(
         total = tl.load(TOTAL + at, mask=inside, other=0.0) * tl.exp2(before - level).to(tl.float64)
     for start in range(0, tiles, STEP):
         k = start + tl.arange(0, STEP)
-        where = k.to(tl.int64)[:, None] * stride + at[None, :]
+        where = far(k, stride)[:, None] + at[None, :]
         mask = (k < tiles)[:, None] & inside[None, :]
         peaks = tl.load(P + where, mask=mask, other=float("-inf"))
         totals = tl.load(T + where, mask=mask, other=0.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .configs import extent_programs
 from .launch import launched
+from .tile import far
 
 _ROWS, _STEP, _BLOCK = 8, 128, 256
 LOG2 = math.log(2.0)
@@ -37,15 +38,16 @@ def _extents(
     u_top, v_top = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     for block in range(tl.program_id(0), tl.cdiv(max(n, m), ROWS), PROGRAMS):
         r = block * ROWS + tl.arange(0, ROWS)
-        at = r.to(tl.int64)[:, None]
         xx, yy = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
         dot = tl.zeros((ROWS,), tl.float64)
         for start in range(0, d, STEP):
             k = start + tl.arange(0, STEP)
-            x = tl.load(X + at * x_stride + k[None, :], mask=(r < n)[:, None] & (k < d)[None, :], other=0.0)
+            x = tl.load(X + far(r, x_stride)[:, None] + k[None, :], mask=(r < n)[:, None] & (k < d)[None, :], other=0.0)
             xx += tl.sum(x.to(tl.float32) * x.to(tl.float32), 1)
             if WITH_Y:
-                y = tl.load(Y + at * y_stride + k[None, :], mask=(r < m)[:, None] & (k < d)[None, :], other=0.0)
+                y = tl.load(
+                    Y + far(r, y_stride)[:, None] + k[None, :], mask=(r < m)[:, None] & (k < d)[None, :], other=0.0
+                )
                 yy += tl.sum(y.to(tl.float32) * y.to(tl.float32), 1)
                 if PAIRED:
                     dot += tl.sum(x.to(tl.float64) * y.to(tl.float64), 1)
@@ -65,13 +67,12 @@ def _extents(
 def _pair_products(X, Y, OUT, n, d, x_stride, y_stride, ROWS: tl.constexpr, STEP: tl.constexpr):
     """x_i.y_i in float64."""
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    at = r.to(tl.int64)[:, None]
     total = tl.zeros((ROWS,), tl.float64)
     for start in range(0, d, STEP):
         k = start + tl.arange(0, STEP)
         mask = (r < n)[:, None] & (k < d)[None, :]
-        x = tl.load(X + at * x_stride + k[None, :], mask=mask, other=0.0)
-        y = tl.load(Y + at * y_stride + k[None, :], mask=mask, other=0.0)
+        x = tl.load(X + far(r, x_stride)[:, None] + k[None, :], mask=mask, other=0.0)
+        y = tl.load(Y + far(r, y_stride)[:, None] + k[None, :], mask=mask, other=0.0)
         total += tl.sum(x.to(tl.float64) * y.to(tl.float64), 1)
     tl.store(OUT + r, total, mask=r < n)
 
@@ -103,7 +104,7 @@ def _levels(COTANGENT, PEAK, TOTAL, SIZE, LEVEL, FACTOR, n, gain, BLOCK: tl.cons
     """What weights are made of: peaks in units of log 2, and cotangents of size 1 at most over the totals."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
-    to = tl.program_id(1).to(tl.int64) * n + at
+    to = far(tl.program_id(1), n) + at
     total = tl.load(TOTAL + to, mask=inside, other=0.0)
     peak = tl.load(PEAK + to, mask=inside, other=0.0)
     unit = tl.load(SIZE)
@@ -127,20 +128,19 @@ def _finish(
     unit = tl.load(SIZE)
     unit = (tl.where(unit > 0, unit, 1.0) / gain).to(tl.float32)
     factor = tl.load(scale).to(tl.float32)
-    at = r.to(tl.int64)[:, None]
     if PAIRED:
         p = tl.load(P + r, mask=r < n, other=0.0).to(tl.float32)
     for start in range(0, d, STEP):
         k = start + tl.arange(0, STEP)
         mask = (r < n)[:, None] & (k < d)[None, :]
-        g = tl.load(SUM + at * d + k[None, :], mask=mask, other=0.0) * unit
+        g = tl.load(SUM + far(r, d)[:, None] + k[None, :], mask=mask, other=0.0) * unit
         if PAIRED:
-            y = tl.load(Y + at * y_stride + k[None, :], mask=mask, other=0.0)
+            y = tl.load(Y + far(r, y_stride)[:, None] + k[None, :], mask=mask, other=0.0)
             g += p[:, None] * y.to(tl.float32)
         if WITH_DOTS:
-            x = tl.load(X + at * x_stride + k[None, :], mask=mask, other=0.0)
+            x = tl.load(X + far(r, x_stride)[:, None] + k[None, :], mask=mask, other=0.0)
             dots += tl.sum(x.to(tl.float64) * g.to(tl.float64), 1)
-        tl.store(OUT + at * d + k[None, :], (g * factor).to(OUT.dtype.element_ty), mask=mask)
+        tl.store(OUT + far(r, d)[:, None] + k[None, :], (g * factor).to(OUT.dtype.element_ty), mask=mask)
     if WITH_DOTS:
         tl.store(DOTS + tl.program_id(0), tl.sum(dots, 0))
 

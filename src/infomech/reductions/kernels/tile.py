@@ -23,6 +23,13 @@ def place(tile, tall, wide, GROUP: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def far(index, stride):
+    """Index times stride in 64 bits: rows can stand further apart than 31 bits count."""
+    return index.to(tl.int64) * stride
+
+
+@triton.jit
+@no_type_check
 def rows_of(pointer, count, D, BLOCK: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr):
     """A descriptor of rows; of two halves, high and low, that stand side by side, if the product has three parts."""
     width = D if PARTS == 1 else 2 * D
@@ -117,4 +124,16 @@ def terms_of(T, r, count, GIVEN: tl.constexpr):
     return tl.where(r < count, 0.0, float("-inf"))
 
 
-__all__ = ["LOG2E", "cleared", "is_own", "is_tame", "on_diagonal", "place", "product", "reach", "rows_of", "terms_of"]
+__all__ = [
+    "LOG2E",
+    "cleared",
+    "far",
+    "is_own",
+    "is_tame",
+    "on_diagonal",
+    "place",
+    "product",
+    "reach",
+    "rows_of",
+    "terms_of",
+]

@@ -10,7 +10,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, cleared, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
+from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
 
 
 @triton.jit
@@ -91,10 +91,10 @@ def leave(
     A term of a column gathers the first part of the weights, that of a row the second, from column `skip` on.
     """
     if Y_SUMS:
-        tl.store(CS + pm.to(tl.int64) * down + rn, tl.sum(tl.where((rm < M)[:, None], left, 0.0), 0), mask=rn < N)
+        tl.store(CS + far(pm, down) + rn, tl.sum(tl.where((rm < M)[:, None], left, 0.0), 0), mask=rn < N)
     if X_SUMS:
         counted = (rn >= skip) & (rn < N)
-        tl.store(RS + pn.to(tl.int64) * across + rm, tl.sum(tl.where(counted[None, :], right, 0.0), 1), mask=rm < M)
+        tl.store(RS + far(pn, across) + rm, tl.sum(tl.where(counted[None, :], right, 0.0), 1), mask=rm < M)
     if STORE:
         g = left
         if ROWS and COLS and (X_SUMS or Y_SUMS):
