@@ -4,6 +4,6 @@ One product of row tiles with an epilogue, in every kernel: `tile` has what they
 the InfoNCE family. Importing this package does not import Triton; its modules do, and `usable` says whether they may.
 """
 
-from .support import usable
+from .support import say_once, usable
 
-__all__ = ["usable"]
+__all__ = ["say_once", "usable"]

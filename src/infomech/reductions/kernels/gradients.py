@@ -1,6 +1,5 @@
 """Gradients from chunks of weights: a kernel writes those of some thousand rows, library products do the rest."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,10 +12,10 @@ from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, chunk_rows, multiprocessors
 from .launch import launched
 from .operands import Operand
 from .scores import Scores
+from .support import say_once
 from .tile import reach
 from .weights import _weights, _weights_on_diagonal
 
-_log = logging.getLogger(__name__)
 _ALIGNED_BYTES = 16
 _FLOAT16_GAIN = 2.0**14  # weights are 2 at most; the smallest are to stay normal numbers
 
@@ -236,7 +235,7 @@ def room_for(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) 
             rows = max(LEAST_CHUNK, rows // 2)
             continue
         if rows < wanted:
-            _log.info("too little memory for the weights of %d rows at once: %d rows, slower", wanted, rows)
+            say_once(f"too little memory for the weights of {wanted} rows at once: {rows} rows, slower")
         return Weights(high, low[0] if low else None), rows
 
 

@@ -1,20 +1,17 @@
 """Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
 
-import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal, TypeVar
 
 from torch import Tensor
 
 from ..._checks import InputError
-from ..kernels import usable
+from ..kernels import say_once, usable
 
 Backend = Literal["auto", "tiles", "triton"]
 BACKENDS = ("auto", "tiles", "triton")
 _KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
 
-_log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 
@@ -46,9 +43,11 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     why_not = usable(device, *(z.dtype for z in rows))
     unknown = _beyond_kernels(exclusion)
     if why_not is None and unknown:
-        why_not = f"what is left out or weighed by {unknown!r}: the tiles take it"
+        why_not = f"the Triton kernels have no {unknown!r} among what is left out of a sum or weighed in it"
+    if why_not is None and not all(map(len, rows)):
+        return False
     if why_not is not None:
-        _say_once(why_not)
+        say_once(f"{why_not}; the tiles go on")
     return why_not is None
 
 
@@ -69,7 +68,7 @@ def attempted(kernels: Callable[[], _Found]) -> _Found | None:
     try:
         return kernels()
     except OutOfResources as error:
-        _say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}: the tiles go on")
+        say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; the tiles go on")
         return None
 
 
@@ -77,11 +76,6 @@ def _check_triton(rows: Tensor) -> None:
     why_not = usable(rows.device)
     if why_not is not None:
         raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
-
-
-@lru_cache(maxsize=64)
-def _say_once(reason: str) -> None:
-    _log.info("%s", reason)
 
 
 __all__ = ["BACKENDS", "Backend", "attempted", "check_backend", "takes_kernels"]
