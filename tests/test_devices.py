@@ -49,7 +49,7 @@ def test_memory_mapped_rows_give_the_numbers_of_rows_in_memory(tmp_path: Path, m
     with pretended_card() as seen:
         mapped = [im.io.read_embeddings(tmp_path / f"{name}.npy") for name in "xy"]
         here = im.decompose(*mapped, temperature=0.5, normalize=True, device="cuda")
-    assert seen["copy_"] >= 2 * 20
+    assert seen["copy_"] >= 2 * 8  # of 15 rows each
     assert here.infonce_sym.value == pytest.approx(there.infonce_sym.value, abs=1e-5)
     assert here.infonce_sym.stderr == pytest.approx(there.infonce_sym.stderr, rel=1e-4)
 
