@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from triton.compiler import ASTSource
 
 from infomech.reductions.kernels.configs import Tiles, nearest
 from infomech.reductions.kernels.log_sums import _sums_by_tile, _sums_on_diagonal
+from infomech.reductions.kernels.merging import _merge
+from infomech.reductions.kernels.rows import _extents, _finish, _levels, _pair_products, _positives
 from infomech.reductions.kernels.softplus import _softplus, _softplus_on_diagonal
 from infomech.reductions.kernels.weights import _weights, _weights_on_diagonal
 
@@ -64,6 +67,35 @@ CASES = [
 ]
 
 
+DOUBLES = ("PAIRS", "R_PEAK", "R_TOTAL", "R_VALUE", "C_PEAK", "C_TOTAL", "C_VALUE", "PRODUCTS", "R", "C",
+           "COTANGENT", "PEAK", "TOTAL", "SIZE", "P", "DOTS", "scale")  # fmt: skip
+SINGLES = ("RP", "RT", "CP", "CT", "ROUNDED", "LEVEL", "FACTOR", "SUM")
+BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
+    "extents and products": (_extents, {"X_TERMS": True, "Y_TERMS": True, "WITH_Y": True, "PAIRED": True, "ROWS": 8,
+                                        "STEP": 128, "PROGRAMS": 512}, {"U": "*fp32", "V": "*fp32", "OUT": "*fp32"}),
+    "products of pairs": (_pair_products, {"ROWS": 8, "STEP": 128}, {"OUT": "*fp64"}),
+    "positives": (_positives, {"X_TERMS": True, "Y_TERMS": True, "BLOCK": 256},
+                  {"U": "*fp64", "V": "*fp64", "OUT": "*fp64"}),
+    "levels": (_levels, {"BLOCK": 256}, {}),
+    "gradients in their final form": (_finish, {"PAIRED": True, "WITH_DOTS": True, "ROWS": 8, "STEP": 128}, {}),
+    "merged sums": (_merge, {"ROWS": True, "COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
+                    {}),
+}  # fmt: skip
+
+
+def compiled_by_row(name: str, capability: tuple[int, int], kind: str) -> dict[str, object]:
+    """The same of a kernel that works row by row."""
+    kernel, flags, others = BY_ROW[name]
+    element = "*" + ELEMENT[kind]
+    types = {"X": element, "Y": element, "OUT": element, "gain": "fp32"}
+    types |= dict.fromkeys(DOUBLES, "*fp64") | dict.fromkeys(SINGLES, "*fp32") | others
+    signature = {a: "constexpr" if a in flags else types.get(a, "i32") for a in kernel.arg_names}
+    values = {(kernel.arg_names.index(flag),): value for flag, value in flags.items()}
+    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
+    made = triton.compile(ASTSource(kernel, signature, values), target=target, options={"num_warps": 4})
+    return {"case": name, "shared": made.metadata.shared, "stack": stack(made.asm["cubin"])}
+
+
 def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, object]:
     """Registers, spilled bytes and shared memory of a kernel."""
     plan = nearest(capability, kind)
@@ -106,12 +138,14 @@ def stack(cubin: bytes) -> int | None:
 
 def lines(capability: tuple[int, int], kind: str, names: list[str]) -> Iterator[dict[str, object]]:
     """What every case, or each that is named, takes; or why it does not compile."""
-    for case in CASES:
-        if not names or case.name in names:
+    work = {case.name: partial(compiled, case) for case in CASES}
+    work |= {name: partial(compiled_by_row, name) for name in BY_ROW}
+    for name, compile_ in work.items():
+        if not names or name in names:
             try:
-                yield compiled(case, capability, kind)
+                yield compile_(capability, kind)
             except Exception as error:
-                yield {"case": case.name, "error": f"{type(error).__name__}: {error}"[:500]}
+                yield {"case": name, "error": f"{type(error).__name__}: {error}"[:500]}
 
 
 if __name__ == "__main__":

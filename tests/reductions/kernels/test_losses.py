@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, no_type_check
@@ -29,17 +30,19 @@ from infomech.reductions.losses import backends, fused
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 N = 22
 NUMBERS = torch.linspace(-1, 1, N)
-LOSSES: dict[str, Callable[[Tensor, Tensor, str], Tensor]] = {
-    "infonce": lambda x, y, b: losses.infonce(x, y, temperature=0.05, backend=b),
-    "symmetric": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.05, backend=b),
-    "control": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.05, divergence_weight=0.7, backend=b),
-    "cold": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.005, divergence_weight=0.7, backend=b),
-    "groups": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.1, groups=torch.arange(N) // 3, backend=b),
-    "log-weights": lambda x, y, b: losses.symmetric_infonce(
-        x, y, temperature=0.1, log_weights_x=NUMBERS, log_weights_y=-NUMBERS, backend=b
+SETTINGS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
+    "infonce": (losses.infonce, {"temperature": 0.05}),
+    "symmetric": (losses.symmetric_infonce, {"temperature": 0.05}),
+    "control": (losses.symmetric_infonce, {"temperature": 0.05, "divergence_weight": 0.7}),
+    "cold": (losses.symmetric_infonce, {"temperature": 0.005, "divergence_weight": 0.7}),
+    "groups": (losses.symmetric_infonce, {"temperature": 0.1, "groups": torch.arange(N) // 3}),
+    "log-weights": (
+        losses.symmetric_infonce,
+        {"temperature": 0.1, "log_weights_x": NUMBERS, "log_weights_y": -NUMBERS},
     ),
-    "sigmoid": lambda x, y, b: losses.sigmoid_loss(x, y, temperature=0.1, bias=-5.0, backend=b),
+    "sigmoid": (losses.sigmoid_loss, {"temperature": 0.1, "bias": -5.0}),
 }
+LOSSES: dict[str, Callable[..., Tensor]] = {name: partial(loss, **given) for name, (loss, given) in SETTINGS.items()}
 # Scores are off by 1e-5 of the largest (three products), and so are log-sums: weights by twice that.
 LARGEST = dict.fromkeys(LOSSES, 10.0) | {"infonce": 20.0, "symmetric": 20.0, "control": 20.0, "cold": 200.0}
 
@@ -49,9 +52,9 @@ def rows(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.nn.functional.normalize(z, dim=1).to(dtype).requires_grad_()
 
 
-def step(loss: Callable[[Tensor, Tensor, str], Tensor], backend: str) -> tuple[Tensor, Tensor, Tensor]:
+def step(loss: Callable[..., Tensor], backend: str) -> tuple[Tensor, Tensor, Tensor]:
     x, y = rows(1), rows(2)
-    value = loss(x, y, backend)
+    value = loss(x, y, backend=backend)
     value.backward()
     assert x.grad is not None
     assert y.grad is not None
@@ -95,6 +98,28 @@ def test_rows_in_double_precision_fall_to_the_tiles_and_it_is_said(caplog: pytes
     assert caplog.messages == ["the Triton kernels take no float64 rows; the tiles go on"]
 
 
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the package asks for, not the interpreter."""
+    seen: list[str] = []
+
+    def watched(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def watching(tensor: Tensor) -> Any:
+            caller = sys._getframe(1).f_code.co_filename
+            if "infomech" in Path(caller).parts:
+                seen.append(f"{Path(caller).name}: {read.__name__}")
+            return read(tensor)
+
+        return watching
+
+    for read in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(Tensor, read, watched(getattr(Tensor, read)))
+    step(partial(LOSSES[name], check="never"), "triton")
+    assert seen == []
+    step(LOSSES[name], "triton")
+    assert seen  # a look at the rows
+
+
 def test_a_backend_that_is_none(unchecked: None) -> None:
     with pytest.raises(InputError, match="backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"):
         losses.infonce(rows(1), rows(2), temperature=0.1, backend="cuda")  # type: ignore[arg-type]
@@ -112,7 +137,10 @@ def unknown_triton() -> Iterator[None]:
     ("installed", "complaint"),
     [
         (None, "Triton is not installed: pip install 'triton>=3.6'"),
-        (SimpleNamespace(__version__="3.5.1"), "Triton 3.5.1 is too old: pip install 'triton>=3.6'"),
+        (
+            SimpleNamespace(__version__="3.5.1"),
+            "Triton 3.5.1 is too old: update torch, which brings its own, or pip install 'triton>=3.6'",
+        ),
     ],
 )
 def test_triton_that_is_missing_or_too_old(

@@ -59,7 +59,11 @@ def _missing() -> str | None:
         found = str(importlib.import_module("triton").__version__)
     except (ImportError, OSError):
         return f"Triton is not installed: {_INSTALL}"
-    return None if _numbers(found) >= OLDEST else f"Triton {found} is too old: {_INSTALL}"
+    if _numbers(found) < OLDEST:
+        return f"Triton {found} is too old: update torch, which brings its own, or {_INSTALL}"
+    if not hasattr(torch.ops.aten.mm, "dtype_out"):
+        return f"torch {torch.__version__} cannot sum products of halves in float32: pip install 'torch>=2.8'"
+    return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
