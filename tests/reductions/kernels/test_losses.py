@@ -220,6 +220,21 @@ def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:
     same(step(loss, "triton"), step(loss, "tiles"), 3e-4)
 
 
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)])
+def test_rows_of_two_dtypes_are_multiplied_as_float32(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    found = []
+    for backend in ("triton", "tiles"):
+        x, y = (rows(k, dtype) for k, dtype in enumerate(dtypes))
+        value = losses.symmetric_infonce(x, y, temperature=0.1, divergence_weight=0.5, backend=backend)  # type: ignore[arg-type]
+        value.backward()
+        assert x.grad is not None
+        assert y.grad is not None
+        assert (x.grad.dtype, y.grad.dtype) == dtypes
+        found.append((value.detach(), x.grad.float(), y.grad.float()))
+    same(found[0][:1], found[1][:1], 1e-5)
+    same(found[0][1:], found[1][1:], 2.0**-7 + 2e-4)  # the interpreter cuts off what bfloat16 does not hold
+
+
 @pytest.mark.parametrize("layout", ["every second row", "every second feature", "not aligned", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_rows_that_are_not_contiguous_or_not_aligned(layout: str, dtype: torch.dtype) -> None:
