@@ -176,6 +176,16 @@ def line(record: Json) -> str:
     )
 
 
+def nats(record: Json) -> str:
+    """What the ratio gives back of shared information, alone and with means removed, in both directions."""
+    changes = record["sets"][SENTENCES]["comparison"]["differences"]
+    words = []
+    for method in ("density ratio", "mean removal", "density ratio, means removed"):
+        found = [changes[side][method]["information"] for side in DIRECTIONS[SENTENCES]]
+        words.append(" and ".join(f"{c['value']:.2f} ± {(c['high'] - c['low']) / 2:.2f}" for c in found))
+    return f"the ratio gives back {words[0]} nats of I, mean removal {words[1]}, both {words[2]}"
+
+
 def picture(record: Json) -> Figure:
     """True and random pairs by cosine and by ratio, each with its threshold at one random pair in 1,000."""
     summary = record["sets"][SENTENCES]["summary"]
@@ -220,6 +230,7 @@ def shown(record: Json) -> dict[tuple[Path, str], str]:
         (PAGE, "score: sentences"): f"\n{table(record, SENTENCES)}\n",
         (PAGE, "score: digits"): f"\n{digits_table(record)}\n",
         (PAGE, "score: errors"): errors(record),
+        (PAGE, "score: nats"): nats(record),
         (README, "score: gain"): line(record),
     }
 

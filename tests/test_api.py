@@ -27,8 +27,19 @@ def test_dir_shows_the_public_names_only() -> None:
 
 
 def test_each_module_loads_by_itself_when_it_is_named() -> None:
-    for name in sorted(MODULES):
-        assert fresh(f"import infomech as im; print(im.{name}.__name__)") == f"infomech.{name}"
+    """Each in a child that has nothing of infomech yet, but what is slow to load and none of infomech's."""
+    code = f"""
+import os, sys
+import scipy.stats, sklearn.base, torch  # noqa
+for name in {sorted(MODULES)!r}:
+    assert not [module for module in sys.modules if module.startswith("infomech")]
+    if not (child := os.fork()):
+        import infomech as im
+        print(getattr(im, name).__name__, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+    assert fresh(code).split() == [f"infomech.{name}" for name in sorted(MODULES)]
 
 
 def test_importing_loads_nothing_and_every_name_resolves() -> None:

@@ -107,6 +107,7 @@ def test_tables_of_captions(tmp_path: Path, kind: str) -> None:
     assert [(s.key, list(s.texts)) for s in source.samples()] == [(r["path"], r["text"]) for r in rows]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_gives_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at random moments until it ends; every byte is as without, and no finished batch is computed again."""
     coco = datasets.coco_folder(tmp_path / "coco", images=40, captions=2)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import infomech as im
 from infomech.experiments.ranking import measures
 from infomech.experiments.ranking.ranking import RankingPlan, run_ranking
-from infomech.experiments.ranking.sets import sentence_variants
+from infomech.experiments.ranking.sets import glyph_plans, sentence_variants, train_glyphs, trained
 
 
 def rows(n=60, d=6, noise=0.5, seed=0):
@@ -88,7 +89,9 @@ def test_variants_of_an_encoding():
 
 def test_the_experiment_in_miniature(tmp_path):
     plan = RankingPlan(trainings=5, steps=60, glyphs=0, functions=0, draws=2, seeds=1)
-    results = run_ranking(tmp_path, plan=plan)
+    told: list[float] = []
+    results = run_ranking(tmp_path, plan=plan, workers=1, progress=told.append)
+    assert sum(told) == pytest.approx(1.0)
     assert set(results["sets"]) == {"digits"}
     found = results["sets"]["digits"]
     assert len(found["models"]) == 5
@@ -99,3 +102,17 @@ def test_the_experiment_in_miniature(tmp_path):
     assert "Spearman with R@10" in text
     assert json.loads((tmp_path / "results.json").read_text())["found"] == results["found"]
     assert (tmp_path / "ranking.png").exists()
+    kept = sorted((tmp_path / "parts").iterdir())
+    assert len(kept) == 5 + 4
+    kept[0].unlink()  # as if it had been interrupted there
+    again = run_ranking(tmp_path, plan=plan, workers=1)
+    assert again["sets"] == results["sets"]
+    assert json.loads((tmp_path / "provenance.json").read_text())["resumed"]
+
+
+def test_trainings_on_glyphs_are_encodings_of_unseen_names():
+    (plan,) = glyph_plans(1, samples=1000, seed=0).values()
+    found = train_glyphs(replace(plan, steps=2), 0)
+    assert found["x"].shape == found["y"].shape == (1500, 64)
+    (each,) = trained({"one": plan}, {"one": found})
+    assert each.name == "tau 0.07, batch 256, 20 steps, lambda 0, seed 0"

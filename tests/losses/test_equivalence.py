@@ -81,9 +81,14 @@ def test_bad_input_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "equal"), [("sentence_plain", [True, False]), ("sentence_cached", [True, False]),
-                        ("sentence_gather", [True, True]), ("sentence_cached_gather", [True, True])]
-)  # fmt: skip
+    ("name", "equal"),
+    [
+        ("sentence_plain", [True, False]),
+        ("sentence_gather", [True, True]),
+        pytest.param("sentence_cached", [True, False], marks=pytest.mark.slow),
+        pytest.param("sentence_cached_gather", [True, True], marks=pytest.mark.slow),
+    ],
+)
 def test_sentence_transformers(name: str, equal: list[bool]) -> None:
     """As docs/check-your-loss.md has it."""
     pytest.importorskip("sentence_transformers")

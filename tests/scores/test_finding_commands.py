@@ -34,6 +34,7 @@ CASES: dict[str, tuple[Callable[[int], Rows], float, set[str]]] = {  # rows, tem
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_commands_run(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -21,9 +21,18 @@ from ...measures import PairedSample
 from ...reductions import torch_threads
 from ..digits.halves import TwoTower, load_halves, train_two_tower
 from ..experiment import Experiment, Form, option
-from ..runs import scaled, silent, write_results
+from ..runs import Part, RunFolder, scaled, silent
 from .measures import WORDS, all_measures, correlations, mean_square_z, ranks, retrieval, sign_curve
-from .sets import Encoded, digits_runs, glyph_runs, sentence_rows, sentence_variants
+from .sets import (
+    Encoded,
+    digits_plans,
+    glyph_plans,
+    sentence_rows,
+    sentence_variants,
+    train_digits,
+    train_glyphs,
+    trained,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +41,7 @@ NAME = "ranking"
 TITLE = "What ranks models: shared information, losses and spectra against recall, and how many pairs each takes"
 _KEPT = 1000  # pairs of which subsets are drawn
 _STOPS = (100, 200, 400, 800, 1500)
+_CONTROLS = ((0.07, 0.0), (0.07, 0.75), (0.25, 0.0), (0.25, 0.75))  # temperatures and divergence weights
 
 
 @dataclass(frozen=True)
@@ -53,29 +63,38 @@ FAST = RankingPlan(trainings=14, steps=300, glyphs=0, functions=0, draws=6, seed
 
 
 def run_ranking(
-    folder: Path, *, plan: RankingPlan = FULL, seed: int = 0, progress: Progress = silent
+    folder: Path, *, plan: RankingPlan = FULL, seed: int = 0, workers: int | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
     """Rank many encodings of the same held-out pairs by each number, and set the orders against recall at 10.
 
     Also: how often n pairs give the sign that all pairs give, between neighbours in the order; and two controls,
     divergence weights 0 and 3/4, each stopped where shared information on one half of the unseen pairs is highest and
-    scored on the other half.
+    scored on the other half. Each training is a part of its own, kept when it is done.
     """
+    settings = {**asdict(plan), "embeddings": None if plan.embeddings is None else str(plan.embeddings), "seed": seed}
+    run = RunFolder(folder, NAME, settings)
+    digits = digits_plans(plan.trainings, steps=plan.steps, seed=seed)
+    glyphs = glyph_plans(plan.glyphs, samples=plan.samples, seed=seed)
+    work = {key: (drawn, seed, seed + k) for k, (key, drawn) in enumerate(digits.items())}
+    towers = run.parts(work, train_digits, workers=workers, progress=scaled(progress, 0.3 if glyphs else 0.7))
+    seen = {
+        key: (each, seed) for key, each in sorted(glyphs.items(), key=lambda item: -item[1].steps * item[1].batch_size)
+    }
+    pictures = run.parts(seen, train_glyphs, workers=workers, progress=scaled(progress, 0.4)) if seen else {}
+    stops = run.parts(_to_stop(plan, seed), _train_and_watch, workers=workers, progress=scaled(progress, 0.1))
     with torch_threads(1):
-        sets = {"digits": _ranked(digits_runs(plan.trainings, steps=plan.steps, seed=seed), plan, seed)}
-        progress(0.4)
-        if plan.glyphs:
-            sets["glyphs"] = _ranked(glyph_runs(plan.glyphs, samples=plan.samples, seed=seed), plan, seed)
-        progress(0.2)
+        sets = {"digits": _ranked(trained(digits, towers), plan, seed)}
+        progress(0.05)
+        if glyphs:
+            sets["glyphs"] = _ranked(trained(glyphs, pictures), plan, seed)
         if plan.functions and (plan.embeddings is not None or packaged_model() is not None):
             rows = sentence_rows(folder / "embeddings", functions=plan.functions, embeddings=plan.embeddings, seed=seed)
             sets["sentence encoder"] = _ranked(sentence_variants(*rows, seed=seed), plan, seed)
-        progress(0.2)
-        stopped = _stopped(plan, seed, scaled(progress, 0.2))
-    settings = {**asdict(plan), "embeddings": None if plan.embeddings is None else str(plan.embeddings), "seed": seed}
+    stopped = _stopped(plan, seed, stops)
     results: dict[str, Any] = {"settings": settings, "sets": sets, "stopped": stopped}
     results["found"] = findings(sets, stopped)
-    write_results(folder, NAME, results, readme=_readme(results), figures={NAME: _figure(sets)})
+    run.write(results, readme=_readme(results), figures={NAME: _figure(sets)})
+    progress(0.15)
     return results
 
 
@@ -133,47 +152,55 @@ def _z(
     return found
 
 
-def _stopped(plan: RankingPlan, seed: int, progress: Progress) -> list[dict[str, Any]]:
-    """Two controls at two temperatures, each stopped by shared information on half of the unseen pairs."""
-    stops = [step for step in _STOPS if step <= plan.steps] or [plan.steps]
+def _to_stop(plan: RankingPlan, seed: int) -> dict[str, tuple[float, float, tuple[int, ...], int]]:
+    """Two controls at two temperatures, with every seed."""
+    stops = tuple(step for step in _STOPS if step <= plan.steps) or (plan.steps,)
+    return {
+        f"stopped-{tau:g}-{weight:g}-{s}": (tau, weight, stops, s)
+        for tau, weight in _CONTROLS
+        for s in range(seed, seed + plan.seeds)
+    }
+
+
+def _stopped(plan: RankingPlan, seed: int, parts: Mapping[str, Part]) -> list[dict[str, Any]]:
+    """What stopping by shared information on half of the unseen pairs gives on the other half, over seeds."""
     found = []
-    for tau in (0.07, 0.25):
-        for weight in (0.0, 0.75):
-            runs = [_run_stopped(tau, weight, stops, seed + k) for k in range(plan.seeds)]
-            found.append(
-                {
-                    "temperature": tau,
-                    "divergence_weight": weight,
-                    "steps": [run["step"] for run in runs],
-                    "recall_at_10_stopped": float(np.mean([run["stopped"] for run in runs])),
-                    "recall_at_10_last": float(np.mean([run["last"] for run in runs])),
-                    "stderr": float(np.std([run["stopped"] for run in runs], ddof=1) / math.sqrt(len(runs)))
-                    if len(runs) > 1
-                    else math.nan,
-                }
-            )
-            progress(0.25)
+    for tau, weight in _CONTROLS:
+        runs = [parts[f"stopped-{tau:g}-{weight:g}-{s}"] for s in range(seed, seed + plan.seeds)]
+        stopped = [float(run["stopped"]) for run in runs]
+        found.append(
+            {
+                "temperature": tau,
+                "divergence_weight": weight,
+                "steps": [float(run["step"]) for run in runs],
+                "recall_at_10_stopped": float(np.mean(stopped)),
+                "recall_at_10_last": float(np.mean([run["last"] for run in runs])),
+                "stderr": float(np.std(stopped, ddof=1) / math.sqrt(len(runs))) if len(runs) > 1 else math.nan,
+            }
+        )
     return found
 
 
-def _run_stopped(tau: float, weight: float, stops: Sequence[int], seed: int) -> dict[str, float]:
-    data = load_halves(seed)
-    middle = len(data.test_x) // 2
-    seen: list[tuple[float, float, int]] = []
+def _train_and_watch(tau: float, weight: float, stops: Sequence[int], seed: int) -> Part:
+    with torch_threads(1):
+        data = load_halves(seed)
+        middle = len(data.test_x) // 2
+        seen: list[tuple[float, float, int]] = []
 
-    def watch(step: int, model: TwoTower) -> None:
-        if step not in stops:
-            return
-        with torch.no_grad():
-            x, y = model.embed_x(data.test_x), model.embed_y(data.test_y)
-        sample = PairedSample.from_embeddings(x[:middle], y[:middle], seed=seed)
-        asked = asked_of(sample, None)
-        information = measure(batches_for(sample, asked.negatives, seed=seed), asked).information.value
-        seen.append((information, retrieval(x[middle:] @ y[middle:].T)["recall_at_10"], step))
+        def watch(step: int, model: TwoTower) -> None:
+            if step not in stops:
+                return
+            with torch.no_grad():
+                x, y = model.embed_x(data.test_x), model.embed_y(data.test_y)
+            sample = PairedSample.from_embeddings(x[:middle], y[:middle], seed=seed)
+            asked = asked_of(sample, None)
+            information = measure(batches_for(sample, asked.negatives, seed=seed), asked).information.value
+            seen.append((information, retrieval(x[middle:] @ y[middle:].T)["recall_at_10"], step))
 
-    train_two_tower(data, divergence_weight=weight, temperature=tau, steps=stops[-1], seed=seed, watch=watch)
+        train_two_tower(data, divergence_weight=weight, temperature=tau, steps=stops[-1], seed=seed, watch=watch)
     best = max(seen)
-    return {"step": float(best[2]), "stopped": best[1], "last": seen[-1][1]}
+    numbers = {"step": best[2], "stopped": best[1], "last": seen[-1][1]}
+    return {name: np.asarray(value) for name, value in numbers.items()}
 
 
 def findings(sets: Mapping[str, Mapping[str, Any]], stopped: Sequence[Mapping[str, Any]]) -> list[str]:

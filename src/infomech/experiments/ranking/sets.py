@@ -1,6 +1,6 @@
 """Encodings of the same held-out pairs, many of them: what is to be ranked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from ...compression import Compression, Plan
 from ...embedding import ExtractOptions, extract
 from ...embedding.sources import PairedTexts
 from ...io import read_embeddings
+from ...reductions import torch_threads
 from ..digits.halves import load_halves, train_two_tower
 from ..glyphs.data import split_glyphs
 from ..glyphs.towers import GlyphTraining, embed_glyphs, train_towers
 from ..real.functions import standard_library_functions
 from ..real.sentence_encoder import NAMES, load_sentence_towers
+from ..runs import Part
 
 SENTENCE_TEMPERATURE = 0.05
 
@@ -57,11 +59,16 @@ class DigitsRun:
         )
 
 
-def digits_runs(count: int, *, steps: int, seed: int) -> Iterator[Encoded]:
-    """Random trainings, each on the same 1,300 digits, as encodings of the other 497."""
-    data, generator = load_halves(seed), np.random.default_rng(seed)
-    for k in range(count):
-        run = DigitsRun.drawn(generator, steps)
+def digits_plans(count: int, *, steps: int, seed: int) -> dict[str, DigitsRun]:
+    """Random trainings on the halves of digits, by the key of each; the first of them are the same for any count."""
+    generator = np.random.default_rng(seed)
+    return {f"digits{k}": DigitsRun.drawn(generator, steps) for k in range(count)}
+
+
+def train_digits(run: DigitsRun, split: int, seed: int) -> Part:
+    """One training on 1,300 digits, as an encoding of the other 497."""
+    with torch_threads(1):
+        data = load_halves(split)
         model = train_two_tower(
             data,
             temperature=run.temperature,
@@ -70,17 +77,13 @@ def digits_runs(count: int, *, steps: int, seed: int) -> Iterator[Encoded]:
             divergence_weight=run.divergence_weight,
             dim=run.dim,
             rate=run.rate,
-            seed=seed + k,
+            seed=seed,
         )
-        name = f"tau {run.temperature:.3f}, batch {run.batch_size}, {run.steps} steps, lambda {run.divergence_weight:g}"
-        yield Encoded(f"{name}, d {run.dim}", model.embed_x(data.test_x), model.embed_y(data.test_y), run.temperature)
+        return {"x": model.embed_x(data.test_x).numpy(), "y": model.embed_y(data.test_y).numpy()}
 
 
-def glyph_runs(count: int, *, samples: int, seed: int) -> Iterator[Encoded]:
-    """Trainings on pictures of characters and their names; one picture of each of 1,500 unseen names."""
-    seen, unseen = split_glyphs(seed)
-    pictures = torch.bincount(unseen.name_of)
-    first = pictures.cumsum(0) - pictures
+def glyph_plans(count: int, *, samples: int, seed: int) -> dict[str, GlyphTraining]:
+    """Trainings on pictures of characters and their names, by the key of each."""
     plans = [
         GlyphTraining(
             temperature=tau, batch_size=batch, steps=max(20, part * samples // batch), divergence_weight=weight, seed=s
@@ -90,10 +93,27 @@ def glyph_runs(count: int, *, samples: int, seed: int) -> Iterator[Encoded]:
         for tau in (0.07, 0.15)
         for batch in (256, 1024)
     ]
-    for plan in plans[:count]:
+    return {f"glyphs{k}": plan for k, plan in enumerate(plans[:count])}
+
+
+def train_glyphs(plan: GlyphTraining, split: int) -> Part:
+    """One of them, as an encoding of one picture of each of 1,500 unseen names."""
+    with torch_threads(1):
+        seen, unseen = split_glyphs(split)
+        pictures = torch.bincount(unseen.name_of)
+        first = pictures.cumsum(0) - pictures
         rows, names = embed_glyphs(train_towers(seen, plan), unseen)
-        name = f"tau {plan.temperature:g}, batch {plan.batch_size}, {plan.steps} steps, seed {plan.seed}"
-        yield Encoded(f"{name}, lambda {plan.divergence_weight:g}", rows[first], names, plan.temperature)
+        return {"x": rows[first].numpy(), "y": names.numpy()}
+
+
+def trained(plans: Mapping[str, DigitsRun | GlyphTraining], parts: Mapping[str, Part]) -> Iterator[Encoded]:
+    """The encodings of trainings that are done, named by their settings."""
+    for key, plan in plans.items():
+        words = f"tau {plan.temperature:.3g}, batch {plan.batch_size}, {plan.steps} steps"
+        words += f", lambda {plan.divergence_weight:g}, "
+        words += f"d {plan.dim}" if isinstance(plan, DigitsRun) else f"seed {plan.seed}"
+        x, y = (torch.from_numpy(parts[key][side]) for side in ("x", "y"))
+        yield Encoded(words, x, y, plan.temperature)
 
 
 def sentence_rows(folder: Path, *, functions: int, embeddings: Path | None, seed: int) -> tuple[Tensor, Tensor]:
@@ -136,4 +156,14 @@ def sentence_variants(x: Tensor, y: Tensor, *, seed: int) -> Iterator[Encoded]:
         yield Encoded(f"noise {level:g}", normalize(noisy[0], dim=1), normalize(noisy[1], dim=1), SENTENCE_TEMPERATURE)
 
 
-__all__ = ["DigitsRun", "Encoded", "digits_runs", "glyph_runs", "sentence_rows", "sentence_variants"]
+__all__ = [
+    "DigitsRun",
+    "Encoded",
+    "digits_plans",
+    "glyph_plans",
+    "sentence_rows",
+    "sentence_variants",
+    "train_digits",
+    "train_glyphs",
+    "trained",
+]
