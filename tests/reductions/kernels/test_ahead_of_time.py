@@ -12,6 +12,7 @@ triton = pytest.importorskip("triton")
 
 PTXAS = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
 SHARED = {"9.0": 232_448, "8.0": 101_376}  # bytes to a block; of 8.0 what the 8.6 and 8.9 have, which take its plans
+REGISTERS = 1020  # bytes of a thread's registers: no kernel may spill more than it has
 pytestmark = pytest.mark.skipif(not PTXAS.exists(), reason="this Triton has no assembler for CUDA")
 
 
@@ -23,6 +24,7 @@ def check(capability: str, kind: str, *names: str) -> None:
     found = [json.loads(line) for line in out.splitlines()]
     assert found
     assert [line for line in found if line.get("shared", SHARED[capability] + 1) > SHARED[capability]] == []
+    assert [line for line in found if (line["stack"] or 0) > REGISTERS] == []
 
 
 def test_the_largest_kernels_fit_an_h100() -> None:
