@@ -122,7 +122,7 @@ CASES = {
     "plain": Case(),
     "two pairs": Case(n=2, d=3),
     "one block": Case(n=15, d=64),
-    "some blocks": Case(n=70, d=70),
+    "some blocks": Case(n=50, d=70),
     "hot": Case(tau=10.0),
     "cold": Case(tau=0.005),
     "cold terms": Case(n=35, tau=0.005, terms=True),
