@@ -180,6 +180,54 @@ def dynamic_functions() -> None:
         torch.compiler.set_stance("default")
 
 
+def general() -> dict[str, Callable[..., Tensor]]:
+    """Losses with options, of x, y, a temperature and a term for each pair."""
+
+    def own(x: Tensor) -> Tensor:
+        at = torch.arange(x.shape[0])
+        return torch.cat([torch.stack([at, (at + k) % x.shape[0]], 1) for k in (0, 1)])
+
+    def labels(x: Tensor) -> Tensor:
+        return torch.arange(x.shape[0]) % 9
+
+    hard = {"hardness": losses.Hardness(2.0), "false_negatives": losses.FalseNegatives(-0.9)}
+    both = losses.SymmetricInfoNCE(0.1, queue_size=20, dim=D, learn_temperature=True).eval()
+    both.enqueue(unit(12, seed=3), unit(12, seed=4))
+    one = losses.InfoNCE(0.1, queue_size=20, dim=D, same_group="positive", several="log_mean").eval()
+    one.enqueue(unit(12, seed=3), torch.arange(12) % 9)
+    sigmoid = losses.SigmoidLoss(same_group="positive")
+    listed = losses.SymmetricInfoNCE(0.1, several="log_mean")
+    four = losses.SymmetricInfoNCE(0.1, directions=("xy", "yx", "xx", "yy"), partition="joint", share_negatives=True)
+    return {
+        "pairs": lambda x, y, t, u: losses.symmetric_infonce(x, y, temperature=t, pairs=own(x)),
+        "module of pairs": lambda x, y, t, u: listed(x, y, pairs=own(x)),
+        "hard": lambda x, y, t, u: losses.infonce(x, y, temperature=t, log_weights=u, groups=labels(x), **hard),
+        "four": lambda x, y, t, u: four(x, y, negatives_y=y.flip(0)[:, None].expand(-1, 2, -1)),
+        "each": lambda x, y, t, u: losses.symmetric_infonce(x, y, temperature=t, reduction="none") @ u,
+        "queues": lambda x, y, t, u: both(x, y, groups=labels(x)),
+        "positives in a queue": lambda x, y, t, u: one(x, y, groups=labels(x)),
+        "questions": lambda x, y, t, u: losses.sigmoid_loss(
+            x, y, temperature=t, bias=u[0], pairs=own(x), counted_as="per_anchor"
+        ),
+        "true groups": lambda x, y, t, u: sigmoid(x, y, groups=labels(x)),
+    }
+
+
+@case
+def options() -> None:
+    """Whole graphs with every option; a new number of pairs costs one more compilation, for all."""
+    for name, function in general().items():
+        run = whole(function)
+        for n in SIZES[:4]:
+            if n == SIZES[2]:
+                torch.compiler.set_stance("fail_on_recompile")
+            try:
+                same(outcome(run, *batch(n)), outcome(function, *batch(n)))
+            except Exception as error:
+                raise AssertionError(f"{name} at {n}") from error
+        torch.compiler.set_stance("default")
+
+
 @case
 def numbers() -> None:
     """A temperature and a weight that are other numbers in each step."""

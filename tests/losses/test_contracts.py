@@ -14,8 +14,10 @@ from infomech.testing import check_loss
         SymmetricInfoNCE(0.2, 0.75, learn_temperature=True).double(),
         InfoNCE(0.2),
         SigmoidLoss(0.3, bias=-1.0).double(),
+        SymmetricInfoNCE(0.2, label_smoothing=0.1),
+        SymmetricInfoNCE(0.2, directions=("xy", "yx", "xx", "yy"), partition="joint"),
     ],
-    ids=["symmetric", "controlled", "learned", "directed", "sigmoid"],
+    ids=["symmetric", "controlled", "learned", "directed", "sigmoid", "smoothed", "four directions"],
 )
 def test_losses_keep_the_contract(loss) -> None:
     check_loss(loss)

@@ -291,3 +291,25 @@ def test_one_softmax_of_several_directions(naive, directions, kind) -> None:
         ),
         lambda: naive.mean(written_joint(x, y, tau, directions, **truth), weights),
     )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_reductions(naive, weighted) -> None:
+    """The losses of the anchors, or of the pairs over both directions, their sum and their mean."""
+    x, y = naive.rows(11, 5, 1).requires_grad_(), naive.rows(11, 5, 2).requires_grad_()
+    tau = torch.tensor(0.2, dtype=torch.float64)
+    own = [[i] for i in range(11)]
+    weights = torch.rand(11, generator=torch.Generator().manual_seed(5), dtype=torch.float64) if weighted else None
+    shares = torch.ones(11) if weights is None else weights
+    pull = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    options = {"temperature": tau, "weights": weights}
+    for loss, truth in (
+        (infonce, lambda: Written(x, y, tau, own).losses() * shares),
+        (symmetric_infonce, lambda: (Written(x, y, tau, own).losses() + Written(y, x, tau, own).losses()) / 2 * shares),
+    ):
+        compare(
+            [x, y],
+            lambda loss=loss: pull @ loss(x, y, reduction="none", **options),
+            lambda truth=truth: pull @ truth(),
+        )
+        compare([x, y], lambda loss=loss: loss(x, y, reduction="sum", **options), lambda truth=truth: truth().sum())

@@ -137,9 +137,9 @@ def test_queue_holds_the_latest_rows(naive) -> None:
         held = {tuple(row.tolist()) for row in loss.queued()}
         assert held == {tuple(row.tolist()) for row in seen[-7:]}
     loss.eval()
-    before = loss.queue.clone()
+    before = loss.queue.rows.clone()
     loss(batches[0], batches[1])
-    assert torch.equal(loss.queue, before)
+    assert torch.equal(loss.queue.rows, before)
     again = InfoNCE(temperature=0.2, queue_size=7, dim=3, in_batch=False)
     again.load_state_dict(loss.state_dict())
     assert torch.equal(again.queued(), loss.queued())

@@ -374,7 +374,7 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 WORKER = Path(__file__).parent / "compile_worker.py"
 COMPILED = [
     "functions", "learned", "open calls", "modules", "dynamic", "dynamic functions", "numbers", "export", "autocast",
-    "recomputed",
+    "recomputed", "options",
 ]  # fmt: skip
 
 

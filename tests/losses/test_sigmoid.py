@@ -1,5 +1,7 @@
 """The sigmoid loss against its definition."""
 
+import copy
+import itertools
 import math
 
 import pytest
@@ -68,3 +70,116 @@ def test_bad_bias(naive) -> None:
     x = naive.rows(8, 4, 1)
     with pytest.raises(im.InputError, match="bias must be"):
         sigmoid_loss(x, x, temperature=0.1, bias=math.inf)
+
+
+PAIRS = torch.tensor([[0, 0], [0, 3], [1, 1], [2, 2], [3, 4], [3, 5], [5, 6], [5, 0], [6, 6], [6, 11], [5, 0], [8, 9]])
+
+
+def written(x, y, tau, bias, true, asked, counted_as, critic=None, u=None, v=None):
+    """Every question by itself."""
+    scores = (critic or im.Cosine()).pairwise(x, y) / tau + bias
+    k, other = true.double().sum(1), true.double().sum(0)
+    total = 0.0
+    for i, j in itertools.product(range(len(x)), range(len(y))):
+        if true[i, j]:
+            weight = 1.0 if counted_as == "each" else (1 / k[i] + 1 / other[j]) / 2
+            total = total + weight * torch.nn.functional.softplus(-scores[i, j])
+        elif asked[i, j]:
+            total = total + torch.nn.functional.softplus(scores[i, j] + (0 if u is None else u[i] + v[j]))
+    return total / len(x)
+
+
+@pytest.mark.parametrize("counted_as", ["each", "per_anchor"])
+@pytest.mark.parametrize("kind", ["pairs", "positive", "pairs and groups", "groups"])
+def test_several_true_pairs(naive, kind: str, counted_as: str) -> None:
+    """m captions of n images: with critic, log-weights, and rows without a partner."""
+    n, m = (9, 9) if kind == "groups" else (9, 13)
+    x, y = 1.2 * naive.rows(n, 5, 1), naive.rows(m, 5, 2)
+    u, v = naive.rows(1, n, 3)[0], naive.rows(1, m, 4)[0]
+    leaves = [t.requires_grad_() for t in (x, y, torch.tensor(0.3).double(), torch.tensor(-2.0).double(), u, v)]
+    of_x, of_y = torch.tensor([0, 1, 2, 0, 3, 4, 1, 5, 6]), torch.tensor([0, 1, 1, 0, 3, 7, 1, 5, 5, 2, 2, 9, 0])[:m]
+    same = of_x[:, None] == of_y[None, :]
+    true, given, asked = torch.zeros(n, m, dtype=torch.bool), {}, torch.ones(n, m, dtype=torch.bool)
+    if "pairs" in kind:
+        true[PAIRS[:, 0], PAIRS[:, 1]] = True
+        given["pairs"] = PAIRS
+    elif kind == "groups":
+        true[range(n), range(n)] = True
+    if "groups" in kind:
+        given["groups"], asked = (of_x, of_y), ~same
+    if kind == "positive":
+        given |= {"groups": (of_x, of_y), "same_group": "positive"}
+        true = same
+    results = []
+    call = {"temperature": leaves[2], "bias": leaves[3], "critic": im.RBF(0.6), "log_weights_x": u, "log_weights_y": v}
+    for loss in (
+        lambda: sigmoid_loss(x, y, counted_as=counted_as, **call, **given),
+        lambda: written(x, y, *leaves[2:4], true, asked, counted_as, im.RBF(0.6), u, v),
+    ):
+        value = loss()
+        results.append((value.detach(), torch.autograd.grad(value, leaves)))
+    assert abs(results[0][0] - results[1][0]) < 1e-12 * results[1][0]
+    for a, b in zip(*(gradients for _, gradients in results), strict=True):
+        assert (a - b).norm() < 1e-11 * max(b.norm(), 1e-3)
+
+
+@pytest.mark.parametrize("counted_as", ["each", "per_anchor"])
+def test_one_true_pair_each_is_the_plain_loss(naive, counted_as: str) -> None:
+    x, y = naive.rows(9, 5, 1), naive.rows(9, 5, 2)
+    call = {"temperature": 0.1, "bias": -3.0}
+    plain, own = sigmoid_loss(x, y, **call), torch.arange(9)
+    pairs = torch.stack([own, own], 1).flip(0)
+    for given in ({"pairs": pairs}, {"groups": own, "same_group": "positive"}, {"groups": own}):
+        assert sigmoid_loss(x, y, counted_as=counted_as, **given, **call).item() == pytest.approx(
+            plain.item(), rel=1e-14
+        )
+
+
+def test_many_tiles_of_groups(naive) -> None:
+    x, y = naive.rows(600, 5, 1).requires_grad_(), naive.rows(1031, 5, 2).requires_grad_()
+    of_x, of_y = torch.arange(600) % 7, torch.arange(1031) % 5
+    same = of_x[:, None] == of_y[None, :]
+    scores = x @ y.mT / 0.2 - 1.0
+    k, other = same.double().sum(1, keepdim=True), same.double().sum(0, keepdim=True)
+    weights = torch.where(same, (1 / k.clamp(min=1) + 1 / other.clamp(min=1)) / 2, 1.0)
+    truth = (weights * torch.nn.functional.softplus(torch.where(same, -scores, scores))).sum() / 600
+    found = sigmoid_loss(
+        x, y, temperature=0.2, bias=-1.0, groups=(of_x, of_y), same_group="positive", counted_as="per_anchor"
+    )
+    assert abs(found - truth) < 1e-11 * truth
+    for a, b in zip(torch.autograd.grad(found, [x, y]), torch.autograd.grad(truth, [x, y]), strict=True):
+        assert (a - b).norm() < 1e-11 * b.norm()
+
+
+def test_the_module_takes_them(naive) -> None:
+    x, y = naive.rows(9, 5, 1), naive.rows(13, 5, 2)
+    groups = torch.arange(9) % 4, torch.arange(13) % 4
+    fixed = {"temperature": 0.1, "bias": -10.0}
+    frozen = {"learn_temperature": False, "learn_bias": False}
+    loss = SigmoidLoss(counted_as="per_anchor", same_group="positive", **frozen).double()
+    truth = sigmoid_loss(x, y, groups=groups, same_group="positive", counted_as="per_anchor", **fixed)
+    assert torch.equal(copy.deepcopy(loss)(x, y, groups=groups), truth)
+    loss = SigmoidLoss(counted_as="per_anchor", **frozen).double()
+    assert torch.equal(loss(x, y, pairs=PAIRS), sigmoid_loss(x, y, pairs=PAIRS, counted_as="per_anchor", **fixed))
+    assert set(loss.state_dict()) == {"bias"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pairs": torch.tensor([[0, 13]])}, "pairs points outside the 9 rows of x and 13 rows of y"),
+        ({"pairs": torch.tensor([0, 1])}, r"pairs has shape \(2,\)"),
+        ({"pairs": [[0, 1]]}, "pairs is a list"),
+        ({}, "x has 9 rows and y has 13"),
+        ({"groups": torch.arange(9), "same_group": "positive"}, r"groups of y has shape \(9,\)"),
+        ({"same_group": "positive"}, "needs groups, and no pairs"),
+        ({"pairs": PAIRS, "same_group": "positive"}, "needs groups, and no pairs"),
+        ({"pairs": PAIRS, "counted_as": "twice"}, "counted_as is 'twice'"),
+        ({"same_group": "apart"}, "same_group is 'apart'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bad_pairs(naive, given, words: str) -> None:
+    with pytest.raises(im.InputError, match=words) as caught:
+        sigmoid_loss(naive.rows(9, 5, 1), naive.rows(13, 5, 2), temperature=0.1, bias=0.0, **given)
+    assert "\n" not in str(caught.value)

@@ -27,10 +27,11 @@ def make(kind: str):
         "warm-up": lambda: SymmetricInfoNCE(0.2, LinearWarmup(1.0, steps=4)),
         "controller": lambda: SymmetricInfoNCE(0.2, DivergenceController(0.1, gain=0.05), learn_temperature=True),
         "queue": lambda: InfoNCE(0.2, queue_size=30, dim=4, learn_temperature=True),
+        "both queues": lambda: SymmetricInfoNCE(0.2, LinearWarmup(1.0, steps=4), True, queue_size=30, dim=4),
     }[kind]().double()
 
 
-KINDS = ["clamp", "warm-up", "controller", "queue"]
+KINDS = ["clamp", "warm-up", "controller", "queue", "both queues"]
 
 
 def state(loss):
@@ -90,7 +91,9 @@ def test_checkpointing_changes_nothing(naive, kind: str, reentrant: bool, calls:
     if kind == "warm-up":
         assert int(ours.divergence_weight.steps_done) == 4 * calls
     if kind == "queue":
-        assert int(ours.queue_count) == 4 * 12 * calls
+        assert int(ours.queue.count) == 4 * 12 * calls
+    if kind == "both queues":
+        assert int(ours.queue_x.count) == int(ours.queue_y.count) == 4 * 12 * calls
 
 
 @pytest.mark.parametrize("lr", [0.05, 10.0])
@@ -126,7 +129,7 @@ def test_a_forward_leaves_the_parameter_alone(naive) -> None:
     assert slope != 0
 
 
-@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue"])
+@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue", "both queues"])
 def test_open_calls_see_one_state(naive, kind: str) -> None:
     x, y = (z.requires_grad_() for z in opposite(naive, 1))
     loss = make(kind)
@@ -137,7 +140,7 @@ def test_open_calls_see_one_state(naive, kind: str) -> None:
     assert not torch.equal(loss(x, y), first)
 
 
-@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue"])
+@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue", "both queues"])
 def test_a_graph_that_is_dropped_holds_nothing_back(naive, kind: str) -> None:
     x, y = (z.requires_grad_() for z in opposite(naive, 1))
     loss = make(kind)
@@ -145,7 +148,7 @@ def test_a_graph_that_is_dropped_holds_nothing_back(naive, kind: str) -> None:
     assert len(set(values)) == 3
 
 
-@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue"])
+@pytest.mark.parametrize("kind", ["warm-up", "controller", "queue", "both queues"])
 def test_without_gradients_and_in_evaluation(naive, kind: str) -> None:
     x, y = opposite(naive, 1)
     loss = make(kind)
@@ -174,7 +177,7 @@ def test_accumulated_batches_are_one_step(naive) -> None:
         optimizer.step()
         optimizer.zero_grad()
         assert int(loss.divergence_weight.steps_done) == step
-        assert int(queue.queue_count) == 36 * step
+        assert int(queue.queue.count) == 36 * step
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,7 +219,7 @@ for compiled in (False, True):
     results.append([*encoder.state_dict().values(), *one.state_dict().values(), *two.state_dict().values()])
 for a, b in zip(*results):
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-assert int(one.divergence_weight.steps_done) == 4 and int(two.queue_count) == 80
+assert int(one.divergence_weight.steps_done) == 4 and int(two.queue.count) == 80
 print("same")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce, symmetric_infonce, symmetric_terms
 from ..losses._inputs import NoNegativesError
-from ..losses.distributed import fail_everywhere
+from ..losses.agreement import fail_everywhere, told
 from ._single import loss_of_one_pair
 
 
@@ -30,7 +30,7 @@ class SentenceSymmetricInfoNCE(nn.Module):
         model: a ``SentenceTransformer``, or any module that returns ``{"sentence_embedding": (n, d)}``.
         scale: 1/tau; 20 is that library's default.
         divergence_weight: lambda of `infomech.losses.symmetric_infonce`, of the first two columns.
-        ranks: ``Ranks()`` if the batch is sharded over processes; two columns only.
+        ranks: ``Ranks()`` if the batch is sharded over processes; every rank needs as many columns.
         gather_across_devices: that library's word for it: ``Ranks()`` where a process group is at work, nothing
             elsewhere.
 
@@ -69,22 +69,15 @@ class SentenceSymmetricInfoNCE(nn.Module):
         ranks = self.ranks
         if ranks is None and self.gather_across_devices and dist.is_available() and dist.is_initialized():
             ranks = Ranks()
-        wrong = None
         if len(embeddings) < 2:
             wrong = InputError(f"a batch has {len(embeddings)} columns; expected anchors and positives, or more")
-        elif len(embeddings) > 2 and ranks is not None:
-            wrong = InputError(
-                f"a batch has {len(embeddings)} columns, and ranks= takes two; leave the hard negatives out, or the "
-                "ranks: each process then has its own batch"
-            )
-        if wrong is not None:
             if ranks is not None:
                 fail_everywhere(ranks, wrong)
             raise wrong
         x, y, *hard = embeddings
         try:
             if hard:
-                return self._with_hard_negatives(x, y, hard)
+                return self._with_hard_negatives(x, y, hard, ranks)
             return symmetric_infonce(
                 x,
                 y,
@@ -96,15 +89,20 @@ class SentenceSymmetricInfoNCE(nn.Module):
         except NoNegativesError:
             return loss_of_one_pair(self, x, y)
 
-    def _with_hard_negatives(self, x: Rows, y: Rows, hard: Sequence[Rows]) -> Scalar:
+    def _with_hard_negatives(self, x: Rows, y: Rows, hard: Sequence[Rows], ranks: Ranks | None) -> Scalar:
         """Anchors against all positives and hard negatives, positives against all anchors."""
-        further = torch.cat(list(hard))
-        to_documents = infonce(x, y, logit_scale=self.scale, negatives=further, normalize=True)
-        if len(x) < 2:  # one pair: the other direction is 0
+        call: dict[str, Any] = {"logit_scale": self.scale, "normalize": True, "ranks": ranks}
+        if ranks is None:
+            to_documents = infonce(x, y, negatives=torch.cat(list(hard)), **call)
+        else:  # sets of each pair's own: ranks may have other numbers of pairs
+            sets = told(ranks, lambda: torch.stack(list(hard), 1))
+            to_documents = infonce(x, y, negatives=sets, share_negatives=True, **call)
+        try:
+            loss = (to_documents + infonce(y, x, **call)) / 2
+        except NoNegativesError:  # one pair: the other direction is 0
             return to_documents / 2
-        loss = (to_documents + infonce(y, x, logit_scale=self.scale, normalize=True)) / 2
         if self.divergence_weight:
-            divergence = symmetric_terms(x, y, logit_scale=self.scale, normalize=True).divergence
+            divergence = symmetric_terms(x, y, **call).divergence
             assert divergence is not None
             loss = loss + self.divergence_weight * divergence
         return loss

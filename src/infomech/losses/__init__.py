@@ -5,11 +5,12 @@ from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
 from .equivalence import check_equivalent
 from .negatives import FalseNegatives, Hardness
-from .one_way import Guide
+from .paired import SymmetricTerms
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
+from .request import Guide
 from .schedules import ConstantWeight, DivergenceController, LinearWarmup, WeightSchedule
 from .sigmoid import SigmoidLoss, sigmoid_loss
-from .symmetric import SymmetricInfoNCE, SymmetricTerms, symmetric_infonce, symmetric_terms
+from .symmetric import SymmetricInfoNCE, symmetric_infonce, symmetric_terms
 
 __all__ = [
     "ConstantWeight",

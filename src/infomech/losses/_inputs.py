@@ -212,7 +212,8 @@ def check_negative_rows(anchors: Rows, negatives: Tensor, log_weights: Tensor | 
         )
     if negatives.device != anchors.device:
         raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
-    if look or not negatives.numel():
+    none = negatives.ndim == 3 and negatives.shape[0] == anchors.shape[0] == 0 and negatives.shape[1] > 0
+    if not none and (look or not negatives.numel()):  # a rank without anchors has no sets for them
         check_rows(negatives.detach().flatten(0, -2), "negatives")
     if negatives.ndim == 3 and negatives.shape[0] != anchors.shape[0]:
         sets, expected = negatives.shape[0], anchors.shape[0]

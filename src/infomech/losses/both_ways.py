@@ -12,17 +12,20 @@ from ..reductions.exclusion import OwnRow, SameGroup
 from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
+from .agreement import told
 from .contrast import Direction, Softmax, losses_of
 from .distributed import Ranks, Shards
-from .one_way import PLAIN, Guide, OneWay, Prepared, Ready, SameGroupIs, Terms, check_left, prepared, reduced
+from .memory import Labelled, Memory
+from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive
+from .request import PLAIN, Groups, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
 from .scores import added
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
-Groups = Tensor | tuple[Tensor, Tensor]
 Weights = Tensor | tuple[Tensor, Tensor]
 Found = dict[str, Prepared]
+Seen = tuple[Labelled, Labelled] | None
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class BothWays:
     partition: Partition = "per_direction"
     negatives_x: Tensor | None = None
     negatives_y: Tensor | None = None
-    negatives_are_everyones: bool = False
     share_negatives: bool = False
     guide: Guide | None = None
+    memory: tuple[Memory | None, Memory | None] | None = None  # of x and of y; a pair of None where it is empty yet
     terms: Terms = PLAIN
     normalize: bool = False
     check: Check = "always"
@@ -55,6 +58,20 @@ class BothWays:
     def one_to_one(self) -> bool:
         """Whether row i of x has row i of y as its only positive."""
         return self.pairs is None and self.same_group == "exclude"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is row i with row i, and all others negatives: one sweep that both directions share."""
+        further = (self.negatives_x, self.negatives_y, self.guide, self.memory)
+        return (
+            self.one_to_one
+            and not isinstance(self.groups, tuple)
+            and all(part is None for part in further)
+            and not self.share_negatives
+            and self.terms == PLAIN
+            and self.directions == ("xy", "yx")
+            and self.partition == "per_direction"
+        )
 
     def direction(self, way: str) -> OneWay:
         """The request of one of the cross-modal directions."""
@@ -79,20 +96,23 @@ class BothWays:
             candidate_groups=groups[1 if forward else 0],
             same_group=self.same_group,
             negatives=negatives,
-            negatives_are_everyones=self.negatives_are_everyones,
             share_negatives=self.share_negatives and negatives is not None,
             weights=weights,
             log_weights=log_weights,
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
+            memory=None if self.memory is None else self.memory[1 if forward else 0],
             terms=replace(self.terms, hardness=hardness),
             check=self.check,
             backend=self.backend,
+            sides=("x", "y") if forward else ("y", "x"),
+            part_of=f"{way} of {self.directions}, {self.partition}",
         )
 
     def check_settings(self) -> None:
         """Raise InputError unless directions and positives go together."""
+        check_same_group(self.same_group)
         unknown = [way for way in self.directions if way not in DIRECTIONS]
         if unknown or len(set(self.directions)) < len(self.directions) or not self.directions:
             raise InputError(f"directions is {self.directions!r}; expected some of 'xy', 'yx', 'xx', 'yy', each once")
@@ -115,33 +135,30 @@ class BothWays:
                              "x and y have losses of their own")  # fmt: skip
 
 
-def check_divergence(request: BothWays) -> None:
-    """Raise InputError unless the batch's Dsym can be added to the loss."""
-    if not request.one_to_one or isinstance(request.groups, tuple) or request.terms.reduction != "mean":
+def check_together(request: BothWays, *, divergence: bool) -> None:
+    """Raise InputError unless what is asked can be had together, and with the batch's Dsym."""
+    if request.plain:
+        if isinstance(request.weights, tuple):
+            raise InputError("weights of x and of y, two of them, go with pairs=; row i with row i has one")
+        return
+    if divergence and (
+        not request.one_to_one or isinstance(request.groups, tuple) or request.terms.reduction != "mean"
+    ):
         raise InputError(
             "divergence_weight goes with row i paired with row i, same_group='exclude' and reduction='mean': Dsym "
             "compares two modalities' laws over one set of pairs"
         )
+    if divergence and isinstance(request.weights, tuple):
+        raise InputError("divergence_weight goes with one set of weights: Dsym is a mean over pairs")
 
 
-def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The loss of a batch, and the rows of all ranks in the ranks' order."""
-    request.check_settings()
-    check_shapes(x, y, empty=ranks is not None)
-    if request.pairs is None and not isinstance(request.groups, tuple):
-        check_paired(x, y)
-    elif isinstance(request.groups, Tensor) and x.shape[0] != y.shape[0]:
-        raise InputError("groups of x and of y are two, groups=(of_x, of_y), where their numbers of rows differ")
-    if request.pairs is not None:
-        check_tensor(request.pairs, "pairs")
-        if request.pairs.ndim != 2 or request.pairs.shape[1] != 2:
-            raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
-    if request.guide is not None:
-        _check_guide_of_negatives(request)
+def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> tuple[Tensor, Seen]:
+    """The loss of a batch, and where there is a memory the rows of all ranks."""
+    told(ranks, lambda: _check(x, y, request, of_a_part=ranks is not None))
     ways: list[str] = [way for way in ("xy", "yx") if way in request.directions]
     rows: dict[str, tuple[Tensor, Tensor]] = {"xy": (x, y), "yx": (y, x)}
     found = {way: prepared(*rows[way], request.direction(way), ranks) for way in ways}
-    seen = _seen(x, y, found)
+    seen = None if request.memory is None else _seen(found)
     first = found[ways[0]].ready
     dtype = result_dtype(first.anchors, first.candidates)
     if request.partition == "joint":
@@ -152,13 +169,29 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> t
         values = []
         for way, one in found.items():
             softmax = one.direction.softmax(in_batch=fused.get(way))
-            check_left(softmax.rest, ranks, one.look)
+            check_left(softmax, one, request.direction(way).names, ranks)
             losses = losses_of(softmax, request.terms.label_smoothing)
             values.append(_reduced(losses, one.ready, request.terms, one.shards, one.heaviest))
         value = sum(values[1:], values[0]) / len(values)
     if request.terms.reduction == "none":
         return value.to(dtype), seen
     return finished(value, dtype, look=first.extent.wide), seen
+
+
+def _check(x: Tensor, y: Tensor, request: BothWays, *, of_a_part: bool) -> None:
+    """Raise InputError unless settings and shapes go together, before any direction is looked at."""
+    request.check_settings()
+    check_shapes(x, y, empty=of_a_part)
+    if request.pairs is None and not isinstance(request.groups, tuple):
+        check_paired(x, y)
+    elif isinstance(request.groups, Tensor) and x.shape[0] != y.shape[0]:
+        raise InputError("groups of x and of y are two, groups=(of_x, of_y), where their numbers of rows differ")
+    if request.pairs is not None:
+        check_tensor(request.pairs, "pairs")
+        if request.pairs.ndim != 2 or request.pairs.shape[1] != 2:
+            raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
+    if request.guide is not None:
+        _check_guide_of_negatives(request)
 
 
 def _check_guide_of_negatives(request: BothWays) -> None:
@@ -176,9 +209,11 @@ def _reduced(losses: Tensor, ready: Ready, terms: Terms, shards: Shards | None, 
     return reduced(losses, ready.weights, terms.reduction, shards, heaviest)
 
 
-def _seen(x: Tensor, y: Tensor, found: Found) -> tuple[Tensor, Tensor]:
-    """The rows of all ranks, of x and of y; where one direction alone is formed, the anchors' are this rank's."""
-    return (found["yx"].seen if "yx" in found else x.detach()), (found["xy"].seen if "xy" in found else y.detach())
+def _seen(found: Found) -> Seen:
+    """The rows of all ranks, of x and of y, and their groups."""
+    one = next(iter(found.values()))
+    of_x = found["yx"].seen if "yx" in found else one.seen_anchors
+    return of_x, found["xy"].seen if "xy" in found else one.seen_anchors
 
 
 def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, Tensor]:
@@ -223,8 +258,8 @@ def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks |
     anchor_terms = {way: _own_terms(request, found, way) for way in softmaxes}
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]
     rest = torch.stack(rests).logsumexp(0)
-    one = next(iter(found.values()))
-    check_left(rest, ranks, one.look)
+    way, one = next(iter(found.items()))
+    check_left(replace(softmaxes[way], rest=rest), one, request.direction(way).names, ranks)
     positives = [_raised(softmaxes[way].positive, anchor_terms[way]) for way in found]
     again = torch.stack([rest, *positives[1:]]).logsumexp(0)  # all but one of the positive's own terms
     joint = Softmax(positives[0], again, positives[0], single=True)
@@ -277,8 +312,15 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
     if thresholds is not None and thresholds.guide is not None:
         assert base.candidates.guide is not None
         thresholds = replace(thresholds, guide=base.candidates.guide[:n])
+    further = tuple(
+        block
+        if block.groups is None or groups is None
+        else replace(block, exclusion=SameGroup(groups[1], block.groups))
+        for block in base.further
+    )
     return replace(
         base,
+        further=further,
         anchors=own,
         positives=OwnPositive(n, own.device),
         candidates=replace(base.candidates, exclusion=left),
@@ -288,4 +330,4 @@ def _within(request: BothWays, found: Found, way: str, x: Tensor, y: Tensor, ran
     )
 
 
-__all__ = ["DIRECTIONS", "BothWays", "Groups", "Partition", "Weights", "both_ways", "check_divergence"]
+__all__ = ["DIRECTIONS", "BothWays", "Partition", "Weights", "both_ways", "check_together"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Seen = Tensor | None
+Seen = Tensor | tuple[Any, ...] | None  # of one call, without a graph
 
 
 def inside_backward() -> bool:

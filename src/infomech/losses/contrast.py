@@ -4,16 +4,16 @@ import math
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
 from ..reductions.losses.backends import Backend
-from ..reductions.losses.infonce import row_log_sums
 from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
 from .positives import Positives, Several, joined
+from .scores import log_sums_of_rows
 
 Vector = Float[Tensor, " n"]
 
@@ -37,6 +37,20 @@ class Block:
     exclusion: Exclusion = field(default_factory=Nothing)
     explicit: bool = False  # hard negatives, not rows of the batch
     guide: Float[Tensor, "m k"] | None = None
+    groups: Int[Tensor, " m"] | None = None  # of rows of past batches
+
+    def followed_by(self, other: "Block") -> "Block":
+        """Both blocks in one, with the exclusion of the first."""
+        m, k = len(self.rows), len(other.rows)
+        parts = [
+            None if a is None and b is None else torch.cat([_or_zeros(a, m, self.rows), _or_zeros(b, k, self.rows)])
+            for a, b in ((self.own, other.own), (self.log_weights, other.log_weights))
+        ]
+        return replace(self, rows=torch.cat([self.rows, other.rows]), own=parts[0], log_weights=parts[1])
+
+
+def _or_zeros(terms: Tensor | None, count: int, like: Tensor) -> Tensor:
+    return torch.zeros(count, dtype=torch.float64, device=like.device) if terms is None else terms
 
 
 @dataclass(frozen=True)
@@ -130,8 +144,8 @@ class Direction:
 
     def _log_sums(self, block: Block, thresholds: Thresholds | None) -> Vector:
         x, y, scale, terms, exclusion, bound = self._swept(block, thresholds)
-        return row_log_sums(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion,
-                            backend=self.backend)  # fmt: skip
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion,
+                                backend=self.backend)  # fmt: skip
 
     def _swept(
         self, block: Block, thresholds: Thresholds | None

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -14,10 +14,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .._checks import InfomechError, InputError
-from .._typing import Rows, Scalar
+from .._typing import Scalar
 
 Exchange = Literal["ring", "gather"]
-Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
@@ -140,70 +139,6 @@ class Shards:
     def total(self) -> int:
         """Rows of the whole batch."""
         return sum(self.sizes)
-
-
-@dataclass(frozen=True)
-class Local(Generic[Checked]):
-    """What the checks of one rank give: a value of its own, and what goes to the others."""
-
-    value: Checked
-    size: int  # its rows
-    shared: list[tuple[str, Any]]  # by name, what all ranks must have alike
-    largest: dict[str, float] = field(default_factory=dict)  # by name, of which the largest of all ranks is wanted
-
-
-@dataclass(frozen=True)
-class Agreement(Generic[Checked]):
-    """What all ranks know after they have told each other."""
-
-    value: Checked  # this rank's own
-    sizes: list[int]
-    largest: dict[str, float]
-
-
-def agree(ranks: Ranks, check: Callable[[], Local[Checked]]) -> Agreement[Checked]:
-    """Run the local checks, tell all ranks how they went, and fail everywhere if they failed anywhere.
-
-    Args:
-        ranks: the ranks.
-        check: the checks of this rank; whatever it raises is told.
-
-    Raises:
-        InputError: on every rank, naming the first rank whose input cannot be used or differs from rank 0's.
-    """
-    mine: Local[Checked] | None = None
-    said: dict[str, Any]
-    failure: Exception | None = None
-    try:
-        mine = check()
-        said = {"error": None, "size": mine.size, "shared": mine.shared, "largest": mine.largest}
-    except Exception as error:  # any: the others wait for an answer
-        failure = error
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        said = {"error": kind + " ".join(str(error).split())[:500]}
-    everyone: list[Any] = [None] * ranks.world
-    with waiting(ranks):
-        dist.all_gather_object(everyone, said, group=ranks.group)
-    for rank, told in enumerate(everyone):
-        if told["error"] is not None:
-            raise InputError(f"rank {rank}: {told['error']}") from failure
-    for rank, told in enumerate(everyone):
-        for (name, first), (_, value) in zip(everyone[0]["shared"], told["shared"], strict=True):
-            if value != first:
-                raise InputError(f"the ranks disagree on {name}: rank 0 has {first}, rank {rank} has {value}")
-    assert mine is not None
-    largest = {name: max(told["largest"][name] for told in everyone) for name in mine.largest}
-    return Agreement(mine.value, [told["size"] for told in everyone], largest)
-
-
-def fail_everywhere(ranks: Ranks, error: Exception) -> NoReturn:
-    """Raise on all ranks what went wrong on this one before it came to the agreement that the others wait in."""
-
-    def check() -> Local[None]:
-        raise error
-
-    agree(ranks, check)
-    raise AssertionError("an agreement with an error raises")
 
 
 class _SumOverRanks(Function):
@@ -400,28 +335,12 @@ def _add(first: list[Tensor], second: list[Tensor]) -> None:
         a += b
 
 
-def check_ranks_alike(x: Rows, y: Rows, **settings: Any) -> list[tuple[str, Any]]:
-    """What must be the same on all ranks, by name, for `agree`."""
-    return [
-        ("the number of features", x.shape[1]),
-        ("the kind of device", x.device.type),
-        ("the dtype", str(x.dtype)),
-        ("the dtype of y", str(y.dtype)),
-        *settings.items(),
-    ]
-
-
 __all__ = [
-    "Agreement",
     "Exchange",
-    "Local",
     "Ranks",
     "RanksError",
     "Shards",
-    "agree",
     "all_gather_shards",
-    "check_ranks_alike",
-    "fail_everywhere",
     "replicated",
     "sum_over_ranks",
     "tour",

@@ -42,7 +42,6 @@ def gathered(rows: Tensor, shards: Shards | None) -> Tensor: ...
 def gathered(rows: None, shards: Shards | None) -> None: ...
 @overload
 def gathered(rows: Tensor | None, shards: Shards | None) -> Tensor | None: ...
-@outside_graphs
 def gathered(rows: Tensor | None, shards: Shards | None) -> Tensor | None:
     """All ranks' rows, this rank's first, so that row i of a rank stays row i; without ranks the rows themselves.
 
@@ -50,6 +49,11 @@ def gathered(rows: Tensor | None, shards: Shards | None) -> Tensor | None:
     """
     if rows is None or shards is None:
         return rows
+    return _gathered(rows, shards)
+
+
+@outside_graphs
+def _gathered(rows: Tensor, shards: Shards) -> Tensor:
     out: Tensor = _GatherRows.apply(rows, shards)  # type: ignore[no-untyped-call]
     return out
 

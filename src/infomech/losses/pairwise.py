@@ -13,6 +13,8 @@ from .._typing import Rows, Scalar
 from ..geometry import Critic
 from ..reductions.losses.backends import Backend
 from ._inputs import Check
+from .agreement import Local, agree
+from .distributed import Ranks
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss, starting_temperature
 
@@ -29,6 +31,7 @@ def pairwise_infonce(
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
     normalize: bool = False,
+    ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
 ) -> Scalar:
@@ -49,6 +52,7 @@ def pairwise_infonce(
         weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; objects of equal number are not each other's negatives.
         normalize: bring the rows to unit length first.
+        ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
@@ -64,11 +68,7 @@ def pairwise_infonce(
     >>> round(pairwise_infonce([x, x, x], temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
     0.5514
     """
-    if len(modalities) < 2:
-        raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
-    own = [None] * len(modalities) if log_weights is None else list(log_weights)
-    if len(own) != len(modalities):
-        raise InputError(f"log_weights has {len(own)} entries for {len(modalities)} modalities; expected one for each")
+    own = _of_each(modalities, log_weights) if ranks is None else _agreed(modalities, log_weights, ranks)
     losses = [
         symmetric_infonce(
             x,
@@ -83,12 +83,35 @@ def pairwise_infonce(
             weigh_positive=weigh_positive,
             groups=groups,
             normalize=normalize,
+            ranks=ranks,
             check=check,
             backend=backend,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
     return torch.stack(losses).mean()
+
+
+def _of_each(modalities: Sequence[Rows], log_weights: Sequence[Tensor | None] | None) -> list[Tensor | None]:
+    """The log-weights of each modality; raises InputError unless there are two or more."""
+    if len(modalities) < 2:
+        raise InputError(f"modalities is a sequence of {len(modalities)}; a pairwise loss needs at least 2")
+    own: list[Tensor | None] = [None] * len(modalities) if log_weights is None else list(log_weights)
+    if len(own) != len(modalities):
+        raise InputError(f"log_weights has {len(own)} entries for {len(modalities)} modalities; expected one for each")
+    return own
+
+
+def _agreed(
+    modalities: Sequence[Rows], log_weights: Sequence[Tensor | None] | None, ranks: Ranks
+) -> list[Tensor | None]:
+    """The same on all ranks, or an error on all of them: a pair of modalities is a call of every rank."""
+
+    def check() -> Local[list[Tensor | None]]:
+        own = _of_each(modalities, log_weights)
+        return Local(own, len(own), [("the number of modalities", len(own))])
+
+    return agree(ranks, check).value
 
 
 class PairwiseInfoNCE(TemperedLoss):
@@ -102,6 +125,7 @@ class PairwiseInfoNCE(TemperedLoss):
         critic: s(x, y), one for all pairs.
         weigh_positive: whether the positives' scores carry the log-weights too.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
@@ -120,6 +144,7 @@ class PairwiseInfoNCE(TemperedLoss):
         critic: Critic | None = None,
         weigh_positive: bool = False,
         normalize: bool = False,
+        ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
     ) -> None:
@@ -127,6 +152,7 @@ class PairwiseInfoNCE(TemperedLoss):
         settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
+        self.ranks = ranks
         self.divergence_weight = divergence_weight
 
     def forward(
@@ -151,12 +177,13 @@ class PairwiseInfoNCE(TemperedLoss):
                 weigh_positive=self.weigh_positive,
                 groups=groups,
                 normalize=self.normalize,
+                ranks=self.ranks,
                 check=check,
                 backend=self.backend,
             )
             return value, None
 
-        return self._end(self._looked_after(loss, *modalities)[0])
+        return self._end(self._looked_after(loss, *modalities, ranks=self.ranks)[0])
 
 
 __all__ = ["PairwiseInfoNCE", "pairwise_infonce"]

@@ -3,8 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,12 +11,24 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
-from ..reductions.losses.infonce import row_log_sums, row_scores
+from ..reductions.losses.infonce import row_scores
 from ..reductions.tiling import compute_dtype
-from ._inputs import check_tensor
+from ._inputs import check_tensor, without_values
+from .scores import log_sums_of_rows
 
 Several = Literal["mean_log", "log_mean"]
 Vector = Float[Tensor, " n"]
+
+
+class Names(NamedTuple):
+    """What messages call the rows of a batch."""
+
+    anchor: str  # with a place for its number
+    rows: tuple[str, str]  # of anchors and of candidates
+    positives: str  # the argument that names them
+
+
+ONE_WAY = Names("anchor {}", ("anchors", "candidates"), "positives")
 
 
 class Positives(ABC):
@@ -44,11 +55,11 @@ class Positives(ABC):
     def exclusion(self) -> Exclusion:
         """What leaves them out of a sweep over the candidates."""
 
-    def check(self) -> None:
+    def check(self, names: Names = ONE_WAY) -> None:
         """Raise InputError if an anchor has none."""
         none = torch.nonzero(self.counts() == 0).flatten()
         if len(none):
-            raise InputError(f"anchor {int(none[0])} has no positive; drop it or name one")
+            raise InputError(f"{names.anchor.format(int(none[0]))} has no positive; drop it or name one")
 
 
 @dataclass(frozen=True)
@@ -74,23 +85,23 @@ class OwnPositive(Positives):
 
 
 class ListedPositives(Positives):
-    """Distinct pairs (anchor, candidate).
+    """Pairs (anchor, candidate).
 
     Args:
         pairs: (p, 2) integers.
         anchors: how many anchors there are.
+        distinct: (p,) False where a pair is named again, and counts for nothing; None: all are distinct.
     """
 
-    def __init__(self, pairs: Int[Tensor, "p 2"], anchors: int) -> None:
+    def __init__(self, pairs: Int[Tensor, "p 2"], anchors: int, distinct: Bool[Tensor, " p"] | None = None) -> None:
         self.pairs = pairs.long()
         self._anchors = anchors
+        self._distinct = distinct
         self.single = len(pairs) == anchors
-
-    @cached_property
-    def _counts(self) -> Vector:
         of = self.pairs.select(1, 0)
-        ones = torch.ones(len(of), dtype=torch.float64, device=of.device)
-        return ones.new_zeros(self._anchors).index_add(0, of, ones)
+        ones = torch.ones(of.shape[0], dtype=torch.float64, device=of.device)
+        ones = ones if distinct is None else ones * distinct
+        self._counts = ones.new_zeros(anchors).index_add(0, of, ones)
 
     def counts(self) -> Vector:  # noqa: D102
         return self._counts
@@ -103,11 +114,13 @@ class ListedPositives(Positives):
 
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
         score = self.scores(x, y, scale, terms)
+        score = score if self._distinct is None else torch.where(self._distinct, score, 0.0)
         sums = score.new_zeros(self._anchors).index_add(0, self.pairs.select(1, 0), score)
         return sums / self._counts
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         score, of = self.scores(x, y, scale, terms), self.pairs.select(1, 0)
+        score = score if self._distinct is None else torch.where(self._distinct, score, -math.inf)
         top = score.detach().new_full((self._anchors,), -math.inf).scatter_reduce(0, of, score.detach(), "amax")
         top = torch.where(top > -math.inf, top, 0.0)
         total = score.new_zeros(self._anchors).index_add(0, of, torch.exp(score - top.index_select(0, of)))
@@ -129,17 +142,11 @@ class GroupPositives(Positives):
     def __init__(self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False) -> None:
         self._rows, self._cols, self._without_own = rows, cols, without_own
         self.single = False
-
-    @cached_property
-    def _codes(self) -> tuple[Tensor, Tensor, int]:
-        names, codes = torch.unique(torch.cat([self._rows, self._cols]), return_inverse=True)
-        return codes[: len(self._rows)], codes[len(self._rows) :], len(names)
-
-    @cached_property
-    def _counts(self) -> Vector:
-        rows, cols, groups = self._codes
-        sizes = torch.bincount(cols, minlength=groups).double()
-        return sizes.index_select(0, rows) - float(self._without_own)
+        self._codes = _group_codes(rows, cols)
+        of_rows, of_cols, groups = self._codes
+        ones = torch.ones(of_cols.shape[0], dtype=torch.float64, device=of_cols.device)
+        sizes = ones.new_zeros(groups).index_add(0, of_cols, ones)
+        self._counts = sizes.index_select(0, of_rows) - float(without_own)
 
     def counts(self) -> Vector:  # noqa: D102
         return self._counts
@@ -158,10 +165,21 @@ class GroupPositives(Positives):
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
         kept = Both(of_group, OwnRow()) if self._without_own else of_group
-        return row_log_sums(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept, backend="tiles")
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept,
+                                backend="tiles")  # fmt: skip
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)
+
+
+def _group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, int]:
+    """The groups as numbers from 0, and a number above them all: the smallest one where it can be looked at."""
+    both = torch.cat([rows, cols])
+    ordered, order = both.sort()
+    ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0))[: both.shape[0]]
+    codes = torch.empty_like(ranks).scatter(0, order, ranks)
+    groups = both.shape[0] if without_values(both) or not both.shape[0] else int(ranks[-1]) + 1
+    return codes[: rows.shape[0]], codes[rows.shape[0] :], groups
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,13 @@ class NamedPairs:
 
 
 def named_pairs(
-    positives: Tensor | None, anchors: int, candidates: int, device: torch.device, *, look: bool
+    positives: Tensor | None,
+    anchors: int,
+    candidates: int,
+    device: torch.device,
+    *,
+    look: bool,
+    names: Names = ONE_WAY,
 ) -> NamedPairs:
     """The positives as distinct (anchor, candidate) pairs; raises InputError unless every anchor has one.
 
@@ -195,32 +219,36 @@ def named_pairs(
                 f"there are {anchors} anchors and {candidates} candidates; name each anchor's positive with positives="
             )
         positives = torch.arange(anchors, device=device)
-    check_tensor(positives, "positives")
+    check_tensor(positives, names.positives)
     positives = positives.to(device)
     one_each = positives.ndim == 1 and positives.shape[0] == anchors
     if one_each:
         positives = torch.stack([torch.arange(anchors, device=device), positives], 1)
     if positives.ndim != 2 or positives.shape[1] != 2:
-        raise InputError(f"positives has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
+        raise InputError(f"{names.positives} has shape {tuple(positives.shape)}; expected ({anchors},) or (pairs, 2)")
     if not look:
         if positives.shape[0] < anchors:
-            raise InputError(f"positives holds {positives.shape[0]} pairs for {anchors} anchors; each needs one")
-        return NamedPairs(positives, True) if one_each else _in_order(positives, anchors, candidates)
+            raise InputError(
+                f"{names.positives} holds {positives.shape[0]} pairs for {anchors} {names.rows[0]}; each needs one"
+            )
+        return NamedPairs(positives, True) if one_each else in_order(positives, anchors, candidates)
     limits = torch.tensor([anchors, candidates], device=device)
     if bool(((positives < 0) | (positives >= limits)).any()):
-        raise InputError(f"positives points outside the {anchors} anchors and {candidates} candidates")
+        raise InputError(
+            f"{names.positives} points outside the {anchors} {names.rows[0]} and {candidates} {names.rows[1]}"
+        )
     pairs = positives if one_each else torch.unique(positives, dim=0)
     named = torch.zeros(anchors, dtype=torch.bool, device=device).index_fill_(0, pairs[:, 0], True)
     if not bool(named.all()):
-        raise InputError(f"anchor {int(torch.nonzero(~named)[0])} has no positive; drop it or name one")
+        raise InputError(f"{names.anchor.format(int(torch.nonzero(~named)[0]))} has no positive; drop it or name one")
     return NamedPairs(pairs, pairs.shape[0] == anchors)
 
 
-def _in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedPairs:
+def in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedPairs:
     """The pairs in order, each as often as it is named."""
     keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)[: keys.shape[0]]
     return NamedPairs(ordered, pairs.shape[0] == anchors, new)
 
 
@@ -234,12 +262,15 @@ def joined(*exclusions: Exclusion) -> Exclusion:
 
 
 __all__ = [
+    "ONE_WAY",
     "GroupPositives",
     "ListedPositives",
     "NamedPairs",
+    "Names",
     "OwnPositive",
     "Positives",
     "Several",
+    "in_order",
     "joined",
     "named_pairs",
 ]

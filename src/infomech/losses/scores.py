@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,9 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
+from ..reductions.exclusion import Exclusion
+from ..reductions.losses.backends import Backend
+from ..reductions.losses.infonce import row_log_sums
 from ._inputs import check_tensor
 
 _LARGEST = 1e30  # a log-weight that float32 tiles can add to scores
@@ -74,6 +78,24 @@ def pair_scores(
     return PairScores(critic.slope * inverse_temperature, *own, *checked)
 
 
+def log_sums_of_rows(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    *,
+    scale: Scalar,
+    y_terms: YTerms | None,
+    score_bound: float | None,
+    exclusion: Exclusion,
+    backend: Backend = "auto",
+) -> XTerms:
+    """`row_log_sums`, of no rows too: a rank without rows still takes part in the gradients of the others'."""
+    if x.shape[0]:
+        options: dict[str, Any] = {"score_bound": score_bound, "exclusion": exclusion, "backend": backend}
+        return row_log_sums(x, y, scale=scale, y_terms=y_terms, **options)
+    tied = 0.0 * (y.double().sum() + scale.double()) + x.double().sum(1)
+    return tied if y_terms is None else tied + 0.0 * torch.where(torch.isfinite(y_terms), y_terms, 0.0).sum()
+
+
 def added(*parts: Tensor | None) -> Tensor | None:
     """The sum of the parts that are there; None if none is."""
     there = [part for part in parts if part is not None]
@@ -99,4 +121,4 @@ def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, fini
     return values
 
 
-__all__ = ["PairScores", "added", "pair_scores"]
+__all__ = ["PairScores", "added", "log_sums_of_rows", "pair_scores"]

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from .._checks import InputError
-from .._typing import Rows, Scalar
+from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
-from ..reductions.exclusion import OwnRow
+from ..reductions.exclusion import Exclusion, SameGroup
 from ..reductions.losses.backends import Backend
-from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
     Check,
@@ -32,22 +30,31 @@ from ._inputs import (
     unit_rows,
     widened,
 )
-from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from .agreement import Local, agree, check_ranks_alike
+from .distributed import Ranks, Shards, replicated, sum_over_ranks
+from .gathering import gathered
+from .positives import joined
+from .request import Groups, SameGroupIs, check_same_group
 from .scores import PairScores, added, pair_scores
 from .sharded import sharded_softplus_sum
 from .temperature import TemperedLoss, starting_temperature
+from .true_pairs import CountedAs, OwnPairs, PairsOfGroups, TruePairs, listed_pairs
 
 
 def sigmoid_loss(
     x: Rows,
-    y: Rows,
+    y: OtherRows,
     *,
     temperature: float | Tensor | None = None,
     bias: float | Tensor,
     logit_scale: float | Tensor | None = None,
     critic: Critic | None = None,
     log_weights_x: Float[Tensor, " n"] | None = None,
-    log_weights_y: Float[Tensor, " n"] | None = None,
+    log_weights_y: Float[Tensor, " m"] | None = None,
+    pairs: Int[Tensor, "p 2"] | None = None,
+    groups: Groups | None = None,
+    same_group: SameGroupIs = "exclude",
+    counted_as: CountedAs = "each",
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
@@ -62,33 +69,65 @@ def sigmoid_loss(
     for the cosine critic. Logits and sums are float32 (float64 for float64 rows), one derivative, as in
     `symmetric_infonce`.
 
+    With several true pairs of a row (``pairs=``, or groups with ``same_group="positive"``; n rows of x, m of y)
+
+        L = (1/n) [sum over true ij of w_ij log(1 + e^-z_ij) + sum over all other ij of log(1 + e^z_ij)]
+
+    where z_ij is the score and ``counted_as`` the weight: ``"each"`` asks every true pair once, w = 1, the formula
+    above; ``"per_anchor"`` gives a row's true pairs the weight of one between them, w_ij = (1/k_i + 1/k_j) / 2 with k
+    the number of a row's true pairs (SigLIP+; siglip-kernel divides by n m where this divides by n). With one true
+    pair a row they are the same. A row may have none: it is asked about its negatives only.
+
     Args:
         x: (n, d) embeddings of one modality, n >= 2.
-        y: (n, d) embeddings of the other; row i belongs to row i of x.
+        y: (n, d) embeddings of the other; row i belongs to row i of x. (m, d) with `pairs` or two `groups`.
         temperature: tau > 0, a number or a tensor that may need a gradient (SigLIP starts at 0.1).
         bias: b, a number or a tensor that may need a gradient (SigLIP starts at -10).
         logit_scale: 1/tau, in place of the temperature.
         critic: s(x, y), `infomech.Cosine()` by default.
         log_weights_x: (n,) log-weights u of the rows of x as negatives, in nats; -inf removes a row as a negative. They
             may need a gradient.
-        log_weights_y: (n,) log-weights v of the rows of y.
+        log_weights_y: (m,) log-weights v of the rows of y.
+        pairs: (p, 2) rows (i, j) of x and y that belong together, where they are not row i with row i; over ranks those
+            of this rank.
+        groups: (n,) integers, or two sets of them, (of_x, of_y): pairs of rows of one group are not asked about, but
+            for true ones.
+        same_group: ``"positive"`` makes them true pairs instead.
+        counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
         normalize: bring the rows to unit length first.
-        ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
+        ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs or groups all rows of
+            y are held, O(N d).
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
-        The loss in nats, a scalar: the sum over all n^2 questions, divided by n.
+        The loss in nats, a scalar: the sum over all questions, divided by n.
 
     Raises:
-        InputError: for anything but two equal-sized, finite, floating-point matrices of two rows or more.
+        InputError: for anything but two finite, floating-point matrices of two rows or more, equal-sized unless pairs
+            are named, or pairs outside of them.
+
+    Source: Zhai et al. 2023 (2303.15343).
 
     >>> x = torch.eye(2)
     >>> round(sigmoid_loss(x, x, temperature=1.0, bias=0.0).item(), 4)  # log(1 + exp(-1)) + log 2
     1.0064
     """
-    weights = (log_weights_x, log_weights_y)
-    request = SigmoidRequest(temperature, logit_scale, bias, critic, *weights, normalize, check, backend=backend)
+    request = SigmoidRequest(
+        temperature,
+        logit_scale,
+        bias,
+        critic,
+        log_weights_x,
+        log_weights_y,
+        normalize,
+        check,
+        pairs=pairs,
+        groups=groups,
+        same_group=same_group,
+        counted_as=counted_as,
+        backend=backend,
+    )
     return sigmoid_of(x, y, request, ranks)
 
 
@@ -104,8 +143,22 @@ class SigmoidRequest:
     log_weights_y: Tensor | None = None
     normalize: bool = False
     check: Check = "always"
-    backend: Backend = "auto"
     fewest: int = 2  # pairs of a batch; one pair alone has its own question
+    pairs: Tensor | None = None
+    groups: Groups | None = None
+    same_group: SameGroupIs = "exclude"
+    counted_as: CountedAs = "each"
+    backend: Backend = "auto"
+
+    @property
+    def one_to_one(self) -> bool:
+        """Whether row i of x belongs to row i of y alone."""
+        return self.pairs is None and self.same_group == "exclude"
+
+    @property
+    def plain(self) -> bool:
+        """Whether all other pairs are negatives, too."""
+        return self.one_to_one and self.groups is None
 
 
 def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | None) -> Scalar:
@@ -114,16 +167,17 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
         return _sharded_loss(x, y, request, ranks)
     look = looks(request.check, x, y)
     ready = _checked(x, y, request, look=look)
-    check_has_negatives(x.shape[0] + 2 - request.fewest)
+    check_has_negatives(max(x.shape[0], y.shape[0]) + 2 - request.fewest)
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
-    rest = softplus_sum(
-        x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=OwnRow(), backend=request.backend
-    )
-    return finished(
-        (_own_pairs(x, y, scores, ready.bias, request.backend) + rest) / x.shape[0], dtype, look=ready.extent.wide
-    )
+    true, left_out = _questions(ready, request, None, look=look)
+    of_y = added(ready.bias.repeat(y.shape[0]), scores.own_y)
+    assert of_y is not None
+    asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
+    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
+    total = true.total(x, y, scores.scale, scores.own_x, of_y) + rest
+    return finished(total / x.shape[0], dtype, look=ready.extent.wide)
 
 
 @dataclass(frozen=True)
@@ -135,12 +189,13 @@ class _Ready:
     inverse_temperature: Tensor
     bias: Tensor
     extent: Extent
+    groups: tuple[Tensor, Tensor] | None
 
 
 def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
     checked_backend(request.backend, x, ranks=of_a_part)
-    check_paired(x, y)
+    groups = _checked_groups(x, y, request)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
     inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
@@ -149,7 +204,45 @@ def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool =
     extent = checked_extent(x, y, scale, look=look)
     given = request.temperature if request.logit_scale is None else request.logit_scale
     check_gradients_fit(extent, (x, y), given)
-    return _Ready(x, y, inverse, bias, extent)
+    return _Ready(x, y, inverse, bias, extent, groups)
+
+
+def _checked_groups(x: Tensor, y: Tensor, request: SigmoidRequest) -> tuple[Tensor, Tensor] | None:
+    """The groups of x and of y; raises InputError unless rows, pairs and groups go together."""
+    check_same_group(request.same_group)
+    if request.counted_as not in ("each", "per_anchor"):
+        raise InputError(f"counted_as is {request.counted_as!r}; expected 'each' or 'per_anchor'")
+    if request.same_group == "positive" and (request.pairs is not None or request.groups is None):
+        raise InputError("same_group='positive' names the true pairs by group: it needs groups, and no pairs")
+    if request.one_to_one:
+        check_paired(x, y)
+    if request.groups is None:
+        return None
+    both = request.groups if isinstance(request.groups, tuple) else (request.groups, request.groups)
+    for values, rows, name in zip(both, (x, y), ("x", "y"), strict=True):
+        check_tensor(values, "groups")
+        if tuple(values.shape) != (rows.shape[0],):
+            raise InputError(
+                f"groups of {name} has shape {tuple(values.shape)}; expected one number a row: ({rows.shape[0]},)"
+            )
+    return both[0].to(x.device), both[1].to(x.device)
+
+
+def _questions(
+    ready: _Ready, request: SigmoidRequest, shards: tuple[Shards, Shards] | None, *, look: bool
+) -> tuple[TruePairs, Exclusion]:
+    """The true pairs of these rows of x with all rows of y, and what the sweep over the negatives leaves out."""
+    of_x, of_y = (None, None) if shards is None else shards
+    groups = None if ready.groups is None else (ready.groups[0], gathered(ready.groups[1], of_y))
+    true: TruePairs = OwnPairs(request.backend)
+    if request.pairs is not None:
+        n, m = ready.x.shape[0], ready.y.shape[0]
+        true = listed_pairs(request.pairs, n, m, ready.x.device, request.counted_as, look=look)
+    elif request.same_group == "positive":
+        assert groups is not None
+        every_row = gathered(groups[0], of_x) if request.counted_as == "per_anchor" else groups[0]
+        return (found := PairsOfGroups(*groups, every_row, request.counted_as)), found.exclusion()
+    return true, true.exclusion() if groups is None else joined(true.exclusion(), SameGroup(*groups))
 
 
 def _terms(
@@ -162,13 +255,6 @@ def _terms(
     y_terms = added(bias.repeat(y.shape[0]), scores.negative_y)
     assert y_terms is not None
     return scores, scores.negative_x, y_terms
-
-
-def _own_pairs(x: Tensor, y: Tensor, scores: PairScores, bias: Tensor, backend: Backend = "tiles") -> Tensor:
-    """What the true pairs contribute: the sum of -log sigmoid(score)."""
-    score = added(row_scores(x, y, scores.scale, backend), scores.own_x, scores.own_y, bias)
-    assert score is not None
-    return softplus(-score, threshold=40.0).sum()
 
 
 def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -> Tensor:
@@ -186,22 +272,38 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
             critic=str(request.critic),
             log_weights=(request.log_weights_x is not None, request.log_weights_y is not None),
             exchange=ranks.exchange,
+            pairs=request.pairs is not None,
+            groups=None if ready.groups is None else str(ready.groups[0].dtype),
+            same_group=request.same_group,
+            counted_as=request.counted_as,
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
-        return Local(ready, len(x), shared, {"norm": ready.extent.largest})
+        if request.pairs is not None:
+            listed_pairs(request.pairs, len(x), len(y), x.device, request.counted_as, look=True)
+        return Local(ready, len(y), shared, {"norm": ready.extent.largest}, anchors=len(x))
 
     agreed = agree(ranks, check)
     ready = agreed.value
     extent = Extent(agreed.largest["norm"], ready.extent.scale)
-    check_has_negatives(sum(agreed.sizes) + 2 - request.fewest)
+    rows = sum(agreed.anchors)
+    check_has_negatives(max(rows, sum(agreed.sizes)) + 2 - request.fewest)
     dtype = result_dtype(ready.x, ready.y)
     x, y = widened(extent.wide, ready.x, ready.y)
     scale, bias = (replicated(t, ranks) for t in (ready.inverse_temperature, ready.bias))
-    shards = Shards(ranks, agreed.sizes, extent.bound)
+    of_x, of_y = (Shards(ranks, sizes, extent.bound) for sizes in (agreed.anchors, agreed.sizes))
     scores, x_terms, y_terms = _terms(x, y, request, scale, bias)
-    rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=shards)
-    total = sum_over_ranks(_own_pairs(x, y, scores, bias) + rest, ranks)
-    return finished(total / shards.total, dtype, look=extent.wide)
+    own_y = added(bias.repeat(len(y)), scores.own_y)
+    assert own_y is not None
+    if request.plain:
+        true: TruePairs = OwnPairs(request.backend)
+        rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=of_y)
+    else:
+        true, left_out = _questions(ready, request, (of_x, of_y), look=True)
+        y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))
+        asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
+        rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
+    total = sum_over_ranks(true.total(x, y, scores.scale, scores.own_x, own_y) + rest, ranks)
+    return finished(total / rows, dtype, look=extent.wide)
 
 
 _LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
@@ -229,6 +331,8 @@ class SigmoidLoss(TemperedLoss):
         learn_bias: learn b.
         logit_scale: 1/tau, in place of `temperature`.
         critic: s(x, y); see `sigmoid_loss`.
+        same_group: what rows of one group are to each other, ``"exclude"`` or ``"positive"``.
+        counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
@@ -248,6 +352,8 @@ class SigmoidLoss(TemperedLoss):
         learn_bias: bool = True,
         logit_scale: float | None = None,
         critic: Critic | None = None,
+        same_group: SameGroupIs = "exclude",
+        counted_as: CountedAs = "each",
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
@@ -256,6 +362,11 @@ class SigmoidLoss(TemperedLoss):
         start = starting_temperature(temperature, logit_scale, 0.1)
         settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
+        check_same_group(same_group)
+        if counted_as not in ("each", "per_anchor"):
+            raise InputError(f"counted_as is {counted_as!r}; expected 'each' or 'per_anchor'")
+        self.same_group: SameGroupIs = same_group
+        self.counted_as: CountedAs = counted_as
         self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
         self.bias: Tensor
@@ -267,12 +378,14 @@ class SigmoidLoss(TemperedLoss):
     def forward(
         self,
         x: Rows,
-        y: Rows,
+        y: OtherRows,
         *,
         log_weights_x: Float[Tensor, " n"] | None = None,
-        log_weights_y: Float[Tensor, " n"] | None = None,
+        log_weights_y: Float[Tensor, " m"] | None = None,
+        pairs: Int[Tensor, "p 2"] | None = None,
+        groups: Groups | None = None,
     ) -> Scalar:
-        """The loss of one batch: (n, d), (n, d) -> scalar."""
+        """The loss of one batch: (n, d), (m, d) -> scalar; the arguments are those of `sigmoid_loss`."""
         self._begin(x, y)
 
         def loss(check: Check) -> tuple[Scalar, None]:
@@ -284,6 +397,10 @@ class SigmoidLoss(TemperedLoss):
                 critic=self.critic,
                 log_weights_x=log_weights_x,
                 log_weights_y=log_weights_y,
+                pairs=pairs,
+                groups=groups,
+                same_group=self.same_group,
+                counted_as=self.counted_as,
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,

@@ -1,58 +1,29 @@
 """The symmetric InfoNCE loss (CLIP's), with a weight on the batch's cross-modal divergence."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import replace
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import OtherRows, Rows, Scalar
+from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
-from ..reductions.exclusion import SameGroup
 from ..reductions.losses.backends import Backend
-from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
-from ._inputs import (
-    NO_MEAN,
-    Check,
-    Extent,
-    check_gradients_fit,
-    check_has_negatives,
-    check_paired,
-    check_shapes,
-    check_tensor,
-    checked_backend,
-    checked_extent,
-    checked_inverse_temperature,
-    checked_weights,
-    finished,
-    kind_of,
-    looks,
-    result_dtype,
-    unit_rows,
-    weighted_mean,
-    widened,
-    without_values,
-)
-from .both_ways import BothWays, Groups, Partition, Weights, both_ways, check_divergence
-from .distributed import Local, Ranks, Shards, agree, check_ranks_alike, replicated, sum_over_ranks
+from ._inputs import Check, without_values
+from .agreement import told
+from .both_ways import BothWays, Partition, Weights, both_ways, check_together
+from .both_ways import Seen as BothSeen
+from .calls import Seen
+from .distributed import Ranks
+from .memory import Memory, RowQueue, queue_of
 from .negatives import FalseNegatives, Hardness
-from .one_way import Guide, Reduction, SameGroupIs, Terms
+from .paired import PairedNegatives, PairedRequest, SymmetricTerms, combined, paired_terms
 from .positives import Several
+from .request import Groups, Guide, Reduction, SameGroupIs, Terms
 from .schedules import DivergenceController, WeightSchedule
-from .scores import PairScores, pair_scores
-from .sharded import sharded_log_sums
 from .temperature import TemperedLoss, starting_temperature
-
-
-class SymmetricTerms(NamedTuple):
-    """The two parts of the controlled loss, in nats: loss = infonce + lambda divergence."""
-
-    infonce: Scalar
-    divergence: Scalar | None  # Dsym of the batch; None if it was not asked for
 
 
 def symmetric_infonce(
@@ -85,7 +56,7 @@ def symmetric_infonce(
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
-) -> Scalar:
+) -> Scalars:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
         L = (L_xy + L_yx) / 2 + lambda Dsym,   L_xy = -mean_i log softmax_j(x_i.y_j / tau)[i]
@@ -151,7 +122,7 @@ def symmetric_infonce(
             own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
 
     Returns:
-        The loss in nats, a scalar.
+        The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
 
     Raises:
         InputError: for anything but two equal-sized, finite, floating-point matrices of two rows or more on one
@@ -165,96 +136,50 @@ def symmetric_infonce(
     >>> round(symmetric_infonce(x, -x, temperature=1.0, divergence_weight=1.0).item(), 4)  # log(1 + 2 e)
     1.862
     """
-    plain = isinstance(divergence_weight, Real) and divergence_weight == 0
-    given = (pairs, negatives_x, negatives_y, hardness, false_negatives, guide)
-    general = any(part is not None for part in given) or isinstance(groups, tuple) or label_smoothing != 0
-    general = general or same_group != "exclude" or several != "mean_log" or reduction != "mean" or share_negatives
-    value = None
-    if general or directions != ("xy", "yx") or partition != "per_direction":
-        wanted = BothWays(
-            temperature,
-            logit_scale,
-            critic,
-            weights,
-            log_weights_x,
-            log_weights_y,
-            weigh_positive,
-            pairs,
-            groups,
-            same_group,
-            tuple(directions),
-            partition,
-            negatives_x,
-            negatives_y,
-            share_negatives=share_negatives,
-            guide=guide,
-            terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
-            normalize=normalize,
-            check=check,
-            backend=backend,
-        )
-        checked_backend(backend, x, ranks=ranks is not None)
-        value = both_ways(x, y, wanted, ranks)[0]
-        if plain:
-            return value
-        check_divergence(wanted)
-    assert not isinstance(groups, tuple)
-    if isinstance(weights, tuple):
-        raise InputError("weights of x and of y, two of them, go with pairs=; row i with row i has one")
-    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(
-        temperature, logit_scale, not plain, divergence_weight, weights, negatives, normalize, check, backend
+    wanted = BothWays(
+        temperature,
+        logit_scale,
+        critic,
+        weights,
+        log_weights_x,
+        log_weights_y,
+        weigh_positive,
+        pairs,
+        groups,
+        same_group,
+        tuple(directions),
+        partition,
+        negatives_x,
+        negatives_y,
+        share_negatives=share_negatives,
+        guide=guide,
+        terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
+        normalize=normalize,
+        check=check,
+        backend=backend,
     )
-    terms = _terms(x, y, request, ranks)
-    return _combine(terms if value is None else SymmetricTerms(value, terms.divergence), divergence_weight)
+    divergence = not (isinstance(divergence_weight, Real) and divergence_weight == 0)
+    terms, _ = _terms_of(x, y, wanted, divergence_weight, ranks, divergence=divergence)
+    return combined(terms, divergence_weight)
 
 
-@dataclass(frozen=True)
-class _Negatives:
-    """How a row counts as a negative."""
-
-    critic: Critic | None
-    log_weights_x: Tensor | None
-    log_weights_y: Tensor | None
-    weigh_positive: bool
-    groups: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is wanted of a batch besides its rows."""
-
-    temperature: float | Tensor | None
-    logit_scale: float | Tensor | None
-    divergence: bool
-    divergence_weight: float | Tensor
-    weights: Tensor | None
-    negatives: _Negatives
-    normalize: bool
-    check: Check
-    backend: Backend
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """The same and the rows, checked and converted, and how large they are."""
-
-    x: Tensor
-    y: Tensor
-    inverse_temperature: Tensor
-    divergence_weight: float
-    extent: Extent
-    weights: Tensor | None
-    groups: Tensor | None
-
-
-def _combine(terms: SymmetricTerms, divergence_weight: float | Tensor) -> Scalar:
-    """The sum infonce + lambda divergence."""
-    if terms.divergence is None:
-        return terms.infonce
-    if isinstance(divergence_weight, Tensor):
-        divergence_weight = divergence_weight.to(terms.divergence).reshape(())
-    return terms.infonce + divergence_weight * terms.divergence
+def _terms_of(
+    x: Tensor, y: Tensor, wanted: BothWays, weight: float | Tensor, ranks: Ranks | None, *, divergence: bool
+) -> tuple[SymmetricTerms, BothSeen]:
+    """Both parts of what is asked for, from one sweep where they can share it, and what a memory is to see."""
+    told(ranks, lambda: check_together(wanted, divergence=divergence))
+    value, seen = (None, None) if wanted.plain else both_ways(x, y, wanted, ranks)
+    if value is not None and not divergence:
+        return SymmetricTerms(value, None), seen
+    assert not isinstance(wanted.groups, tuple)
+    assert not isinstance(wanted.weights, tuple)
+    negatives = PairedNegatives(
+        wanted.critic, wanted.log_weights_x, wanted.log_weights_y, wanted.weigh_positive, wanted.groups
+    )
+    given = (wanted.temperature, wanted.logit_scale, divergence, weight, wanted.weights)
+    request = PairedRequest(*given, negatives, wanted.normalize, wanted.check, wanted.backend)
+    terms = paired_terms(x, y, request, ranks)
+    return terms if value is None else SymmetricTerms(value, terms.divergence), seen
 
 
 def symmetric_terms(
@@ -281,189 +206,22 @@ def symmetric_terms(
     >>> round(terms.infonce.item(), 4), terms.divergence.item()
     (1.862, 0.0)
     """
-    negatives = _Negatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = _Request(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check, backend)
-    return _terms(x, y, request, ranks)
+    negatives = PairedNegatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
+    request = PairedRequest(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check, backend)
+    return paired_terms(x, y, request, ranks)
 
 
-def _terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks | None) -> SymmetricTerms:
-    if ranks is not None:
-        return _sharded_terms(x, y, request, ranks)
-    look = looks(request.check, x, y)
-    ready = _check(x, y, request, look=look)
-    check_has_negatives(x.shape[0])
-    dtype = result_dtype(ready.x, ready.y)
-    x, y = widened(ready.extent.wide, ready.x, ready.y)
-    scores = _scores(x, y, request.negatives, ready.inverse_temperature, look=look)
-    sums = paired_log_sums(
-        x,
-        y,
-        scale=scores.scale,
-        score_bound=ready.extent.score_bound,
-        x_terms=scores.negative_x,
-        y_terms=scores.negative_y,
-        within=request.divergence,
-        backend=request.backend,
-        exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
-    )
-    if look and (ready.groups is not None or scores.may_remove):
-        check_negatives(sums)
-    infonce, gap = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
-    means = [None if part is None else weighted_mean(part, ready.weights) for part in (infonce, gap)]
-    return _finished(means, dtype, wide=ready.extent.wide)
+class _Seen(NamedTuple):
+    """What the state of a loss is to take in of a call."""
 
-
-def _finished(means: list[Tensor | None], dtype: torch.dtype, *, wide: bool) -> SymmetricTerms:
-    """The terms in the dtype of the result, which is looked at where large rows may leave it."""
-    first, second = (None if mean is None else finished(mean, dtype, look=wide) for mean in means)
-    assert first is not None
-    return SymmetricTerms(first, second)
-
-
-def _scores(
-    x: Tensor, y: Tensor, negatives: _Negatives, inverse_temperature: Tensor, *, look: bool = True
-) -> PairScores:
-    return pair_scores(
-        x,
-        y,
-        critic=negatives.critic,
-        inverse_temperature=inverse_temperature,
-        log_weights=(negatives.log_weights_x, negatives.log_weights_y),
-        finite=negatives.weigh_positive,
-        look=look,
-    )
-
-
-def _check(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False, look: bool = True) -> _Checked:
-    """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none.
-
-    Without a `look` at values only shapes and kinds are checked.
-    """
-    check_shapes(x, y, empty=of_a_part)
-    checked_backend(request.backend, x, ranks=of_a_part)
-    check_paired(x, y)
-    if request.normalize:
-        x, y = unit_rows(x), unit_rows(y)
-    inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
-    groups = request.negatives.groups
-    weight = _checked_weight(request.divergence_weight, look=look)
-    if groups is not None:
-        check_tensor(groups, "groups")
-        if tuple(groups.shape) != (x.shape[0],):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({x.shape[0]},)")
-        groups = groups.to(x.device)
-    weights = checked_weights(request.weights, x.shape[0], x.device, of_a_part=of_a_part, look=look)
-    critic = request.negatives.critic
-    scale = inverse_temperature if critic is None else critic.slope * inverse_temperature
-    extent = checked_extent(x, y, scale, look=look)
-    given = request.temperature if request.logit_scale is None else request.logit_scale
-    check_gradients_fit(extent, (x, y), given)
-    return _Checked(x, y, inverse_temperature, weight, extent, weights, groups)
-
-
-def _checked_weight(weight: float | Tensor, *, look: bool) -> float:
-    """Lambda as a number, where one may look; raises InputError unless it is a finite one."""
-    one = isinstance(weight, Tensor) and weight.numel() == 1
-    if not look and (one or not isinstance(weight, Tensor)):
-        return math.nan  # looked at by nobody
-    number = weight.item() if isinstance(weight, Tensor) and one else weight
-    if not (isinstance(number, Real) and math.isfinite(number)):
-        shown = number if isinstance(number, Real) else kind_of(number)
-        raise InputError(f"divergence_weight is {shown}; it must be a finite number (0 is CLIP, 0.75 is critical)")
-    return float(number)
-
-
-def _sharded_terms(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> SymmetricTerms:
-    """The terms of the whole batch, of which this rank holds a shard: the same value on every rank."""
-    negatives = request.negatives
-
-    def check() -> Local[_Checked]:
-        ready = _check(x, y, request, of_a_part=True)
-        scores = _scores(ready.x, ready.y, negatives, ready.inverse_temperature)
-        tensors = (ready.x, ready.y, ready.inverse_temperature, scores.negative_x, scores.negative_y)
-        needs = (torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors))
-        shared = check_ranks_alike(
-            x,
-            y,
-            temperature=1 / ready.inverse_temperature.item(),
-            divergence_weight=ready.divergence_weight,
-            divergence=request.divergence,
-            critic=str(negatives.critic),
-            weights=ready.weights is not None,
-            log_weights=(negatives.log_weights_x is not None, negatives.log_weights_y is not None),
-            weigh_positive=negatives.weigh_positive,
-            groups=None if ready.groups is None else str(ready.groups.dtype),
-            exchange=ranks.exchange,
-            gradients=needs,
-        )
-        heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(x) else 0.0
-        return Local(ready, len(x), shared, {"norm": ready.extent.largest, "weight": heaviest})
-
-    agreed = agree(ranks, check)
-    ready, heaviest = agreed.value, agreed.largest["weight"]
-    extent = Extent(agreed.largest["norm"], ready.extent.scale)
-    check_has_negatives(sum(agreed.sizes))
-    if heaviest <= 0:
-        raise InputError(NO_MEAN)
-    dtype = result_dtype(ready.x, ready.y)
-    x, y = widened(extent.wide, ready.x, ready.y)
-    scores = _scores(x, y, negatives, replicated(ready.inverse_temperature, ranks))
-    sums = sharded_log_sums(
-        x,
-        y,
-        scale=scores.scale,
-        x_terms=scores.negative_x,
-        y_terms=scores.negative_y,
-        shards=Shards(ranks, agreed.sizes, extent.bound),
-        within=request.divergence,
-        groups=ready.groups,
-    )
-    if ready.groups is not None or scores.may_remove:
-
-        def check_all_have_negatives() -> Local[None]:
-            check_negatives(sums)
-            return Local(None, len(x), [])
-
-        agree(ranks, check_all_have_negatives)
-    infonce, gap = pair_terms(sums, scores.positives(weigh=negatives.weigh_positive))
-    anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights / heaviest
-    totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
-    *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
-    means: list[Tensor | None] = [part / weight for part in numerators]
-    return _finished([means[0], means[1] if request.divergence else None], dtype, wide=extent.wide)
-
-
-def pair_terms(
-    sums: PairedLogSums, positive_terms: tuple[Tensor | None, Tensor | None] = (None, None)
-) -> tuple[Tensor, Tensor | None]:
-    """Each pair's InfoNCE and its share of Dsym: the same points stand in every sum, so counts and weights cancel.
-
-    `positive_terms` are added to the positives' scores, x to y and y to x. An anchor's own term stands on both sides
-    of every difference here, and cancels as well.
-    """
-    # log(1 + negatives / positive) keeps its digits when the loss is small; log(all) - positive does not.
-    one_way, other_way = (
-        torch.logaddexp(rest - (sums.positive if term is None else sums.positive + term), torch.zeros_like(rest))
-        for rest, term in zip((sums.x_to_y, sums.y_to_x), positive_terms, strict=True)
-    )
-    infonce = (one_way + other_way) / 2
-    if sums.x_to_x is None or sums.y_to_y is None:
-        return infonce, None
-    return infonce, (sums.x_to_x - sums.x_to_y + sums.y_to_y - sums.y_to_x) / 2
-
-
-def check_negatives(sums: PairedLogSums) -> None:
-    """Raise InputError if a row has no negative at all."""
-    lonely = torch.nonzero(torch.minimum(sums.x_to_y, sums.y_to_x).detach() == -math.inf).flatten()
-    if len(lonely):
-        raise InputError(
-            f"pair {int(lonely[0])} has no negative: its group is the whole batch, or log-weights of -inf remove the "
-            "others; every batch needs two groups or more"
-        )
+    divergence: Tensor | None
+    rows: BothSeen
 
 
 class SymmetricInfoNCE(TemperedLoss):
-    """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature and weight.
+    """CLIP's loss with a knob for the modality gap: `symmetric_infonce` with its temperature, weight and settings.
+
+    What a batch has of its own (pairs, groups, weights, explicit negatives, a guide's rows) goes to the call.
 
     Args:
         temperature: tau, or its initial value when learned; 0.07 unless `logit_scale` is given.
@@ -473,18 +231,31 @@ class SymmetricInfoNCE(TemperedLoss):
         learn_temperature: learn log(1/tau), starting at `temperature`. tau stays within [0.01, 1], as CLIP's does, and
             keeps its gradient at either end; see `TemperedLoss`.
         logit_scale: 1/tau, in place of `temperature`.
-        critic: s(x, y); see `symmetric_infonce`, as for the three below.
+        critic: s(x, y); see `symmetric_infonce`, as for all that follow.
         weigh_positive: whether the positives' scores carry the log-weights too.
+        same_group: what pairs of one group are to each other, ``"exclude"`` or ``"positive"``.
+        several: ``"mean_log"`` or ``"log_mean"`` of several positives.
+        directions: what stands in the softmaxes, some of ``"xy"``, ``"yx"``, ``"xx"``, ``"yy"``.
+        partition: ``"per_direction"`` or ``"joint"``.
+        share_negatives: use every pair's explicit negatives for all pairs, in calls that have some.
+        hardness: a weight on hard negatives.
+        false_negatives: a filter for negatives that look like positives.
+        label_smoothing: the share of the label that is spread over all that stands in a softmax.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        queue_size: past rows of either side that are kept as further negatives, as in MoCo and cross-batch memories; 0
+            for none. See `InfoNCE`, whose queue has one side. They stand in the InfoNCE part, not in Dsym.
+        dim: number of features d; needed for a queue.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
-    A schedule that moves is a graph break for `torch.compile` in training mode, as a step that follows the backward
-    must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
+    A schedule or a queue that moves is a graph break for `torch.compile` in training mode, as a step that follows the
+    backward must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
 
     Raises:
-        InputError: if the temperature cannot be used, or cannot be learned from where it starts.
+        InputError: if the temperature cannot be used, or cannot be learned from where it starts, or if settings do not
+            go together.
 
     Source: D7, T11, C1.
 
@@ -503,42 +274,113 @@ class SymmetricInfoNCE(TemperedLoss):
         logit_scale: float | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        same_group: SameGroupIs = "exclude",
+        several: Several = "mean_log",
+        directions: tuple[str, ...] = ("xy", "yx"),
+        partition: Partition = "per_direction",
+        share_negatives: bool = False,
+        hardness: Hardness | None = None,
+        false_negatives: FalseNegatives | None = None,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
         normalize: bool = False,
+        queue_size: int = 0,
+        dim: int | None = None,
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(
-            start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check, backend=backend
-        )
+        of_all: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **of_all)
         self.weigh_positive = weigh_positive
+        self.same_group: SameGroupIs = same_group
+        self.directions = tuple(directions)
+        self.partition: Partition = partition
+        self.share_negatives = share_negatives
+        self.terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
         self.ranks = ranks
         self.divergence_weight = divergence_weight
+        self.queue_x, self.queue_y = queue_of(queue_size, dim), queue_of(queue_size, dim)
+        self.terms.check()
+        self._wanted().check_settings()
+
+    def _wanted(self) -> BothWays:
+        """The settings of every batch."""
+        return BothWays(
+            critic=self.critic,
+            weigh_positive=self.weigh_positive,
+            same_group=self.same_group,
+            directions=self.directions,
+            partition=self.partition,
+            share_negatives=self.share_negatives,
+            terms=self.terms,
+            normalize=self.normalize,
+            backend=self.backend,
+        )
 
     def forward(
         self,
         x: Rows,
-        y: Rows,
+        y: OtherRows,
         *,
-        weights: Float[Tensor, " n"] | None = None,
+        weights: Weights | None = None,
         log_weights_x: Float[Tensor, " n"] | None = None,
-        log_weights_y: Float[Tensor, " n"] | None = None,
-        groups: Int[Tensor, " n"] | None = None,
-    ) -> Scalar:
-        """The loss of one batch: (n, d), (n, d) -> scalar."""
+        log_weights_y: Float[Tensor, " m"] | None = None,
+        pairs: Int[Tensor, "p 2"] | None = None,
+        groups: Groups | None = None,
+        negatives_x: Float[Tensor, "... d"] | None = None,
+        negatives_y: Float[Tensor, "... d"] | None = None,
+        guide: Guide | None = None,
+    ) -> Scalars:
+        """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `symmetric_infonce`."""
         self._begin(x, y)
         weight, divergence = self._weight_of_now(x, y)
-        negatives = _Negatives(self.critic, log_weights_x, log_weights_y, self.weigh_positive, groups)
+        wanted = replace(
+            self._wanted(),
+            temperature=self.temperature,
+            weights=weights,
+            log_weights_x=log_weights_x,
+            log_weights_y=log_weights_y,
+            pairs=pairs,
+            groups=groups,
+            negatives_x=negatives_x,
+            negatives_y=negatives_y,
+            share_negatives=self.share_negatives and not (negatives_x is None and negatives_y is None),
+            guide=guide,
+            memory=told(self.ranks, lambda: self._memory(x, y)),
+        )
 
-        def loss(check: Check) -> tuple[Scalar, Scalar | None]:
-            request = _Request(
-                self.temperature, None, divergence, weight, weights, negatives, self.normalize, check, self.backend
-            )
-            terms = _terms(x, y, request, self.ranks)
-            return _combine(terms, weight), terms.divergence
+        def loss(check: Check) -> tuple[Scalars, _Seen]:
+            asked = replace(wanted, check=check)
+            terms, seen = _terms_of(x, y, asked, weight, self.ranks, divergence=divergence)
+            gap = None if terms.divergence is None else terms.divergence.detach()
+            return combined(terms, weight), _Seen(gap, seen)
 
         return self._end(*self._looked_after(loss, x, y, ranks=self.ranks))
+
+    def queued(self) -> tuple[Rows, OtherRows]:
+        """The rows of x and of y in the queue, in no particular order."""
+        queue_x, queue_y = self._queues
+        return queue_x.held().rows, queue_y.held().rows
+
+    def enqueue(self, x: Rows, y: OtherRows, groups: Groups | None = None) -> None:
+        """Put rows of both sides and their groups into the queue, over the oldest ones."""
+        of_x, of_y = groups if isinstance(groups, tuple) else (groups, groups)
+        for queue, rows, own in zip(self._queues, (x, y), (of_x, of_y), strict=True):
+            queue.put(rows, own)
+
+    @property
+    def _queues(self) -> tuple[RowQueue, RowQueue]:
+        if self.queue_x is None or self.queue_y is None:
+            raise InputError("this loss has no queue; make it with queue_size= and dim=")
+        return self.queue_x, self.queue_y
+
+    def _memory(self, x: Rows, y: OtherRows) -> tuple[Memory | None, Memory | None] | None:
+        """What is in the queue now."""
+        if self.queue_x is None or self.queue_y is None:
+            return None
+        return self.queue_x.copy(x), self.queue_y.copy(y)
 
     def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
         """Lambda, and whether Dsym is wanted."""
@@ -552,13 +394,16 @@ class SymmetricInfoNCE(TemperedLoss):
 
     @property
     def _moves(self) -> bool:
-        return isinstance(self.divergence_weight, WeightSchedule)
+        return isinstance(self.divergence_weight, WeightSchedule) or self.queue_x is not None
 
-    def _advance(self, seen: list[Tensor | None]) -> None:
-        schedule = self.divergence_weight
-        assert isinstance(schedule, WeightSchedule)
-        known = [float(divergence) for divergence in seen if divergence is not None]
-        schedule.advance(sum(known) / len(known) if known else None)
+    def _advance(self, seen: list[Seen]) -> None:
+        calls = [call for call in seen if isinstance(call, _Seen)]
+        if isinstance(self.divergence_weight, WeightSchedule):
+            known = [float(call.divergence) for call in calls if call.divergence is not None]
+            self.divergence_weight.advance(sum(known) / len(known) if known else None)
+        for call in calls:
+            for queue, side in zip(self._queues, call.rows, strict=True) if call.rows is not None else ():
+                queue.put(side.rows, side.groups)
 
 
-__all__ = ["SymmetricInfoNCE", "SymmetricTerms", "symmetric_infonce", "symmetric_terms"]
+__all__ = ["SymmetricInfoNCE", "symmetric_infonce", "symmetric_terms"]

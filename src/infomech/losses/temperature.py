@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import InputError, check_temperature
-from .._typing import Scalar
+from .._typing import Scalars
 from ..geometry import Cosine, Critic
 from ..reductions.losses.backends import BACKENDS, Backend
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
-from .calls import Calls, at_the_end_of_backward, inside_backward
+from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
 
 CLIP_RANGE = (0.01, 1.0)  # of tau: CLIP clamps log(1/tau) to [0, log 100]
-Evaluation = Callable[[Check], tuple[Tensor, Tensor | None]]
+Evaluation = Callable[[Check], tuple[Tensor, Seen]]
 _UNIT = 0.02  # how far from 1 the length of a row may be; half precision rounds it by 0.004
 
 
@@ -115,7 +115,7 @@ class TemperedLoss(nn.Module):
             if self.critic is None or isinstance(self.critic, Cosine):
                 say_other_lengths(rows, type(self).__name__)
 
-    def _looked_after(self, loss: Evaluation, *rows: Tensor, ranks: object = None) -> tuple[Tensor, Tensor | None]:
+    def _looked_after(self, loss: Evaluation, *rows: Tensor, ranks: object = None) -> tuple[Tensor, Seen]:
         """The loss and what its state is to see, with the values of the input looked at when it is time to.
 
         `loss` evaluates with ``check="always"`` or ``"never"``.
@@ -128,7 +128,7 @@ class TemperedLoss(nn.Module):
             return found
         found = loss("never")
         value = found[0]
-        if self.check == "first" and value.device.type == "cpu" and not math.isfinite(float(value.detach())):
+        if self.check == "first" and value.device.type == "cpu" and not bool(torch.isfinite(value.detach()).all()):
             return loss("always")  # which knows why, or what to do
         return found
 
@@ -137,18 +137,18 @@ class TemperedLoss(nn.Module):
         """Whether no call in this mode has been checked."""
         return self.training not in self._looked_in
 
-    def _end(self, value: Scalar, seen: Tensor | None = None) -> Scalar:
+    def _end(self, value: Scalars, seen: Seen = None) -> Scalars:
         """What comes after it: remember what the state has yet to take in, until no backward needs the old one."""
         if torch.compiler.is_compiling() and not (self._moves and self.training):
             if torch.compiler.is_dynamo_compiling() and not _exporting():
                 self._compiled = True
             return value  # the parameter's own hook brings it back
         if self._moves or (self.log_scale is not None and self.limits is not None):
-            self._remember(value, None if seen is None else seen.detach())
+            self._remember(value, seen)
         return value
 
     @outside_graphs
-    def _remember(self, value: Tensor, seen: Tensor | None) -> None:
+    def _remember(self, value: Tensor, seen: Seen) -> None:
         if inside_backward():  # a call that is computed again
             at_the_end_of_backward(self._passed)
             return
@@ -197,7 +197,7 @@ class TemperedLoss(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._bring_back_after_backward()  # a copy's parameter has lost its hooks
 
-    def _take_in(self, steps: list[list[Tensor | None]]) -> None:
+    def _take_in(self, steps: list[list[Seen]]) -> None:
         for seen in steps:
             self._advance(seen)
 
@@ -206,7 +206,7 @@ class TemperedLoss(nn.Module):
         """Whether this loss has a state that moves."""
         return False
 
-    def _advance(self, seen: list[Tensor | None]) -> None:
+    def _advance(self, seen: list[Seen]) -> None:
         """Move the state by one step, on what the calls of that step saw."""
 
     def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:
