@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 import infomech as im
 from cases import captions
@@ -14,6 +15,7 @@ from infomech import InputError
 from infomech.diagnosis.batch_budget import batch_statistics, column_weights
 from infomech.diagnosis.batch_tables import Batches, kernel_tables
 from infomech.diagnosis.differences import Difference
+from infomech.diagnosis.information import twins
 from infomech.diagnosis.information.anchors import Anchors, loss_table
 from infomech.diagnosis.information.dense import dense_information
 from infomech.diagnosis.information.pairing import groups_for_power, information_difference
@@ -197,6 +199,39 @@ def test_ceiling_and_what_it_takes() -> None:
     far = im.shared_information(x, x + 6 * torch.randn(300, 64, generator=g), batch_size=64, normalize=True)
     assert not far.near_ceiling
     assert not any("told apart" in line for line in far.remarks())
+
+
+def test_near_twins_lower_the_ceiling_at_the_best_temperature() -> None:
+    """Each row has one near-twin at a known distance, rows at a distance just too large have none."""
+    g = torch.Generator().manual_seed(0)
+    x = normalize(torch.randn(200, 32, generator=g, dtype=torch.float64), dim=1)
+    off = torch.randn(200, 32, generator=g, dtype=torch.float64)
+    off = normalize(off - (off * x).sum(1, keepdim=True) * x, dim=1)  # at right angles
+    for angle, counted in ((0.010, True), (0.013, True), (0.016, False)):
+        rows = torch.cat([x, math.cos(angle) * x + math.sin(angle) * off])
+        y = normalize(rows + 0.02 * torch.randn(400, 32, generator=g, dtype=torch.float64), dim=1)
+        found = im.shared_information(y, rows, batch_size=100, direction="x_to_y")
+        if not counted:
+            assert found.found.twin_groups == 0
+            assert found.ceiling_left == found.ceiling
+            continue
+        distance, among = 2 * math.sin(angle / 2), 99 / 399
+        assert found.found.twin_groups == 400
+        lost = among * math.log1p(math.exp(-distance / found.temperature.value))
+        assert found.ceiling_left == pytest.approx(found.ceiling - lost, abs=1e-9)
+        assert found.information.value <= found.ceiling_left + 3 * found.information.stderr
+
+
+def test_many_twins_are_counted_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten texts for all rows: the same ceiling whether pairs of twins are looked at or only copies are counted."""
+    g = torch.Generator().manual_seed(0)
+    y = normalize(torch.randn(10, 16, generator=g), dim=1).repeat(30, 1)
+    x = normalize(y + 0.1 * torch.randn(300, 16, generator=g), dim=1)
+    looked = im.shared_information(x, y, batch_size=50)
+    monkeypatch.setattr(twins, "_MOST_NEAR", 0)
+    counted = im.shared_information(x, y, batch_size=50)
+    assert looked.ceiling_left == counted.ceiling_left
+    assert looked.found.twin_groups == counted.found.twin_groups == 300
 
 
 def test_twins_lower_the_ceiling() -> None:

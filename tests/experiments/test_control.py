@@ -2,14 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import infomech as im
-from infomech.experiments.digits.control import MEASURES, Plan, run_control, score
-from infomech.experiments.digits.halves import load_halves, swap_within_class, train_two_tower
+from infomech.experiments.digits.control import MEASURES, Plan, at_their_best, run_control, score
+from infomech.experiments.digits.halves import TwoTower, load_halves, swap_within_class, train_two_tower
+from infomech.experiments.digits.selection import Checkpoint, best, checkpoint, stops
+from infomech.experiments.digits.stacked import Run, train_stack
+from infomech.experiments.statistics import summarise
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,61 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
     row = next(r for r in written["summary"] if r["swap"] == 0 and r["divergence_weight"] == 0)
     assert row["recall_at_10"]["value"] == pytest.approx(mean)
     assert row["change_recall_at_10"] == {"value": 0.0, "stderr": 0.0, "low": 0.0, "high": 0.0}
+
+    selected = next(r for r in written["selected"] if r["swap"] == 1 and r["divergence_weight"] == 0.75)
+    runs = [run for run in written["runs"] if run["swap"] == 1 and run["divergence_weight"] == 0.75]
+    mean = sum(run["recall_at_10_at_best"] for run in runs) / 2
+    assert selected["recall_at_10_at_best"]["value"] == pytest.approx(mean)
+    assert any("stopped where shared information" in line for line in written["found"])
+
+
+def test_a_run_stops_where_it_shares_most_and_is_scored_on_other_pairs() -> None:
+    """The stack shows the models that runs one by one pass through; nothing of the scoring half enters the choice."""
+    data = load_halves(2)
+    one_by_one: list[Checkpoint] = []
+
+    def watch(step: int, model: TwoTower) -> None:
+        if step in (5, 40):
+            one_by_one.append(checkpoint(step, model, data, seed=2))
+
+    train_two_tower(data, steps=40, seed=2, divergence_weight=0.75, watch=watch)
+    shown: list[Checkpoint] = []
+    train_stack(
+        data,
+        [Run(0.0, 0.75)],
+        seed=2,
+        steps=40,
+        stops=(5, 40),
+        watch=lambda step, models: shown.append(checkpoint(step, models[0], data, seed=2)),
+    )
+    for alone, stacked in zip(one_by_one, shown, strict=True):
+        assert stacked.step == alone.step
+        assert stacked.information == pytest.approx(alone.information, abs=1e-4)
+        assert stacked.recall_at_10 == pytest.approx(alone.recall_at_10, abs=0.01)
+    assert best(shown) is max(shown, key=lambda each: each.information)
+    half = len(data.test_x) // 2
+    others = replace(data, test_x=torch.cat([data.test_x[:half], data.test_x[half:].flip(0)]))
+    model = train_two_tower(data, steps=40, seed=2)
+    changed, was = (checkpoint(40, model, each, seed=2) for each in (others, data))
+    assert changed.information == was.information
+    assert changed.recall_at_10 < 0.5 * was.recall_at_10
+    assert stops(1500) == (100, 200, 400, 800, 1500)
+    assert stops(50) == (50,)
+
+
+def test_few_seeds_give_no_verdict_at_the_best() -> None:
+    """Two equal differences have an interval without width: that is chance."""
+    names = ("step_at_best", "recall_at_10_at_best", "recall_at_10_at_last")
+    for seeds, says in ((2, "that 2 seeds do not tell from nothing"), (5, "it rises (+0.100, 95% interval")):
+        runs = [
+            {"swap": 0.0, "divergence_weight": w, "seed": s} | dict(zip(names, (400, 0.5 + w / 7.5, 0.4), strict=True))
+            for s in range(seeds)
+            for w in (0.0, 0.75)
+        ]
+        selected = summarise(runs, names, by=["swap"], along="divergence_weight")
+        (line,) = at_their_best(selected, Plan(swaps=(0.0,), seeds=seeds))
+        assert "0.500 without control and 0.600 at lambda = 3/4" in line
+        assert says in line
 
 
 def test_runs_repeat_themselves() -> None:

@@ -84,6 +84,16 @@ CASES = {
         lambda x, y: SigmoidLoss()(x.float(), y.float(), pairs=OWN + 1),
         "pairs points outside the 6 rows of x and 6 rows of y",
     ),
+    "a loss for each, of two numbers of rows": (
+        lambda x, y: symmetric_infonce(
+            x[:5], y, groups=(torch.arange(5), torch.arange(6) % 5), same_group="positive", reduction="none", **TAU
+        ),
+        "reduction='none' needs row i paired with row i, or one direction",
+    ),
+    "a log-weight that is no number": (
+        lambda x, y: symmetric_infonce(x, y, log_weights_x=NEVER * 0, label_smoothing=0.1, **TAU),
+        "log_weights_x has NaN",
+    ),
     "groups of one side": (
         lambda x, y: symmetric_infonce(x, y[:5], groups=torch.arange(6), same_group="positive", **TAU),
         "x has 6 rows and y has 5",

@@ -8,9 +8,12 @@ import torch
 
 import infomech as im
 from infomech import cli
+from infomech._checks import InputError
+from infomech.diagnosis import Settings
 from infomech.diagnosis.findings import Evidence, find
 from infomech.diagnosis.information.words import first_line
 from infomech.report import Report, compare
+from infomech.report.seen import apart
 from infomech.report.writing import report_markdown
 from information_laws import von_mises_fisher_pairs
 
@@ -181,3 +184,76 @@ def test_seen_on_the_command_line(halves, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["doctor", *names[:2], "-t", "0.05", "--seen", few, few, "--quiet"])
     assert stop.value.code == 2
+
+
+@pytest.fixture
+def mixed(halves, tmp_path):
+    """Seen and unseen pairs in one folder of `embed`'s making, in mixed order, two captions to some images."""
+    (ux, uy), (sx, sy) = halves
+    order = torch.randperm(800, generator=torch.Generator().manual_seed(1))
+    x, y = torch.cat([ux, sx])[order], torch.cat([uy, sy])[order]
+    y = torch.cat([y, y[:40] + 0.1])
+    pairs = torch.cat([torch.arange(800).repeat(2, 1).T, torch.stack([torch.arange(40), torch.arange(800, 840)], 1)])
+    words = ["test" if i < 400 else "train" for i in order.tolist()]
+    return x, y, pairs, words
+
+
+def test_a_split_tells_seen_from_unseen(mixed):
+    """The same rows, pairs, labels and ids as if each kind had been picked out by hand."""
+    x, y, pairs, words = mixed
+    settings = Settings(temperature=0.05, pairs=pairs, batch_size=64, labels=words, ids=list(range(800)))
+    unseen, of_unseen, seen = apart(x, y, settings, words)
+    for part, word in ((unseen, "test"), (seen, "train")):
+        expected = [(int(a), int(b)) for a, b in pairs if words[int(a)] == word]
+        for (a, b), (c, d) in zip(expected, part.pairs.tolist(), strict=True):
+            assert torch.equal(x[a], part.x[c])
+            assert torch.equal(y[b], part.y[d])
+    assert of_unseen.ids == [i for i, word in enumerate(words) if word == "test"]
+    assert of_unseen.labels == ["test"] * 400
+    assert torch.equal(of_unseen.pairs, unseen.pairs)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda words: words[:-1], "split has 799 entries and x has 800 rows"),
+        (lambda words: ["maybe", *words[1:]], "split says 'maybe' at row 0"),
+        (lambda words: ["train"] * 800, "split leaves no unseen pairs"),
+        (lambda words: ["Val "] * 800, "split leaves no seen pairs"),
+    ],
+)
+def test_a_split_that_cannot_be_used(mixed, change, said):
+    x, y, pairs, words = mixed
+    with pytest.raises(InputError, match=said):
+        apart(x, y, Settings(temperature=0.05, pairs=pairs), change(words))
+
+
+def test_a_caption_of_seen_and_unseen_images(mixed):
+    x, y, pairs, words = mixed
+    one, other = words.index("test"), words.index("train")
+    with pytest.raises(InputError, match=f"row {other} of y is paired with seen and with unseen rows of x"):
+        apart(x, y, Settings(temperature=0.05, pairs=torch.cat([pairs, torch.tensor([[one, other]])])), words)
+    with pytest.raises(InputError, match="no pairs are given"):
+        apart(x, y, Settings(temperature=0.05), words)
+    with pytest.raises(InputError, match="pairs names row 900 of x"):
+        apart(x, y, Settings(temperature=0.05, pairs=torch.tensor([[900, 0]])), words)
+    with pytest.raises(InputError, match="labels has 1 entries and x has 800 rows"):
+        apart(x, y, Settings(temperature=0.05, pairs=pairs, labels=["one"]), words)
+
+
+def test_a_split_on_the_command_line(mixed, tmp_path, capsys):
+    x, y, pairs, words = mixed
+    torch.save(x, tmp_path / "x.pt")
+    torch.save(y, tmp_path / "y.pt")
+    torch.save(pairs, tmp_path / "pairs.pt")
+    (tmp_path / "split.txt").write_text("\n".join(words) + "\n")
+    files = [str(tmp_path / name) for name in ("x.pt", "y.pt", "pairs.pt", "split.txt")]
+    asked = ["doctor", *files[:2], "-t", "0.05", "--pairs", files[2], "--split", files[3], "--quiet"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(asked)
+    assert stop.value.code == 0
+    assert "The model has memorised its pairs" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*asked, "--seen", *files[:2]])
+    assert stop.value.code == 2
+    assert "both --seen and --split are given" in capsys.readouterr().err

@@ -41,6 +41,16 @@ Seen = Annotated[
     ),
 ]
 
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="FILE",
+        help="In place of --seen: for each row of X whether the model was trained on it: train or test, a line each.",
+        rich_help_panel="What the rows mean",
+    ),
+]
+
 
 @command("infomech report image.npy text.npy -t 0.01 -o report --names image,text --batch-size 4096")
 def report(
@@ -69,6 +79,7 @@ def report(
         bool, typer.Option("--scores", help="Also say what score means a match: thresholds, curves (slower).")
     ] = False,
     seen: Seen = None,
+    split: Split = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +99,7 @@ def report(
     of_embeddings = {
         "embeddings": x, "--temperature": temperature, "--pairs": pairs, "--labels": labels, "--names": names,
         "--batch-size": batch_size, "--normalize": normalize, "--seed": seed or None, "--curves": curves or None,
-        "--seen": seen, "--device": None if device == "auto" else device,
+        "--seen": seen, "--split": split, "--device": None if device == "auto" else device,
     }  # fmt: skip
     given = [name for name, value in of_embeddings.items() if value is not None]
     if saved is not None and given:
@@ -99,11 +110,11 @@ def report(
             stated = f"τ = {result.diagnosis.inputs.temperature:g}"
         else:
             files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-            check_apart(out, FILES, [*files.paths, *([labels] if labels else [])])
+            check_apart(out, FILES, [*files.paths, *([labels] if labels else []), *([split] if split else [])])
             settings = files.settings(
                 labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
             )
-            result = _diagnosed(files, settings, device=device, scores=scores, seen=seen, quiet=quiet)
+            result = _diagnosed(files, settings, device=device, scores=scores, seen=seen, split=split, quiet=quiet)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -138,6 +149,7 @@ def doctor(
         float | None, typer.Option("--bias", metavar="B", help="Bias of the sigmoid loss; with --loss sigmoid.")
     ] = None,
     seen: Seen = None,
+    split: Split = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +165,7 @@ def doctor(
     _check_loss(loss, bias, batch_size)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     settings = files.settings(batch_size=batch_size, normalize=normalize, seed=seed)
-    result = _diagnosed(files, settings, device=device, quiet=quiet, bias=bias, seen=seen)
+    result = _diagnosed(files, settings, device=device, quiet=quiet, bias=bias, seen=seen, split=split)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -306,19 +318,29 @@ def _diagnosed(
     scores: bool = False,
     bias: float | None = None,
     seen: tuple[str, str] | None = None,
+    split: str | None = None,
 ) -> "Report":
+    from .._checks import InputError
     from ..diagnosis import examine
+    from ..io import read_labels
     from ..report import Report
     from ..report.attach import with_scores, with_sigmoid
-    from ..report.seen import with_seen
+    from ..report.seen import apart, with_seen
 
-    embeddings = files.read(device)
+    if seen is not None and split is not None:
+        raise InputError("both --seen and --split are given; give the seen pairs in one way")
+    embeddings, trained = files.read(device), None
+    if split is not None:
+        unseen, settings, trained = apart(*embeddings, settings, read_labels(split))
+        embeddings = unseen.x, unseen.y
     with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
         found = examine(*embeddings, settings, progress=step)
         if scores:
             found = with_scores(found, *embeddings, settings)
         if seen is not None:
             found = with_seen(found, *read_both(*seen, device), settings)
+        if trained is not None:
+            found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:
             found = with_sigmoid(found, *embeddings, settings, bias=bias)
     if files.model is not None:

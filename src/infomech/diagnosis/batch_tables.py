@@ -123,7 +123,7 @@ class KernelTables:
         blocks = self.batches.layout.block_of(sample.pair_groups)
         own = sample.pair_scores / self.temperature
         weights, stands_for = self.batches.pair_weights, self.batches.stands_for()
-        return AnchorSums(self.log_sums[side][rows], None, blocks, weights, own, stands_for)
+        return AnchorSums(self.log_sums[side].T.index_select(1, rows).T, None, blocks, weights, own, stands_for)
 
 
 @dataclass(frozen=True)

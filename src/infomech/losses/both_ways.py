@@ -129,10 +129,6 @@ class BothWays:
         if self.partition == "joint" and not self.one_to_one:
             raise InputError("partition='joint' is one softmax for a pair: it takes row i with row i, no pairs=, and "
                              "same_group='exclude'")  # fmt: skip
-        both = "xy" in self.directions and "yx" in self.directions
-        if self.terms.reduction == "none" and both and self.pairs is not None:
-            raise InputError("reduction='none' needs row i paired with row i, or one direction: "
-                             "x and y have losses of their own")  # fmt: skip
 
 
 def check_together(request: BothWays, *, divergence: bool) -> None:
@@ -190,6 +186,11 @@ def _check(x: Tensor, y: Tensor, request: BothWays, *, of_a_part: bool) -> None:
         check_tensor(request.pairs, "pairs")
         if request.pairs.ndim != 2 or request.pairs.shape[1] != 2:
             raise InputError(f"pairs has shape {tuple(request.pairs.shape)}; expected (p, 2), (row of x, row of y)")
+    both = "xy" in request.directions and "yx" in request.directions
+    if request.terms.reduction == "none" and both and (request.pairs is not None or x.shape[0] != y.shape[0]):
+        raise InputError(
+            "reduction='none' needs row i paired with row i, or one direction: x and y have losses of their own"
+        )
     if request.guide is not None:
         _check_guide_of_negatives(request)
 

@@ -175,12 +175,13 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
 
 def _scores(ready: Ready, request: OneWay, inverse: Tensor | None = None, *, look: bool = True) -> PairScores:
     """The scores of anchors and candidates; raises InputError if log-weights cannot be used."""
+    name = "log_weights" if request.sides is None else f"log_weights_{request.sides[1]}"
     return pair_scores(
         *widened(ready.extent.wide, ready.anchors, ready.candidates),
         critic=request.critic,
         inverse_temperature=ready.inverse_temperature if inverse is None else inverse,
         log_weights=(None, request.log_weights),
-        names=("log_weights", "log_weights"),
+        names=(name, name),
         finite=request.weigh_positive,
         look=look,
     )

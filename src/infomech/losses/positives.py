@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
+from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup, looks_are_free
 from ..reductions.losses.infonce import row_scores
 from ..reductions.tiling import compute_dtype
 from ._inputs import check_tensor, without_values
@@ -173,12 +173,13 @@ class GroupPositives(Positives):
 
 
 def _group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, int]:
-    """The groups as numbers from 0, and a number above them all: the smallest one where it can be looked at."""
+    """The groups as numbers from 0, and a number above them all: the smallest where a look at it costs nothing."""
     both = torch.cat([rows, cols])
     ordered, order = both.sort()
     ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0))[: both.shape[0]]
     codes = torch.empty_like(ranks).scatter(0, order, ranks)
-    groups = both.shape[0] if without_values(both) or not both.shape[0] else int(ranks[-1]) + 1
+    free = looks_are_free(both) and not without_values(both)
+    groups = int(ranks[-1]) + 1 if free and both.shape[0] else both.shape[0]
     return codes[: rows.shape[0]], codes[rows.shape[0] :], groups
 
 

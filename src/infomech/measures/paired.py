@@ -80,7 +80,7 @@ class PairedSample:
         check_rows(y, "y")
         check_same_width(x, y)
         y = y.to(x.device)
-        pairs = _check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
+        pairs = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
         critic = Cosine() if critic is None else critic
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
@@ -206,7 +206,8 @@ class PairedSample:
         return torch.cat(out)
 
 
-def _check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
+def check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
+    """Pairs of n and m rows as a (p, 2) index; row i with row i if None. InputError for any that cannot be used."""
     if pairs is None:
         if n != m:
             raise InputError(
@@ -304,4 +305,4 @@ def _ordered(
     return grouped, order, place.to(device)
 
 
-__all__ = ["BLOCKS", "PairedSample"]
+__all__ = ["BLOCKS", "PairedSample", "check_pairs"]

@@ -35,11 +35,14 @@ class LogSums:
         self.squares = torch.zeros(shape, dtype=torch.float64, device=device) if with_squares else None
 
     def add(self, where: Any, totals: Tensor, level: Tensor | float, squares: Tensor | None = None) -> None:
-        """Add totals * exp(level) to the sums that an index selects; with a fixed shift the level is that shift."""
+        """Add totals * exp(level) to the sums that an index selects; with a fixed shift the level is one number."""
         if self.shift is None:
             levels = torch.as_tensor(level, dtype=torch.float64, device=totals.device)
             self._combine(where, totals, torch.where(totals > 0, levels, -math.inf), squares)
             return
+        if level != self.shift:
+            factor = math.exp(float(level) - self.shift)
+            totals, squares = totals.double() * factor, None if squares is None else squares.double() * factor**2
         self.total[where] += totals
         if self.squares is not None and squares is not None:
             self.squares[where] += squares

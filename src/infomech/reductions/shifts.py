@@ -18,7 +18,7 @@ SMALLEST_SAFE_MEAN_DOUBLE = 1e-290
 
 # Kernel and square stay normal numbers without a shift while twice the largest score is below the first bound; with a
 # tile's largest score at exp(second / 2) if every row's and column's largest lies within the second of it. Squares that
-# are lost are then below e^-47 of a row's largest.
+# are lost are then below e^-47 of a row's largest. Where no square is wanted the kernel has its place, at twice that.
 _UNSHIFTED_TO = {torch.float32: 50.0, torch.float64: 600.0}
 _COMMON_SHIFT_TO = {torch.float32: 40.0, torch.float64: 300.0}
 
@@ -46,20 +46,21 @@ def underflowed(sums: LogSums, entries: int, dtype: torch.dtype) -> Tensor:
     return sums.total.min() < entries * (SMALLEST_SAFE_MEAN if dtype == torch.float32 else SMALLEST_SAFE_MEAN_DOUBLE)
 
 
-def unshifted(bound: float, dtype: torch.dtype) -> bool:
-    """Whether scores up to ±bound need no shift, for the kernel and its square."""
-    return 2 * bound <= _UNSHIFTED_TO[dtype]
+def unshifted(bound: float, dtype: torch.dtype, *, squares: bool = True) -> bool:
+    """Whether scores up to ±bound need no shift, for the kernel and, where they are wanted, its squares."""
+    return (2 if squares else 1) * bound <= _UNSHIFTED_TO[dtype]
 
 
-def common_shift(lowest: float, highest: float, dtype: torch.dtype) -> float | None:
-    """The shift that serves a whole tile and its squares, or None.
+def common_shift(lowest: float, highest: float, dtype: torch.dtype, *, squares: bool = True) -> float | None:
+    """The shift that serves a whole tile and, where they are wanted, its squares; or None.
 
     Args:
         lowest: the smallest of the largest scores of the tile's rows and columns.
         highest: the largest score.
         dtype: of the tile.
+        squares: whether the squares of the kernel are wanted.
     """
-    reach = _COMMON_SHIFT_TO[dtype]
+    reach = (1 if squares else 2) * _COMMON_SHIFT_TO[dtype]
     return highest - reach / 2 if highest - lowest <= reach else None
 
 

@@ -1,6 +1,11 @@
 """Seen and unseen pairs: what a model has memorised, in nats of shared information (E12)."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from .._checks import InputError
 from .._typing import PairsLike, RowsLike
@@ -12,7 +17,72 @@ from ..diagnosis.findings import SEVERITIES
 from ..diagnosis.information.pairing import at_common_negatives
 from ..diagnosis.information.shared import Information, asked_of, batches_for, measure
 from ..diagnosis.thresholds import MEMORISED
+from ..io import as_labels
+from ..io.rows import as_pairs
 from ..measures import PairedSample
+from ..measures.paired import check_pairs
+
+SEEN_WORDS = ("seen", "train", "training")
+UNSEEN_WORDS = ("unseen", "val", "valid", "validation", "dev", "test", "heldout", "held-out")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of both sides, and which of them belong together."""
+
+    x: Tensor
+    y: Tensor
+    pairs: Int[Tensor, "p 2"]
+
+
+def apart(x: Tensor, y: Tensor, settings: Settings, split: Sequence[object]) -> tuple[Part, Settings, Part]:
+    """Unseen pairs with the settings of their diagnosis, and seen pairs, told apart by a word for each row of x.
+
+    Args:
+        x: (n, d) rows of the first modality.
+        y: (m, d) rows of the second.
+        settings: of both together; labels and ids go with their rows.
+        split: n words: "seen", "train" or "training"; or "unseen", "val", "validation", "dev", "test", "held-out".
+
+    Raises:
+        InputError: for another number of words, another word, words of one kind only, or a row of y of both kinds.
+    """
+    words = [word.strip().lower() for word in as_labels(split, "split")]
+    if len(words) != len(x):
+        raise InputError(f"split has {len(words)} entries and x has {len(x)} rows; give one word for each row of x")
+    odd = next((row for row, word in enumerate(words) if word not in SEEN_WORDS + UNSEEN_WORDS), None)
+    if odd is not None:
+        raise InputError(
+            f"split says {words[odd]!r} at row {odd}; expected {', '.join(SEEN_WORDS)}, or {', '.join(UNSEEN_WORDS)}"
+        )
+    seen = torch.tensor([word in SEEN_WORDS for word in words])
+    for name, each in (("labels", settings.labels), ("ids", settings.ids)):
+        if each is not None and len(each) != len(x):
+            raise InputError(f"{name} has {len(each)} entries and x has {len(x)} rows; give one for each row of x")
+    pairs = check_pairs(None if settings.pairs is None else as_pairs(settings.pairs), len(x), len(y)).cpu()
+    kinds = [_part(x, y, pairs, kind) for kind in (~seen, seen)]
+    for part, kind in zip(kinds, ("unseen", "seen"), strict=True):
+        if not len(part.pairs):
+            raise InputError(f"split leaves no {kind} pairs; it must name some rows seen and others unseen")
+    both = set(pairs[seen[pairs[:, 0]], 1].tolist()) & set(pairs[~seen[pairs[:, 0]], 1].tolist())
+    if both:
+        raise InputError(
+            f"row {min(both)} of y is paired with seen and with unseen rows of x ({len(both)} such); give all rows of "
+            "x that share one the same word"
+        )
+    rows = torch.nonzero(~seen).flatten().tolist()
+    labels, ids = (None if each is None else [each[i] for i in rows] for each in (settings.labels, settings.ids))
+    return kinds[0], replace(settings, pairs=kinds[0].pairs, labels=labels, ids=ids), kinds[1]
+
+
+def _part(x: Tensor, y: Tensor, pairs: Int[Tensor, "p 2"], chosen: Tensor) -> Part:
+    """The chosen rows of x, the rows of y that they are paired with, and their pairs, numbered anew."""
+    pairs = pairs[chosen[pairs[:, 0]]]
+    rows_x, rows_y = torch.nonzero(chosen).flatten(), torch.unique(pairs[:, 1])
+    places = torch.stack(
+        [torch.searchsorted(rows, side.contiguous()) for rows, side in zip((rows_x, rows_y), pairs.T, strict=True)], 1
+    )
+    return Part(x[rows_x.to(x.device)], y[rows_y.to(y.device)], places)
 
 
 def with_seen(
@@ -74,4 +144,4 @@ def finding(unseen: Information, seen: Information) -> Finding:
     )
 
 
-__all__ = ["finding", "with_seen"]
+__all__ = ["Part", "apart", "finding", "with_seen"]

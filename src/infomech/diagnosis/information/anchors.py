@@ -94,13 +94,16 @@ class Anchors:
             added.append(torch.stack(parts).sum(0) if parts else None)
         return RowTerms(terms.slope, *added)
 
+    def lent_rows(self, side: Side, groups: int | None = None) -> Float[Tensor, "g d"]:
+        """What the first groups lend, or all of them."""
+        sample, (_, theirs) = self.batches.sample, _columns(side)
+        return (sample.x, sample.y)[theirs].values[sample.pairs[self.batches.lent[:groups], theirs]]
+
     def negatives(self, side: Side) -> GroupedRows:
         """What each group lends, cut into the layout's segments."""
-        sample, (_, theirs) = self.batches.sample, _columns(side)
-        rows = (sample.x, sample.y)[theirs]
-        at = sample.pairs[self.batches.lent, theirs]
-        ones = torch.ones(len(at), dtype=torch.float64, device=at.device)
-        return GroupedRows(rows.values[at], ones, torch.arange(len(at), device=at.device), self.batches.layout.edges)
+        rows = self.lent_rows(side)
+        groups = torch.arange(len(rows), device=rows.device)
+        return GroupedRows(rows, torch.ones_like(groups, dtype=torch.float64), groups, self.batches.layout.edges)
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,9 @@ def _chunks(
 def _averages(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Tensor) -> WindowAverages:
     own = anchors.scores[pairs] / table.temperature
     weights, stands_for = anchors.weights[pairs], anchors.stands_for[pairs]
-    sums = AnchorSums(table.by_row.log_sums[local], None, anchors.blocks[pairs], weights, own, stands_for)
+    sums = AnchorSums(
+        table.by_row.log_sums.T.index_select(1, local).T, None, anchors.blocks[pairs], weights, own, stands_for
+    )
     return window_averages(sums, anchors.batches.layout, "log").cpu()  # what follows is small work
 
 

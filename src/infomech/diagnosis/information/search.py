@@ -59,8 +59,8 @@ def _pilot_scores(anchors: Anchors, negatives: int, side: Side) -> tuple[Float[T
     columns = min(batches * negatives, sample.groups)
     rows = sample.pairs[pairs, mine]
     values = (sample.x, sample.y)[mine].values[rows]
-    lent, terms = anchors.negatives(side), anchors.terms(side, rows)
-    scores = terms.slope * (values @ lent.values[:columns].T).double()
+    terms = anchors.terms(side, rows)
+    scores = terms.slope * (values @ anchors.lent_rows(side, columns).T).double()
     if terms.x is not None:
         scores += terms.x[:, None]
     if terms.y is not None:

@@ -93,8 +93,8 @@ class Information:
     temperature: Estimate  # tau*, at which InfoNCE is lowest
     status: Status  # of the temperature
     ceiling: float  # log(N + 1): no value lies above it
-    ceiling_left: float  # what twins across groups leave of it
-    twin_groups: int  # groups that have a twin in another group
+    ceiling_left: float  # what twins across groups leave of it at the best temperature
+    twin_groups: int  # groups that have a twin in another group: a row equal to one of theirs, or nearly
     negatives: int  # N
     batch_size: int
     groups: int
@@ -322,7 +322,7 @@ def _information(losses: Losses, anchors: Anchors, at: Tensor, asked: Asked, sta
         curve_replicates=curve_replicates.numpy(),
         curve_interactions=curve_interactions.numpy(),
     )
-    left, twins = ceiling_with_twins(anchors, asked.negatives, sides=asked.sides)
+    left, twins = ceiling_with_twins(anchors, asked.negatives, math.exp(losses.lowest(at)), sides=asked.sides)
     information = losses.estimate(value, replicates, interactions)
     return Information(
         information=information,

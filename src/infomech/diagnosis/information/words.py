@@ -31,8 +31,8 @@ def remarks(found: Information) -> list[str]:
         )
     if found.twin_groups:
         said.append(
-            f"{found.twin_groups:,} groups have an equal row in another group; that lowers the ceiling of "
-            f"{number(found.ceiling)} nats to {left}: tie twins into one group."
+            f"{found.twin_groups:,} groups have a twin, an equal or nearly equal row in another group; that lowers the "
+            f"ceiling of {number(found.ceiling)} nats to {left}: tie twins into one group."
         )
     if found.near_ceiling and found.status != "undefined":
         needed = found.rows_needed

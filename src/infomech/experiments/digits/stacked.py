@@ -32,6 +32,8 @@ def train_stack(
     batch_size: int = 256,
     dim: int = 32,
     redraw: bool = False,
+    stops: Sequence[int] = (),
+    watch: Callable[[int, list[TwoTower]], None] = lambda done, models: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[TwoTower]:
     """Train one model for each run, all with the seed's split, initial weights and batches.
@@ -48,6 +50,8 @@ def train_stack(
         batch_size: pairs a step.
         dim: dimension of the embeddings.
         redraw: draw the exchanged partners afresh at each epoch, in place of once and before training.
+        stops: numbers of steps after which the models are shown.
+        watch: called there with the number of steps done and the models as they are.
         progress: called after every step with the number of steps done.
 
     Returns:
@@ -92,6 +96,8 @@ def train_stack(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+        if step + 1 in stops:
+            watch(step + 1, [_model(dim, [p[r] for p in parameters]) for r in range(len(runs))])
         progress(step + 1)
     return [_model(dim, [p[r] for p in parameters]) for r in range(len(runs))]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,9 +19,10 @@ from ...embedding.encoders.sentence_transformers import packaged_model
 from ...measures import PairedSample
 from ...reductions import torch_threads
 from ..digits.halves import TwoTower, load_halves, train_two_tower
+from ..digits.selection import STOPS, Checkpoint, best, checkpoint
 from ..experiment import Experiment, Form, option
 from ..runs import Part, RunFolder, scaled, silent
-from .measures import WORDS, all_measures, correlations, mean_square_z, ranks, retrieval, sign_curve
+from .measures import WORDS, all_measures, correlations, mean_square_z, ranks, sign_curve
 from .sets import (
     Encoded,
     digits_plans,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 NAME = "ranking"
 TITLE = "What ranks models: shared information, losses and spectra against recall, and how many pairs each takes"
 _KEPT = 1000  # pairs of which subsets are drawn
-_STOPS = (100, 200, 400, 800, 1500)
 _CONTROLS = ((0.07, 0.0), (0.07, 0.75), (0.25, 0.0), (0.25, 0.75))  # temperatures and divergence weights
 
 
@@ -154,7 +153,7 @@ def _z(
 
 def _to_stop(plan: RankingPlan, seed: int) -> dict[str, tuple[float, float, tuple[int, ...], int]]:
     """Two controls at two temperatures, with every seed."""
-    stops = tuple(step for step in _STOPS if step <= plan.steps) or (plan.steps,)
+    stops = tuple(step for step in STOPS if step <= plan.steps) or (plan.steps,)
     return {
         f"stopped-{tau:g}-{weight:g}-{s}": (tau, weight, stops, s)
         for tau, weight in _CONTROLS
@@ -184,23 +183,16 @@ def _stopped(plan: RankingPlan, seed: int, parts: Mapping[str, Part]) -> list[di
 def _train_and_watch(tau: float, weight: float, stops: Sequence[int], seed: int) -> Part:
     with torch_threads(1):
         data = load_halves(seed)
-        middle = len(data.test_x) // 2
-        seen: list[tuple[float, float, int]] = []
+        found: list[Checkpoint] = []
 
         def watch(step: int, model: TwoTower) -> None:
-            if step not in stops:
-                return
-            with torch.no_grad():
-                x, y = model.embed_x(data.test_x), model.embed_y(data.test_y)
-            sample = PairedSample.from_embeddings(x[:middle], y[:middle], seed=seed)
-            asked = asked_of(sample, None)
-            information = measure(batches_for(sample, asked.negatives, seed=seed), asked).information.value
-            seen.append((information, retrieval(x[middle:] @ y[middle:].T)["recall_at_10"], step))
+            if step in stops:
+                found.append(checkpoint(step, model, data, seed=seed))
 
         train_two_tower(data, divergence_weight=weight, temperature=tau, steps=stops[-1], seed=seed, watch=watch)
-    best = max(seen)
-    numbers = {"step": best[2], "stopped": best[1], "last": seen[-1][1]}
-    return {name: np.asarray(value) for name, value in numbers.items()}
+    chosen = best(found)
+    values = {"step": float(chosen.step), "stopped": chosen.recall_at_10, "last": found[-1].recall_at_10}
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 def findings(sets: Mapping[str, Mapping[str, Any]], stopped: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,6 +19,7 @@ from .rows import GroupedRows, Span
 _EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
 _FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
+_FEW_RUNS = 4  # of blocks of equal width: a sum for each
 _MANY_BLOCKS = 64  # in one tile: from there on a product with their indicator is cheaper than a sum for each
 
 
@@ -32,11 +33,14 @@ class BlockedLogSums:
     def __init__(
         self, rows: int, blocks: int, device: torch.device, *, shift: float | None = None, squares: bool = True
     ) -> None:
-        self._sums = LogSums(rows, blocks, shift=shift, device=device, with_squares=squares)
+        # a block's sums of consecutive rows lie side by side, as tiles add them
+        self._sums = LogSums(blocks, rows, shift=shift, device=device, with_squares=squares)
 
     def add(self, span: Span, first: int, totals: Tensor, squares: Tensor | None, level: Tensor | float) -> None:
         """Add sums times exp(level), and sums of squares times its square, over consecutive blocks from `first` on."""
-        self._sums.add((span.slice, slice(first, first + totals.shape[1])), totals, level, squares)
+        level = level.T if isinstance(level, Tensor) else level
+        squares = None if squares is None else squares.T
+        self._sums.add((slice(first, first + totals.shape[1]), span.slice), totals.T, level, squares)
 
     def merge(self, other: "BlockedLogSums") -> None:
         """Add another table of the same shape."""
@@ -45,12 +49,12 @@ class BlockedLogSums:
     @property
     def log_sums(self) -> Float[Tensor, "n b"]:
         """Logs of the sums by row and block of columns."""
-        return self._sums.value()
+        return self._sums.value().T
 
     @property
     def log_squares(self) -> Float[Tensor, "n b"]:
         """Logs of the sums of squares by row and block of columns."""
-        return self._sums.value_of_squares()
+        return self._sums.value_of_squares().T
 
     def log_total(self) -> Float[Tensor, " n"]:
         """The log of the sum over all blocks."""
@@ -58,7 +62,7 @@ class BlockedLogSums:
 
     def log_without_blocks(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n b"]:
         """The same for some rows, each block left out in turn; by sums from both ends, so that nothing cancels."""
-        sums = self._sums.value(rows)
+        sums = self._sums.value((slice(None), rows)).T.contiguous()
         top = sums.amax(1, keepdim=True)
         if float((top - sums.where(sums.isfinite(), top)).amax()) < _EXP_RANGE:  # 20 times as fast as in the log domain
             terms = (sums - top).exp_()
@@ -158,7 +162,7 @@ class KernelSums(Reduction):
         bound = x.largest_norm * self._y.largest_norm
         bound += sum(float(part.abs().max()) for part in self._added if part is not None)
         self._nothing = -2 * bound - 1  # stands for an entry that is left out: below every score, yet finite
-        self._unshifted = {tau: unshifted(bound * slope / tau, dtype) for tau in temperatures}
+        self._unshifted = {tau: unshifted(bound * slope / tau, dtype, squares=squares) for tau in temperatures}
         self.at = tuple(self._tables(tau) for tau in temperatures)
         self._chains = self._levels()
 
@@ -176,6 +180,9 @@ class KernelSums(Reduction):
             [_Level(scales[names[0]], [self.at[int(name)] for name in names]) for names in chain]
             for chain in geometric_chains(scales, ratio=2.0)
         ]
+
+    def _shift_for(self, lowest: float, highest: float, dtype: torch.dtype) -> float | None:
+        return common_shift(lowest, highest, dtype, squares=self._squares)
 
     @property
     def by_row(self) -> BlockedLogSums:
@@ -232,13 +239,12 @@ class _TileSweep:
 
     def take(self, chain: Sequence[_Level]) -> int:
         """Add the first levels of a chain, as many as one exponential serves; how many that were."""
-        free = self._unshifted(chain[0])
         served, last = 0, 0.0
         for level in chain:
-            shift = 0.0 if free else self._common_shift(level)
-            if shift is None or self._unshifted(level) != free:
+            shift = 0.0 if self._unshifted(level) else self._common_shift(level)
+            if shift is None:
                 break
-            served, last = served + 1, shift
+            served, last = served + 1, shift  # the smaller scores of the levels before have room under half of it
         if served:
             self._add_powers(chain[:served], last)
         elif self._kernels._each_block and (shift := self._common_shift(chain[0], torch.float64)) is not None:
@@ -262,8 +268,11 @@ class _TileSweep:
         sides = (0, 1) if self._want_columns else (0,)
         if self._kernels._each_block:
             blocks = sum(len(self._rows[1 - side][1].blocks) for side in sides)
-            if blocks > _FEW_BLOCKS or few_launches(self._scores.device):
-                return self._extremes
+            lowest, highest = self._extremes
+            sharpest = max(level.scale for chain in self._kernels._chains for level in chain)
+            close = self._kernels._shift_for(lowest * sharpest, highest * sharpest, self._scores.dtype) is not None
+            if close or blocks > _FEW_BLOCKS or few_launches(self._scores.device):
+                return lowest, highest
             tops = [top for side in sides for top in self._tops_by_block(side)]
         else:
             tops = [self._tops(side) for side in sides]
@@ -277,8 +286,10 @@ class _TileSweep:
     def _extremes(self) -> tuple[float, float]:
         """The smallest and the largest score: bounds on the largest of any block."""
         own = self._tile.own
-        others = self._scores if own is None else self._scores.masked_fill(own, math.inf)
-        lowest, highest = float(others.amin()), float(self._cleared.amax())
+        if own is None:
+            lowest, highest = (float(end) for end in self._scores.aminmax())
+        else:
+            lowest, highest = float(self._scores.masked_fill(own, math.inf).amin()), float(self._cleared.amax())
         return (lowest, highest) if lowest < math.inf else (0.0, 0.0)
 
     def _tops_by_block(self, side: int) -> list[Tensor]:
@@ -304,12 +315,12 @@ class _TileSweep:
 
     def _common_shift(self, level: _Level, dtype: torch.dtype | None = None) -> float | None:
         lowest, highest = self._ends
-        return common_shift(lowest * level.scale, highest * level.scale, dtype or self._scores.dtype)
+        return self._kernels._shift_for(lowest * level.scale, highest * level.scale, dtype or self._scores.dtype)
 
     def _add_powers(self, chain: Sequence[_Level], last_shift: float, dtype: torch.dtype | None = None) -> None:
         """One exponential for the first level, squares for the others; each shift is half the next one's."""
         of = "" if dtype is None else f", {dtype}"
-        kernel, square = (self._tile.buffer(f"{name}{of}", dtype) for name in ("kernel", "square"))
+        kernel = self._tile.buffer(f"kernel{of}", dtype)
         shift = last_shift / 2 ** (len(chain) - 1)
         torch.mul(self._scores.to(kernel.dtype), chain[0].scale * _LOG2_E, out=kernel)
         if shift:
@@ -317,16 +328,19 @@ class _TileSweep:
         kernel.exp2_()
         if self._tile.own is not None:
             kernel.masked_fill_(self._tile.own, 0.0)
-        summed = square if self._kernels._squares else None
+        square = self._tile.buffer(f"square{of}", dtype) if self._kernels._squares else None
         for k, level in enumerate(chain):
-            if summed is not None or k < len(chain) - 1:
+            if square is not None:
                 torch.mul(kernel, kernel, out=square)
             for sums in level.sums:
-                self._add(sums.by_row, 0, kernel, summed, shift)
+                self._add(sums.by_row, 0, kernel, square, shift)
                 if self._want_columns:
-                    self._add(sums.by_column, 1, kernel, summed, shift)
-            kernel, square, shift = square, kernel, 2 * shift
-            summed = None if summed is None else square
+                    self._add(sums.by_column, 1, kernel, square, shift)
+            shift *= 2
+            if square is not None:
+                kernel, square = square, kernel
+            elif k < len(chain) - 1:
+                kernel.mul_(kernel)  # a tile that stays in the cache
 
     def _add(self, table: BlockedLogSums, side: int, kernel: Tensor, square: Tensor | None, shift: float) -> None:
         """Sums along the rows (side 0) or columns (1), by block of the other side."""
@@ -372,6 +386,8 @@ class _TileSweep:
 
 def _sums_by_block(values: Tensor, span: Span, weights: Tensor | None, *, dim: int) -> Float[Tensor, "a k"]:
     """Weighted sums of a tile over each block of its columns (dim 1) or rows (dim 0), in the tile's dtype."""
+    if weights is None and len(span.runs) <= _FEW_RUNS and not few_launches(values.device):
+        return _sums_by_run(values, span, dim=dim)
     if len(span.blocks) > _MANY_BLOCKS or few_launches(values.device):
         return (values if dim == 1 else values.T) @ span.indicator(weights, values)
     parts = []
@@ -382,6 +398,16 @@ def _sums_by_block(values: Tensor, span: Span, weights: Tensor | None, *, dim: i
         else:
             parts.append(torch.mv(part if dim == 1 else part.T, weights[cut]))
     return torch.stack(parts, 1)
+
+
+def _sums_by_run(values: Tensor, span: Span, *, dim: int) -> Float[Tensor, "a k"]:
+    """The same without weights: blocks of equal width are a view with one more axis, and one sum."""
+    parts = []
+    for start, count, width in span.runs:
+        part = values[:, start : start + count * width] if dim == 1 else values[start : start + count * width]
+        parts.append(part.unflatten(dim, (count, width)).sum(dim + 1))
+    sums = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+    return sums if dim == 1 else sums.T
 
 
 __all__ = ["BlockedLogSums", "KernelSums", "RowTerms", "TemperatureSums"]

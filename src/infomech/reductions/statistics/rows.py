@@ -22,6 +22,19 @@ class Span:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """Runs of neighbouring blocks of equal width: the first row of each run, the blocks in it, and their width."""
+        found: list[tuple[int, int, int]] = []
+        for _, cut in self.blocks:
+            width = cut.stop - cut.start
+            if found and found[-1][2] == width:
+                start, count, _ = found.pop()
+                found.append((start, count + 1, width))
+            else:
+                found.append((cut.start, 1, width))
+        return tuple(found)
+
     @property
     def slice(self) -> "slice":
         """The stripe as a slice of the whole."""
