@@ -249,7 +249,7 @@ def in_order(pairs: Int[Tensor, "p 2"], anchors: int, candidates: int) -> NamedP
     """The pairs in order, each as often as it is named."""
     keys = (pairs.select(1, 0).long() * candidates + pairs.select(1, 1)).sort().values
     ordered = torch.stack([keys // candidates, keys % candidates], 1)
-    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True)[: keys.shape[0]]
+    new = torch.nn.functional.pad(keys.diff() != 0, (1, 0), value=True).narrow(0, 0, keys.shape[0])
     return NamedPairs(ordered, pairs.shape[0] == anchors, new)
 
 

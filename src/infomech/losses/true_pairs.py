@@ -43,7 +43,7 @@ class OwnPairs(TruePairs):
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         n = x.shape[0]
-        score = added(row_scores(x, y[:n], scale, self.backend), x_terms, y_terms[:n])
+        score = added(row_scores(x, y.narrow(0, 0, n), scale, self.backend), x_terms, y_terms.narrow(0, 0, n))
         assert score is not None
         return softplus(-score, threshold=40.0).sum()
 
