@@ -2,7 +2,9 @@
 
 import json
 import math
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import infomech as im
 from infomech.experiments.ranking import measures
 from infomech.experiments.ranking.ranking import RankingPlan, run_ranking
 from infomech.experiments.ranking.sets import glyph_plans, sentence_variants, train_glyphs, trained
+
+ROOT = Path(__file__).parents[2]
 
 
 def rows(n=60, d=6, noise=0.5, seed=0):
@@ -116,3 +120,14 @@ def test_trainings_on_glyphs_are_encodings_of_unseen_names():
     assert found["x"].shape == found["y"].shape == (1500, 64)
     (each,) = trained({"one": plan}, {"one": found})
     assert each.name == "tau 0.07, batch 256, 20 steps, lambda 0, seed 0"
+
+
+def test_the_pages_show_the_record():
+    shown = runpy.run_path(str(ROOT / "benchmarks" / "ranking_shown.py"), run_name="shown")
+    record = json.loads((ROOT / "docs" / "ranking.json").read_text(encoding="utf-8"))
+    for (path, name), text in shown["shown"](record).items():
+        assert f"<!-- {name} -->{text}<!-- end -->" in path.read_text(encoding="utf-8"), name
+    for name, found in record["sets"].items():
+        own = found["spearman"]["information"]
+        assert own["value"] >= 0.95, name  # as the page says
+        assert own["value"] >= found["spearman"]["loss"]["value"], name
