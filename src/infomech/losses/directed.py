@@ -120,6 +120,7 @@ def infonce(
 
     Source: D7.
 
+    >>> import torch
     >>> x = torch.eye(3)
     >>> round(infonce(x, x, temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
     0.5514
@@ -197,6 +198,7 @@ class InfoNCE(TemperedLoss):
 
     Source: D7; He et al. 2020 for the queue.
 
+    >>> import torch
     >>> loss = InfoNCE(temperature=0.5, queue_size=4, dim=3)
     >>> value = loss(torch.eye(3), torch.eye(3))
     >>> loss.queued().shape

@@ -130,6 +130,7 @@ def symmetric_infonce(
 
     Source: D7, E1, T11, C1.
 
+    >>> import torch
     >>> x = torch.eye(3)
     >>> round(symmetric_infonce(x, x, temperature=1.0).item(), 4)  # log(1 + 2 exp(-1))
     0.5514
@@ -202,6 +203,7 @@ def symmetric_terms(
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
 
+    >>> import torch
     >>> terms = symmetric_terms(torch.eye(3), -torch.eye(3), temperature=1.0)
     >>> round(terms.infonce.item(), 4), terms.divergence.item()
     (1.862, 0.0)
@@ -259,6 +261,7 @@ class SymmetricInfoNCE(TemperedLoss):
 
     Source: D7, T11, C1.
 
+    >>> import torch
     >>> loss = SymmetricInfoNCE(temperature=0.07, divergence_weight=0.75)
     >>> x = torch.nn.functional.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     >>> bool(loss(x, x) > 0)
