@@ -56,7 +56,7 @@ $(VENV)/.base: pyproject.toml constraints.txt $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.base
-	$(PIP) -e '.[test,dev,text,index]'
+	$(PIP) -e '.[test,dev,text,index,gpu]'
 	@touch $@
 
 $(CLIP_VENV)/.ready: pyproject.toml constraints.txt

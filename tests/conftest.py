@@ -1,8 +1,12 @@
 """Makes tests/naive.py and tests/cases.py importable from every test folder; fixtures that the folders share."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before anything imports Triton: its kernels then run on a CPU, in its interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import jaxtyping
 import pytest

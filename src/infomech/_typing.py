@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,7 @@ Scalar = Float[Tensor, ""]
 
 RowsLike = Any  # (rows, features) in any container that `infomech.io.as_rows` takes: tensor, NumPy, list, pandas, Arrow
 PairsLike = Any  # (p, 2) row numbers, likewise
+DeviceLike = str | torch.device | None  # where work is done; None is where its rows are
 
 Progress = Callable[[float], None]  # told the share of the work done since the last call; the shares sum to 1
 

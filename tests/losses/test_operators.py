@@ -43,7 +43,18 @@ def paired_arguments(name: str, *, grad: bool = True, within: bool = True, terms
     scale = torch.tensor(4.0, dtype=torch.float64)
     for t in (x, y, scale, u, v) if grad else ():
         t.requires_grad_()
-    return x, y, scale, u if terms else None, v if terms else None, *EXCLUSIONS[name].coded(), None, within, grad
+    return (
+        x,
+        y,
+        scale,
+        u if terms else None,
+        v if terms else None,
+        *EXCLUSIONS[name].coded(),
+        None,
+        within,
+        grad,
+        "auto",
+    )
 
 
 # torch 2.14's own check looks at the .grad of results
@@ -62,9 +73,9 @@ def test_torch_checks_the_paired_sums(name: str, grad: bool) -> None:
 @any_exclusion
 def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
     x, y, scale, _, v, code, tensors, *_ = paired_arguments(name)
-    torch.library.opcheck(directed.forward.overload, (x, y, scale, v, code, tensors, None, True))
+    torch.library.opcheck(directed.forward.overload, (x, y, scale, v, code, tensors, None, True, "auto"))
     torch.library.opcheck(
-        directed.forward.overload, (x.detach(), y.detach(), scale.detach(), None, code, tensors, 4.0, False)
+        directed.forward.overload, (x.detach(), y.detach(), scale.detach(), None, code, tensors, 4.0, False, "auto")
     )
 
 
@@ -72,30 +83,30 @@ def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
 @any_exclusion
 def test_torch_checks_the_softplus_sum(name: str) -> None:
     x, y, scale, u, v, *rest = paired_arguments(name)
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], True))
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, None, v, *rest[:2], True))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], True, "auto"))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, None, v, *rest[:2], True, "auto"))
 
 
 @of_the_check
 def test_torch_checks_the_scores_of_pairs() -> None:
     x, y, scale = paired_arguments("nothing")[:3]
-    torch.library.opcheck(directed.scores_forward.overload, (x, y, scale))
+    torch.library.opcheck(directed.scores_forward.overload, (x, y, scale, "auto"))
 
 
 def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     """The arguments of every backward operator, from its forward."""
     x, y, scale, u, v, code, tensors, *_ = paired_arguments("weighted", grad=False)
     x, y = x.to(dtype), y.to(dtype)
-    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True)
-    rows = directed.forward(x, y, scale, v, code, tensors, None, True)
-    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True)
-    scores = directed.scores_forward(x, y, scale)
+    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True, "auto")
+    rows = directed.forward(x, y, scale, v, code, tensors, None, True, "auto")
+    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True, "auto")
+    scores = directed.scores_forward(x, y, scale, "auto")
     wanted = [True] * 5
     return {
-        "paired": (*out[:5], x, y, scale, u, v, code, tensors, True, *out[5:], wanted),
-        "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4]),
+        "paired": (*out[:5], x, y, scale, u, v, code, tensors, True, *out[5:], wanted, "auto"),
+        "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4], "auto"),
         "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
-        "scores": (scores[0], x, y, scale, scores[1], [True, False, True]),
+        "scores": (scores[0], x, y, scale, scores[1], [True, False, True], "auto"),
     }
 
 
@@ -213,7 +224,7 @@ def test_modules_read_no_value(name: str) -> None:
 @pytest.mark.parametrize("name", ["weighted", "only", "groups"])
 def test_forwards_of_fake_tensors(device: str, name: str) -> None:
     """What a forward leaves for its backward follows from shapes; nothing is kept for a GPU."""
-    arguments = (*paired_arguments(name, grad=False)[:-1], True)
+    arguments = (*paired_arguments(name, grad=False)[:-2], True, "auto")
     with FakeTensorMode(allow_non_fake_inputs=False):
         moved = tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), arguments)
         found = paired.forward(*moved)
@@ -241,7 +252,7 @@ def test_the_path_of_accelerators(name: str) -> None:
     exclusion = decoded(code, tensors)
     exclusion.weigh(weights, slice(0, N), slice(0, N))
     exclusion.clear(weights, slice(0, N), slice(0, N), -math.inf)
-    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True)
+    out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True, "auto")
     truth = [
         (scale * x @ y.mT + weights + v).logsumexp(1),
         (scale * x @ y.mT + weights + u[:, None]).logsumexp(0),
@@ -366,10 +377,10 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
     x = draw(seed=1).requires_grad_()
     scale = torch.tensor(3.0, dtype=torch.float64)
     call = {
-        "paired": lambda: paired.forward(x, x.detach(), scale, None, None, "own_row", [], None, False, True)[1],
-        "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True)[0],
-        "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True)[0],
-        "scores": lambda: directed.scores_forward(x, x.detach(), scale)[0],
+        "paired": lambda: paired.forward(x, x.detach(), scale, None, None, "own_row", [], None, False, True, "auto")[1],
+        "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True, "auto")[0],
+        "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True, "auto")[0],
+        "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
     }[which]
     (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice: the losses of infomech have one derivative"):

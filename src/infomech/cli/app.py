@@ -77,6 +77,10 @@ Normalize = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
+Device = Annotated[
+    str,
+    typer.Option(help="Where the work is done: cpu, cuda, cuda:1; auto takes the first GPU, if it has the memory."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on the error stream.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
@@ -111,6 +115,8 @@ def command(
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
                 if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
                     raise
+                if type(error).__name__ == "OutOfMemoryError":  # torch's, of a card
+                    raise failure("the device ran out of memory; pass --device cpu, or fewer rows", 2) from None
                 raise failure(_crash(error), 70) from None
 
         text = flowing(inspect.getdoc(function) or "")
@@ -236,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 __all__ = [
     "AsJson",
     "BatchSize",
+    "Device",
     "First",
     "Labels",
     "Names",

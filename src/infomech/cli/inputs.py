@@ -33,19 +33,21 @@ class Files:
         """All files and folders that are read."""
         return [_path_and_key(self.x)[0], _path_and_key(self.y)[0], *([self.pairs] if self.pairs else [])]
 
-    def read(self) -> "tuple[Tensor, Tensor]":
-        """The embeddings of both modalities.
+    def read(self, device: str = "cpu") -> "tuple[Tensor, Tensor]":
+        """The embeddings of both modalities, on a device.
 
         Raises:
-            InputError: for a file that cannot be used, or if both hold the same rows.
+            InputError: for a file or device that cannot be used, or if both hold the same rows.
         """
         from .._checks import InputError
+        from ..io.devices import resolve_device, rows_on
 
+        resolve_device(device)  # before files are read
         x, y = read_rows(self.x), read_rows(self.y)
         _tell_ignored(_path_and_key(name)[0] for name in (self.x, self.y))
         if x.shape == y.shape and x.dtype == y.dtype and bool(x.equal(y)):
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
-        return x, y
+        return rows_on(device, x, y)
 
     def stated(self) -> str:
         """The temperature in words, and where it comes from."""
@@ -180,6 +182,13 @@ def read_rows(file: str) -> "Tensor":
     return read_embeddings(name, key=key)
 
 
+def read_both(x: str, y: str, device: str) -> "tuple[Tensor, Tensor]":
+    """Embeddings of two files, on a device."""
+    from ..io.devices import rows_on
+
+    return rows_on(device, read_rows(x), read_rows(y))
+
+
 def _tell_ignored(paths: Iterable[str]) -> None:
     """Say on the error stream what lies beside shards and is none."""
     from ..io.arrays import no_data_beside
@@ -215,4 +224,4 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
 
-__all__ = ["Files", "check_apart", "find_encoding", "find_files", "read_rows", "two_names"]
+__all__ = ["Files", "check_apart", "find_encoding", "find_files", "read_both", "read_rows", "two_names"]

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperOption
 from .app import (
     AsJson,
     BatchSize,
+    Device,
     First,
     Labels,
     Names,
@@ -22,7 +23,7 @@ from .app import (
     Temperature,
     command,
 )
-from .inputs import Files, check_apart, find_files, read_rows
+from .inputs import Files, check_apart, find_files, read_both
 from .show import print_findings, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def report(
     names: Names = None,
     batch_size: BatchSize = None,
     normalize: Normalize = None,
+    device: Device = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
@@ -97,7 +99,7 @@ def report(
     of_embeddings = {
         "embeddings": x, "--temperature": temperature, "--pairs": pairs, "--labels": labels, "--names": names,
         "--batch-size": batch_size, "--normalize": normalize, "--seed": seed or None, "--curves": curves or None,
-        "--seen": seen, "--split": split,
+        "--seen": seen, "--split": split, "--device": None if device == "auto" else device,
     }  # fmt: skip
     given = [name for name, value in of_embeddings.items() if value is not None]
     if saved is not None and given:
@@ -112,7 +114,7 @@ def report(
             settings = files.settings(
                 labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
             )
-            result = _diagnosed(files, settings, scores=scores, seen=seen, split=split, quiet=quiet)
+            result = _diagnosed(files, settings, device=device, scores=scores, seen=seen, split=split, quiet=quiet)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -134,6 +136,7 @@ def doctor(
     names: Names = None,
     batch_size: BatchSize = None,
     normalize: Normalize = None,
+    device: Device = "auto",
     seed: Seed = 0,
     fail_on: Annotated[
         str | None,
@@ -162,7 +165,7 @@ def doctor(
     _check_loss(loss, bias, batch_size)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     settings = files.settings(batch_size=batch_size, normalize=normalize, seed=seed)
-    result = _diagnosed(files, settings, quiet=quiet, bias=bias, seen=seen, split=split)
+    result = _diagnosed(files, settings, device=device, quiet=quiet, bias=bias, seen=seen, split=split)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -237,6 +240,7 @@ def correct(
     pairs: Pairs = None,
     names: Names = None,
     share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
+    device: Device = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -255,7 +259,7 @@ def correct(
     check_apart(out, FILES, files.paths)
     settings = files.settings(seed=seed)
     with reserved(out, "correction"):
-        embeddings = files.read()
+        embeddings = files.read(device)
         with progress_bar("Correcting and scoring", quiet=quiet) as step:
             scored = score_corrections(
                 *embeddings,
@@ -291,7 +295,7 @@ def _print_shared(result: "Report") -> None:
 
 def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":
     """Read, diagnose, and show how far it is."""
-    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, quiet=quiet)
+    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, device="cpu", quiet=quiet)
 
 
 def _check_loss(loss: str, bias: float | None, batch_size: int | None) -> None:
@@ -310,6 +314,7 @@ def _diagnosed(
     settings: "Settings",
     *,
     quiet: bool,
+    device: str,
     scores: bool = False,
     bias: float | None = None,
     seen: tuple[str, str] | None = None,
@@ -324,7 +329,7 @@ def _diagnosed(
 
     if seen is not None and split is not None:
         raise InputError("both --seen and --split are given; give the seen pairs in one way")
-    embeddings, trained = files.read(), None
+    embeddings, trained = files.read(device), None
     if split is not None:
         unseen, settings, trained = apart(*embeddings, settings, read_labels(split))
         embeddings = unseen.x, unseen.y
@@ -333,7 +338,7 @@ def _diagnosed(
         if scores:
             found = with_scores(found, *embeddings, settings)
         if seen is not None:
-            found = with_seen(found, read_rows(seen[0]), read_rows(seen[1]), settings)
+            found = with_seen(found, *read_both(*seen, device), settings)
         if trained is not None:
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from .._checks import InputError, check_loss_temperature, check_temperature
 from .._files import plain
 from .._shown import Brief, Shown, data_frame
-from .._typing import PairsLike, Progress, RowsLike
+from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
 from ..geometry import Critic
+from ..io.devices import rows_on
 from ..measures import PairedSample
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics, windowed_error
 from .batch_gradient import BatchGradient, batch_gradients
@@ -247,6 +248,7 @@ def decompose(
     pairs: PairsLike | None = None,
     critic: Critic | None = None,
     normalize: bool | None = None,
+    device: DeviceLike = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EnergyBudget:
@@ -279,6 +281,8 @@ def decompose(
             ``normalize=True``: the kernel's volume is then that of R^d, (pi tau / scale)^{d/2}, and the dispersions
             relative to the uniform law, which R^d does not have, are NaN.
         normalize: see `PairedSample.from_embeddings`.
+        device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
+            enough; None is where the rows of x are.
         seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
 
@@ -286,7 +290,7 @@ def decompose(
         The budget, in nats.
 
     Raises:
-        InputError: for arrays, pairs, temperatures or batches that cannot be used.
+        InputError: for arrays, pairs, temperatures, batches or a device that cannot be used.
 
     Source: E8, E2; D3 to D7; Theorem 4.1 of the paper.
 
@@ -301,6 +305,7 @@ def decompose(
     """
     (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
+    x, y = rows_on(device, x, y)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )

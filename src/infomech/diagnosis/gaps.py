@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_loss_temperature
-from .._typing import PairsLike, Progress, RowsLike
+from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from ..geometry import Critic
+from ..io.devices import rows_on
 from ..measures import PairedSample
 from ..reductions import PairSums, few_launches
 from .centering import centering_bias
@@ -48,6 +49,7 @@ def gap(
     bandwidth: float | None = None,
     statistic: Statistic = "U",
     normalize: bool | None = None,
+    device: DeviceLike = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Measures:
@@ -94,6 +96,8 @@ def gap(
         bandwidth: s of the middle MMD kernel; by default the median cross distance. The others are half and twice it.
         statistic: "U" (unbiased) or "V" for energy distance and MMD^2.
         normalize: see `PairedSample.from_embeddings`.
+        device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
+            enough; None is where the rows of x are.
         seed: of the order of the groups, and of the classifier's split.
         progress: called with shares of the work that sum to 1.
 
@@ -101,7 +105,7 @@ def gap(
         name -> `Estimate`, a dictionary that prints as a table, with ``to_dict`` and ``to_pandas``.
 
     Raises:
-        InputError: for arrays, pairs or options that cannot be used.
+        InputError: for arrays, pairs, options or a device that cannot be used.
 
     Source: E3, E4; sources of the formulas in the documentation of each measure.
 
@@ -116,6 +120,7 @@ def gap(
     check_loss_temperature(temperature)
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
+    x, y = rows_on(device, x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
     sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.kernels is not None

@@ -1,6 +1,6 @@
 """Embedding extraction: paired data through the encoders of a model, into shards on disk, resumable at any moment."""
 
-from .devices import resolve_device
+from ..io.devices import resolve_device
 from .extract import Extraction, ExtractOptions, extract
 from .opening import Columns, open_coco, open_source
 from .sources import ListedImages, Source

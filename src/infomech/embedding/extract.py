@@ -19,9 +19,9 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._shown import Brief, Shown
+from ..io.devices import resolve_device
 from ..io.text import unencodable
 from .cache import Batch, Cache
-from .devices import resolve_device
 from .encoders.encoder import Encoder, Modality, Towers
 from .sources import Damaged, Sample, Source
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from .._checks import InputError
 from ..geometry import Critic
 from ..reductions.exclusion import OwnRow, SameGroup
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
 from .agreement import told
@@ -51,6 +52,7 @@ class BothWays:
     terms: Terms = PLAIN
     normalize: bool = False
     check: Check = "always"
+    backend: Backend = "auto"
 
     @property
     def one_to_one(self) -> bool:
@@ -103,6 +105,7 @@ class BothWays:
             memory=None if self.memory is None else self.memory[1 if forward else 0],
             terms=replace(self.terms, hardness=hardness),
             check=self.check,
+            backend=self.backend,
             sides=("x", "y") if forward else ("y", "x"),
             part_of=f"{way} of {self.directions}, {self.partition}",
         )
@@ -234,6 +237,7 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
         y_terms=added(xy.candidates.own, xy.candidates.log_weights),
         within=within,
         exclusion=None if groups is None else SameGroup(*groups),
+        backend=request.backend,
     )
     rests = {"xy": sums.x_to_y, "yx": sums.y_to_x}
     if within and sums.x_to_x is not None and sums.y_to_y is not None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
@@ -98,6 +99,7 @@ class Direction:
     smoothing: bool = False
     bound: float | None = None  # on every score without hardness
     given: Thresholds | None = None  # of the filter, where they are those of other rows
+    backend: Backend = "auto"
 
     def softmax(self, in_batch: Vector | None = None) -> Softmax:
         """Sweep over all blocks; `in_batch` is the sum over the batch's negatives if it is known already."""
@@ -142,7 +144,8 @@ class Direction:
 
     def _log_sums(self, block: Block, thresholds: Thresholds | None) -> Vector:
         x, y, scale, terms, exclusion, bound = self._swept(block, thresholds)
-        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion,
+                                backend=self.backend)  # fmt: skip
 
     def _swept(
         self, block: Block, thresholds: Thresholds | None

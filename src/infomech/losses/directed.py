@@ -1,6 +1,7 @@
 """InfoNCE in one direction: in-batch, explicit or queued negatives, one positive for an anchor or several."""
 
 from dataclasses import replace
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
+from ..reductions.losses.backends import Backend
 from ._inputs import Check, unit_rows
 from .agreement import told
 from .calls import Seen
@@ -50,6 +52,7 @@ def infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalars:
     """InfoNCE of every anchor against its candidates.
 
@@ -107,6 +110,7 @@ def infonce(
             used. Rows of all ranks are held, O(N d); their scores never.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`. Without a look as many
             (anchor, candidate) pairs as anchors are taken to be one for each.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`. Listed pairs go to the tiles.
 
     Returns:
         The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
@@ -145,6 +149,7 @@ def infonce(
         guide=guide,
         terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
         check=check,
+        backend=backend,
     )
     return _loss_of(anchors, candidates, request, ranks)[0]
 
@@ -189,6 +194,7 @@ class InfoNCE(TemperedLoss):
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -220,9 +226,11 @@ class InfoNCE(TemperedLoss):
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         self.in_batch = in_batch
         self.same_group: SameGroupIs = same_group
@@ -285,6 +293,7 @@ class InfoNCE(TemperedLoss):
             guide=guide,
             memory=told(self.ranks, lambda: None if self.queue is None else self.queue.copy(candidates)),
             terms=self.terms,
+            backend=self.backend,
         )
 
         def loss(check: Check) -> tuple[Scalars, Labelled]:

@@ -241,6 +241,7 @@ def _prepared(
         guide=None if guide is None else guide.x.detach(),
         smoothing=request.terms.label_smoothing > 0,
         bound=ready.extent.score_bound,
+        backend=request.backend,
     )
     of_candidates = None if groups is None else groups[1]
     return Prepared(ready, direction, shards, of_anchors, heaviest, everyone, of_candidates, look)

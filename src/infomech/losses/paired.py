@@ -12,6 +12,7 @@ from .._checks import InputError
 from .._typing import Scalar, Scalars
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
     NO_MEAN,
@@ -22,6 +23,7 @@ from ._inputs import (
     check_paired,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -69,6 +71,7 @@ class PairedRequest:
     negatives: PairedNegatives
     normalize: bool
     check: Check
+    backend: Backend = "auto"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def paired_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks | No
         x_terms=scores.negative_x,
         y_terms=scores.negative_y,
         within=request.divergence,
+        backend=request.backend,
         exclusion=None if ready.groups is None else SameGroup(ready.groups, ready.groups),
     )
     if look and (ready.groups is not None or scores.may_remove):
@@ -147,6 +151,7 @@ def _check(x: Tensor, y: Tensor, request: PairedRequest, *, of_a_part: bool = Fa
     Without a `look` at values only shapes and kinds are checked.
     """
     check_shapes(x, y, empty=of_a_part)
+    checked_backend(request.backend, x, ranks=of_a_part)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)

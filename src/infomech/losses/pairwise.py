@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
+from ..reductions.losses.backends import Backend
 from ._inputs import Check
 from .agreement import Local, agree
 from .distributed import Ranks
@@ -31,6 +33,7 @@ def pairwise_infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
@@ -51,6 +54,7 @@ def pairwise_infonce(
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
@@ -81,6 +85,7 @@ def pairwise_infonce(
             normalize=normalize,
             ranks=ranks,
             check=check,
+            backend=backend,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
@@ -122,6 +127,7 @@ class PairwiseInfoNCE(TemperedLoss):
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -140,9 +146,11 @@ class PairwiseInfoNCE(TemperedLoss):
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         self.ranks = ranks
         self.divergence_weight = divergence_weight
@@ -171,6 +179,7 @@ class PairwiseInfoNCE(TemperedLoss):
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,
+                backend=self.backend,
             )
             return value, None
 

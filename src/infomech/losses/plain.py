@@ -11,12 +11,14 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_log_sums, row_scores
 from ._inputs import (
     NoNegativesError,
     check_gradients_fit,
     check_negative_rows,
     check_shapes,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -37,6 +39,7 @@ def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scal
     negatives, negative_log_weights = request.negatives, request.negative_log_weights
     positives, critic, weigh_positive = request.positives, request.critic, request.weigh_positive
     check_shapes(anchors, candidates, ("anchors", "candidates"))
+    checked_backend(request.backend, anchors)
     look = looks(request.check, anchors, candidates)
     temperature, logit_scale = request.temperature, request.logit_scale
     inverse_temperature = checked_inverse_temperature(temperature, anchors.device, logit_scale, look=look)
@@ -86,13 +89,15 @@ def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scal
     sums = []
     if request.in_batch:
         exclusion = Both(own, OwnRow() if positives is None else Listed(pairs)) if single else own
-        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion))
+        sums.append(_log_sums(anchors, candidates, extents[0].score_bound, scores, exclusion, request.backend))
     elif not single:
         raise InputError("several positives for an anchor need in_batch=True: they are part of the sum")
     if negatives is not None:
         further = negative_log_weights
         bound = extents[1].score_bound
-        sums.append(_against(anchors, negatives, further, critic, inverse_temperature, bound, look=look))
+        sums.append(
+            _against(anchors, negatives, further, critic, inverse_temperature, bound, request.backend, look=look)
+        )
     if not sums or (look and bool((torch.stack(sums).detach().amax(0) == -math.inf).any())):
         raise NoNegativesError(
             "an anchor has no negatives: pass more candidates, or negatives, or fewer log-weights of -inf"
@@ -102,12 +107,13 @@ def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scal
         at = pairs.select(1, 1)
         partner = candidates if positives is None else candidates.index_select(0, at)
         # log(1 + negatives / positive) keeps its digits when the loss is small.
-        score = row_scores(anchors, partner, scores.scale)
+        score = row_scores(anchors, partner, scores.scale, request.backend)
         if of_positive is not None:
             score = score + of_positive.index_select(0, at)
         losses = torch.logaddexp(total - score, torch.zeros_like(score))
     else:
-        score = row_scores(anchors, _mean_positives(candidates, found, anchors.shape[0]), scores.scale)
+        mean = _mean_positives(candidates, found, anchors.shape[0])
+        score = row_scores(anchors, mean, scores.scale, request.backend)
         if of_positive is not None:
             terms = of_positive.index_select(0, pairs.select(1, 1)) * found.shares
             score = score + score.new_zeros(anchors.shape[0]).index_add(0, pairs.select(1, 0), terms)
@@ -115,9 +121,18 @@ def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scal
     return finished(weighted_mean(losses, anchor_weights), dtype, look=wide)
 
 
-def _log_sums(anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion) -> Tensor:
-    terms = scores.negative_y
-    return row_log_sums(anchors, others, scale=scores.scale, y_terms=terms, score_bound=bound, exclusion=exclusion)
+def _log_sums(
+    anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion, backend: Backend
+) -> Tensor:
+    return row_log_sums(
+        anchors,
+        others,
+        scale=scores.scale,
+        y_terms=scores.negative_y,
+        score_bound=bound,
+        exclusion=exclusion,
+        backend=backend,
+    )
 
 
 def _against(
@@ -127,6 +142,7 @@ def _against(
     critic: Critic | None,
     inverse_temperature: Tensor,
     bound: float | None,
+    backend: Backend,
     *,
     look: bool,
 ) -> Float[Tensor, " n"]:
@@ -141,7 +157,7 @@ def _against(
         look=look,
     )
     if negatives.ndim == 2:
-        return _log_sums(anchors, negatives, bound, scores, Nothing())
+        return _log_sums(anchors, negatives, bound, scores, Nothing(), backend)
     return _own_negatives(anchors, negatives, scores)
 
 

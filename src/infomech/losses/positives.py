@@ -74,7 +74,7 @@ class OwnPositive(Positives):
         return torch.ones(self.anchors, dtype=torch.float64, device=self.device)
 
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
-        score = row_scores(x, y.narrow(0, 0, self.anchors), scale)
+        score = row_scores(x, y.narrow(0, 0, self.anchors), scale, "tiles")
         return score if terms is None else score + terms.narrow(0, 0, self.anchors)
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
@@ -109,7 +109,7 @@ class ListedPositives(Positives):
     def scores(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Float[Tensor, " p"]:
         """The score of every pair; holds a row for each."""
         of, at = self.pairs.select(1, 0), self.pairs.select(1, 1)
-        score = row_scores(x.index_select(0, of), y.index_select(0, at), scale)
+        score = row_scores(x.index_select(0, of), y.index_select(0, at), scale, "tiles")
         return score if terms is None else score + terms.index_select(0, at)
 
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
@@ -154,7 +154,7 @@ class GroupPositives(Positives):
     def means(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None) -> Vector:  # noqa: D102
         of_rows = self._group_sums(y.to(compute_dtype(x, y)))
         count = self._counts
-        mean = row_scores(x, of_rows / count.to(of_rows.dtype).unsqueeze(1), scale)
+        mean = row_scores(x, of_rows / count.to(of_rows.dtype).unsqueeze(1), scale, "tiles")
         return mean if terms is None else mean + self._group_sums(terms) / count
 
     def _group_sums(self, values: Tensor) -> Tensor:
@@ -165,7 +165,8 @@ class GroupPositives(Positives):
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
         kept = Both(of_group, OwnRow()) if self._without_own else of_group
-        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept)
+        return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept,
+                                backend="tiles")  # fmt: skip
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)

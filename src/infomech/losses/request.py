@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..geometry import Cosine, Critic
+from ..reductions.losses.backends import Backend
 from ._inputs import (
     Check,
     Extent,
@@ -16,6 +17,7 @@ from ._inputs import (
     check_negative_rows,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_weights,
@@ -94,6 +96,7 @@ class OneWay:
     memory: Memory | None = None
     terms: Terms = PLAIN
     check: Check = "always"
+    backend: Backend = "auto"
     sides: tuple[str, str] | None = None  # what a symmetric loss calls anchors and candidates
     part_of: str = "one direction"  # what it is computed for, which all ranks must have alike
 
@@ -138,6 +141,7 @@ def checked(
 ) -> Ready:
     """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none."""
     request.terms.check()
+    checked_backend(request.backend, anchors, ranks=of_a_part)
     check_shapes(anchors, candidates, ("anchors", "candidates"), empty=of_a_part)
     n, m, device = anchors.shape[0], candidates.shape[0], anchors.device
     inverse = checked_inverse_temperature(request.temperature, device, request.logit_scale, look=look)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from .._checks import InputError
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
 from ..reductions.exclusion import Exclusion
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_log_sums
 from ._inputs import check_tensor
 
@@ -84,10 +86,12 @@ def log_sums_of_rows(
     y_terms: YTerms | None,
     score_bound: float | None,
     exclusion: Exclusion,
+    backend: Backend = "auto",
 ) -> XTerms:
     """`row_log_sums`, of no rows too: a rank without rows still takes part in the gradients of the others'."""
     if x.shape[0]:
-        return row_log_sums(x, y, scale=scale, y_terms=y_terms, score_bound=score_bound, exclusion=exclusion)
+        options: dict[str, Any] = {"score_bound": score_bound, "exclusion": exclusion, "backend": backend}
+        return row_log_sums(x, y, scale=scale, y_terms=y_terms, **options)
     tied = 0.0 * (y.double().sum() + scale.double()) + x.double().sum(1)
     return tied if y_terms is None else tied + 0.0 * torch.where(torch.isfinite(y_terms), y_terms, 0.0).sum()
 

@@ -11,6 +11,7 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Exclusion, SameGroup
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
     Check,
@@ -20,6 +21,7 @@ from ._inputs import (
     check_paired,
     check_shapes,
     check_tensor,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     finished,
@@ -56,6 +58,7 @@ def sigmoid_loss(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
@@ -95,6 +98,7 @@ def sigmoid_loss(
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs or groups all rows of
             y are held, O(N d).
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all questions, divided by n.
@@ -122,6 +126,7 @@ def sigmoid_loss(
         groups=groups,
         same_group=same_group,
         counted_as=counted_as,
+        backend=backend,
     )
     return sigmoid_of(x, y, request, ranks)
 
@@ -143,6 +148,7 @@ class SigmoidRequest:
     groups: Groups | None = None
     same_group: SameGroupIs = "exclude"
     counted_as: CountedAs = "each"
+    backend: Backend = "auto"
 
     @property
     def one_to_one(self) -> bool:
@@ -168,7 +174,8 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     true, left_out = _questions(ready, request, None, look=look)
     of_y = added(ready.bias.repeat(y.shape[0]), scores.own_y)
     assert of_y is not None
-    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=left_out)
+    asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
+    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
     total = true.total(x, y, scores.scale, scores.own_x, of_y) + rest
     return finished(total / x.shape[0], dtype, look=ready.extent.wide)
 
@@ -187,6 +194,7 @@ class _Ready:
 
 def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
+    checked_backend(request.backend, x, ranks=of_a_part)
     groups = _checked_groups(x, y, request)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -226,7 +234,7 @@ def _questions(
     """The true pairs of these rows of x with all rows of y, and what the sweep over the negatives leaves out."""
     of_x, of_y = (None, None) if shards is None else shards
     groups = None if ready.groups is None else (ready.groups[0], gathered(ready.groups[1], of_y))
-    true: TruePairs = OwnPairs()
+    true: TruePairs = OwnPairs(request.backend)
     if request.pairs is not None:
         n, m = ready.x.shape[0], ready.y.shape[0]
         true = listed_pairs(request.pairs, n, m, ready.x.device, request.counted_as, look=look)
@@ -287,12 +295,13 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
     own_y = added(bias.repeat(len(y)), scores.own_y)
     assert own_y is not None
     if request.plain:
-        true: TruePairs = OwnPairs()
+        true: TruePairs = OwnPairs(request.backend)
         rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=of_y)
     else:
         true, left_out = _questions(ready, request, (of_x, of_y), look=True)
         y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))
-        rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, exclusion=left_out)
+        asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
+        rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
     total = sum_over_ranks(true.total(x, y, scores.scale, scores.own_x, own_y) + rest, ranks)
     return finished(total / rows, dtype, look=extent.wide)
 
@@ -327,6 +336,7 @@ class SigmoidLoss(TemperedLoss):
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -347,9 +357,10 @@ class SigmoidLoss(TemperedLoss):
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.1)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         check_same_group(same_group)
         if counted_as not in ("each", "per_anchor"):
@@ -393,6 +404,7 @@ class SigmoidLoss(TemperedLoss):
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,
+                backend=self.backend,
             )
             return value, None
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
+from ..reductions.losses.backends import Backend
 from ._inputs import Check, without_values
 from .agreement import told
 from .both_ways import BothWays, Partition, Weights, both_ways, check_together
@@ -54,6 +55,7 @@ def symmetric_infonce(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> Scalars:
     """InfoNCE in both directions, plus lambda times the batch's symmetric divergence.
 
@@ -116,6 +118,8 @@ def symmetric_infonce(
         check: when values are looked at, which a GPU must be waited for: ``"always"``, or ``"never"``, for rows known
             to be finite whose scores float32 holds. Compiled, exported and captured code looks at none; shapes are
             always checked, and ranks always check everything.
+        backend: ``"auto"`` takes Triton kernels for rows on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
 
     Returns:
         The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
@@ -153,6 +157,7 @@ def symmetric_infonce(
         terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
         normalize=normalize,
         check=check,
+        backend=backend,
     )
     divergence = not (isinstance(divergence_weight, Real) and divergence_weight == 0)
     terms, _ = _terms_of(x, y, wanted, divergence_weight, ranks, divergence=divergence)
@@ -173,7 +178,8 @@ def _terms_of(
         wanted.critic, wanted.log_weights_x, wanted.log_weights_y, wanted.weigh_positive, wanted.groups
     )
     given = (wanted.temperature, wanted.logit_scale, divergence, weight, wanted.weights)
-    terms = paired_terms(x, y, PairedRequest(*given, negatives, wanted.normalize, wanted.check), ranks)
+    request = PairedRequest(*given, negatives, wanted.normalize, wanted.check, wanted.backend)
+    terms = paired_terms(x, y, request, ranks)
     return terms if value is None else SymmetricTerms(value, terms.divergence), seen
 
 
@@ -193,6 +199,7 @@ def symmetric_terms(
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
 ) -> SymmetricTerms:
     """The InfoNCE and the divergence of a batch by themselves; see `symmetric_infonce` for both.
 
@@ -202,7 +209,7 @@ def symmetric_terms(
     (1.862, 0.0)
     """
     negatives = PairedNegatives(critic, log_weights_x, log_weights_y, weigh_positive, groups)
-    request = PairedRequest(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check)
+    request = PairedRequest(temperature, logit_scale, divergence, 0.0, weights, negatives, normalize, check, backend)
     return paired_terms(x, y, request, ranks)
 
 
@@ -243,6 +250,7 @@ class SymmetricInfoNCE(TemperedLoss):
         dim: number of features d; needed for a queue.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     A schedule or a queue that moves is a graph break for `torch.compile` in training mode, as a step that follows the
     backward must be; everything else, a learned temperature too, compiles with ``fullgraph=True``.
@@ -283,9 +291,11 @@ class SymmetricInfoNCE(TemperedLoss):
         dim: int | None = None,
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, critic=critic, normalize=normalize, check=check)
+        of_all: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        super().__init__(start, learn_temperature=learn_temperature, **of_all)
         self.weigh_positive = weigh_positive
         self.same_group: SameGroupIs = same_group
         self.directions = tuple(directions)
@@ -309,6 +319,7 @@ class SymmetricInfoNCE(TemperedLoss):
             share_negatives=self.share_negatives,
             terms=self.terms,
             normalize=self.normalize,
+            backend=self.backend,
         )
 
     def forward(

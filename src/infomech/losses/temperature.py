@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
+from ..reductions.losses.backends import BACKENDS, Backend
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
 from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
@@ -41,6 +42,7 @@ class TemperedLoss(nn.Module):
             training mode and the first in evaluation mode, ``"always"`` or ``"never"``. On a CPU, where a look at one
             number costs nothing, a later call is checked as well if its value is not finite. Shapes are always checked,
             compiled code looks at no value, and ranks always check everything.
+        backend: which implementation; see `symmetric_infonce`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TemperedLoss(nn.Module):
         critic: Critic | None = None,
         normalize: bool = False,
         check: Check = "first",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
@@ -66,7 +69,10 @@ class TemperedLoss(nn.Module):
         self.critic = critic
         self.normalize = normalize
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        if backend not in BACKENDS:
+            raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
+        self.backend: Backend = backend
         self._calls = Calls()
         self._saw_lengths = False
         self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked

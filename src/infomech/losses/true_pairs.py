@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from .._checks import InputError
 from .._typing import Scalar
 from ..reductions.exclusion import Exclusion, Listed, OtherGroups, OwnRow, SameGroup
+from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import check_tensor
@@ -34,12 +35,15 @@ class TruePairs(ABC):
         """What leaves them out of a sweep over the negatives."""
 
 
+@dataclass(frozen=True)
 class OwnPairs(TruePairs):
     """Row i of x with row i of y; there may be more rows of y."""
 
+    backend: Backend = "auto"
+
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         n = x.shape[0]
-        score = added(row_scores(x, y.narrow(0, 0, n), scale), x_terms, y_terms.narrow(0, 0, n))
+        score = added(row_scores(x, y.narrow(0, 0, n), scale, self.backend), x_terms, y_terms.narrow(0, 0, n))
         assert score is not None
         return softplus(-score, threshold=40.0).sum()
 
@@ -57,7 +61,9 @@ class ListedPairs(TruePairs):
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         i, j = self.pairs.select(1, 0), self.pairs.select(1, 1)
         of_x = None if x_terms is None else x_terms.index_select(0, i)
-        score = added(row_scores(x.index_select(0, i), y.index_select(0, j), scale), of_x, y_terms.index_select(0, j))
+        score = added(
+            row_scores(x.index_select(0, i), y.index_select(0, j), scale, "tiles"), of_x, y_terms.index_select(0, j)
+        )
         assert score is not None
         return (self.weights * softplus(-score, threshold=40.0)).sum()
 
@@ -110,7 +116,8 @@ def _of_groups(
     x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor, rows: Tensor, cols: Tensor
 ) -> Scalar:
     own = None if x_terms is None else -x_terms
-    return softplus_sum(x, y, scale=-scale, x_terms=own, y_terms=-y_terms, exclusion=OtherGroups(rows, cols))
+    return softplus_sum(x, y, scale=-scale, x_terms=own, y_terms=-y_terms, exclusion=OtherGroups(rows, cols),
+                        backend="tiles")  # fmt: skip
 
 
 def listed_pairs(

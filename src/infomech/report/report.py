@@ -11,11 +11,12 @@ import numpy as np
 
 from .._files import Files, Json, check_target, dump_json, write_folder
 from .._shown import Brief, Shown, data_frame
-from .._typing import PairsLike, Progress, RowsLike
+from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from .._words import with_error
 from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
+from ..io.devices import rows_on
 from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
@@ -210,6 +211,7 @@ def diagnose(
     names: tuple[str, str] = ("x", "y"),
     batch_size: int | None = None,
     normalize: bool | None = None,
+    device: DeviceLike = None,
     seed: int = 0,
     curves: bool = False,
     ids: Sequence[object] | None = None,
@@ -229,6 +231,8 @@ def diagnose(
         batch_size: B of the training, at which the budget stands; see `decompose` for the default.
         normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
             length is off by more than 1% and says so in the findings.
+        device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
+            enough; None is where the rows of x are.
         seed: of the order of groups, the control, and the samples shown in figures.
         curves: also measure what a batch sees over temperature and N.
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
@@ -263,9 +267,10 @@ def diagnose(
         curves=curves,
         ids=ids,
     )
+    x, y = rows_on(device, x, y)
     found = examine(x, y, settings, progress=progress)
     found = with_scores(found, x, y, settings) if scores else found
-    return Report(found if seen is None else with_seen(found, *seen, settings))
+    return Report(found if seen is None else with_seen(found, *rows_on(device, *seen), settings))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

@@ -8,8 +8,9 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
+from .backends import attempted, takes_kernels
 from .kept import KeptTiles, room, tiles
-from .levels import as_number, as_tensor, per_total, shift_for, with_safe_shift
+from .levels import above_all_scores, as_number, as_tensor, per_total, shift_for, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, inner_product, paired_scores, scatter
 from .terms import NegativeTerms, top_of
@@ -17,7 +18,8 @@ from .terms import NegativeTerms, top_of
 
 @operator(
     "row_log_sums",
-    "(Tensor x, Tensor y, Tensor scale, Tensor? y_terms, str exclusion, Tensor[] excluded, float? bound, bool keep) -> "
+    "(Tensor x, Tensor y, Tensor scale, Tensor? y_terms, str exclusion, Tensor[] excluded, float? bound, bool keep, "
+    "str backend) -> "
     "(Tensor log_sums, Tensor peaks, Tensor totals, Tensor kept, Tensor shift)",
 )
 def forward(
@@ -29,10 +31,17 @@ def forward(
     excluded: list[Tensor],
     bound: float | None,
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The log-sums of every row of x over y, float64; then, for the backward, what `paired_log_sums` leaves as well."""
     work = scale.to(compute_dtype(x, y))
     given = decoded(exclusion, excluded)
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused  # here: it imports Triton, which need not be there
+
+        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given))
+        if found is not None:
+            return *found, work.new_empty(0), as_tensor(None)
     terms = NegativeTerms.of(y_terms, work.dtype)
     buffer = work.new_empty(room(len(x), len(y), work) if keep else 0)
     kept = KeptTiles(buffer, tiles(len(x), len(y), x.device))
@@ -52,7 +61,8 @@ def forward(
 @operator(
     "row_log_sums_backward",
     "(Tensor log_sums, Tensor x, Tensor y, Tensor scale, Tensor? y_terms, str exclusion, Tensor[] excluded, "
-    "Tensor peaks, Tensor totals, Tensor kept, Tensor shift, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor peaks, Tensor totals, Tensor kept, Tensor shift, bool[] wanted, str backend) -> "
+    "(Tensor, Tensor, Tensor, Tensor)",
 )
 def backward(
     log_sums: Tensor,
@@ -67,8 +77,20 @@ def backward(
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums; those not wanted empty."""
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused
+
+        given, saved = decoded(exclusion, excluded), (peaks, totals)
+        found = attempted(
+            lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, saved=saved, wanted=wanted)
+        )
+        if found is not None:
+            return found
+        if as_number(shift) is None:
+            peaks, totals = above_all_scores(peaks, totals)
     work = scale.to(compute_dtype(x, y))
     size = log_sums.abs().max()
     unit = torch.where(size > 0, size, 1.0)
@@ -97,24 +119,41 @@ def backward(
     )
 
 
-@operator("row_scores", "(Tensor x, Tensor y, Tensor scale) -> (Tensor scores, Tensor products)")
-def scores_forward(x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+@operator("row_scores", "(Tensor x, Tensor y, Tensor scale, str backend) -> (Tensor scores, Tensor products)")
+def scores_forward(x: Tensor, y: Tensor, scale: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     """The scores scale x_i.y_i in float64, and the products x_i.y_i for the backward."""
-    products = paired_scores(x, y, torch.ones_like(scale))
+    if takes_kernels(backend, "", x, y):
+        from . import fused
+
+        products = fused.row_products(x, y)
+    else:
+        products = paired_scores(x, y, torch.ones_like(scale))
     return products * scale, products
 
 
 @operator(
     "row_scores_backward",
-    "(Tensor scores, Tensor x, Tensor y, Tensor scale, Tensor products, bool[] wanted) -> (Tensor, Tensor, Tensor)",
+    "(Tensor scores, Tensor x, Tensor y, Tensor scale, Tensor products, bool[] wanted, str backend) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 def scores_backward(
-    scores: Tensor, x: Tensor, y: Tensor, scale: Tensor, products: Tensor, wanted: list[bool]
+    scores: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    products: Tensor,
+    wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y and the scale for the cotangent of the scores; those not wanted empty."""
     gradients = []
+    fast = takes_kernels(backend, "", x, y)
     for rows, other, want in ((x, y, wanted[0]), (y, x, wanted[1])):
-        if want:
+        if want and fast:
+            from . import fused
+
+            gradient = fused.row_products_gradient(rows, other, scores, scale)
+        elif want:
             gradient = torch.zeros_like(rows, dtype=compute_dtype(x, y))
             add_scaled_rows(gradient, other, scores * scale)
         gradients.append(gradient.to(rows.dtype) if want else nothing(rows))
@@ -131,6 +170,7 @@ def _(
     excluded: list[Tensor],
     bound: float | None,
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
     kept = work.new_empty(room(x.shape[0], y.shape[0], work) if keep else 0)
@@ -151,23 +191,32 @@ def _(
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     found = (empty_like_wanted(t, want) for t, want in zip((x, y, scale), wanted, strict=False))
     return *found, scale.new_empty(y.shape[0] if wanted[3] else 0)
 
 
 @scores_forward.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, y: Tensor, scale: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     return scale.new_empty(x.shape[0]), scale.new_empty(x.shape[0])
 
 
 @scores_backward.register_fake
-def _(scores: Tensor, x: Tensor, y: Tensor, scale: Tensor, products: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
+def _(
+    scores: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    products: Tensor,
+    wanted: list[bool],
+    backend: str,
+) -> tuple[Tensor, ...]:
     return tuple(empty_like_wanted(t, want) for t, want in zip((x, y, scale), wanted, strict=True))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, y_terms, ctx.exclusion, excluded, _, _ = inputs
+    x, y, scale, y_terms, ctx.exclusion, excluded, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(x, y, scale, y_terms, *output[1:], *excluded)
@@ -178,24 +227,26 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:4])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
     gradients = backward(
-        *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, peaks, totals, kept, shift, wanted)
+        *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, peaks, totals, kept, shift, wanted),
+        ctx.backend,
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, None, None, None
+    return *found, None, None, None, None, None
 
 
 def _save_scores(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, output[1])
+    ctx.backend = inputs[3]
+    ctx.save_for_backward(*inputs[:3], output[1])
 
 
 def _differentiate_scores(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     x, y, scale, products = ctx.saved_tensors
-    wanted = list(ctx.needs_input_grad)
+    wanted = list(ctx.needs_input_grad[:3])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
-    gradients = scores_backward(cotangent, x, y, scale, products, wanted)
-    return tuple(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    gradients = scores_backward(cotangent, x, y, scale, products, wanted, ctx.backend)
+    return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..._typing import OtherRows, Rows
 from ..exclusion import Exclusion, Nothing, OwnRow
 from . import directed, paired
+from .backends import Backend
 from .levels import score_bound, score_extent
 from .operators import any_gradient, doubled
 
@@ -37,6 +38,7 @@ def paired_log_sums(
     y_terms: Float[Tensor, " n"] | None = None,
     within: bool = False,
     exclusion: Exclusion | None = None,
+    backend: Backend = "auto",
 ) -> PairedLogSums:
     """The log-sums of the scores s_ij = scale x_i.y_j over the negatives of every pair, both ways.
 
@@ -54,11 +56,12 @@ def paired_log_sums(
         y_terms: (n,) the same for y_j.
         within: also return the sums of x against x and of y against y.
         exclusion: the entries that are nobody's negative; by default (i, i).
+        backend: which implementation; see `backends`.
     """
     code, tensors = (exclusion if exclusion is not None else OwnRow()).coded()
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
-    keep = any_gradient(x, y, factor, u, t)
-    out = paired.forward(x, y, factor, u, t, code, tensors, score_bound, within, keep)
+    keep = backend != "triton" and any_gradient(x, y, factor, u, t)
+    out = paired.forward(x, y, factor, u, t, code, tensors, score_bound, within, keep, backend)
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
 
@@ -70,18 +73,19 @@ def row_log_sums(
     score_bound: float | None = None,
     y_terms: Float[Tensor, " m"] | None = None,
     exclusion: Exclusion | None = None,
+    backend: Backend = "auto",
 ) -> Float[Tensor, " n"]:
     """The sums log sum_j exp(scale x_i.y_j + t_j) for every row of x, over what is not excluded; float64."""
     code, tensors = (exclusion if exclusion is not None else Nothing()).coded()
     t, factor = doubled(y_terms), scale.double()
-    keep = any_gradient(x, y, factor, t)
-    out: Tensor = directed.forward(x, y, factor, t, code, tensors, score_bound, keep)[0]
+    keep = backend != "triton" and any_gradient(x, y, factor, t)
+    out: Tensor = directed.forward(x, y, factor, t, code, tensors, score_bound, keep, backend)[0]
     return out
 
 
-def row_scores(x: Rows, y: Rows, scale: Tensor) -> Float[Tensor, " n"]:
+def row_scores(x: Rows, y: Rows, scale: Tensor, backend: Backend = "auto") -> Float[Tensor, " n"]:
     """The scores scale x_i.y_i of matching rows, float64; differentiable once, and no n x d temporary is kept."""
-    out: Tensor = directed.scores_forward(x, y, scale.double())[0]
+    out: Tensor = directed.scores_forward(x, y, scale.double(), backend)[0]
     return out
 
 

@@ -113,12 +113,25 @@ def per_total(cotangent: Vector, total: Vector) -> Vector:
     return torch.where(total > 0, cotangent / total, 0.0)
 
 
+def above_all_scores(levels: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
+    """The same sums at levels that no score exceeds, float32 numbers just above the log-sums, and their totals there.
+
+    Kernels sum scores of moderate size at level 0; tiles take every level that is not a common shift for a largest
+    score. The total follows the level in double precision, so that no digit is lost.
+    """
+    above = (totals.log() + levels).to(torch.float32)
+    above = torch.nextafter(above, torch.full_like(above, torch.inf)).to(levels.dtype)
+    there = totals > 0
+    return torch.where(there, above, -torch.inf), torch.where(there, totals * torch.exp(levels - above), 0.0)
+
+
 def without_terms(log_sums: Vector, terms: Vector | None) -> Vector:
     """Log-sums to be compared with bare scores: less the own row's term, where that is finite."""
     return log_sums if terms is None else log_sums - torch.where(terms == -torch.inf, 0.0, terms)
 
 
 __all__ = [
+    "above_all_scores",
     "as_number",
     "as_tensor",
     "per_total",

@@ -8,8 +8,18 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
+from .backends import attempted, takes_kernels
 from .kept import KeptTiles, Size, room, room_within, tiles, tiles_within
-from .levels import as_number, as_tensor, per_total, positive_scores, shift_for, with_safe_shift, without_terms
+from .levels import (
+    above_all_scores,
+    as_number,
+    as_tensor,
+    per_total,
+    positive_scores,
+    shift_for,
+    with_safe_shift,
+    without_terms,
+)
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, gather_within, inner_product, paired_scores, scatter, scatter_within
 from .terms import NegativeTerms, top_of
@@ -20,8 +30,8 @@ Terms = tuple[NegativeTerms | None, NegativeTerms | None]
 @operator(
     "paired_log_sums",
     "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, "
-    "float? bound, bool within, bool keep) -> (Tensor positive, Tensor x_to_y, Tensor y_to_x, Tensor x_to_x, "
-    "Tensor y_to_y, Tensor peaks, Tensor totals, Tensor kept, Tensor shift)",
+    "float? bound, bool within, bool keep, str backend) -> (Tensor positive, Tensor x_to_y, Tensor y_to_x, "
+    "Tensor x_to_x, Tensor y_to_y, Tensor peaks, Tensor totals, Tensor kept, Tensor shift)",
 )
 def forward(
     x: Tensor,
@@ -34,6 +44,7 @@ def forward(
     bound: float | None,
     within: bool,
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The scores of the pairs, the log-sums both ways and, with `within`, within each modality; float64.
 
@@ -41,6 +52,13 @@ def forward(
     x, x to x, y to y, a log-sum being log total + level; the tiles of exponentials that are kept, if any are to be; and
     the shift under which they are, infinity for running maxima.
     """
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused  # here: it imports Triton, which need not be there
+
+        given = decoded(exclusion, excluded)
+        found = attempted(lambda: fused.paired_sums(x, y, scale, (x_terms, y_terms), given, within=within))
+        if found is not None:
+            return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None)
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
 
 
@@ -48,7 +66,7 @@ def forward(
     "paired_log_sums_backward",
     "(Tensor positive, Tensor x_to_y, Tensor y_to_x, Tensor x_to_x, Tensor y_to_y, Tensor x, Tensor y, Tensor scale, "
     "Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool within, Tensor peaks, Tensor totals, "
-    "Tensor kept, Tensor shift, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor kept, Tensor shift, bool[] wanted, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def backward(
     positive: Tensor,
@@ -69,12 +87,27 @@ def backward(
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and both terms for the cotangents of the five values; those not wanted empty."""
     cotangents = [positive, x_to_y, y_to_x, *((x_to_x, y_to_y) if within else ())]
-    saved = (peaks, totals, kept, shift)
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused
+
+        terms, given = (x_terms, y_terms), decoded(exclusion, excluded)
+        saved = peaks, totals
+        found = attempted(
+            lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, saved=saved, wanted=wanted)
+        )
+        if found is not None:
+            return found
+        if as_number(shift) is None:
+            peaks, totals = above_all_scores(peaks, totals)
     return _backward_on_tiles(
-        cotangents, x, y, scale, (x_terms, y_terms), (exclusion, excluded), within=within, saved=saved, wanted=wanted
+        *(cotangents, x, y, scale, (x_terms, y_terms), (exclusion, excluded)),
+        within=within,
+        saved=(peaks, totals, kept, shift),
+        wanted=wanted,
     )
 
 
@@ -204,6 +237,7 @@ def _(
     bound: float | None,
     within: bool,
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     n = x.shape[0]
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
@@ -234,13 +268,14 @@ def _(
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     terms = [scale.new_empty(x.shape[0] if want else 0) for want in wanted[3:]]
     return *(empty_like_wanted(t, want) for t, want in zip((x, y, scale), wanted, strict=False)), *terms
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, _, ctx.within, _ = inputs
+    x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, _, ctx.within, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[5:], *(() if ctx.within else output[3:5]))
     ctx.save_for_backward(x, y, scale, x_terms, y_terms, *output[5:], *excluded)
@@ -253,10 +288,10 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     gradients = backward(
         *given,
         *(x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, ctx.within),
-        *(peaks, totals, kept, shift, wanted),
+        *(peaks, totals, kept, shift, wanted, ctx.backend),
     )
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, None, None, None, None
+    return *found, None, None, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

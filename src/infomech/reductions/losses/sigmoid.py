@@ -12,6 +12,7 @@ from ..._typing import OtherRows, Rows, Scalar
 from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from ..workspace import Workspace
+from .backends import Backend, attempted, takes_kernels
 from .operators import any_gradient, doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import inner_product
 
@@ -20,7 +21,14 @@ YTerms = Float[Tensor, " m"]
 
 
 def softplus_sum(
-    x: Rows, y: OtherRows, *, scale: Tensor, x_terms: XTerms | None, y_terms: YTerms | None, exclusion: Exclusion
+    x: Rows,
+    y: OtherRows,
+    *,
+    scale: Tensor,
+    x_terms: XTerms | None,
+    y_terms: YTerms | None,
+    exclusion: Exclusion,
+    backend: Backend = "auto",
 ) -> Scalar:
     """The sum of log(1 + exp(scale x_i.y_j + u_i + t_j)) over the entries that are not excluded, in float64.
 
@@ -30,7 +38,7 @@ def softplus_sum(
     """
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
     code, tensors = exclusion.coded()
-    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t))[0]
+    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t), backend)[0]
     return out
 
 
@@ -92,7 +100,8 @@ def accumulate(
 
 @operator(
     "softplus_sum",
-    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool keep) "
+    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool keep, "
+    "str backend) "
     "-> (Tensor value, Tensor grad_x, Tensor grad_y, Tensor grad_scale, Tensor grad_x_terms, Tensor grad_y_terms)",
 )
 def forward(
@@ -104,8 +113,16 @@ def forward(
     exclusion: str,
     excluded: list[Tensor],
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The sum, and with `keep` its gradients: those of the rows still to be scaled, those of the terms in float64."""
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused  # here: it imports Triton, which need not be there
+
+        given = decoded(exclusion, excluded)
+        found = attempted(lambda: fused.softplus(x, y, scale, (x_terms, y_terms), given, keep=keep))
+        if found is not None:
+            return found
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
     value = accumulate(
         x,
@@ -161,6 +178,7 @@ def _(
     exclusion: str,
     excluded: list[Tensor],
     keep: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     value = scale.new_empty(())
     if not keep:
@@ -204,7 +222,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:5])
     gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, None, None
+    return *found, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

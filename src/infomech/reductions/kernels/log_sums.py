@@ -1,0 +1,231 @@
+"""Log-sums of the rows and columns of a score matrix: one product, whose epilogue leaves peaks and totals by tile."""
+
+from typing import Any, no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, steps_within, stripe_rows
+from .launch import launched
+from .merging import Partial, Sums, empty_sums, merge
+from .scores import Scores
+from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
+
+
+@triton.jit
+@no_type_check
+def _leave_tame(
+    s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums of one tile with all peaks at 0: one exponential for rows and columns."""
+    e = tl.exp2(s)
+    if ROWS:
+        at = far(pn, across) + rm
+        weight = tl.exp2(terms_of(V, rn, N, Y_TERMS))
+        tl.store(RP + at, tl.zeros(rm.shape, tl.float32), mask=rm < M)
+        tl.store(RT + at, tl.sum(e * weight[None, :], 1), mask=rm < M)
+    if COLS:
+        to = far(pm, down) + rn
+        weigh = tl.exp2(terms_of(U, rm, M, X_TERMS))
+        tl.store(CP + to, tl.zeros(rn.shape, tl.float32), mask=rn < N)
+        tl.store(CT + to, tl.sum(e * weigh[:, None], 0), mask=rn < N)
+
+
+@triton.jit
+@no_type_check
+def _leave_wild(
+    s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums of one tile, each row and column with its own largest score as its peak: right for scores of any size."""
+    if ROWS:
+        at = far(pn, across) + rm
+        a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
+        peak = tl.max(a, 1)
+        level = tl.where(peak == float("-inf"), 0.0, peak)
+        tl.store(RP + at, peak, mask=rm < M)
+        tl.store(RT + at, tl.sum(tl.exp2(a - level[:, None]), 1), mask=rm < M)
+    if COLS:
+        to = far(pm, down) + rn
+        b = s + terms_of(U, rm, M, X_TERMS)[:, None]
+        top = tl.max(b, 0)
+        base = tl.where(top == float("-inf"), 0.0, top)
+        tl.store(CP + to, top, mask=rn < N)
+        tl.store(CT + to, tl.sum(tl.exp2(b - base[None, :]), 0), mask=rn < N)
+
+
+@triton.jit(do_not_specialize=["M", "N", "across", "down"])
+@no_type_check
+def _sums_by_tile(
+    X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, EX, EY, M, N, D, across, down, limit,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
+):  # fmt: skip
+    """Peaks and totals of every tile's rows, at [tile column, row], and columns, at [tile row, column].
+
+    A total is a sum of exp2(score - peak). Where the bound on all scores allows, all peaks are 0 and one exponential
+    serves rows and columns; of the two loops one is empty, which nobody but the card itself has to know.
+    """
+    xd = rows_of(X, M, D, BM, BK, PARTS)
+    yd = rows_of(Y, N, D, BN, BK, PARTS)
+    tall, wide = tl.cdiv(M, BM), tl.cdiv(N, BN)
+    factor = (tl.load(scale) * LOG2E).to(tl.float32)
+    tame = is_tame(scale, EX, EY, limit, EXTENT)
+    for tile in tl.range(tl.program_id(0), tl.where(tame, tall * wide, 0), SMS, flatten=True):
+        pm, pn = place(tile, tall, wide, GROUP)
+        s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
+        rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+    for tile in tl.range(tl.program_id(0), tl.where(tame, 0, tall * wide), SMS, flatten=True):
+        pm, pn = place(tile, tall, wide, GROUP)
+        s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
+        rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+
+
+@triton.jit(do_not_specialize=["M", "N", "first", "across", "down"])
+@no_type_check
+def _sums_on_diagonal(
+    X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, scale, EX, EY, M, N, D, first, across, down, limit,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    OWN: tl.constexpr, KEEP: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """The tiles that hold entries (i, i) once more: without these entries, whose scores are kept.
+
+    Few tiles, so that all the others need not look; the sums of the sweep over all tiles are overwritten.
+    """
+    pm, pn, crossed = on_diagonal(tl.program_id(0), first, BM, BN)
+    if crossed & (pn * BN < N):
+        xd = rows_of(X, M, D, BM, BK, PARTS)
+        yd = rows_of(Y, N, D, BN, BK, PARTS)
+        factor = (tl.load(scale) * LOG2E).to(tl.float32)
+        s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
+        rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+        own = is_own(rm, rn, first)
+        if KEEP:
+            here = (rm < M) & (rm + first >= pn * BN) & (rm + first < min(pn * BN + BN, N))
+            tl.store(OWNED + rm, tl.sum(tl.where(own, s, 0.0), 1) / LOG2E, mask=here)
+        if OWN:
+            s = tl.where(own, float("-inf"), s)
+        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        if is_tame(scale, EX, EY, limit, EXTENT):
+            _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+        else:
+            _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+
+
+def log_sums(
+    scores: Scores, *, rows: bool = True, cols: bool = True, keep_own: bool = False,
+    into: tuple[Sums | None, Sums | None] = (None, None), tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES,
+) -> tuple[Sums | None, Sums | None, Tensor | None]:  # fmt: skip
+    """Log-sums of the rows and columns of a score matrix, and the scores s_ii as the tiles round them.
+
+    Args:
+        scores: the matrix.
+        rows: log sum_j exp(s_ij + t_j) for each row.
+        cols: log sum_i exp(s_ij + u_i) for each column.
+        keep_own: also return the scores s_ii, float32.
+        into: room for the sums of the rows and of the columns; None: made here.
+        tiles: in place of the table's.
+        stripe_bytes: of partial sums at one time.
+
+    Returns:
+        The sums of the rows, those of the columns, and the own scores, or None for what is not asked for.
+    """
+    n, m, device = len(scores.x), len(scores.y), scores.scale.device
+    tiles = tiles or _tiles(scores)
+    by_row = (into[0] or empty_sums(n, device)) if rows else None
+    by_col = (into[1] or empty_sums(m, device)) if cols else None
+    own = torch.empty(min(n, m), dtype=torch.float32, device=device) if keep_own else None
+    stripe = stripe_rows(n, m, tiles, stripe_bytes)
+
+    def sweep() -> None:
+        for start in range(0, n, stripe):
+            here = slice(start, min(start + stripe, n))
+            both = None if by_row is None else by_row.part(here), by_col
+            _stripe(scores.part(here), start, both, (False, start > 0), own, tiles)
+
+    launched(device, sweep)
+    return by_row, by_col, own
+
+
+def log_sums_within(
+    scores: Scores, *, into: Sums | None = None, tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES
+) -> Sums:
+    """Log-sums of the rows of a symmetric score matrix, x against x, from half of its tiles.
+
+    Each stripe of rows meets the columns from its own first row on; what lies beyond the square on the diagonal serves
+    the columns as well, which are rows of later stripes.
+    """
+    n, device = len(scores.x), scores.scale.device
+    tiles = tiles or _tiles(scores)
+    by_row = into or empty_sums(n, device)
+    fewest = -(-n // steps_within(n) // tiles.rows) * tiles.rows
+    stripe = min(stripe_rows(n, n, tiles, stripe_bytes), max(tiles.rows, fewest))
+
+    def sweep() -> None:
+        for start in range(0, n, stripe):
+            stop = min(start + stripe, n)
+            part = scores.part(slice(start, stop), slice(start, n))
+            both = by_row.part(slice(start, stop)), by_row.part(slice(start, n)) if stop < n else None
+            _stripe(part, 0, both, (start > 0, start > 0), None, tiles, skip=stop - start)
+
+    launched(device, sweep)
+    return by_row
+
+
+def _tiles(scores: Scores) -> Tiles:
+    plan = plan_for(scores.scale.device, scores.product.kind)
+    return plan.careful if scores.careful else plan.sums
+
+
+def _stripe(
+    scores: Scores,
+    first: int,
+    into: tuple[Sums | None, Sums | None],
+    earlier: tuple[bool, bool],
+    own: Tensor | None,
+    tiles: Tiles,
+    skip: int = 0,
+) -> None:
+    """All tiles of one stripe of rows, the first of which is row `first`; columns below `skip` are not merged."""
+    n, m = len(scores.x), len(scores.y)
+    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    across, down = _padded(n), _padded(m)
+    device = scores.scale.device
+    entries = (wide * across if into[0] else 0, tall * down if into[1] else 0)
+    room = torch.empty(2 * sum(entries), dtype=torch.float32, device=device)
+    by_row = room[: 2 * entries[0]].view(2, wide if into[0] else 0, across)
+    by_col = room[2 * entries[0] :].view(2, tall if into[1] else 0, down)
+    partial = [None if side is None else Partial(part[0], part[1], side, before)
+               for side, part, before in zip(into, (by_row, by_col), earlier, strict=True)]  # fmt: skip
+    row, col = partial
+    r, c = row or col, col or row
+    assert r is not None
+    assert c is not None
+    arguments: dict[str, Any] = {
+        **scores.arguments,
+        "RP": r.peak, "RT": r.total, "CP": c.peak, "CT": c.total,
+        "across": across, "down": down, "ROWS": row is not None, "COLS": col is not None,
+        "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
+    }  # fmt: skip
+    sms = multiprocessors(device)
+    _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    if (scores.own or own is not None) and first < m:
+        kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
+        _sums_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
+    merge(row, col, skip=skip)
+
+
+def _padded(count: int) -> int:
+    return -(-count // 32) * 32
+
+
+__all__ = ["Sums", "log_sums", "log_sums_within"]

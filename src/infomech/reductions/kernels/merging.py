@@ -1,0 +1,109 @@
+"""Partial sums of tiles, merged in a fixed order: the same bits in every run."""
+
+from typing import NamedTuple, no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .tile import LOG2E, far
+
+_BLOCK, _STEP = 32, 64
+LOG2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+@no_type_check
+def _merge_one(
+    P, T, PEAK, TOTAL, VALUE, at, count, tiles, stride,
+    EARLIER: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """The largest peak of each sum, then all totals at that level, in float64, and the log-sum."""
+    inside = at < count
+    top = tl.full((BLOCK,), float("-inf"), tl.float32)
+    if EARLIER:
+        top = (tl.load(PEAK + at, mask=inside, other=float("-inf")) * LOG2E).to(tl.float32)
+        before = top
+    for start in range(0, tiles, STEP):
+        k = start + tl.arange(0, STEP)
+        where = far(k, stride)[:, None] + at[None, :]
+        peaks = tl.load(P + where, mask=(k < tiles)[:, None] & inside[None, :], other=float("-inf"))
+        top = tl.maximum(top, tl.max(peaks, 0))
+    level = tl.where(top == float("-inf"), 0.0, top)
+    total = tl.zeros((BLOCK,), tl.float64)
+    if EARLIER:
+        total = tl.load(TOTAL + at, mask=inside, other=0.0) * tl.exp2(before - level).to(tl.float64)
+    for start in range(0, tiles, STEP):
+        k = start + tl.arange(0, STEP)
+        where = far(k, stride)[:, None] + at[None, :]
+        mask = (k < tiles)[:, None] & inside[None, :]
+        peaks = tl.load(P + where, mask=mask, other=float("-inf"))
+        totals = tl.load(T + where, mask=mask, other=0.0)
+        total += tl.sum(totals.to(tl.float64) * tl.exp2(peaks - level[None, :]).to(tl.float64), 0)
+    nats = top.to(tl.float64) * LOG2
+    tl.store(PEAK + at, nats, mask=inside)
+    tl.store(TOTAL + at, total, mask=inside)
+    tl.store(VALUE + at, tl.log(total) + nats, mask=inside)
+
+
+@triton.jit(do_not_specialize=["n", "m", "tall", "wide", "across", "down", "skip"])
+@no_type_check
+def _merge(
+    RP, RT, R_PEAK, R_TOTAL, R_VALUE, CP, CT, C_PEAK, C_TOTAL, C_VALUE, n, m, tall, wide, across, down, skip,
+    ROWS: tl.constexpr, COLS: tl.constexpr, R_EARLIER: tl.constexpr, C_EARLIER: tl.constexpr,
+    BLOCK: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """The partial sums of rows and columns; those of columns from column `skip` on."""
+    block = tl.program_id(0)
+    of_rows = tl.cdiv(n, BLOCK) if ROWS else 0
+    if block < of_rows:
+        at = block * BLOCK + tl.arange(0, BLOCK)
+        _merge_one(RP, RT, R_PEAK, R_TOTAL, R_VALUE, at, n, wide, across, R_EARLIER, BLOCK, STEP)
+    elif COLS:
+        at = skip + (block - of_rows) * BLOCK + tl.arange(0, BLOCK)
+        _merge_one(CP, CT, C_PEAK, C_TOTAL, C_VALUE, at, m, tall, down, C_EARLIER, BLOCK, STEP)
+
+
+class Sums(NamedTuple):
+    """Log-sums of one side, float64: a sum is total * exp(peak); of an empty one the peak is -inf or 0, the total 0."""
+
+    peak: Tensor
+    total: Tensor
+    value: Tensor
+
+    def part(self, where: slice) -> "Sums":
+        """Some consecutive ones."""
+        return Sums(self.peak[where], self.total[where], self.value[where])
+
+
+class Partial(NamedTuple):
+    """Peaks, in units of log 2, and totals by tile, float32; to be merged with what stands there if `earlier`."""
+
+    peak: Tensor
+    total: Tensor
+    into: Sums
+    earlier: bool
+
+
+def merge(row: Partial | None, col: Partial | None, *, skip: int = 0) -> None:
+    """Merge (tiles, k) partial sums of rows and columns into k, in place; of columns from `skip` on."""
+    some = row or col
+    assert some is not None
+    n = len(row.into.peak) if row else 0
+    m = len(col.into.peak) if col else 0
+    r, c = row or some, col or some
+    _merge[(triton.cdiv(n, _BLOCK) + triton.cdiv(m - skip, _BLOCK) if col else triton.cdiv(n, _BLOCK),)](
+        r.peak, r.total, *r.into, c.peak, c.total, *c.into, n, m, len(c.peak), len(r.peak),
+        r.peak.stride(0), c.peak.stride(0), skip,
+        ROWS=row is not None, COLS=col is not None, R_EARLIER=r.earlier, C_EARLIER=c.earlier,
+        BLOCK=_BLOCK, STEP=_STEP, num_warps=4,
+    )  # fmt: skip
+
+
+def empty_sums(count: int, device: torch.device) -> Sums:
+    """Room for some log-sums."""
+    return Sums(*(torch.empty(count, dtype=torch.float64, device=device) for _ in range(3)))
+
+
+__all__ = ["Partial", "Sums", "empty_sums", "merge"]

@@ -1,0 +1,111 @@
+"""A score matrix as the kernels take it, and a bound on its entries that the host never reads."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .operands import Operand, Product, operand, product_for
+from .rows import extents
+
+
+class Scores(NamedTuple):
+    """A score matrix s_ij = scale x_i.y_j, as its kernels take it.
+
+    Args:
+        x: the rows.
+        y: the columns.
+        scale: 0-d float64 tensor on the device.
+        extents: of the rows and of the columns, (2, k) float32 each: squared norms and sizes of terms, of which the
+            largest bound every score; they may be those of a larger matrix.
+        x_terms: (n,) float32, what is added to the scores of row i where it is a negative; -inf removes it.
+        y_terms: (m,) the same of the columns.
+        own: entries (i, i) are left out.
+        x_groups: (n,) groups, whole numbers; entries of one group are left out.
+        y_groups: (m,) the same of the columns.
+    """
+
+    x: Operand
+    y: Operand
+    product: Product
+    scale: Tensor
+    extents: tuple[Tensor, Tensor]
+    x_terms: Tensor | None = None
+    y_terms: Tensor | None = None
+    own: bool = False
+    x_groups: Tensor | None = None
+    y_groups: Tensor | None = None
+
+    @property
+    def limit(self) -> float:
+        """Up to which bound all peaks may be 0: then no product of exponentials leaves float32."""
+        return 60.0 if self.x_terms is None and self.y_terms is None else 40.0
+
+    @property
+    def careful(self) -> bool:
+        """Whether an entry needs more room than its score."""
+        return self.x_groups is not None
+
+    def part(self, rows: slice, cols: slice = slice(None)) -> "Scores":
+        """Some consecutive rows and columns."""
+        cut = [None if t is None else t[at] for t, at in
+               ((self.x_terms, rows), (self.y_terms, cols), (self.x_groups, rows), (self.y_groups, cols))]  # fmt: skip
+        return self._replace(x=self.x.part(rows), y=self.y.part(cols), x_terms=cut[0], y_terms=cut[1],
+                             x_groups=cut[2], y_groups=cut[3])  # fmt: skip
+
+    def within(self, side: int) -> "Scores":
+        """The matrix of the rows, or of the columns, against themselves."""
+        rows = (self.x, self.y)[side]
+        terms, groups = (self.x_terms, self.y_terms)[side], (self.x_groups, self.y_groups)[side]
+        return self._replace(x=rows, y=rows, extents=(self.extents[side],) * 2, x_terms=terms, y_terms=terms,
+                             x_groups=groups, y_groups=groups)  # fmt: skip
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What every kernel is told of the matrix."""
+        return {
+            "X": self.x.values, "Y": self.y.values, "U": self.x_terms, "V": self.y_terms,
+            "GX": self.x_groups, "GY": self.y_groups, "scale": self.scale, "EX": self.extents[0], "EY": self.extents[1],
+            "M": len(self.x), "N": len(self.y), "D": self.x.depth, "limit": self.limit,
+            "GROUPS": self.x_groups is not None, "X_TERMS": self.x_terms is not None,
+            "Y_TERMS": self.y_terms is not None, "PARTS": self.product.parts, "EXTENT": self.extents[0].shape[1],
+            "DOT": self.product.dot if self.scale.is_cuda else "interpreted",
+        }  # fmt: skip
+
+
+def scores(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    *,
+    x_terms: Tensor | None = None,
+    y_terms: Tensor | None = None,
+    own: bool = False,
+    groups: tuple[Tensor, Tensor] | None = None,
+    precision: str | None = None,
+    paired: bool = False,
+) -> tuple[Scores, Tensor | None]:
+    """The score matrix of rows x (n, d) and y (m, d), and the products x_i.y_i if they are paired.
+
+    Args:
+        x: (n, d) rows.
+        y: (m, d) rows; it may be x.
+        scale: what inner products are multiplied by, a 0-d float64 tensor on the device.
+        x_terms: (n,) added to scores where the row of x is a negative, in nats; -inf removes it.
+        y_terms: (m,) the same for y.
+        own: leave out the entries (i, i).
+        groups: of the rows and of the columns, whole numbers; leave out entries of one group.
+        precision: of float32 rows, as `product_for` takes it.
+        paired: also find the products, (n,) float64.
+    """
+    product = product_for(x, y, precision)
+    terms = [None if t is None else t.detach().to(torch.float32).contiguous() for t in (x_terms, y_terms)]
+    numbers = (None, None) if groups is None else tuple(g.to(torch.int64).contiguous() for g in groups)
+    extent, pairs = extents(x, y, *terms, paired=paired)
+    left = operand(x, product)
+    right = left if y is x else operand(y, product)
+    bounds = (extent[0], extent[1])
+    return Scores(left, right, product, scale.detach(), bounds, terms[0], terms[1], own, *numbers), pairs
+
+
+__all__ = ["Scores", "scores"]

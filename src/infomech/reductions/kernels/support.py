@@ -1,0 +1,86 @@
+"""Whether the Triton kernels can run: on which device, for which rows, and if not, what to do about it."""
+
+import importlib
+import logging
+import os
+import shutil
+import sys
+from functools import lru_cache
+
+import torch
+
+OLDEST = (3, 6)
+OLDEST_CARD = (8, 0)  # tensor cores that take bfloat16 and TF32
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_INSTALL = f"pip install 'triton>={'.'.join(map(str, OLDEST))}'"
+
+_log = logging.getLogger(__name__)
+
+
+def usable(device: torch.device, *dtypes: torch.dtype) -> str | None:
+    """None if the kernels serve rows of these dtypes on this device; else why not and what to do, in one line.
+
+    On a CPU they run in Triton's interpreter, which is slow and meant for tests: TRITON_INTERPRET=1 has to be set
+    before Triton is first imported.
+
+    >>> usable(torch.device("cpu"), torch.float64)
+    'the Triton kernels take no float64 rows'
+    """
+    for dtype in dtypes:
+        if dtype not in _DTYPES:
+            return f"the Triton kernels take no {str(dtype).removeprefix('torch.')} rows"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type == "cuda":
+        return _missing() or _unfit_card(device) or (None if interpreted else _no_compiler())
+    if device.type == "cpu" and interpreted:
+        return _missing()
+    return f"rows on {device.type}: the Triton kernels need a CUDA device"
+
+
+@lru_cache(maxsize=64)
+def say_once(reason: str) -> None:
+    """Tell at level info, the first time only."""
+    _log.info("%s", reason)
+
+
+def _unfit_card(device: torch.device) -> str | None:
+    if torch.version.hip is not None:
+        return "a ROCm build of torch: the Triton kernels are for CUDA"
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= OLDEST_CARD:
+        return None
+    oldest = ".".join(map(str, OLDEST_CARD))
+    return f"a card of compute capability {'.'.join(map(str, capability))}: the Triton kernels need {oldest} or later"
+
+
+@lru_cache(maxsize=1)
+def _missing() -> str | None:
+    try:
+        found = str(importlib.import_module("triton").__version__)
+    except (ImportError, OSError):
+        return f"Triton is not installed: {_INSTALL}"
+    if _numbers(found) < OLDEST:
+        return f"Triton {found} is too old: update torch, which brings its own, or {_INSTALL}"
+    if not hasattr(torch.ops.aten.mm, "dtype_out"):
+        return f"torch {torch.__version__} cannot sum products of halves in float32: pip install 'torch>=2.8'"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version.
+
+    >>> _numbers("3.6.0+git1234")
+    (3, 6)
+    """
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+
+
+@lru_cache(maxsize=1)
+def _no_compiler() -> str | None:
+    """Triton builds what launches a kernel with a C compiler, at its first launch."""
+    if sys.platform != "linux" or os.environ.get("CC") or any(map(shutil.which, ("gcc", "clang"))):
+        return None
+    return "Triton needs a C compiler: install gcc, or set CC"
+
+
+__all__ = ["say_once", "usable"]

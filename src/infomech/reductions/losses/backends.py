@@ -1,0 +1,81 @@
+"""Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from torch import Tensor
+
+from ..._checks import InputError
+from ..kernels import say_once, usable
+
+Backend = Literal["auto", "tiles", "triton"]
+BACKENDS = ("auto", "tiles", "triton")
+_KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
+
+_Found = TypeVar("_Found")
+
+
+def check_backend(backend: str, rows: Tensor) -> None:
+    """Raise InputError unless it is a backend, and one that can run where the rows are.
+
+    >>> import torch
+    >>> check_backend("cuda", torch.eye(2))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
+    if backend == "triton":
+        _check_triton(rows)
+
+
+def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
+    """Whether the kernels do it, for rows of these dtypes and an exclusion's code.
+
+    With ``"auto"`` where they can, on CUDA; what they cannot do where they were to falls to the tiles, said once.
+    """
+    device = rows[0].device
+    if backend == "tiles" or (backend == "auto" and device.type != "cuda"):
+        return False
+    if backend == "triton":
+        _check_triton(rows[0])
+    why_not = usable(device, *(z.dtype for z in rows))
+    unknown = _beyond_kernels(exclusion)
+    if why_not is None and unknown:
+        why_not = f"the Triton kernels have no {unknown!r} among what is left out of a sum or weighed in it"
+    if why_not is None and not all(map(len, rows)):
+        return False
+    if why_not is not None:
+        say_once(f"{why_not}; the tiles go on")
+    return why_not is None
+
+
+def _beyond_kernels(exclusion: str) -> str | None:
+    """A part of an exclusion's code that the kernels do not have; they take groups once."""
+    parts = exclusion.split(",")
+    again = "same_group" if parts.count("same_group") > 1 else None
+    return next((part for part in parts if part not in _KNOWN), again)
+
+
+def attempted(kernels: Callable[[], _Found]) -> _Found | None:
+    """What the kernels give; None where one of them asks for more than the card has, which is said once.
+
+    Then the tiles do it, as they do a forward's backward: both leave the same sums.
+    """
+    from triton.runtime.errors import OutOfResources
+
+    try:
+        return kernels()
+    except OutOfResources as error:
+        say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; the tiles go on")
+        return None
+
+
+def _check_triton(rows: Tensor) -> None:
+    why_not = usable(rows.device)
+    if why_not is not None:
+        raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
+
+
+__all__ = ["BACKENDS", "Backend", "attempted", "check_backend", "takes_kernels"]

@@ -1,0 +1,189 @@
+"""The sums of the losses and their gradients from Triton kernels: what the operators do where these can run.
+
+Nothing here reads a value on the host. Importing this module imports Triton.
+"""
+
+import torch
+from torch import Tensor
+
+from ..exclusion import Both, Exclusion, Nothing, OwnRow, SameGroup
+from ..kernels.gradients import Side, gain, gradients, gradients_within
+from ..kernels.log_sums import log_sums, log_sums_within
+from ..kernels.merging import Sums
+from ..kernels.rows import finished, levels, pair_products, positives
+from ..kernels.scores import Scores, scores
+from ..kernels.softplus import softplus_sum
+from .operators import nothing
+
+Terms = tuple[Tensor | None, Tensor | None]
+
+
+def serves(exclusion: Exclusion) -> bool:
+    """Whether the kernels know these entries: a row with itself, and those of one group."""
+    if isinstance(exclusion, Both):
+        return serves(exclusion.first) and serves(exclusion.second)
+    return isinstance(exclusion, Nothing | OwnRow | SameGroup)
+
+
+def _matrix(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    terms: Terms,
+    exclusion: Exclusion,
+    *,
+    paired: bool = False,
+) -> tuple[Scores, Tensor | None]:
+    own, groups = _known(exclusion)
+    return scores(x, y, scale, x_terms=terms[0], y_terms=terms[1], own=own, groups=groups, paired=paired)
+
+
+def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
+    if isinstance(exclusion, Both):
+        (own, groups), (also_own, other) = _known(exclusion.first), _known(exclusion.second)
+        return own or also_own, groups or other
+    if isinstance(exclusion, SameGroup):
+        return False, (exclusion.rows, exclusion.cols)
+    return isinstance(exclusion, OwnRow), None
+
+
+def paired_sums(
+    x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, within: bool
+) -> tuple[Tensor, ...]:
+    """The scores of the pairs, two or four log-sums and, for the backward, their peaks and totals; float64."""
+    n, sides = len(x), 4 if within else 2
+    matrix, products = _matrix(x, y, scale, terms, exclusion, paired=True)
+    assert products is not None
+    peaks, totals = (torch.empty(sides, n, dtype=torch.float64, device=x.device) for _ in range(2))
+    values = [torch.empty(n, dtype=torch.float64, device=x.device) for _ in range(sides)]
+    sums = [Sums(*parts) for parts in zip(peaks, totals, values, strict=True)]
+    _, _, rounded = log_sums(matrix, keep_own=True, into=(sums[0], sums[1]))
+    assert rounded is not None
+    for side in range(2 if within else 0):
+        log_sums_within(matrix.within(side), into=sums[2 + side])
+    positive = positives(products, rounded, (values[0], values[1]), scale, *terms)
+    return positive, *values, *(nothing(positive) for _ in range(4 - sides)), peaks, totals
+
+
+def paired_gradients(
+    cotangents: list[Tensor],
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    terms: Terms,
+    exclusion: Exclusion,
+    *,
+    saved: tuple[Tensor, Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients of x, y, the scale and both terms for the cotangents of the three or five values."""
+    matrix, _ = _matrix(x, y, scale, terms, exclusion)
+    positive, *rest = cotangents
+    factor = gain(matrix)
+    level, factors, size = levels(torch.stack(rest), *saved, factor)
+    sides = [Side(*parts) for parts in zip(level, factors, strict=True)]
+    both = [wanted[0] or wanted[2], wanted[1] or wanted[2]]  # the scale's gradient is made of the rows' two
+    found = gradients(matrix, *sides[:2], x=both[0], y=both[1], x_terms=wanted[3], y_terms=wanted[4])
+    of_terms = [found.x_terms, found.y_terms]
+    for k, into in enumerate((found.x, found.y) if len(sides) == 4 else ()):
+        if into is not None or wanted[3 + k]:
+            inner = gradients_within(
+                matrix.within(k), sides[2 + k], add_to=into, x=into is not None, x_terms=wanted[3 + k]
+            )
+            if inner.x_terms is not None:
+                of_cross = of_terms[k]
+                of_terms[k] = inner.x_terms if of_cross is None else of_cross.add_(inner.x_terms)
+    rows, dots = [], []
+    for sums, these, others in ((found.x, x, y), (found.y, y, x)):
+        if sums is None:
+            rows.append(nothing(these))
+            continue
+        made, inner_products = finished(
+            sums, these, scale, size, gain=factor, others=others, cotangent=positive, dots=wanted[2]
+        )
+        rows.append(made)
+        dots.append(inner_products)
+    # Every score is scale times a product of two rows: by Euler's theorem the rows' gradients hold it twice.
+    grad_scale = 0.5 * torch.cat([d for d in dots if d is not None]).sum() if wanted[2] else nothing(scale)
+    return (
+        *(made if want else nothing(these) for made, want, these in zip(rows, wanted, (x, y), strict=False)),
+        grad_scale,
+        *(nothing(scale) if t is None else t.mul_(_unit(size) / factor) for t in of_terms),
+    )
+
+
+def row_sums(x: Tensor, y: Tensor, scale: Tensor, y_terms: Tensor | None, exclusion: Exclusion) -> tuple[Tensor, ...]:
+    """The log-sums of every row of x over y, their peaks and totals, float64."""
+    sums, _, _ = log_sums(_matrix(x, y, scale, (None, y_terms), exclusion)[0], cols=False)
+    assert sums is not None
+    return sums.value, sums.peak, sums.total
+
+
+def row_gradients(
+    cotangent: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    y_terms: Tensor | None,
+    exclusion: Exclusion,
+    *,
+    saved: tuple[Tensor, Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums."""
+    matrix, _ = _matrix(x, y, scale, (None, y_terms), exclusion)
+    factor = gain(matrix)
+    level, factors, size = levels(cotangent[None], saved[0][None], saved[1][None], factor)
+    found = gradients(
+        matrix, Side(level[0], factors[0]), None, x=wanted[0] or wanted[2], y=wanted[1], y_terms=wanted[3]
+    )
+    made, dots = nothing(x), None
+    if found.x is not None:
+        made, dots = finished(found.x, x, scale, size, gain=factor, dots=wanted[2])
+    of_y = nothing(y) if found.y is None else finished(found.y, y, scale, size, gain=factor)[0]
+    return (
+        made if wanted[0] else nothing(x),
+        of_y,
+        nothing(scale) if dots is None else dots.sum(),
+        nothing(scale) if found.y_terms is None else found.y_terms.mul_(_unit(size) / factor),
+    )
+
+
+def row_products(x: Tensor, y: Tensor) -> Tensor:
+    """x_i.y_i, (n,) float64."""
+    return pair_products(x, y)
+
+
+def row_products_gradient(rows: Tensor, others: Tensor, cotangent: Tensor, scale: Tensor) -> Tensor:
+    """The gradient scale c_i others_i of the rows, in their dtype, for the cotangent of their scores."""
+    empty = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    return finished(empty, rows, scale, torch.zeros_like(scale), others=others, cotangent=cotangent)[0]
+
+
+def softplus(
+    x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, keep: bool
+) -> tuple[Tensor, ...]:
+    """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
+    matrix, _ = _matrix(x, y, scale, terms, exclusion)
+    found = softplus_sum(matrix, gradients=keep, terms=keep)
+    if found.x is None or found.y is None:
+        return found.value, *(nothing(x) for _ in range(5))
+    grad_scale = pair_products(x, found.x).sum()
+    of_terms = (nothing(scale) if t is None else t for t in (found.x_terms, found.y_terms))
+    return found.value, found.x, found.y, grad_scale, *of_terms
+
+
+def _unit(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, 1.0)
+
+
+__all__ = [
+    "paired_gradients",
+    "paired_sums",
+    "row_gradients",
+    "row_products",
+    "row_products_gradient",
+    "row_sums",
+    "serves",
+    "softplus",
+]

@@ -1,0 +1,155 @@
+"""Compiles the kernels for a card that need not be there, and prints what each takes: `ahead_of_time.py 9.0 half`.
+
+Run by itself, since kernels of one process are either interpreted or compiled. One line of JSON for each kernel.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from infomech.reductions.kernels.configs import Tiles, nearest
+from infomech.reductions.kernels.log_sums import _sums_by_tile, _sums_on_diagonal
+from infomech.reductions.kernels.merging import _merge
+from infomech.reductions.kernels.rows import _extents, _finish, _levels, _pair_products, _positives
+from infomech.reductions.kernels.softplus import _softplus, _softplus_on_diagonal
+from infomech.reductions.kernels.weights import _weights, _weights_on_diagonal
+
+ELEMENT = {"half": "bf16", "three": "bf16", "tf32": "fp32", "ieee": "fp32"}
+FLOATS = ("U", "V", "A", "B", "P", "Q", "RS", "CS", "RP", "RT", "CP", "CT", "OWNED", "VALUES", "EX", "EY")
+NUMBERS = ("M", "N", "D", "first", "skip", "across", "down", "width")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel with one epilogue: which tiles of the plan it takes, and its flags."""
+
+    name: str
+    kernel: Any
+    tiles: str
+    terms: tuple[bool, bool] = (False, False)
+    sums: tuple[bool, bool] = (False, False)
+    groups: bool = False
+    cols: bool = True
+    store: bool = True
+
+
+BOTH = (True, True)
+CASES = [
+    Case("weights", _weights, "weights"),
+    Case("weights of one side", _weights, "weights", terms=(False, True), cols=False),
+    Case("weights with terms", _weights, "careful", terms=BOTH),
+    Case("weights with terms and sums", _weights, "careful", terms=BOTH, sums=BOTH),
+    Case("weights with groups, terms and sums", _weights, "careful", terms=BOTH, sums=BOTH, groups=True),
+    Case("weights of one side with sums", _weights, "careful", terms=(False, True), sums=(False, True), cols=False),
+    Case("sums of weights alone", _weights, "careful", terms=BOTH, sums=BOTH, store=False),
+    Case("weights on the diagonal", _weights_on_diagonal, "careful", terms=BOTH, sums=BOTH, groups=True),
+    Case("log-sums", _sums_by_tile, "sums"),
+    Case("log-sums of one side", _sums_by_tile, "sums", terms=(False, True), cols=False),
+    Case("log-sums with terms", _sums_by_tile, "sums", terms=BOTH),
+    Case("log-sums with groups and terms", _sums_by_tile, "careful", terms=BOTH, groups=True),
+    Case("log-sums on the diagonal", _sums_on_diagonal, "sums", terms=BOTH),
+    Case("softplus with weights and sums", _softplus, "weights", terms=BOTH, sums=BOTH),
+    Case("softplus with groups", _softplus, "careful", terms=(False, True), sums=(False, True), groups=True),
+    Case("softplus alone", _softplus, "sums", terms=(False, True), store=False),
+    Case("softplus on the diagonal", _softplus_on_diagonal, "weights", terms=BOTH, sums=BOTH),
+]
+
+
+DOUBLES = ("PAIRS", "R_PEAK", "R_TOTAL", "R_VALUE", "C_PEAK", "C_TOTAL", "C_VALUE", "PRODUCTS", "R", "C",
+           "COTANGENT", "PEAK", "TOTAL", "SIZE", "P", "DOTS", "scale")  # fmt: skip
+SINGLES = ("RP", "RT", "CP", "CT", "ROUNDED", "LEVEL", "FACTOR", "SUM")
+BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
+    "extents and products": (_extents, {"X_TERMS": True, "Y_TERMS": True, "WITH_Y": True, "PAIRED": True, "ROWS": 8,
+                                        "STEP": 128, "PROGRAMS": 512}, {"U": "*fp32", "V": "*fp32", "OUT": "*fp32"}),
+    "products of pairs": (_pair_products, {"ROWS": 8, "STEP": 128}, {"OUT": "*fp64"}),
+    "positives": (_positives, {"X_TERMS": True, "Y_TERMS": True, "BLOCK": 256},
+                  {"U": "*fp64", "V": "*fp64", "OUT": "*fp64"}),
+    "levels": (_levels, {"BLOCK": 256}, {}),
+    "gradients in their final form": (_finish, {"PAIRED": True, "WITH_DOTS": True, "ROWS": 8, "STEP": 128}, {}),
+    "merged sums": (_merge, {"ROWS": True, "COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
+                    {}),
+}  # fmt: skip
+
+
+def compiled_by_row(name: str, capability: tuple[int, int], kind: str) -> dict[str, object]:
+    """The same of a kernel that works row by row."""
+    kernel, flags, others = BY_ROW[name]
+    element = "*" + ELEMENT[kind]
+    types = {"X": element, "Y": element, "OUT": element, "gain": "fp32"}
+    types |= dict.fromkeys(DOUBLES, "*fp64") | dict.fromkeys(SINGLES, "*fp32") | others
+    signature = {a: "constexpr" if a in flags else types.get(a, "i32") for a in kernel.arg_names}
+    values = {(kernel.arg_names.index(flag),): value for flag, value in flags.items()}
+    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
+    made = triton.compile(ASTSource(kernel, signature, values), target=target, options={"num_warps": 4})
+    return {"case": name, "shared": made.metadata.shared, "stack": stack(made.asm["cubin"])}
+
+
+def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, object]:
+    """Registers, spilled bytes and shared memory of a kernel."""
+    plan = nearest(capability, kind)
+    tiles: Tiles = getattr(plan, case.tiles)
+    names, element = case.kernel.arg_names, "*" + ELEMENT[kind]
+    types = {"X": element, "Y": element, "G": element, "L": element, "GX": "*i64", "GY": "*i64", "scale": "*fp64",
+             "limit": "fp32", "gain": "fp32"}  # fmt: skip
+    types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
+    flags = {
+        "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
+        "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "OWN": True, "KEEP": True,
+        "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
+        "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "GROUP": tiles.group, "SMS": 132,
+    }  # fmt: skip
+    absent = {"U": case.terms[0], "V": case.terms[1], "GX": case.groups, "GY": case.groups, "RS": case.sums[0],
+              "CS": case.sums[1]}  # fmt: skip
+    flags |= {name: None for name, there in absent.items() if not there}
+    flags = {name: value for name, value in flags.items() if name in names}
+    signature = {name: "constexpr" if name in flags else types[name] for name in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names)
+               if signature[name].startswith("*") or name == "D"}  # fmt: skip
+    source = ASTSource(case.kernel, signature, {(names.index(k),): v for k, v in flags.items()}, aligned)
+    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
+    made = triton.compile(source, target=target, options={"num_warps": tiles.warps, "num_stages": tiles.stages})
+    return {"case": case.name, "shared": made.metadata.shared, "stack": stack(made.asm["cubin"])}
+
+
+def stack(cubin: bytes) -> int | None:
+    """Bytes of a thread's registers that spill, by the tool that comes with Triton; None where it is missing."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        found = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"STACK:(\d+)", found)
+    return int(match.group(1)) if match else None
+
+
+def lines(capability: tuple[int, int], kind: str, names: list[str]) -> Iterator[dict[str, object]]:
+    """What every case, or each that is named, takes; or why it does not compile."""
+    work = {case.name: partial(compiled, case) for case in CASES}
+    work |= {name: partial(compiled_by_row, name) for name in BY_ROW}
+    for name, compile_ in work.items():
+        if not names or name in names:
+            try:
+                yield compile_(capability, kind)
+            except Exception as error:
+                yield {"case": name, "error": f"{type(error).__name__}: {error}"[:500]}
+
+
+if __name__ == "__main__":
+    assert os.environ.get("TRITON_INTERPRET") != "1"
+    major, minor = sys.argv[1].split(".")
+    for line in lines((int(major), int(minor)), sys.argv[2], sys.argv[3:]):
+        print(json.dumps(line), flush=True)

@@ -1,0 +1,302 @@
+"""The losses on kernels, as on tiles; what falls to the tiles, and what is said of it."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, no_type_check
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+import triton
+import triton.language as tl
+from triton.runtime.errors import OutOfResources
+
+from infomech import losses
+from infomech._checks import InputError
+from infomech.reductions.kernels import configs, gradients, log_sums, merging, softplus, support, weights
+from infomech.reductions.kernels import rows as rows_module
+from infomech.reductions.kernels.scores import scores
+from infomech.reductions.kernels.tile import far
+from infomech.reductions.losses import backends, fused
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+N = 22
+NUMBERS = torch.linspace(-1, 1, N)
+SETTINGS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
+    "infonce": (losses.infonce, {"temperature": 0.05}),
+    "symmetric": (losses.symmetric_infonce, {"temperature": 0.05}),
+    "control": (losses.symmetric_infonce, {"temperature": 0.05, "divergence_weight": 0.7}),
+    "cold": (losses.symmetric_infonce, {"temperature": 0.005, "divergence_weight": 0.7}),
+    "groups": (losses.symmetric_infonce, {"temperature": 0.1, "groups": torch.arange(N) // 3}),
+    "log-weights": (
+        losses.symmetric_infonce,
+        {"temperature": 0.1, "log_weights_x": NUMBERS, "log_weights_y": -NUMBERS},
+    ),
+    "sigmoid": (losses.sigmoid_loss, {"temperature": 0.1, "bias": -5.0}),
+}
+LOSSES: dict[str, Callable[..., Tensor]] = {name: partial(loss, **given) for name, (loss, given) in SETTINGS.items()}
+# Scores are off by 1e-5 of the largest (three products), and so are log-sums: weights by twice that.
+LARGEST = dict.fromkeys(LOSSES, 10.0) | {"infonce": 20.0, "symmetric": 20.0, "control": 20.0, "cold": 200.0}
+
+
+def rows(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    z = torch.randn(N, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(z, dim=1).to(dtype).requires_grad_()
+
+
+def step(loss: Callable[..., Tensor], backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    x, y = rows(1), rows(2)
+    value = loss(x, y, backend=backend)
+    value.backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    return value.detach(), x.grad, y.grad
+
+
+def same(found: tuple[Tensor, ...], true: tuple[Tensor, ...], tolerance: float) -> None:
+    for a, b in zip(found, true, strict=True):
+        assert (a - b).norm() <= tolerance * b.norm()
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_kernels_give_what_tiles_give(name: str) -> None:
+    same(step(LOSSES[name], "triton"), step(LOSSES[name], "tiles"), 2e-5 * LARGEST[name])
+
+
+@pytest.mark.parametrize("name", ["infonce", "control", "cold", "groups", "log-weights"])
+def test_a_backward_that_does_not_fit_falls_to_the_tiles(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OutOfResources(311_320, 232_448, "shared memory")
+
+    support.say_once.cache_clear()
+    monkeypatch.setattr(fused, "paired_gradients", full)
+    monkeypatch.setattr(fused, "row_gradients", full)
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        found = [step(LOSSES[name], "triton") for _ in range(2)]
+    same(found[0], step(LOSSES[name], "tiles"), 2e-5 * LARGEST[name])
+    assert [r.getMessage() for r in caplog.records] == [
+        "a Triton kernel needs 311320 of shared memory, of 232448; the tiles go on"
+    ]
+
+
+def test_rows_in_double_precision_fall_to_the_tiles_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    support.say_once.cache_clear()
+    x, y = rows(1, torch.float64), rows(2, torch.float64)
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        found = losses.infonce(x, y, temperature=0.1, backend="triton")
+    assert torch.equal(found, losses.infonce(x, y, temperature=0.1, backend="tiles"))
+    assert caplog.messages == ["the Triton kernels take no float64 rows; the tiles go on"]
+
+
+@pytest.mark.parametrize("name", ["infonce", "cold", "groups", "sigmoid"])
+def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the package asks for, not the interpreter."""
+    seen: list[str] = []
+
+    def watched(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def watching(tensor: Tensor) -> Any:
+            caller = sys._getframe(1).f_code.co_filename
+            if "infomech" in Path(caller).parts:
+                seen.append(f"{Path(caller).name}: {read.__name__}")
+            return read(tensor)
+
+        return watching
+
+    for read in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(Tensor, read, watched(getattr(Tensor, read)))
+    step(partial(LOSSES[name], check="never"), "triton")
+    assert seen == []
+    step(LOSSES[name], "triton")
+    assert seen  # a look at the rows
+
+
+def test_a_backend_that_is_none(unchecked: None) -> None:
+    with pytest.raises(InputError, match="backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"):
+        losses.infonce(rows(1), rows(2), temperature=0.1, backend="cuda")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def unknown_triton() -> Iterator[None]:
+    """What is known of the installed Triton is forgotten before and after."""
+    support._missing.cache_clear()
+    yield
+    support._missing.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("installed", "complaint"),
+    [
+        (None, "Triton is not installed: pip install 'triton>=3.6'"),
+        (
+            SimpleNamespace(__version__="3.5.1"),
+            "Triton 3.5.1 is too old: update torch, which brings its own, or pip install 'triton>=3.6'",
+        ),
+    ],
+)
+def test_triton_that_is_missing_or_too_old(
+    installed: SimpleNamespace | None,
+    complaint: str,
+    unknown_triton: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", installed)
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        losses.infonce(rows(1), rows(2), temperature=0.1, backend="triton")
+    assert losses.infonce(rows(1), rows(2), temperature=0.1).isfinite()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    support.say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        assert not backends.takes_kernels("auto", "", torch.empty(2, 2, device="meta").as_subclass(OnCuda))
+    assert caplog.messages == [f"{complaint}; the tiles go on"]
+
+
+class OnCuda(Tensor):
+    """A tensor that says that it is on a card."""
+
+    device = torch.device("cuda", 0)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiler", "complaint"),
+    [
+        ((7, 5), True, "a card of compute capability 7.5: the Triton kernels need 8.0 or later"),
+        ((8, 6), False, "Triton needs a C compiler: install gcc, or set CC"),
+        ((8, 6), True, None),
+    ],
+)
+def test_a_card_or_a_machine_that_kernels_cannot_use(
+    capability: tuple[int, int], compiler: bool, complaint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(support.shutil, "which", lambda name: name if compiler else None)
+    monkeypatch.setattr(support.sys, "platform", "linux")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET")
+    support._no_compiler.cache_clear()
+    assert support.usable(torch.device("cuda", 0), torch.bfloat16) == complaint
+    support._no_compiler.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["listed pairs", "a filter", "positives by group", "several"])
+def test_what_kernels_cannot_leave_out_falls_to_the_tiles(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    settings: dict[str, Any] = {
+        "listed pairs": {"positives": torch.arange(N).roll(1)},
+        "a filter": {"false_negatives": losses.FalseNegatives(-0.4)},
+        "positives by group": {"groups": torch.arange(N) // 2, "same_group": "positive", "several": "log_mean"},
+        "several": {"positives": torch.stack([torch.arange(2 * N) % N, torch.arange(2 * N) // 2], 1)},
+    }
+    support.say_once.cache_clear()
+
+    def loss(x: Tensor, y: Tensor, backend: str) -> Tensor:
+        return losses.infonce(x, y, temperature=0.1, backend=backend, **settings[name])  # type: ignore[arg-type]
+
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        found = [step(loss, "triton") for _ in range(2)]
+    same(found[0], step(loss, "tiles"), 2e-4)
+    left = {"listed pairs": "listed", "a filter": "above", "positives by group": "other_groups"}.get(name)
+    said = f"the Triton kernels have no {left!r} among what is left out of a sum or weighed in it; the tiles go on"
+    assert caplog.messages == ([] if name in ("several", "positives by group") else [said])
+
+
+def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:
+    far_rows = rows(3).detach()
+
+    settings: dict[str, Any] = {"negatives_y": far_rows, "hardness": losses.Hardness(0.5), "label_smoothing": 0.1}
+
+    def loss(x: Tensor, y: Tensor, backend: str) -> Tensor:
+        return losses.symmetric_infonce(x, y, temperature=0.1, backend=backend, **settings)  # type: ignore[arg-type]
+
+    same(step(loss, "triton"), step(loss, "tiles"), 3e-4)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)])
+def test_rows_of_two_dtypes_are_multiplied_as_float32(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    found = []
+    for backend in ("triton", "tiles"):
+        x, y = (rows(k, dtype) for k, dtype in enumerate(dtypes))
+        value = losses.symmetric_infonce(x, y, temperature=0.1, divergence_weight=0.5, backend=backend)  # type: ignore[arg-type]
+        value.backward()
+        assert x.grad is not None
+        assert y.grad is not None
+        assert (x.grad.dtype, y.grad.dtype) == dtypes
+        found.append((value.detach(), x.grad.float(), y.grad.float()))
+    same(found[0][:1], found[1][:1], 1e-5)
+    same(found[0][1:], found[1][1:], 2.0**-7 + 2e-4)  # the interpreter cuts off what bfloat16 does not hold
+
+
+@pytest.mark.parametrize("layout", ["every second row", "every second feature", "not aligned", "transposed"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_rows_that_are_not_contiguous_or_not_aligned(layout: str, dtype: torch.dtype) -> None:
+    z = torch.randn(24, 42, generator=torch.Generator().manual_seed(4)).to(dtype)
+    cut = {"every second row": z[::2, :21], "every second feature": z[:12, ::2],
+           "not aligned": z.flatten()[1:253].view(12, 21), "transposed": z[:21, :12].T}[layout]  # fmt: skip
+    assert cut.shape == (12, 21)
+    y = cut.contiguous().flip(0)
+    found = losses.infonce(cut, y, temperature=10.0, backend="triton")
+    assert torch.equal(found, losses.infonce(cut.clone(memory_format=torch.contiguous_format), y, temperature=10.0,
+                                             backend="triton"))  # fmt: skip
+
+
+def test_weights_for_which_memory_is_short_come_in_smaller_chunks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        """A card with room for 700 rows of weights."""
+
+        @staticmethod
+        def new_empty(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+            if rows > 700:
+                raise torch.OutOfMemoryError("full")
+            return torch.empty(rows, width, dtype=dtype)
+
+    made, _ = scores(torch.ones(4, 8), torch.ones(4, 8), torch.tensor(1.0, dtype=torch.float64))
+    support.say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        found = [gradients.room_for(made._replace(scale=Full()), 3000, 20, None, store=True) for _ in range(2)]
+    assert [rows_ for _, rows_ in found] == [375, 375]
+    assert caplog.messages == ["too little memory for the weights of 3000 rows at once: 375 rows, slower"]
+
+
+@triton.jit
+@no_type_check
+def _offsets(OUT, first, stride, COUNT: tl.constexpr):
+    k = tl.arange(0, COUNT)
+    tl.store(OUT + k, far(first + k, stride))
+
+
+def test_offsets_go_beyond_31_bits() -> None:
+    out = torch.empty(4, dtype=torch.int64)
+    _offsets[(1,)](out, 3_000_000, 1024, COUNT=4)
+    assert out.tolist() == [1024 * k for k in range(3_000_000, 3_000_004)]
+
+
+@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus])
+def test_every_offset_of_rows_and_partial_sums_takes_64_bits(module: ModuleType) -> None:
+    """A product of a tile's or a row's number with a stride, without `far`, would wrap around at 2^31."""
+    text = Path(str(module.__file__)).read_text()
+    kernels = "\n".join(part for part in re.split(r"\n(?=\S)", text) if "tl." in part)
+    assert re.findall(r"\w+ \* (?:across|down|width|stride|x_stride|y_stride|d)\b", kernels) == []
+
+
+@pytest.mark.parametrize("rows_", [1000, 3_000_000, 2**26])
+def test_partial_sums_and_chunks_keep_to_their_room(rows_: int) -> None:
+    """Then no index of theirs reaches 2^31."""
+    tiles = configs.nearest((9, 0), "half").sums
+    stripe = configs.stripe_rows(rows_, rows_, tiles)
+    partial = 2 * (stripe * -(-rows_ // tiles.cols) + -(-stripe // tiles.rows) * rows_)
+    assert 4 * partial <= max(
+        1.1 * configs.STRIPE_BYTES, 8 * tiles.rows * 2 * (rows_ / tiles.cols + rows_ / tiles.rows)
+    )
+    assert configs.chunk_rows(rows_, rows_, 2) >= configs.LEAST_CHUNK
+    assert partial < 2**31
