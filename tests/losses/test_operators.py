@@ -165,7 +165,7 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     ),
     "true groups": lambda x, y, t, u: losses.infonce(
         x, y, temperature=t, groups=torch.arange(len(x), device=x.device), same_group="positive", several="log_mean",
-        hardness=losses.Hardness(2.0), false_negatives=losses.FalseNegatives(0.1),
+        hardness=losses.Hardness(2.0), false_negatives=losses.FalseNegatives(-1.0),
     ),
     "true pairs": lambda x, y, t, u: losses.sigmoid_loss(
         x, y, temperature=t, bias=-u.select(0, 0), counted_as="per_anchor",
