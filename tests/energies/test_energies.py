@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import cases
 import infomech as im
 from infomech import energies
 
@@ -85,9 +84,9 @@ def test_gradients_through_the_chunks() -> None:
 
 def test_energy_on_samples_is_the_budget() -> None:
     x, y = sample(300, 5, 0), sample(300, 5, 1)
-    budget = cases.corrected(x, y, temperature=0.4)
+    budget = im.decompose(x, y, temperature=0.4, batch_size=300)
     value = energies.symmetric_energy(x, y, temperature=0.4)
-    assert float(value.sym) == pytest.approx(budget.plain["energy_sym"].value, rel=1e-10)
+    assert float(value.sym) == pytest.approx(budget.energy_sym.value, rel=1e-10)
 
 
 def test_infonce_tends_to_the_energy() -> None:

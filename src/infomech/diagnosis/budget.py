@@ -330,6 +330,13 @@ def default_batch(groups: int) -> int:
     return max(2, min(DEFAULT_BATCH, 2 ** ((groups // 4).bit_length() - 1) if groups >= 4 else 2))
 
 
+def measured_negatives(batch_size: int | None, groups: int) -> int:
+    """N of a batch, of the largest one that these groups make where they are fewer; the default without a size."""
+    batch = default_batch(groups) if batch_size is None else batch_size
+    check_batch_size(batch)
+    return min(batch, groups) - 1
+
+
 def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: int = 0) -> EnergyBudget:
     """The budget from sums that have been swept, at the first of their temperatures; see `decompose`.
 
@@ -338,8 +345,7 @@ def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: i
     batches, statistics = sweeps.batches, batch_statistics(sweeps.tables()[0])
     sample, tau = batches.sample, statistics.temperature
     batch = default_batch(sample.groups) if batch_size is None else batch_size
-    check_batch_size(batch)
-    negatives = min(batch, sample.groups) - 1
+    negatives = measured_negatives(batch_size, sample.groups)
     at = statistics.at(negatives)
     found = growth(statistics)
     at_limit = limit(statistics)

@@ -14,8 +14,10 @@ from ..geometry import Critic
 from ..io.devices import rows_on
 from ..measures import PairedSample
 from ..reductions import PairSums, few_launches
+from .batch_budget import batch_statistics
+from .batch_tables import Batches, BatchSweeps
+from .budget import measured_negatives
 from .centering import centering_bias
-from .energy_limit import corrected_budget
 from .estimate import Estimate
 from .frechet import frechet_distance
 from .gram_statistics import BANDWIDTHS, GapSweeps, run_sweeps
@@ -45,6 +47,7 @@ def gap(
     *,
     pairs: PairsLike | None = None,
     temperature: float = 0.07,
+    batch_size: int | None = None,
     critic: Critic | None = None,
     bandwidth: float | None = None,
     statistic: Statistic = "U",
@@ -68,7 +71,7 @@ def gap(
     energy_distance           2 E|X-Y| - E|X-X'| - E|Y-Y'|                                  block jackknife
     mmd2_half, _median, ...   E k(X,X') + E k(Y,Y') - 2 E k(X,Y), k = exp(-|.|^2 / (2 s^2))     block jackknife
     frechet                   |dm|^2 + tr(Sx + Sy - 2 (Sx^1/2 Sy Sx^1/2)^1/2)                  influence
-    smoothed_divergence       Dsym at the temperature (E1)                                        block jackknife
+    smoothed_divergence       Dsym of batches at the temperature (E8), as `decompose` has it      block jackknife
     separability              held-out accuracy of a linear classifier of the modality            Wilson, by group
     neighbour_mixing          share of the other modality among the 10 nearest, over chance       block jackknife
     centered_energy_distance  energy distance after x is moved onto the centroid of y             block jackknife
@@ -92,6 +95,8 @@ def gap(
         y: (m, d) embeddings of the second.
         pairs: (p, 2) rows of x and y that belong together; row i with row i by default.
         temperature: of the smoothed divergence.
+        batch_size: of the smoothed divergence, as in `decompose`, the default too; above the number of groups it is
+            that of the largest batch there is.
         critic: of the smoothed divergence, the cosine by default; the other measures have distances of their own.
         bandwidth: s of the middle MMD kernel; by default the median cross distance. The others are half and twice it.
         statistic: "U" (unbiased) or "V" for energy distance and MMD^2.
@@ -122,10 +127,11 @@ def gap(
         raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
-    sweeps = run_sweeps(sample, temperature=temperature, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
-    assert sweeps.kernels is not None
+    batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature])
+    sweeps = run_sweeps(sample, batch=batch, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.gap is not None
-    divergence = corrected_budget(sample, sweeps.kernels, temperature=temperature).divergence_sym
+    negatives = measured_negatives(batch_size, sample.groups)
+    divergence = batch_statistics(batch.tables()[0]).at(negatives).estimate("divergence_sym")
     moments = halved_moments(sample)
     measures = gap_measures(sample, sweeps.gap, moments=moments, statistic=statistic, seed=seed)
     measures = with_divergence(measures, divergence)

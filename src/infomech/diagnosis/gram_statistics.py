@@ -13,7 +13,6 @@ from ..reductions import (
     Distance,
     Gaussian,
     GroupedRows,
-    KernelSums,
     NearestNeighbours,
     PairFunction,
     PairSums,
@@ -32,15 +31,6 @@ UNIFORMITY_SCALE = 2.0  # t of Wang and Isola
 BANDWIDTHS = {"half": 0.5, "median": 1.0, "double": 2.0}
 _MEDIAN_ROWS = 2000
 _DOUBT = {torch.float32: 4e-6, torch.float64: TIE}  # bound on the error of a tile's cosines
-
-
-@dataclass(frozen=True)
-class KernelSweeps:
-    """Kernel sums at one temperature."""
-
-    xx: KernelSums
-    yy: KernelSums
-    xy: KernelSums
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,6 @@ class RankSweeps:
 class Sweeps:
     """What was asked for; None for what was not."""
 
-    kernels: KernelSweeps | None
     gap: GapSweeps | None
     ranks: RankSweeps | None
 
@@ -79,7 +68,6 @@ class Sweeps:
 def run_sweeps(
     sample: PairedSample,
     *,
-    temperature: float | None = None,
     batch: BatchSweeps | None = None,
     gap: bool = False,
     ranks: bool = False,
@@ -91,7 +79,6 @@ def run_sweeps(
 
     Args:
         sample: the paired embeddings.
-        temperature: of the kernel sums of all rows (E1); None leaves them out.
         batch: gathers the kernel sums of random batches (E8), if given.
         gap: whether distances and neighbours are asked for.
         ranks: whether the ranks of true pairs are asked for.
@@ -103,18 +90,8 @@ def run_sweeps(
     within_x: list[Reduction] = []
     within_y: list[Reduction] = []
     across: list[Reduction] = []
-    kernels: KernelSweeps | None = None
     gap_sweeps: GapSweeps | None
     rank_sweeps: RankSweeps | None
-    if temperature is not None:
-        kernels = KernelSweeps(
-            xx=KernelSums(x, None, temperature=temperature, terms=sample.row_terms(0, 0)),
-            yy=KernelSums(y, None, temperature=temperature, terms=sample.row_terms(1, 1)),
-            xy=KernelSums(x, y, temperature=temperature, terms=sample.row_terms(0, 1)),
-        )
-        within_x.append(kernels.xx)
-        within_y.append(kernels.yy)
-        across.append(kernels.xy)
     if batch is not None:
         within_x += batch.within_x
         within_y += batch.within_y
@@ -137,7 +114,7 @@ def run_sweeps(
     for key, other, reductions in (("xx", None, within_x), ("yy", None, within_y), ("xy", y, across)):
         rows = y if key == "yy" else x
         sweep(rows, other, reductions, progress=_scaled(progress, works[key] / total))
-    return Sweeps(kernels, gap_sweeps, rank_sweeps)
+    return Sweeps(gap_sweeps, rank_sweeps)
 
 
 def _scaled(progress: Progress | None, factor: float) -> Callable[[float], None] | None:
@@ -230,7 +207,6 @@ __all__ = [
     "NEIGHBOURS",
     "UNIFORMITY_SCALE",
     "GapSweeps",
-    "KernelSweeps",
     "RankSweeps",
     "Sweeps",
     "median_cross_distance",
