@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from functools import wraps
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -487,3 +490,38 @@ def test_names_that_are_hard_to_draw(name: str, files: tuple[str, str], tmp_path
     saved = im.compare([report, report], names=[name, "b"]).save(tmp_path / "both")
     for file in (page, saved, tmp_path / "one" / "report.md"):
         assert "<i>" not in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_reader_that_goes_away_is_no_finding(files: tuple[str, str], closed: bool) -> None:
+    """`infomech doctor X Y | head -c 1`, and an output that the shell closed."""
+    end = ">&-" if closed else "| (head -c 1 >/dev/null; exec <&-; sleep 0.1)"
+    code = "import sys; sys.argv[0] = 'infomech'; from infomech.cli import main; main()"
+    words = [sys.executable, "-c", code, "rank", ",".join(files), ",".join(files[::-1])]
+    line = f"set -o pipefail; {shlex.join(words)} {end}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_output_that_is_an_input_is_refused(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = tmp_path / "fitted"
+    assert run("score", *files, "-t", "0.1", "-o", str(fitted), "--quiet") == 0
+    tables = [tmp_path / "x.parquet", tmp_path / "y.parquet"]
+    for file, table in zip(files, tables, strict=True):
+        pyarrow.parquet.write_table(pyarrow.table({"embedding": list(np.load(file))}), table)
+    (tmp_path / "link.parquet").symlink_to(tables[0])
+    before = [table.read_bytes() for table in tables]
+    for out in (tables[0], tmp_path / "link.parquet"):
+        assert run("score", "--apply", str(fitted), *map(str, tables), "-o", str(out), "--overwrite") == 2
+        assert "is the input" in capsys.readouterr().err
+    assert [table.read_bytes() for table in tables] == before
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    with (folder / "index.npy").open("wb") as file:
+        np.savez(file, a=np.load(files[0]), b=np.load(files[1]))
+    whole = (folder / "index.npy").read_bytes()
+    named = [f"{folder / 'index.npy'}::{key}" for key in "ab"]
+    assert run("score", "--apply", str(fitted), *named, "--index", "-o", str(folder), "--overwrite") == 2
+    assert (folder / "index.npy").read_bytes() == whole

@@ -147,7 +147,7 @@ def test_refusals() -> None:
         MeanRemoval().transform(x, y)
     with pytest.raises(im.InputError, match="fitted on 5"):
         MeanRemoval().fit(x, y).transform(x[:, :4], y[:, :4])
-    with pytest.raises(im.InputError, match="give pairs"):
+    with pytest.raises(im.InputError, match="no pairs are given"):
         MeanRemoval().fit(x, y[:-1])
     with pytest.raises(im.InputError, match="no correction; there are: centroid-shift"):
         make_correction("magic")

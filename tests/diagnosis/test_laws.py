@@ -194,3 +194,56 @@ def test_median_covers_like_the_sign_test() -> None:
         e = quantile_estimate(torch.randn(101, generator=g, dtype=torch.float64), 0.5, torch.arange(101), 101)
         hits += e.low <= 0 <= e.high
     assert 0.92 <= hits / 400 <= 0.985
+
+
+def test_rows_against_themselves_have_no_gap() -> None:
+    """A share of nothing has no number; near-copies have one that is not told from anything."""
+    x = _good()[0]
+    for other in (x, x.clone(), x + 1e-9):
+        measured = im.gap(x, other)
+        assert abs(measured["energy_distance"].value) < 1e-6
+        assert measured["centered_share"].withheld
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_lengths_that_float64_cannot_square(factor: float) -> None:
+    x, y = _good()
+    for call in (
+        lambda: im.gap(x * factor, y),
+        lambda: im.decompose(x, y * factor, temperature=0.1),
+        lambda: im.shared_information(x * factor, y),
+        lambda: im.scores.DensityRatio(0.1).fit(x, y * factor),
+    ):
+        with pytest.raises(im.InputError, match="whose square leaves float64, the first row 0; divide"):
+            call()
+
+
+@pytest.mark.parametrize("ids", [[None] * 12, [float("nan")] * 12, [1] * 12, [*"abcdefghijk", "a"]])
+def test_ids_are_one_for_each_row(ids: list[object]) -> None:
+    x, y = _good()
+    with pytest.raises(im.InputError, match="give every row of x an id of its own"):
+        im.diagnose(x, y, temperature=0.1, ids=ids)
+
+
+@pytest.mark.parametrize("tau", [1e-100, 1e-320, 1e-7])
+def test_temperatures_that_no_loss_has(tau: float) -> None:
+    x, y = _good()
+    for call in (
+        lambda: im.gap(x, y, temperature=tau),
+        lambda: im.decompose(x, y, temperature=tau),
+        lambda: im.diagnose(x, y, temperature=tau),
+        lambda: im.scores.DensityRatio(tau).fit(x, y),
+    ):
+        with pytest.raises(im.InputError, match="a score over it is lost in its own rounding"):
+            call()
+    with pytest.raises(im.InputError, match="is that a logit scale"):
+        im.gap(x, y, temperature=100.0)
+    with pytest.raises(im.InputError, match="temperature is 0"):
+        im.gap(x, y, temperature=0.0)
+
+
+def test_pairs_of_a_correction_name_rows_that_are_there() -> None:
+    x, y = _good()
+    for pairs in ([[0, -1], [1, 1]], [[0, 500], [1, 1]]):
+        with pytest.raises(im.InputError, match="pairs names row"):
+            im.corrections.MeanRemoval().fit(x, y, pairs=pairs)

@@ -221,7 +221,10 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit; see `_command` for how failures end."""
+    """Run the command line and exit; see `command` for how failures end."""
+    for name in ("stdout", "stderr"):  # None where the shell closed it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process lives)
     try:
         try:
             app(args=None if arguments is None else list(arguments))

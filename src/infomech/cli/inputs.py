@@ -45,9 +45,16 @@ class Files:
         resolve_device(device)  # before files are read
         x, y = read_rows(self.x), read_rows(self.y)
         _tell_ignored(_path_and_key(name)[0] for name in (self.x, self.y))
-        if x.shape == y.shape and x.dtype == y.dtype and bool(x.equal(y)):
+        if x.shape == y.shape and bool((x == y).all()):
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
         return rows_on(device, x, y)
+
+    def _ids(self) -> "list[str] | None":
+        """The ids of the rows of x, where each has one of its own."""
+        from ..io import read_lines
+
+        ids = [] if self.ids is None else read_lines(self.ids)
+        return ids if ids and len(set(ids)) == len(ids) else None
 
     def stated(self) -> str:
         """The temperature in words, and where it comes from."""
@@ -65,7 +72,7 @@ class Files:
     ) -> "Settings":
         """The settings of a diagnosis of these files; pairs and labels are read here."""
         from ..diagnosis import Settings
-        from ..io import read_labels, read_lines, read_pairs
+        from ..io import read_labels, read_pairs
 
         return Settings(
             temperature=self.temperature,
@@ -76,7 +83,7 @@ class Files:
             normalize=normalize,
             seed=seed,
             curves=curves,
-            ids=None if self.ids is None else read_lines(self.ids),
+            ids=self._ids(),
         )
 
 
@@ -213,7 +220,7 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
     from .._checks import InputError
 
     targets = [folder / name for name in owned]
-    for given in inputs:
+    for given in (_path_and_key(name)[0] for name in inputs):
         if not os.path.exists(given):
             continue
         if os.path.isdir(given):
@@ -224,4 +231,22 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
 
-__all__ = ["Files", "check_apart", "find_encoding", "find_files", "read_both", "read_rows", "two_names"]
+def check_no_input(file: Path, inputs: Iterable[str]) -> None:
+    """Raise InputError if the file is one of the inputs, through links too."""
+    from .._checks import InputError
+
+    for given in (_path_and_key(name)[0] for name in inputs):
+        if os.path.exists(file) and os.path.exists(given) and os.path.samefile(file, given):
+            raise InputError(f"{file} is the input {given}; nothing was written: name another file")
+
+
+__all__ = [
+    "Files",
+    "check_apart",
+    "check_no_input",
+    "find_encoding",
+    "find_files",
+    "read_both",
+    "read_rows",
+    "two_names",
+]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import AsJson, First, Names, Overwrite, Pairs, Quiet, Second, Seed, Temperature, command
-from .inputs import check_apart, find_files, read_rows
+from .inputs import check_apart, check_no_input, find_files, read_rows
 from .show import print_findings, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _write_index(ratio: "DensityRatio", x: str, y: str, out: Path, side: str, *,
     if side not in ("x", "y"):
         raise InputError(f"--side is {side!r}; it is x or y, whose rows are searched")
     check_target(out, owned=INDEX_FILES, what="set of index vectors", overwrite=overwrite)
-    check_apart(out, INDEX_FILES, [name for name in (x, y) if Path(name).exists()])
+    check_apart(out, INDEX_FILES, (x, y))
     queries, candidates = (read_rows(name) for name in ((x, y) if side == "y" else (y, x)))
     other = "x" if side == "y" else "y"
     groups, asking = ratio.groups_of(candidates, side=side), ratio.groups_of(queries, side=other)
@@ -249,6 +249,7 @@ def _write_scores(
 
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out is {out}; with --apply name a .parquet file")
+    check_no_input(out, (x, y))
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; name another file, or pass --overwrite")
     left, right = read_rows(x), read_rows(y)

@@ -18,10 +18,14 @@ EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 def console() -> Any:
-    """Rich's console on the standard output."""
+    """Rich's console on the standard output; a reader that goes away is an exception here, and no exit code 1."""
     from rich.console import Console
 
-    return Console()
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped()
 
 
 @contextmanager

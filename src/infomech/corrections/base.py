@@ -11,6 +11,7 @@ from torch import Tensor
 from .._checks import InputError, check_rows, check_same_width
 from .._typing import PairsLike, RowsLike
 from ..io import as_pairs, as_rows
+from ..measures.paired import check_pairs
 
 
 class AffineMap:
@@ -62,13 +63,8 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
-        if pairs is None:
-            if len(x) != len(y):
-                raise InputError(f"x has {len(x)} rows and y has {len(y)}; give pairs where they do not match")
-            left, right = x, y
-        else:
-            index = as_pairs(pairs).to(x.device)
-            left, right = x[index[:, 0]], y[index[:, 1]]
+        index = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
+        left, right = (x, y) if pairs is None else (x[index[:, 0]], y[index[:, 1]])
         if len(left) < 2:
             raise InputError(f"there are {len(left)} pairs; a correction needs at least two, and many more to be good")
         self._maps = self._fitted(unit(left.double(), "x"), unit(right.double(), "y"))

@@ -154,6 +154,13 @@ def _ids(sample: PairedSample, settings: Settings) -> str:
         raise InputError(
             f"ids has {len(settings.ids)} entries and x has {len(sample.given_x)} rows; give one id for each row of x"
         )
+    words = [str(each) for each in settings.ids]
+    places: dict[str, int] = {}
+    for row, (word, given) in enumerate(zip(words, settings.ids, strict=True)):
+        if given is None or given != given or word in places:
+            found = f"{word!r} for rows {places[word]} and {row}" if word in places else f"{given} for row {row}"
+            raise InputError(f"ids has {found}; give every row of x an id of its own, or leave ids away")
+        places[word] = row
     return hashlib.sha256(
         "\n".join(repr(str(each)) for each in settings.ids).encode("utf-8", "backslashreplace")
     ).hexdigest()

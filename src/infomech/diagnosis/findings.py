@@ -363,11 +363,12 @@ def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:
 def _gap(e: Evidence) -> Iterator[Finding]:
     energy, centroid, apart = e.gap["energy_distance"], e.gap["centroid_gap"], e.gap["separability"]
     if energy.low <= 0:
+        reaches = "reaches 0" if energy.high >= 0 else "lies below 0, which no gap does: it is chance, or few pairs"
         yield Finding(
             "no-gap",
             "good",
             "No modality gap is seen",
-            f"The energy distance is {with_interval(energy)}; its interval reaches 0. "
+            f"The energy distance is {with_interval(energy)}; its interval {reaches}. "
             f"What the loss is made of: {e.command('report', '-o DIR')}.",
             energy.value,
         )

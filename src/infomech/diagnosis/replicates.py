@@ -38,6 +38,8 @@ def ratio_estimate(sample: PairedSample, numerator: Replicated, denominator: Rep
     variances = block_jackknife(full, replicates, sample.block_groups)[1].square().tolist()
     of_a, of_b, both = variances[0], variances[1], (variances[2] - variances[0] - variances[1]) / 2
     top, bottom, t = float(a), float(b), t_quantile(degrees_of_freedom(sample))
+    if bottom == 0:
+        return Estimate(math.nan, math.nan, math.nan, math.nan).without_interval("what it is a share of is 0")
     ratio = top / bottom
     stderr = math.sqrt(max(of_a - 2 * ratio * both + ratio**2 * of_b, 0.0)) / abs(bottom)
     square = bottom**2 - t * t * of_b

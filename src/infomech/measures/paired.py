@@ -19,6 +19,7 @@ from ..reductions import GroupedRows, RowTerms, rows_at_once
 
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
 _MIN_GROUPS = 4
+_SHORTEST = 1e-150  # of a row: its square is above the smallest number of float64
 _COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
 
 
@@ -241,6 +242,14 @@ def _norms(rows: Tensor, name: str, *, zero: bool) -> Tensor:
     parts = rows.split(rows_at_once(rows.device))
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts])
     empty = torch.nonzero(norms == 0).flatten()
+    beyond = torch.nonzero(~torch.isfinite(norms) | ((norms < _SHORTEST) & (norms > 0))).flatten()
+    if not len(beyond) and len(empty):  # entries of which float64 cannot hold the squares
+        beyond = empty[rows[empty].ne(0).any(1)]
+    if len(beyond):
+        raise InputError(
+            f"{name} has {len(beyond)} rows of a length whose square leaves float64, the first row {int(beyond[0])}; "
+            f"divide {name} by a constant first"
+        )
     if len(empty) and not zero:
         raise InputError(
             f"{name} has {len(empty)} zero rows, the first at row {int(empty[0])}; they have no direction: remove them"

@@ -72,6 +72,8 @@ def checked_groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
 def unit_rows(rows: Tensor, name: str) -> Tensor:
     """Rows of unit length, computed in float64."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    if not bool(torch.isfinite(norms).all()):
+        raise InputError(f"{name} has rows of a length whose square leaves float64; divide {name} by a constant first")
     if bool((norms == 0).any()):
         raise InputError(f"{name} has zero rows; they have no direction: remove them")
     scaled_rows: Tensor = rows * (1 / norms).to(torch.promote_types(rows.dtype, torch.float32))
