@@ -105,3 +105,20 @@ def test_files_that_are_no_correction(tmp_path: Path) -> None:
         file.write_bytes(dump_fitted(tensors | change, told))
         with pytest.raises(im.InputError, match="is a damaged correction"):
             Correction.load(file)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.one_sided], ids=lambda m: m.name)
+def test_one_array_in_and_out(method: type[Correction]) -> None:
+    """As scikit-learn has it; the same as `OneSided`."""
+    x, new = rows(0), rows(5)
+    found = method().fit(x).transform(new)
+    assert torch.equal(found, method().fit(x, x).transform(new, new)[0])
+    assert np.allclose(found.numpy(), OneSided(method()).fit(x.numpy()).transform(new.numpy()))
+
+
+def test_what_needs_both_sides_says_so() -> None:
+    for name in (name for name, method in METHODS.items() if not method.one_sided):
+        with pytest.raises(im.InputError, match="looks at both modalities; fit it on pairs"):
+            make_correction(name).fit(rows(0))
+    with pytest.raises(im.InputError, match="pass both modalities, or x alone"):
+        MeanRemoval().fit(rows(0), pairs=[[0, 0], [1, 1]])

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -45,12 +46,12 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:
         """The two maps from paired unit rows in float64; row i of x belongs to row i of y."""
 
-    def fit(self, x: RowsLike, y: RowsLike, *, pairs: PairsLike | None = None) -> "Correction":
-        """Fit to pairs, in float64.
+    def fit(self, x: RowsLike, y: RowsLike | None = None, *, pairs: PairsLike | None = None) -> "Correction":
+        """Fit to pairs, or to the rows of one modality, in float64.
 
         Args:
             x: (n, d) embeddings of the first modality; brought to unit length here.
-            y: (m, d) of the second.
+            y: (m, d) of the second; None fits a correction that treats each modality for itself to x alone.
             pairs: (p, 2) rows that belong together; row i with row i by default.
 
         Returns:
@@ -59,7 +60,12 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         Raises:
             InputError: for rows that cannot be used, or too few of them.
         """
-        x, y = as_rows(x, "x"), as_rows(y, "y")
+        if y is None and not self.one_sided:
+            raise InputError(f"{self.name} looks at both modalities; fit it on pairs: fit(x, y)")
+        if y is None and pairs is not None:
+            raise InputError("pairs are given and y is not; pass both modalities, or x alone")
+        x = as_rows(x, "x")
+        y = x if y is None else as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
@@ -70,12 +76,25 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         self._maps = self._fitted(unit(left.double(), "x"), unit(right.double(), "y"))
         return self
 
-    def transform(self, x: RowsLike, y: RowsLike) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-        """Corrected unit rows of both modalities, in the rows' own dtype.
+    @overload
+    def transform(self, x: RowsLike, y: None = None) -> Float[Tensor, "n d"]: ...
+
+    @overload
+    def transform(self, x: RowsLike, y: RowsLike) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]: ...
+
+    def transform(self, x: RowsLike, y: RowsLike | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Corrected unit rows of both modalities, in the rows' own dtype; of x alone where y is not given.
+
+        >>> rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) + 1
+        >>> from infomech.corrections import MeanRemoval
+        >>> MeanRemoval().fit(rows).transform(rows).shape
+        torch.Size([50, 4])
 
         Raises:
             InputError: before `fit`, for rows of another width, or where a corrected row is zero.
         """
+        if y is None:
+            return self.transform_side(x, "x")
         return self.transform_side(x, "x"), self.transform_side(y, "y")
 
     def transform_side(self, rows: RowsLike, side: str) -> Float[Tensor, "n d"]:
