@@ -1,6 +1,7 @@
 """Invariances that hold exactly, inputs that are refused, and what the findings say."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -247,3 +248,22 @@ def test_pairs_of_a_correction_name_rows_that_are_there() -> None:
     for pairs in ([[0, -1], [1, 1]], [[0, 500], [1, 1]]):
         with pytest.raises(im.InputError, match="pairs names row"):
             im.corrections.MeanRemoval().fit(x, y, pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x, y: im.decompose(x, y, temperature=0.1, batch_size=3.5), "batch_size is 3.5; it must be a whole"),
+        (lambda x, y: im.decompose(x, y, temperature=0.1, batch_size="4"), "batch_size is '4'; it must be a whole"),
+        (lambda x, y: im.diagnose(x, y, temperature=0.1, names="ab"), "give two names"),
+        (lambda x, y: im.diagnose(x, y, temperature=0.1, names=("a", "a")), "names that differ"),
+        (lambda x, y: im.scores.DensityRatio(0.1, critic="cos").fit(x, y), "critic is 'cos'; give one of infomech"),
+        (lambda x, y: im.scores.DensityRatio(0.1, correction="whitening").fit(x, y), "correction is 'whitening'"),
+        (lambda x, y: im.scores.DensityRatio(0.1).fit(x, y).reliability(bins=0), "bins is 0; give a whole number"),
+        (lambda x, y: im.Sphere(2.5), "ambient_dim is 2.5; it must be a whole number"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_options_of_the_wrong_kind(call: Callable[[Tensor, Tensor], object], words: str) -> None:
+    with pytest.raises(im.InputError, match=words):
+        call(*_good())

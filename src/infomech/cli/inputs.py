@@ -176,7 +176,7 @@ def two_names(names: str) -> tuple[str, str]:
     from .._checks import InputError
 
     both = [name.strip() for name in names.split(",")]
-    if len(both) != 2 or not all(both):
+    if len(both) != 2 or not all(both) or both[0] == both[1]:
         raise InputError(f"--names is {names!r}; give two names with a comma between: --names image,text")
     return both[0], both[1]
 

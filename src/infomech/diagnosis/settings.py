@@ -45,8 +45,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_loss_temperature(self.temperature)
-        if len(self.names) != 2 or not all(isinstance(name, str) and name.strip() for name in self.names):
+        several = not isinstance(self.names, str) and len(self.names) == 2
+        if not several or not all(isinstance(name, str) and name.strip() for name in self.names):
             raise InputError(f"names is {self.names!r}; give two names, one for each modality")
+        if self.names[0] == self.names[1]:
+            raise InputError(f"names is {self.names!r}; give the modalities names that differ")
         if not all(name.isprintable() for name in self.names):
             raise InputError(f"names is {self.names!r}; give names without control characters")
         if self.batch_size is not None and self.batch_size < 2:

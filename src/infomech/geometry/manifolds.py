@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -54,8 +55,8 @@ class Sphere(Manifold):
     ambient_dim: int
 
     def __post_init__(self) -> None:
-        if self.ambient_dim < 2:
-            raise InputError(f"Sphere ambient_dim is {self.ambient_dim}; it must be at least 2")
+        if not isinstance(self.ambient_dim, Integral) or self.ambient_dim < 2:
+            raise InputError(f"Sphere ambient_dim is {self.ambient_dim}; it must be a whole number, at least 2")
 
     @property
     def squared_radius(self) -> float:  # noqa: D102

@@ -83,6 +83,8 @@ class PairedSample:
         y = y.to(x.device)
         pairs = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
         critic = Cosine() if critic is None else critic
+        if not isinstance(critic, Critic):
+            raise InputError(f"critic is {critic!r}; give one of infomech, Cosine() or RBF(scale), or your own Critic")
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
         off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))

@@ -42,6 +42,8 @@ def fitted_correction(
     correction: Correction | None, x: Tensor, y: Tensor, pairs: PairsLike | None
 ) -> Correction | None:
     """The correction, fitted on the reference if it is not yet; what was given stays as it was."""
+    if not isinstance(correction, Correction | None):
+        raise InputError(f"correction is {correction!r}; give one of infomech.corrections, Whitening() say")
     if correction is None or correction.fitted:
         return correction
     fresh: Correction = clone(correction)

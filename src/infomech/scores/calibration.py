@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,7 @@ def pair_reliability(
     random = known & ~torch.eye(count, dtype=torch.bool)
     weight = torch.where(random, (1 - prior) / float(random.sum()), 0.0)
     weight.diagonal().copy_(known.diagonal().double() * prior / float(known.diagonal().sum()))
+    check_bins(bins)
     place = (stated.nan_to_num(0.0) * bins).long().clamp_max(bins - 1)
     kept, means, observed, shares = [], [], [], []
     influence = torch.zeros(count, dtype=torch.float64)
@@ -191,11 +193,18 @@ def _two_way(parts: Tensor) -> float:
     return math.sqrt(max(float(each.square().sum()) - twice, float(parts.square().sum())))
 
 
+def check_bins(bins: int) -> None:
+    """Raise InputError unless it is a number of bins."""
+    if not isinstance(bins, Integral) or bins < 1:
+        raise InputError(f"bins is {bins!r}; give a whole number, at least 1")
+
+
 def candidate_reliability(ratios: Tensor, *, bins: int = 10) -> Reliability:
     """Of the softmax over N + 1 candidates: how often its first one is right, by the probability that it states."""
     count = len(ratios)
     stated, first = torch.softmax(ratios.double(), 1).max(1)
     right = (first == torch.arange(count)).double()
+    check_bins(bins)
     place = (stated * bins).long().clamp_max(bins - 1)
     means, observed, shares, error = [], [], [], 0.0
     influence = torch.zeros(count, dtype=torch.float64)
