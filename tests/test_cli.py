@@ -525,3 +525,22 @@ def test_an_output_that_is_an_input_is_refused(
     named = [f"{folder / 'index.npy'}::{key}" for key in "ab"]
     assert run("score", "--apply", str(fitted), *named, "--index", "-o", str(folder), "--overwrite") == 2
     assert (folder / "index.npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weights", "1,0"], "--weights was settled when"),
+        (["--names", "a,b"], "--names was settled when"),
+        (["--json"], "leave --json away"),
+        (["--index", "--top", "3"], "leave --top away"),
+        (["--side", "x"], "--side needs --index"),
+    ],
+)
+def test_options_that_would_do_nothing(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    out = tmp_path / "out.parquet"
+    assert run("score", "--apply", str(tmp_path / "fitted"), *files, "-o", str(out), *options) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()

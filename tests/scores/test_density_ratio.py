@@ -257,7 +257,7 @@ def test_a_correction_comes_first() -> None:
 )
 def test_parameters_that_cannot_be_used(change: dict[str, object], message: str) -> None:
     with pytest.raises(im.InputError, match=message):
-        DensityRatio(**change).fit(*VMF.draw(20, 0))  # type: ignore[arg-type]
+        DensityRatio(**{"temperature": 0.1, **change}).fit(*VMF.draw(20, 0))  # type: ignore[arg-type]
 
 
 def test_references_that_cannot_be_used() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .._typing import Progress
     from ..scores import DensityRatio
 
+_WEIGHTS = "0.5,0.5"
 INDEX_FILES = ("queries.npy", "index.npy")
 
 
@@ -36,7 +37,7 @@ def score(
             help="Weights of the two fields: 0.5,0.5 for the symmetric loss, 1,0 or 0,1 for one direction, held-out to "
             "choose them on these pairs."
         ),
-    ] = "0.5,0.5",
+    ] = _WEIGHTS,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="A correction that comes first: mean-removal, say.")
     ] = None,
@@ -83,12 +84,19 @@ def score(
     unused = [
         name
         for name, given in (
-            ("--temperature", temperature), ("--pairs", pairs), ("--method", method), ("--calibrate", calibrate)
+            ("--temperature", temperature), ("--pairs", pairs), ("--method", method), ("--calibrate", calibrate),
+            ("--weights", None if weights == _WEIGHTS else weights), ("--names", names),
         )
         if given is not None
     ]  # fmt: skip
     if unused:
         raise InputError(f"{unused[0]} was settled when {apply} was fitted; leave it away with --apply")
+    if as_json:
+        raise InputError("--apply writes a file; leave --json away")
+    if index and (top is not None or prior is not None):
+        raise InputError(f"--index writes vectors; leave {'--prior' if top is None else '--top'} away")
+    if not index and side != "y":
+        raise InputError("--side needs --index; to search from Y to X name the files the other way round")
     if x is None or y is None:
         raise InputError("no files are given; name the embeddings of both modalities")
     if top is not None and top < 1:

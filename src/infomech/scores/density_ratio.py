@@ -81,7 +81,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float,
         *,
         weights: tuple[float, float] | str = (0.5, 0.5),
         critic: Critic | None = None,
