@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -544,3 +545,28 @@ def test_options_that_would_do_nothing(
     assert run("score", "--apply", str(tmp_path / "fitted"), *files, "-o", str(out), *options) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_rows_known_by_a_number_are_the_same_only_in_the_same_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tenth line of two texts is no pair of a comparison; under two models of one text it is."""
+    draw = random.Random(0)
+    model = "infomech.embedding.encoders.loading:letter_counts"
+    for name in ("one", "two"):
+        for side in "ab":
+            lines = ["".join(draw.choices("abcdefghij ", k=30)).strip() + "k" for _ in range(60)]
+            (tmp_path / f"{name}-{side}.txt").write_text("\n".join(lines) + "\n")
+    for out, name, size in (("one", "one", "8"), ("again", "one", "16"), ("two", "two", "8")):
+        texts = [str(tmp_path / f"{name}-{side}.txt") for side in "ab"]
+        assert run("embed", *texts, "-m", model, "--batch-size", size, "-o", str(tmp_path / out), "--quiet") == 0
+    folders = {name: str(tmp_path / name) for name in ("one", "again", "two")}
+    for name, folder in folders.items():
+        assert run("report", folder, "-t", "0.3", "--no-figures", "-o", str(tmp_path / f"r-{name}"), "--quiet") == 0
+    digests = {
+        name: json.loads((tmp_path / f"r-{name}" / "report.json").read_text())["inputs"]["ids"] for name in folders
+    }
+    assert digests["one"] == digests["again"] != digests["two"]
+    capsys.readouterr()
+    assert run("rank", folders["one"], folders["two"]) == 2
+    assert "encodings are ranked on the same rows" in capsys.readouterr().err

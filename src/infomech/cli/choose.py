@@ -63,9 +63,8 @@ def rank(
         check_apart(out, (), [path for each in files for path in each.paths])
     chosen = _names(names, encodings)
     index = _common_pairs([each.pairs for each in files], chosen)
-    from ..io import read_lines
-
-    ids = {name: read_lines(each.ids) for name, each in zip(chosen, files, strict=True) if each.ids is not None}
+    known = {name: each.known_ids() for name, each in zip(chosen, files, strict=True)}
+    ids = {name: each for name, each in known.items() if each is not None}
     if len(encodings) < 2:
         raise InputError(f"there is {len(encodings)} encoding to rank; name at least two")
     rows = {name: each.read() for name, each in zip(chosen, files, strict=True)}

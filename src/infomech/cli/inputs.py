@@ -1,6 +1,7 @@
 """What the commands on embeddings read: two files, or the folder that `embed` wrote; pairs, names and temperature."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -49,12 +50,22 @@ class Files:
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
         return rows_on(device, x, y)
 
-    def _ids(self) -> "list[str] | None":
-        """The ids of the rows of x, where each has one of its own."""
+    def known_ids(self) -> "list[str] | None":
+        """The ids of the rows of x, where each has one of its own.
+
+        One that is a number only goes with a digest of its data: the tenth rows of two tables are not the same item.
+        """
+        from ..embedding.cache import read_manifest
         from ..io import read_lines
 
         ids = [] if self.ids is None else read_lines(self.ids)
-        return ids if ids and len(set(ids)) == len(ids) else None
+        if self.ids is None or not ids or len(set(ids)) < len(ids):
+            return None
+        if any(re.fullmatch(r"(row|line) \d+( .*)?", each) for each in ids):
+            manifest = read_manifest(Path(self.ids).parent)
+            data = "" if manifest is None else str(manifest.content["key"].get("data", ""))
+            return [f"{each} of {data}" for each in ids] if data else None
+        return ids
 
     def stated(self) -> str:
         """The temperature in words, and where it comes from."""
@@ -83,7 +94,7 @@ class Files:
             normalize=normalize,
             seed=seed,
             curves=curves,
-            ids=self._ids(),
+            ids=self.known_ids(),
         )
 
 
