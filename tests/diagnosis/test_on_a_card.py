@@ -46,7 +46,7 @@ def test_the_gap_is_the_cpus() -> None:
         here = im.gap(x.to("cuda"), y.to("cuda"), pairs=pairs)
     for name, value in there.items():
         check_equal(here[name], value, name, x.dtype)
-    assert launches(seen) < 4500
+    assert launches(seen) < 10_000  # half of them are the windows of the smoothed divergence, as in `decompose`
     assert reads(seen) < 400
 
 

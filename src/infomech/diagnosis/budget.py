@@ -318,8 +318,10 @@ def decompose(
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raise InputError unless a batch has at least one negative."""
-    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 2):
-        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number, at least 2")
+    if batch_size is not None and not isinstance(batch_size, Integral):
+        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number")
+    if batch_size is not None and batch_size < 2:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
 
 
 def default_batch(groups: int) -> int:
