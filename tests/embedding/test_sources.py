@@ -100,6 +100,63 @@ def test_paired_texts_by_their_type(tmp_path: Path) -> None:
     assert [s.texts for s in open_source([tmp_path / "l.txt"] * 2).samples()] == [("un\u2028e",), ("deux",)]
 
 
+def test_one_policy_for_bytes_and_text(tmp_path: Path) -> None:
+    """A byte-order mark is no letter of a caption, and what holds a NUL is no text, wherever it stands."""
+    contents = {"a": b"\xef\xbb\xbfred cat", "b": "grey".encode("utf-16-le"), "c": "grey".encode("utf-16")}
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for stem, content in contents.items():
+            for name, held in ((f"{stem}.png", b""), (f"{stem}.txt", content)):
+                member = tarfile.TarInfo(name)
+                member.size = len(held)
+                archive.addfile(member, io.BytesIO(held))
+    found = [(s.texts, s.damage) for s in open_source([tmp_path / "s.tar"]).samples()]
+    assert found == [
+        (("red cat",), ()),
+        ((), ("has a caption that holds a NUL",)),
+        ((), ("has a caption that is text in UTF-16",)),
+    ]
+    (tmp_path / "t.jsonl").write_text('{"a": "bom", "b": "x"}\n{"a": "q\\u0000r", "b": "y"}\n')
+    source = open_source([tmp_path / "t.jsonl"])
+    assert [(s.read(), s.texts) for s in source.samples()] == [(b"bom", ("x",))]
+    assert [(o.key, o.reason) for o in source.left_out] == [("row 2", "has in a a value that holds a NUL")]
+    binary = pa.table({"a": [b"\xef\xbb\xbfbom", b"a\0b"], "b": ["x", "y"]})
+    pa.parquet.write_table(binary, tmp_path / "t.parquet")
+    source = open_source([tmp_path / "t.parquet"])
+    assert [(s.read(), s.texts) for s in source.samples()] == [(b"bom", ("x",))]
+    images = pa.table({"image": [{"bytes": b"1", "path": "a\0b.png"}], "caption": [b"\xef\xbb\xbfbom"]})
+    pa.parquet.write_table(images, tmp_path / "i.parquet")
+    assert [(s.key, s.texts) for s in open_source([tmp_path / "i.parquet"]).samples()] == [("row 1", ("bom",))]
+
+
+def test_tables_are_not_paired_by_their_lines(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "csv"):
+        files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+        for file in files:
+            file.write_text('{"a": "one", "b": "two"}\n')
+        with pytest.raises(im.InputError, match=re.escape(f"a.{suffix} is a table, and two files are paired")):
+            open_source(files)
+    with pytest.raises(im.InputError, match="the column 'a' is named twice"):
+        open_source([tmp_path / "a.jsonl"], columns=Columns("a", "a"))
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "words"),
+    [
+        (None, [], "(it holds something else than lists of records)"),
+        ([{"id": 1}], [], "('file_name' is missing)"),
+        ([{"id": 1, "file_name": "1.jpg"}], [{"id": 1, "image_id": 1.5, "caption": "c"}], "(the id 1.5 is no whole"),
+        ([{"id": "x", "file_name": "1.jpg"}], [], "(the id 'x' is no whole number)"),
+    ],
+)
+def test_damaged_coco(tmp_path: Path, images: object, annotations: object, words: str) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").mkdir()
+    content = json.dumps({"images": images, "annotations": annotations})
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
+    with pytest.raises(im.InputError, match=re.escape(f"is no COCO captions file {words}")):
+        open_source([tmp_path], kind="coco")
+
+
 def test_sixteen_bits_floats_and_orientation() -> None:
     grey = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
     seen = np.asarray(decode_image(png(Image.fromarray(grey))))

@@ -146,6 +146,16 @@ def test_bad_views_and_outputs() -> None:
         TwoViewInfoNCE()(torch.eye(3), [1.0])
     with pytest.warns(UserWarning, match="holds one pair"):
         assert TwoViewInfoNCE()(torch.ones(1, 3), torch.ones(1, 3)) == 0
+    one = torch.ones(1, 3, requires_grad=True)
+    scale = torch.zeros((), requires_grad=True)
+    trainer = TrainerLoss(im.losses.symmetric_infonce, log_scale=scale, accumulation_steps=2)
+    with pytest.warns(UserWarning, match="holds one pair"):
+        value = trainer({"image_embeds": one, "text_embeds": one})
+    value.backward()
+    assert value == 0
+    assert one.grad is not None
+    assert scale.grad == 0
+    assert trainer({"image_embeds": one, "text_embeds": one}) == 0  # said once: a warning fails a test
     with pytest.raises(im.InputError, match="the model's outputs are logits; name the two"):
         TrainerLoss(im.losses.SymmetricInfoNCE())({"logits": torch.eye(3)})
     with pytest.raises(im.InputError, match="accumulation_steps is 0"):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, Names, Quiet, command
+from .app import AsJson, Names, Quiet, command, printable
 from .inputs import check_apart, two_names
 from .show import print_json, rate_bar
 
@@ -112,7 +112,7 @@ def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
         print_json(result.to_dict())
         return
     for key, reason in result.skipped[:5]:
-        typer.echo(f"skipped: {key} {reason}", err=True)
+        typer.echo(printable(f"skipped: {key} {reason}"), err=True)
     if len(result.skipped) > 5:
         typer.echo(
             f"skipped: {len(result.skipped) - 5:,} more; all are named in {result.folder}/manifest.json", err=True

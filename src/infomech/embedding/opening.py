@@ -125,12 +125,12 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
         raise InputError(f"{absent} does not exist. {coco_instructions(folder, split)}")
     content = read_json(captions_file)
     try:
-        listed = {int(image["id"]): _file_name(image["file_name"]) for image in content["images"]}
+        listed = {_whole(image["id"]): _file_name(image["file_name"]) for image in content["images"]}
         captions: dict[int, list[Any]] = {}
-        for annotation in sorted(content["annotations"], key=lambda a: int(a["id"])):
-            captions.setdefault(int(annotation["image_id"]), []).append(annotation["caption"])
+        for annotation in sorted(content["annotations"], key=lambda a: _whole(a["id"])):
+            captions.setdefault(_whole(annotation["image_id"]), []).append(annotation["caption"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{captions_file} is no COCO captions file ({error!r} is missing); fetch it again") from None
+        raise InputError(f"{captions_file} is no COCO captions file ({_fault(error)}); fetch it again") from None
     under = _names_under(images)
     named = [(*_under(images, listed[i], under), captions.get(i, [])) for i in sorted(listed)]
     orphans = [LeftOut(f"image id {i}", "has captions and is not listed") for i in sorted(captions.keys() - listed)]
@@ -140,8 +140,27 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
 
 def _file_name(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a file name")
+        raise ValueError("a file name is no text")
     return value
+
+
+def _whole(value: Any) -> int:
+    """A number of COCO's, or its digits; int() alone would take 1.5 for 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("an id is no whole number")
+    if isinstance(value, float) and not value.is_integer():  # nan and inf neither
+        raise ValueError(f"the id {value} is no whole number")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"the id {value[:20]!r} is no whole number") from None  # type: ignore[index]
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a file of COCO, in a few words."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error) if isinstance(error, ValueError) else "it holds something else than lists of records"
 
 
 def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, frozenset[int]]:
@@ -151,11 +170,11 @@ def _categories(folder: Path, split: str, listed: dict[int, str]) -> dict[str, f
     sets: dict[str, set[int]] = {}
     try:
         for annotation in read_json(file)["annotations"]:
-            name = listed.get(int(annotation["image_id"]))
+            name = listed.get(_whole(annotation["image_id"]))
             if name is not None:
-                sets.setdefault(name, set()).add(int(annotation["category_id"]))
+                sets.setdefault(name, set()).add(_whole(annotation["category_id"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no COCO instances file ({error!r} is missing); fetch it again") from None
+        raise InputError(f"{file} is no COCO instances file ({_fault(error)}); fetch it again") from None
     return {name: frozenset(found) for name, found in sets.items()}
 
 
@@ -256,7 +275,7 @@ def _image_table(content: TextTable, image: str, caption: str) -> ImageTable:
         assert value is not None
         pixels: bytes = value if isinstance(value, bytes) else value["bytes"]
         named = value.get("path") if isinstance(value, dict) else None
-        key = f"row {number} ({named})" if isinstance(named, str) and named else f"row {number}"
+        key = f"row {number} ({named})" if isinstance(named, str) and named and "\0" not in named else f"row {number}"
         images.append((key, pixels, *captions_of(row.get(caption))))
     return ImageTable(images, left_out)
 
@@ -332,6 +351,12 @@ def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
         return _paired_rows(content, *_text_columns(paths[0], content, columns))
     if len(paths) != 2:
         raise InputError(f"{len(paths)} text files are given; paired texts are two files, line by line")
+    for path in paths:
+        if path.suffix.lower() in TABLES:
+            raise InputError(
+                f"{path} is a table, and two files are paired line by line; give one table that holds both columns of "
+                "texts, or two files with a text a line"
+            )
     sides = [[line.strip() for line in read_lines(path) or [""]] for path in paths]
     if len(sides[0]) != len(sides[1]):
         raise InputError(
@@ -344,6 +369,8 @@ def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[st
     """The two columns of texts: those that are named, or all that there are."""
     names = content.columns
     given = columns.image is not None and columns.caption is not None
+    if given and columns.image == columns.caption:
+        raise InputError(f"the column {columns.image!r} is named twice; a text is paired with one of another column")
     first = columns.image or (names[0] if names else "")
     second = columns.caption or next((name for name in names if name != first), "")
     if first not in names or second not in names:

@@ -2,16 +2,16 @@
 
 import warnings
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._typing import Scalar
 from ..losses._inputs import result_dtype
 
 
-def loss_of_one_pair(owner: nn.Module, *used: float | Tensor) -> Scalar:
+def loss_of_one_pair(owner: object, *used: float | Tensor) -> Scalar:
     """0 with a graph, as the libraries' own losses return it; said once for each loss."""
     if not getattr(owner, "_said_single", False):
-        owner._said_single = True  # type: ignore[assignment]
+        owner._said_single = True  # type: ignore[attr-defined]
         warnings.warn(
             "a batch holds one pair, which has nothing to be compared with: its loss is 0 (said once; drop_last=True "
             "of a data loader leaves such a batch out)",

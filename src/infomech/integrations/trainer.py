@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._typing import Scalar
-from ..losses._inputs import kind_of
+from ..losses._inputs import NoNegativesError, kind_of
+from ._single import loss_of_one_pair
 
 
 class TrainerLoss:
@@ -19,7 +20,7 @@ class TrainerLoss:
     by its optimizer.
 
     **Accumulation.** A Trainer leaves the division by ``gradient_accumulation_steps`` to the function that it is given:
-    pass the number.
+    pass the number. A batch of one pair, the last of an epoch often, is 0 with a graph, and said once.
 
     Args:
         loss: called as loss(x, y), or loss(x, y, logit_scale=...): a module or a function such as
@@ -59,7 +60,11 @@ class TrainerLoss:
             held = ", ".join(map(str, outputs)) if isinstance(outputs, Mapping) else kind_of(outputs)
             raise InputError(f"the model's outputs are {held}; name the two embeddings among them with fields=")
         x, y = (outputs[name] for name in self.fields)
-        value = self.loss(x, y) if self.log_scale is None else self.loss(x, y, logit_scale=self.log_scale.exp())
+        scale = {} if self.log_scale is None else {"logit_scale": self.log_scale.exp()}
+        try:
+            value = self.loss(x, y, **scale)
+        except NoNegativesError:
+            value = loss_of_one_pair(self, x, y, *scale.values())
         return value / self.accumulation_steps
 
 

@@ -100,12 +100,16 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 def text_of(value: Any) -> str | None:
     r"""A value of a table as text: a string as it is, a number in its own digits, bytes as UTF-8; None if missing.
 
+    Bytes lose their byte-order mark, as files do.
+
     Raises:
-        NotText: for anything else, a structure say.
+        NotText: for anything else: a structure, text in UTF-16, text with a NUL.
 
     >>> text_of(0), text_of(float("nan")), text_of(b"caf\xc3\xa9"), text_of(np.float32(0.1)), text_of(None)
     ('0', None, 'café', '0.1', None)
     """
+    if isinstance(value, str) and "\0" in value:
+        raise NotText("holds a NUL")
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, np.floating):
@@ -119,8 +123,10 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, float):
         return None if math.isnan(value) else _digits(np.float64(value))
     if isinstance(value, bytes):
+        if value.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise NotText("is text in UTF-16")
         try:
-            return value.decode("utf-8")
+            return text_of(value.decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise NotText("is bytes that are not UTF-8") from None
     raise NotText(f"is a {type(value).__name__}")
