@@ -337,6 +337,8 @@ def test_overwriting_removes_only_what_the_manifest_names(tmp_path: Path) -> Non
         ("user_model:not_a_number", "NaN"),
         ("user_model:no_tensor", "returned a list"),
         ("user_model:two_widths", "share one embedding space"),
+        ("user_model:sparse", "user_model:sparse returned a sparse tensor"),
+        ("user_model:leaving", "user_model:leaving ended the program (exit code 3)"),
     ],
 )
 def test_bad_models(
@@ -348,6 +350,54 @@ def test_bad_models(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("of_no_syntax", "def f(:\n", "of_no_syntax cannot be imported (SyntaxError: invalid syntax"),
+        (
+            "of_an_error",
+            "raise RuntimeError('no\\nlicence')",
+            "of_an_error cannot be imported (RuntimeError: no licence)",
+        ),
+        ("of_an_end", "import sys\nsys.exit(3)", "of_an_end cannot be imported (SystemExit: 3)"),
+    ],
+)
+def test_modules_that_cannot_be_imported(
+    tmp_path: Path,
+    name: str,
+    content: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text(content)
+    folder = datasets.image_folder(tmp_path / "folder", images=3)
+    assert run("embed", str(folder), "-m", f"{name}:f", "-o", str(tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_rows_in_a_graph_are_detached(tmp_path: Path) -> None:
+    folder = datasets.image_folder(tmp_path / "folder", images=3)
+    found = extract(open_source([folder]), towers("user_model:in_a_graph"), tmp_path / "out")
+    assert found.rows[0] == 3
+
+
+def test_keys_stay_on_their_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(HERE)
+    folder = datasets.image_folder(tmp_path / "folder", images=3)
+    (folder / "a\n\x1b[31mb.png").write_bytes(b"")
+    assert run("embed", str(folder), "-m", "user_model:encode", "-o", str(tmp_path / "out")) == 0
+    error = capsys.readouterr().err
+    assert "skipped: a\\n\\x1b[31mb.png" in error
+    assert "\x1b" not in error
 
 
 def test_bad_data(tmp_path: Path) -> None:

@@ -48,3 +48,15 @@ def another(batch):
 
 
 another.fingerprint = "v2"
+
+
+def sparse(batch):
+    return torch.ones(len(batch), 3).to_sparse()
+
+
+def leaving(batch):
+    raise SystemExit(3)
+
+
+def in_a_graph(batch):
+    return torch.ones(len(batch), 3, requires_grad=True)

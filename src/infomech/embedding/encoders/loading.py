@@ -82,10 +82,15 @@ class CallableEncoder(Encoder):
         self.preprocessing = text_hash(_source_of(function))
 
     def encode(self, batch: Sequence[Any]) -> Tensor:  # noqa: D102
-        out = self._function(list(batch))
+        try:
+            out = self._function(list(batch))
+        except SystemExit as stop:
+            raise InputError(f"{self.name} ended the program (exit code {stop.code}); raise an exception") from None
         if not isinstance(out, Tensor):
             raise InputError(f"{self.name} returned a {type(out).__name__}; expected a tensor of shape (n, d)")
-        return out
+        if out.layout != torch.strided:
+            raise InputError(f"{self.name} returned a sparse tensor; expected a dense one, out.to_dense() say")
+        return out.detach()
 
 
 def _load_callable(choice: ModelChoice, _: str) -> Towers:
@@ -99,6 +104,9 @@ def _load_callable(choice: ModelChoice, _: str) -> Towers:
         if error.name is not None and module_name.startswith(error.name):
             raise InputError(f"there is no module {module_name!r}; expected {FORMS}") from None
         raise InputError(f"{module_name} needs the module {error.name!r}, which is not installed") from None
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{module_name} cannot be imported ({text}); correct it and try again") from None
     finally:
         sys.path.remove(os.getcwd())
     function = getattr(module, attribute, None)
