@@ -138,6 +138,22 @@ def test_a_report_without_a_needed_number_is_refused(part, key, diagnosis):
         report_from(content, "the report")
 
 
+def test_a_curve_without_its_parts_is_refused(diagnosis):
+    whole = Report(diagnosis).to_dict()
+    report_from(copy.deepcopy(whole), "the report")
+    none, short, unknown = (copy.deepcopy(whole) for _ in range(3))
+    none["budget"]["curve"]["parts"] = {}
+    short["budget"]["curve"]["parts"]["alignment"].pop()
+    unknown["budget"]["curve"]["parts"]["zz"] = unknown["budget"]["curve"]["parts"]["alignment"]
+    for content, words in (
+        (none, r"budget\.curve\.parts lacks alignment"),
+        (short, r"budget\.curve\.parts\.alignment does not fit its negatives"),
+        (unknown, r"budget\.curve\.parts has zz"),
+    ):
+        with pytest.raises(InputError, match=f"the report is no complete infomech report \\({words}"):
+            report_from(content, "the report")
+
+
 def test_drawing_libraries_wait_until_a_report_is_saved():
     heavy = "{'plotly', 'matplotlib', 'jinja2'}"
     code = f"import sys, infomech.report; print({heavy} & {{m.split('.')[0] for m in sys.modules}})"

@@ -16,7 +16,9 @@ import numpy as np
 from .._checks import InputError
 from .._files import Json, plain
 from ..diagnosis import Diagnosis, Pictures
-from ..diagnosis.budget import Contributions
+from ..diagnosis.batch_budget import PARTS
+from ..diagnosis.budget import BudgetCurve, Contributions
+from ..diagnosis.curves import CURVED, Curves
 from ..diagnosis.group_contributions import GroupContributions
 from ..diagnosis.information.shared import PairShares
 from ..io.text import check_regular, read_json
@@ -129,6 +131,9 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
             if side not in content["geometry"]:
                 raise _Unfit(f"geometry lacks {side}")
         read = {key: _built(hints[key], value, key) for key, value in parts.items()}
+        _along(read["budget"].curve, PARTS, "budget.curve")
+        if read["curves"] is not None:
+            _along(read["curves"], CURVED, "curves")
         read["attached"] = _as(dict, content.get("attached", {}), "attached")
     except _Unfit as error:
         raise InputError(f"{name} is no complete infomech report ({error}); {_AGAIN}") from None
@@ -137,6 +142,20 @@ def report_from(content: Any, name: str, pictures: Pictures | None = None) -> Di
 
 class _Unfit(Exception):
     """What is wrong with a saved report, in a few words."""
+
+
+def _along(curve: BudgetCurve | Curves, names: Sequence[str], path: str) -> None:
+    """Raise _Unfit unless a curve has these parts, and numbers at each of its N (and temperatures)."""
+    if set(curve.parts) != set(names):
+        odd = sorted(set(names) ^ set(curve.parts))[0]
+        raise _Unfit(f"{path}.parts {'lacks' if odd in names else 'has'} {odd}")
+    columns = len(curve.negatives)
+    for name, part in curve.parts.items():
+        rows: Any = part if isinstance(curve, Curves) else [part]
+        if any(len(row) != columns for row in rows) or (
+            isinstance(curve, Curves) and len(rows) != len(curve.temperatures)
+        ):
+            raise _Unfit(f"{path}.parts.{name} does not fit its negatives")
 
 
 def _built(kind: Any, value: Any, path: str) -> Any:
