@@ -20,6 +20,16 @@ from infomech.diagnosis.retrieval import retrieval_scores
 from infomech.measures import PairedSample
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.07, 0.01, 0.001])
+def test_budget_of_all_groups(tau: float) -> None:
+    """With all other groups as negatives, one pair a group, it is the sum over all others."""
+    x, y, pairs = captions(most=1)
+    truth = naive.budget(naive.expand(x, y, pairs), tau, im.log_kernel_volume(im.Sphere(6), im.Cosine(), tau))
+    found = im.decompose(x, y, temperature=tau, pairs=pairs, batch_size=len(x))
+    for name, value in truth.items():
+        assert getattr(found, name).value == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
 def test_the_parts_add_up() -> None:
     x, y, pairs = captions(groups=80, dim=40)
     b = im.decompose(x, y, temperature=0.07, pairs=pairs)

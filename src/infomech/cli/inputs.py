@@ -58,8 +58,10 @@ class Files:
         from ..embedding.cache import read_manifest
         from ..io import read_lines
 
-        ids = [] if self.ids is None else read_lines(self.ids)
-        if self.ids is None or not ids or len(set(ids)) < len(ids):
+        if self.ids is None:
+            return None
+        ids = read_lines(self.ids)
+        if not ids or len(set(ids)) < len(ids):
             return None
         if any(re.fullmatch(r"(row|line) \d+( .*)?", each) for each in ids):
             manifest = read_manifest(Path(self.ids).parent)
@@ -232,14 +234,12 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
 
     targets = [folder / name for name in owned]
     for given in (_path_and_key(name)[0] for name in inputs):
-        if not os.path.exists(given):
-            continue
-        if os.path.isdir(given):
-            clash = os.path.exists(folder) and os.path.samefile(folder, given)
-        else:
-            clash = any(os.path.exists(target) and os.path.samefile(target, given) for target in targets)
-        if clash:
+        if any(_same(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
+
+
+def _same(one: Path, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def check_no_input(file: Path, inputs: Iterable[str]) -> None:
@@ -247,7 +247,7 @@ def check_no_input(file: Path, inputs: Iterable[str]) -> None:
     from .._checks import InputError
 
     for given in (_path_and_key(name)[0] for name in inputs):
-        if os.path.exists(file) and os.path.exists(given) and os.path.samefile(file, given):
+        if _same(file, given):
             raise InputError(f"{file} is the input {given}; nothing was written: name another file")
 
 

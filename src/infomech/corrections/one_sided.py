@@ -60,13 +60,11 @@ class OneSided(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: 
         if not isinstance(self.correction, Correction | None):
             raise InputError(f"correction is {self.correction!r}; give one of infomech.corrections, Whitening() say")
         correction = MeanRemoval() if self.correction is None else clone(self.correction)
-        if not correction.one_sided:
-            raise InputError(f"{correction.name} looks at both modalities; fit it on pairs: fit(x, y)")
         checked = torch.tensor(validate_data(self, rows, dtype=_TYPES, ensure_min_samples=2, ensure_min_features=2))
         directed = checked[_has_direction(checked)]
         if len(directed) < 2:
             raise InputError(f"{len(directed)} of {len(checked)} rows are not zero; at least two are needed")
-        self.correction_ = correction.fit(directed, directed)
+        self.correction_ = correction.fit(directed)
         return self
 
     def transform(self, rows: Any) -> np.ndarray:

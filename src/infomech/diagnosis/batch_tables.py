@@ -11,7 +11,7 @@ from torch import Tensor
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows, KernelSums, Reduction, sweep
-from .batch_windows import FEWEST_BLOCKS, AnchorSums, BlockLayout
+from .batch_windows import FEWEST_BLOCKS, AnchorSums, BlockLayout, some_anchors
 from .near_duplicates import NearDuplicates
 
 SIDES = ("xx", "xy", "yy", "yx")  # anchor's modality, negatives' modality
@@ -123,7 +123,7 @@ class KernelTables:
         blocks = self.batches.layout.block_of(sample.pair_groups)
         own = sample.pair_scores / self.temperature
         weights, stands_for = self.batches.pair_weights, self.batches.stands_for()
-        return AnchorSums(self.log_sums[side].T.index_select(1, rows).T, None, blocks, weights, own, stands_for)
+        return AnchorSums(some_anchors(self.log_sums[side], rows), None, blocks, weights, own, stands_for)
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,11 @@ class BlockShares:
         return BlockShares(self.sums.cpu(), self.falls.cpu(), self.weights.cpu())
 
 
+def some_anchors(table: Float[Tensor, "n s"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k s"]:
+    """Some rows of a table, stored as `AnchorSums` takes it best."""
+    return table.T.index_select(1, rows).T
+
+
 def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
     """Weighted averages over anchors of the average over windows of log(sum) or of sum^2 / (sum of squares).
 
@@ -524,5 +529,6 @@ __all__ = [
     "BlockShares",
     "Statistic",
     "WindowAverages",
+    "some_anchors",
     "window_averages",
 ]

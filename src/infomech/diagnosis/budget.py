@@ -333,11 +333,10 @@ def default_batch(groups: int) -> int:
     return max(2, min(DEFAULT_BATCH, 2 ** ((groups // 4).bit_length() - 1) if groups >= 4 else 2))
 
 
-def measured_negatives(batch_size: int | None, groups: int) -> int:
-    """N of a batch, of the largest one that these groups make where they are fewer; the default without a size."""
-    batch = default_batch(groups) if batch_size is None else batch_size
-    check_batch_size(batch)
-    return min(batch, groups) - 1
+def chosen_batch(batch_size: int | None, groups: int) -> int:
+    """The batch that was asked for, if it can be one; the default of so many groups where none was."""
+    check_batch_size(batch_size)
+    return default_batch(groups) if batch_size is None else batch_size
 
 
 def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: int = 0) -> EnergyBudget:
@@ -347,8 +346,8 @@ def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: i
     """
     batches, statistics = sweeps.batches, batch_statistics(sweeps.tables()[0])
     sample, tau = batches.sample, statistics.temperature
-    batch = default_batch(sample.groups) if batch_size is None else batch_size
-    negatives = measured_negatives(batch_size, sample.groups)
+    batch = chosen_batch(batch_size, sample.groups)
+    negatives = min(batch, sample.groups) - 1
     at = statistics.at(negatives)
     found = growth(statistics)
     at_limit = limit(statistics)
@@ -473,6 +472,7 @@ __all__ = [
     "WithoutDuplicates",
     "above_largest",
     "check_batch_size",
+    "chosen_batch",
     "decompose",
     "default_batch",
     "energy_budget",

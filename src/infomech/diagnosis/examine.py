@@ -16,7 +16,7 @@ from ..io import as_labels, as_rows
 from ..measures import PairedSample
 from ..reductions import GroupedRows, cpu_threads, side_by_side
 from .batch_tables import Batches, BatchSweeps
-from .budget import EnergyBudget, default_batch, energy_budget
+from .budget import EnergyBudget, chosen_batch, energy_budget
 from .curves import batch_curves
 from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
@@ -114,7 +114,7 @@ def _information(sample: PairedSample, settings: Settings) -> Information | None
     """Shared information at the budget's N, and what the temperature costs; None where there are too few groups."""
     if sample.groups < FEWEST_GROUPS:
         return None
-    batch = default_batch(sample.groups) if settings.batch_size is None else min(settings.batch_size, sample.groups)
+    batch = min(chosen_batch(settings.batch_size, sample.groups), sample.groups)
     asked = asked_of(sample, batch, temperature=settings.temperature, anchors=INFORMATION_ANCHORS)
     return measure(batches_for(sample, asked.negatives, seed=settings.seed), asked)
 

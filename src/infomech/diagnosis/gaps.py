@@ -16,7 +16,7 @@ from ..measures import PairedSample
 from ..reductions import PairSums, few_launches
 from .batch_budget import batch_statistics
 from .batch_tables import Batches, BatchSweeps
-from .budget import measured_negatives
+from .budget import check_batch_size, chosen_batch
 from .centering import centering_bias
 from .estimate import Estimate
 from .frechet import frechet_distance
@@ -123,6 +123,7 @@ def gap(
     if statistic not in ("U", "V"):
         raise InputError(f"statistic is {statistic!r}; it must be 'U' (unbiased) or 'V'")
     check_loss_temperature(temperature)
+    check_batch_size(batch_size)
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)
@@ -130,7 +131,7 @@ def gap(
     batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature])
     sweeps = run_sweeps(sample, batch=batch, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.gap is not None
-    negatives = measured_negatives(batch_size, sample.groups)
+    negatives = min(chosen_batch(batch_size, sample.groups), sample.groups) - 1
     divergence = batch_statistics(batch.tables()[0]).at(negatives).estimate("divergence_sym")
     moments = halved_moments(sample)
     measures = gap_measures(sample, sweeps.gap, moments=moments, statistic=statistic, seed=seed)

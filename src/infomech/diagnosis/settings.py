@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from .._checks import InputError, check_loss_temperature
 from .._typing import PairsLike
+from .budget import check_batch_size
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Settings:
             raise InputError(f"names is {self.names!r}; give the modalities names that differ")
         if not all(name.isprintable() for name in self.names):
             raise InputError(f"names is {self.names!r}; give names without control characters")
-        if self.batch_size is not None and self.batch_size < 2:
-            raise InputError(f"batch_size is {self.batch_size}; it must be at least 2")
+        check_batch_size(self.batch_size)
 
 
 __all__ = ["Settings"]

@@ -12,7 +12,7 @@ from .._checks import InputError, check_temperature
 from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce, symmetric_infonce, symmetric_terms
 from ..losses._inputs import NoNegativesError
-from ..losses.agreement import fail_everywhere, told
+from ..losses.agreement import told
 from ._single import loss_of_one_pair
 
 
@@ -69,12 +69,7 @@ class SentenceSymmetricInfoNCE(nn.Module):
         ranks = self.ranks
         if ranks is None and self.gather_across_devices and dist.is_available() and dist.is_initialized():
             ranks = Ranks()
-        if len(embeddings) < 2:
-            wrong = InputError(f"a batch has {len(embeddings)} columns; expected anchors and positives, or more")
-            if ranks is not None:
-                fail_everywhere(ranks, wrong)
-            raise wrong
-        x, y, *hard = embeddings
+        x, y, *hard = told(ranks, lambda: _columns(embeddings))
         try:
             if hard:
                 return self._with_hard_negatives(x, y, hard, ranks)
@@ -142,6 +137,12 @@ _CITATION = """
     archivePrefix={arXiv},
 }
 """
+
+
+def _columns(embeddings: Sequence[Rows]) -> Sequence[Rows]:
+    if len(embeddings) < 2:
+        raise InputError(f"a batch has {len(embeddings)} columns; expected anchors and positives, or more")
+    return embeddings
 
 
 def _embedded(model: nn.Module, columns: list[dict[str, Any]]) -> list[Tensor]:

@@ -35,10 +35,10 @@ from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .gathering import gathered
 from .positives import joined
 from .request import Groups, SameGroupIs, check_same_group
-from .scores import PairScores, added, pair_scores
+from .scores import PairScores, pair_scores
 from .sharded import sharded_softplus_sum
 from .temperature import TemperedLoss, starting_temperature
-from .true_pairs import CountedAs, OwnPairs, PairsOfGroups, TruePairs, listed_pairs
+from .true_pairs import CountedAs, OwnPairs, PairsOfGroups, TruePairs, check_counted_as, listed_pairs
 
 
 def sigmoid_loss(
@@ -172,8 +172,7 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
     true, left_out = _questions(ready, request, None, look=look)
-    of_y = added(ready.bias.repeat(y.shape[0]), scores.own_y)
-    assert of_y is not None
+    of_y = _with_bias(ready.bias, y, scores.own_y)
     asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
     rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
     total = true.total(x, y, scores.scale, scores.own_x, of_y) + rest
@@ -210,8 +209,7 @@ def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool =
 def _checked_groups(x: Tensor, y: Tensor, request: SigmoidRequest) -> tuple[Tensor, Tensor] | None:
     """The groups of x and of y; raises InputError unless rows, pairs and groups go together."""
     check_same_group(request.same_group)
-    if request.counted_as not in ("each", "per_anchor"):
-        raise InputError(f"counted_as is {request.counted_as!r}; expected 'each' or 'per_anchor'")
+    check_counted_as(request.counted_as)
     if request.same_group == "positive" and (request.pairs is not None or request.groups is None):
         raise InputError("same_group='positive' names the true pairs by group: it needs groups, and no pairs")
     if request.one_to_one:
@@ -252,9 +250,13 @@ def _terms(
     weights = (request.log_weights_x, request.log_weights_y)
     critic = request.critic
     scores = pair_scores(x, y, critic=critic, inverse_temperature=inverse_temperature, log_weights=weights, look=look)
-    y_terms = added(bias.repeat(y.shape[0]), scores.negative_y)
-    assert y_terms is not None
-    return scores, scores.negative_x, y_terms
+    return scores, scores.negative_x, _with_bias(bias, y, scores.negative_y)
+
+
+def _with_bias(bias: Tensor, y: Tensor, terms: Tensor | None) -> Tensor:
+    """The bias for each row of y, and what else its scores gain."""
+    of_rows = bias.repeat(y.shape[0])
+    return of_rows if terms is None else of_rows + terms
 
 
 def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -> Tensor:
@@ -292,8 +294,7 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
     scale, bias = (replicated(t, ranks) for t in (ready.inverse_temperature, ready.bias))
     of_x, of_y = (Shards(ranks, sizes, extent.bound) for sizes in (agreed.anchors, agreed.sizes))
     scores, x_terms, y_terms = _terms(x, y, request, scale, bias)
-    own_y = added(bias.repeat(len(y)), scores.own_y)
-    assert own_y is not None
+    own_y = _with_bias(bias, y, scores.own_y)
     if request.plain:
         true: TruePairs = OwnPairs(request.backend)
         rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=of_y)
@@ -363,8 +364,7 @@ class SigmoidLoss(TemperedLoss):
         settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         check_same_group(same_group)
-        if counted_as not in ("each", "per_anchor"):
-            raise InputError(f"counted_as is {counted_as!r}; expected 'each' or 'per_anchor'")
+        check_counted_as(counted_as)
         self.same_group: SameGroupIs = same_group
         self.counted_as: CountedAs = counted_as
         self.ranks = ranks

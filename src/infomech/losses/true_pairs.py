@@ -23,6 +23,12 @@ CountedAs = Literal["each", "per_anchor"]
 Terms = Float[Tensor, " k"] | None
 
 
+def check_counted_as(counted_as: str) -> None:
+    """Raise InputError unless it says what a true pair weighs."""
+    if counted_as not in ("each", "per_anchor"):
+        raise InputError(f"counted_as is {counted_as!r}; expected 'each' or 'per_anchor'")
+
+
 class TruePairs(ABC):
     """The true pairs among n rows of x and m of y; a score is scale x.y + u + t, with a term for either row."""
 
@@ -146,4 +152,12 @@ def listed_pairs(
     return ListedPairs(found.pairs, weights)
 
 
-__all__ = ["CountedAs", "ListedPairs", "OwnPairs", "PairsOfGroups", "TruePairs", "listed_pairs"]
+__all__ = [
+    "CountedAs",
+    "ListedPairs",
+    "OwnPairs",
+    "PairsOfGroups",
+    "TruePairs",
+    "check_counted_as",
+    "listed_pairs",
+]

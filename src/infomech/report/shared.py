@@ -13,7 +13,7 @@ from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
 from ..diagnosis import Estimate
-from ..diagnosis.budget import check_batch_size, default_batch
+from ..diagnosis.budget import check_batch_size, chosen_batch
 from ..diagnosis.information.anchors import BOTH, Side
 from ..diagnosis.information.shared import (
     Calibration,
@@ -217,7 +217,7 @@ def shared_information(
     x, y = as_rows(x, "x"), as_rows(y, "y")
     if _all_equal(x) or _all_equal(y):
         groups = min(len(x), len(y))
-        return SharedInformation(nothing_shared(groups, default_batch(groups) if batch_size is None else batch_size))
+        return SharedInformation(nothing_shared(groups, chosen_batch(batch_size, groups)))
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )

@@ -140,6 +140,12 @@ class Reliability(Shown):
         return Brief(title, ["stated", "observed", "95% interval", "share"], rows)
 
 
+def check_bins(bins: int) -> None:
+    """Raise InputError unless it is a number of bins."""
+    if not isinstance(bins, Integral) or bins < 1:
+        raise InputError(f"bins is {bins!r}; give a whole number, at least 1")
+
+
 def pair_reliability(
     log_odds: Tensor, known: Tensor, prior: float, *, bins: int = 10, calibrated: str = ""
 ) -> Reliability:
@@ -152,13 +158,13 @@ def pair_reliability(
         bins: of equal width in the probability.
         calibrated: by what.
     """
+    check_bins(bins)
     count = len(log_odds)
     stated = torch.sigmoid(log_odds.double() + np.log(prior) - np.log1p(-prior))
     match = torch.eye(count, dtype=torch.float64)
     random = known & ~torch.eye(count, dtype=torch.bool)
     weight = torch.where(random, (1 - prior) / float(random.sum()), 0.0)
     weight.diagonal().copy_(known.diagonal().double() * prior / float(known.diagonal().sum()))
-    check_bins(bins)
     place = (stated.nan_to_num(0.0) * bins).long().clamp_max(bins - 1)
     kept, means, observed, shares = [], [], [], []
     influence = torch.zeros(count, dtype=torch.float64)
@@ -193,18 +199,12 @@ def _two_way(parts: Tensor) -> float:
     return math.sqrt(max(float(each.square().sum()) - twice, float(parts.square().sum())))
 
 
-def check_bins(bins: int) -> None:
-    """Raise InputError unless it is a number of bins."""
-    if not isinstance(bins, Integral) or bins < 1:
-        raise InputError(f"bins is {bins!r}; give a whole number, at least 1")
-
-
 def candidate_reliability(ratios: Tensor, *, bins: int = 10) -> Reliability:
     """Of the softmax over N + 1 candidates: how often its first one is right, by the probability that it states."""
+    check_bins(bins)
     count = len(ratios)
     stated, first = torch.softmax(ratios.double(), 1).max(1)
     right = (first == torch.arange(count)).double()
-    check_bins(bins)
     place = (stated * bins).long().clamp_max(bins - 1)
     means, observed, shares, error = [], [], [], 0.0
     influence = torch.zeros(count, dtype=torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._typing import Progress
 from ...reductions import GroupedRows, KernelSums, RowTerms, TemperatureSums, cpu_threads, side_by_side, sweep
 from ..batch_tables import Batches
-from ..batch_windows import AnchorSums, BlockLayout, BlockShares, WindowAverages, window_averages
+from ..batch_windows import AnchorSums, BlockLayout, BlockShares, WindowAverages, some_anchors, window_averages
 
 Side = Literal["xy", "yx"]  # anchor's modality, negatives' modality
 BOTH: tuple[Side, ...] = ("xy", "yx")
@@ -208,9 +208,7 @@ def _chunks(
 def _averages(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Tensor) -> WindowAverages:
     own = anchors.scores[pairs] / table.temperature
     weights, stands_for = anchors.weights[pairs], anchors.stands_for[pairs]
-    sums = AnchorSums(
-        table.by_row.log_sums.T.index_select(1, local).T, None, anchors.blocks[pairs], weights, own, stands_for
-    )
+    sums = AnchorSums(some_anchors(table.by_row.log_sums, local), None, anchors.blocks[pairs], weights, own, stands_for)
     return window_averages(sums, anchors.batches.layout, "log").cpu()  # what follows is small work
 
 

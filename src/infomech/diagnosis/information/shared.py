@@ -18,7 +18,7 @@ from ...measures import PairedSample
 from ..batch_budget import column_weights, windowed_error
 from ..batch_tables import Batches
 from ..batch_windows import BlockShares
-from ..budget import default_batch
+from ..budget import chosen_batch
 from ..estimate import Estimate
 from ..uncertainty import symmetric_interval, t_quantile
 from .anchors import BOTH, Anchors, LossTable, Offsets, Side, loss_table
@@ -170,7 +170,7 @@ def asked_of(
     check_groups(sample.groups)
     if anchors is not None and anchors < 2:
         raise InputError(f"anchors is {anchors}; it must be at least 2 groups")
-    batch = default_batch(sample.groups) if batch_size is None else batch_size
+    batch = chosen_batch(batch_size, sample.groups)
     if batch > sample.groups:
         raise InputError(
             f"batch_size is {batch:,} and the pairs form {sample.groups:,} groups; N cannot go beyond them: choose at "

@@ -6,7 +6,7 @@ Nothing here reads a value on the host. Importing this module imports Triton.
 import torch
 from torch import Tensor
 
-from ..exclusion import Both, Exclusion, Nothing, OwnRow, SameGroup
+from ..exclusion import Both, Exclusion, OwnRow, SameGroup
 from ..kernels.gradients import Side, gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
@@ -16,13 +16,6 @@ from ..kernels.softplus import softplus_sum
 from .operators import nothing
 
 Terms = tuple[Tensor | None, Tensor | None]
-
-
-def serves(exclusion: Exclusion) -> bool:
-    """Whether the kernels know these entries: a row with itself, and those of one group."""
-    if isinstance(exclusion, Both):
-        return serves(exclusion.first) and serves(exclusion.second)
-    return isinstance(exclusion, Nothing | OwnRow | SameGroup)
 
 
 def _matrix(
@@ -184,6 +177,5 @@ __all__ = [
     "row_products",
     "row_products_gradient",
     "row_sums",
-    "serves",
     "softplus",
 ]

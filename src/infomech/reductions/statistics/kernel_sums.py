@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..log_sums import LogSums
@@ -16,7 +16,6 @@ from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
 
-_EXP_RANGE = 600.0  # exp(-600) is a normal number in float64
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
 _FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
 _FEW_RUNS = 4  # of blocks of equal width: a sum for each
@@ -55,28 +54,6 @@ class BlockedLogSums:
     def log_squares(self) -> Float[Tensor, "n b"]:
         """Logs of the sums of squares by row and block of columns."""
         return self._sums.value_of_squares().T
-
-    def log_total(self) -> Float[Tensor, " n"]:
-        """The log of the sum over all blocks."""
-        return self.log_sums.logsumexp(1)
-
-    def log_without_blocks(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n b"]:
-        """The same for some rows, each block left out in turn; by sums from both ends, so that nothing cancels."""
-        sums = self._sums.value((slice(None), rows)).T.contiguous()
-        top = sums.amax(1, keepdim=True)
-        if float((top - sums.where(sums.isfinite(), top)).amax()) < _EXP_RANGE:  # 20 times as fast as in the log domain
-            terms = (sums - top).exp_()
-            before = torch.nn.functional.pad(terms[:, :-1].cumsum(1), (1, 0))
-            after = torch.nn.functional.pad(terms[:, 1:].flip(1).cumsum(1).flip(1), (0, 1))
-            return before.add_(after).log_().add_(top)
-        nothing = sums.new_full((len(sums), 1), -torch.inf)
-        before = torch.cat([nothing, sums[:, :-1].logcumsumexp(1)], 1)
-        after = torch.cat([sums[:, 1:].flip(1).logcumsumexp(1).flip(1), nothing], 1)
-        return torch.logaddexp(before, after)
-
-    def effective_count(self) -> Float[Tensor, " n"]:
-        """(sum w kappa)^2 / sum (w kappa)^2: how many columns a row's softmax really sees (E2)."""
-        return torch.exp(2 * self.log_total() - self.log_squares.logsumexp(1))
 
 
 @dataclass(frozen=True)
