@@ -4,6 +4,7 @@ from .caching import cached_step
 from .directed import InfoNCE, infonce
 from .distributed import Ranks, RanksError
 from .equivalence import check_equivalent
+from .matryoshka import MatryoshkaInfoNCE, matryoshka_infonce
 from .negatives import FalseNegatives, Hardness
 from .paired import SymmetricTerms
 from .pairwise import PairwiseInfoNCE, pairwise_infonce
@@ -20,6 +21,7 @@ __all__ = [
     "Hardness",
     "InfoNCE",
     "LinearWarmup",
+    "MatryoshkaInfoNCE",
     "PairwiseInfoNCE",
     "Ranks",
     "RanksError",
@@ -30,6 +32,7 @@ __all__ = [
     "cached_step",
     "check_equivalent",
     "infonce",
+    "matryoshka_infonce",
     "pairwise_infonce",
     "sigmoid_loss",
     "symmetric_infonce",

@@ -223,7 +223,7 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
     Of x against y in both directions it costs four products, where two sweeps cost six or more.
     """
     terms = request.terms
-    plain = terms.hardness is None and terms.false_negatives is None and terms.label_smoothing == 0
+    plain = terms.hardness is None and terms.false_negatives is None
     if not (plain and request.one_to_one and len(found) == 2) or any(one.shards is not None for one in found.values()):
         return {}
     xy, yx = found["xy"].direction, found["yx"].direction

@@ -115,11 +115,12 @@ class Direction:
         of_positives = positive if single else self.positives.log_sums(x, y, scale, weighted, self.bound)
         thresholds = self.thresholds()
         blocks = self.further
-        if self.in_batch and in_batch is None:
+        if self.in_batch:
             others = joined(self.positives.exclusion(), block.exclusion)
             blocks = (replace(block, exclusion=others), *self.further)
-        parts = [] if in_batch is None else [in_batch]
-        parts += [self._log_sums(part, thresholds) for part in blocks]
+        known = self.in_batch and in_batch is not None
+        parts = [in_batch] if known and in_batch is not None else []
+        parts += [self._log_sums(part, thresholds) for part in blocks[len(parts) :]]
         logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
         if logits is not None:
             parts.append(logits.logsumexp(1))

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup, looks_are_free
+from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
 from ..reductions.losses.infonce import row_scores
+from ..reductions.losses.linear import group_codes
 from ..reductions.tiling import compute_dtype
-from ._inputs import check_tensor, without_values
+from ._inputs import check_tensor
 from .scores import log_sums_of_rows
 
 Several = Literal["mean_log", "log_mean"]
@@ -142,10 +143,10 @@ class GroupPositives(Positives):
     def __init__(self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False) -> None:
         self._rows, self._cols, self._without_own = rows, cols, without_own
         self.single = False
-        self._codes = _group_codes(rows, cols)
-        of_rows, of_cols, groups = self._codes
+        self._codes = group_codes(rows, cols)
+        of_rows, of_cols = self._codes
         ones = torch.ones(of_cols.shape[0], dtype=torch.float64, device=of_cols.device)
-        sizes = ones.new_zeros(groups).index_add(0, of_cols, ones)
+        sizes = ones.new_zeros(rows.shape[0] + cols.shape[0]).index_add(0, of_cols, ones)
         self._counts = sizes.index_select(0, of_rows) - float(without_own)
 
     def counts(self) -> Vector:  # noqa: D102
@@ -158,7 +159,8 @@ class GroupPositives(Positives):
         return mean if terms is None else mean + self._group_sums(terms) / count
 
     def _group_sums(self, values: Tensor) -> Tensor:
-        rows, cols, groups = self._codes
+        rows, cols = self._codes
+        groups = rows.shape[0] + cols.shape[0]
         sums = values.new_zeros(groups, *values.shape[1:]).index_add(0, cols, values).index_select(0, rows)
         return sums - values.narrow(0, 0, rows.shape[0]) if self._without_own else sums
 
@@ -170,17 +172,6 @@ class GroupPositives(Positives):
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)
-
-
-def _group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, int]:
-    """The groups as numbers from 0, and a number above them all: the smallest where a look at it costs nothing."""
-    both = torch.cat([rows, cols])
-    ordered, order = both.sort()
-    ranks = torch.nn.functional.pad((ordered.diff() != 0).long().cumsum(0), (1, 0)).narrow(0, 0, both.shape[0])
-    codes = torch.empty_like(ranks).scatter(0, order, ranks)
-    free = looks_are_free(both) and not without_values(both)
-    groups = int(ranks[-1]) + 1 if free and both.shape[0] else both.shape[0]
-    return codes.narrow(0, 0, rows.shape[0]), codes.narrow(0, rows.shape[0], cols.shape[0]), groups
 
 
 @dataclass(frozen=True)

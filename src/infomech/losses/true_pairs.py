@@ -14,6 +14,7 @@ from .._typing import Scalar
 from ..reductions.exclusion import Exclusion, Listed, OtherGroups, OwnRow, SameGroup
 from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
+from ..reductions.losses.linear import group_codes
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import check_tensor
 from .positives import in_order
@@ -85,7 +86,7 @@ class PairsOfGroups(TruePairs):
         rows: (n,) groups of the rows of x.
         cols: (m,) those of y.
         every_row: groups of all rows of x, of other ranks too: what the groups' sizes are counted from.
-        counted_as: see `listed_pairs`; ``"per_anchor"`` looks at the groups' sizes, and sweeps once for each of them.
+        counted_as: see `listed_pairs`.
     """
 
     rows: Int[Tensor, " n"]
@@ -94,36 +95,31 @@ class PairsOfGroups(TruePairs):
     counted_as: CountedAs
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
-        if self.counted_as == "each":
-            return _of_groups(x, y, scale, x_terms, y_terms, self.rows, self.cols)
-        of_rows, of_cols = self._weights()
-        total = 0.0 * y_terms.sum()  # a part of the graph on every rank, with true pairs or without
-        for weight in torch.unique(of_rows[of_rows > 0]).tolist():
-            i, j = (torch.nonzero(weights == weight).flatten() for weights in (of_rows, of_cols))
-            own = None if x_terms is None else x_terms.index_select(0, i)
-            part = (x.index_select(0, i), y.index_select(0, j), scale, own, y_terms.index_select(0, j))
-            total = total + weight * _of_groups(*part, self.rows[i], self.cols[j])
-        return total
+        return softplus_sum(
+            x,
+            y,
+            scale=-scale,
+            x_terms=None if x_terms is None else -x_terms,
+            y_terms=-y_terms,
+            exclusion=OtherGroups(self.rows, self.cols),
+            row_weights=None if self.counted_as == "each" else self._weights(),
+            backend="tiles",
+        )
 
-    def _weights(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
-        """(1/k + 1/k') / 2 of every row's group, k its rows of y and k' its rows of x; 0 where either is missing."""
-        names, codes = torch.unique(torch.cat([self.rows, self.cols, self.every_row]), return_inverse=True)
-        n, m = len(self.rows), len(self.cols)
-        k = torch.bincount(codes[n : n + m], minlength=len(names)).double()
-        k_other = torch.bincount(codes[n + m :], minlength=len(names)).double()
-        weights = torch.where((k > 0) & (k_other > 0), (1 / k + 1 / k_other) / 2, 0.0)
-        return weights[codes[:n]], weights[codes[n : n + m]]
+    def _weights(self) -> Float[Tensor, " n"]:
+        """(1/k + 1/k') / 2 of every row's group, k its rows of y and k' its rows of x; 0 where it has none of y."""
+        of_rows, others = group_codes(self.rows, torch.cat([self.cols, self.every_row]))
+        m, ones = self.cols.shape[0], torch.ones(others.shape[0], dtype=torch.float64, device=others.device)
+        shares = []
+        for start, count in ((0, m), (m, self.every_row.shape[0])):
+            there = others.narrow(0, start, count)
+            sizes = ones.new_zeros(of_rows.shape[0] + others.shape[0]).index_add(0, there, ones.narrow(0, start, count))
+            sizes = sizes.index_select(0, of_rows)
+            shares.append(torch.where(sizes > 0, 1 / sizes.clamp(min=1.0), 0.0))
+        return (shares[0] + shares[1]) / 2
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self.rows, self.cols)
-
-
-def _of_groups(
-    x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor, rows: Tensor, cols: Tensor
-) -> Scalar:
-    own = None if x_terms is None else -x_terms
-    return softplus_sum(x, y, scale=-scale, x_terms=own, y_terms=-y_terms, exclusion=OtherGroups(rows, cols),
-                        backend="tiles")  # fmt: skip
 
 
 def listed_pairs(

@@ -15,6 +15,7 @@ from ..tiling import compute_dtype
 from .terms import NegativeTerms, spread_of
 
 Vector = Float[Tensor, " k"]
+Vectors = Float[Tensor, "*many k"]
 
 
 def score_bound(x: Rows, y: OtherRows, scale: Tensor) -> float:
@@ -94,7 +95,7 @@ def as_number(shift: Tensor) -> float | None:
     return None if value == math.inf else value
 
 
-def positive_scores(rounded: Vector, exact: Vector, negatives: Vector) -> Vector:
+def positive_scores(rounded: Vectors, exact: Vectors, negatives: Vectors) -> Vectors:
     """The pairs' scores with the rounding that serves the loss best.
 
     Where negatives are as near as the positive (duplicates, collapse) their scores carry the same rounding as the

@@ -87,7 +87,7 @@ def gather(
             if own is not None:
                 low, high, diagonal = diagonal_of(tile, i, j)
                 own[low:high] = diagonal
-            _absorb(tile, space, (i, j), shift, exclusion, (rows, cols), terms)
+            absorb(tile, space, (i, j), shift, exclusion, (rows, cols), terms)
 
 
 def gather_within(
@@ -109,7 +109,7 @@ def gather_within(
         for j in cuts[a:]:
             tile = _product(left, x[j].to(dtype), space, kept.find(i, j) if kept is not None else None)
             both = rows, None if i == j else rows
-            _absorb(tile, space, (i, j), shift, exclusion, both, (terms, terms))
+            absorb(tile, space, (i, j), shift, exclusion, both, (terms, terms))
 
 
 def _product(left: Tensor, right: Tensor, space: Workspace, room: Tensor | None = None) -> Tensor:
@@ -117,7 +117,7 @@ def _product(left: Tensor, right: Tensor, space: Workspace, room: Tensor | None 
     return torch.mm(left, right.mT, out=room if room is not None else space.buffer("tile", len(left), len(right)))
 
 
-def _absorb(
+def absorb(
     tile: Tensor,
     space: Workspace,
     where: tuple[slice, slice],
@@ -132,7 +132,7 @@ def _absorb(
         exclusion.clear(tile, *where, -torch.inf)
         scratch = space.buffer("scratch", *tile.shape)
     else:
-        _exponentials(tile, shift, where, exclusion)
+        exponentials(tile, shift, where, exclusion)
     for side, part in enumerate(sums):
         other, there = terms[1 - side], where[1 - side]
         if part is None:
@@ -170,7 +170,7 @@ def scatter(
             tile = kept.find(i, j) if kept is not None and factors is not None else None
             if tile is None:
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
-            weights = _softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
+            weights = softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
             if row.gradient is not None:
                 row.gradient[i].addmm_(weights, right)
             if col.gradient is not None:
@@ -204,11 +204,11 @@ def scatter_within(
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
             if i == j and factors is None:
                 # Entries (a, b) and (b, a) round apart: of large scores each is right for its own row only.
-                weights = _softmax_weights(tile, space, (i, j), exclusion, (row, by_rows), None)
+                weights = softmax_weights(tile, space, (i, j), exclusion, (row, by_rows), None)
                 weights = weights + weights.mT
             else:
                 sides = (row, on_diagonal if i == j else row)
-                weights = _softmax_weights(tile, space, (i, j), exclusion, sides, factors)
+                weights = softmax_weights(tile, space, (i, j), exclusion, sides, factors)
             row.gradient[i].addmm_(weights, right)
             if i != j:
                 row.gradient[j].addmm_(weights.mT, left)
@@ -226,13 +226,13 @@ def _recomputed(
     """The tile of exponentials with a fixed shift, or of scores, which are cleared at the very end."""
     tile = _product(left, right, space)
     if shift is not None:
-        _exponentials(tile, shift, where, exclusion)
+        exponentials(tile, shift, where, exclusion)
     else:
         exclusion.weigh(tile, *where)
     return tile
 
 
-def _exponentials(tile: Tensor, shift: float, where: tuple[slice, slice], exclusion: Exclusion) -> None:
+def exponentials(tile: Tensor, shift: float, where: tuple[slice, slice], exclusion: Exclusion) -> None:
     """exp(score - shift) in place of the scores, and 0 for what is excluded."""
     exclusion.weigh(tile, *where)
     if shift != 0.0:
@@ -241,7 +241,7 @@ def _exponentials(tile: Tensor, shift: float, where: tuple[slice, slice], exclus
     exclusion.clear(tile, *where, 0.0)  # before any factor, which could overflow at an excluded entry
 
 
-def _softmax_weights(
+def softmax_weights(
     tile: Tensor,
     space: Workspace,
     where: tuple[slice, slice],
@@ -332,11 +332,14 @@ def inner_product(rows: Tensor, gradient: Tensor) -> Tensor:
 __all__ = [
     "Side",
     "TermsOfBoth",
+    "absorb",
     "add_scaled_rows",
+    "exponentials",
     "gather",
     "gather_within",
     "inner_product",
     "paired_scores",
     "scatter",
     "scatter_within",
+    "softmax_weights",
 ]

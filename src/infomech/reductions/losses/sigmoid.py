@@ -28,17 +28,20 @@ def softplus_sum(
     x_terms: XTerms | None,
     y_terms: YTerms | None,
     exclusion: Exclusion,
+    row_weights: XTerms | None = None,
     backend: Backend = "auto",
 ) -> Scalar:
-    """The sum of log(1 + exp(scale x_i.y_j + u_i + t_j)) over the entries that are not excluded, in float64.
+    """The sum of w_i log(1 + exp(scale x_i.y_j + u_i + t_j)) over the entries that are not excluded, in float64.
 
-    The terms u of x and t of y, which may be -inf or None, hold a bias, a critic's row terms and log-weights. The
+    The terms u of x and t of y, which may be -inf or None, hold a bias, a critic's row terms and log-weights; the
+    weights w, 1 if there are none, are constants. The
     gradient of an entry, sigmoid(score), needs no normaliser, so that one visit of a tile gives the value and all
     gradients: three products in all, and n x d numbers kept for the backward. Differentiable once.
     """
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
     code, tensors = exclusion.coded()
-    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t), backend)[0]
+    weights = None if row_weights is None else row_weights.detach().double()
+    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t), backend, weights)[0]
     return out
 
 
@@ -67,6 +70,7 @@ def accumulate(
     y_terms: YTerms | None,
     exclusion: Exclusion,
     gradients: SoftplusGradients | None,
+    row_weights: XTerms | None = None,
 ) -> Tensor:
     """Sum of softplus over x against y; adds G y and G^T x to the rows' gradients, and sums of G to the terms'."""
     height, width = tile_shape(x.device)
@@ -75,6 +79,7 @@ def accumulate(
     value = torch.zeros((), dtype=torch.float64, device=x.device)
     factor = scale.to(dtype)
     terms = [None if t is None else t.to(dtype) for t in (x_terms, y_terms)]
+    shares = None if row_weights is None else row_weights.to(dtype)
     for i in blocks(len(x), height):
         left = x[i].to(dtype)
         scaled = left * factor
@@ -87,9 +92,12 @@ def accumulate(
                 tile.add_(terms[1][None, j])
             exclusion.weigh(tile, i, j)
             exclusion.clear(tile, i, j, -torch.inf)
-            value += softplus(tile, threshold=40.0).sum(1).sum(dtype=torch.float64)
+            of_rows = softplus(tile, threshold=40.0).sum(1)
+            value += (of_rows if row_weights is None else of_rows * row_weights[i]).sum(dtype=torch.float64)
             if gradients is not None:
                 tile.sigmoid_()
+                if shares is not None:
+                    tile.mul_(shares[i, None])
                 for dim, (there, part) in enumerate(((gradients.x_terms, i), (gradients.y_terms, j))):
                     if there is not None:
                         there[part] += tile.sum(1 - dim)
@@ -101,7 +109,7 @@ def accumulate(
 @operator(
     "softplus_sum",
     "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool keep, "
-    "str backend) "
+    "str backend, Tensor? row_weights=None) "
     "-> (Tensor value, Tensor grad_x, Tensor grad_y, Tensor grad_scale, Tensor grad_x_terms, Tensor grad_y_terms)",
 )
 def forward(
@@ -114,9 +122,10 @@ def forward(
     excluded: list[Tensor],
     keep: bool,
     backend: str,
+    row_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """The sum, and with `keep` its gradients: those of the rows still to be scaled, those of the terms in float64."""
-    if takes_kernels(backend, exclusion, x, y):
+    if row_weights is None and takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
         given = decoded(exclusion, excluded)
@@ -132,6 +141,7 @@ def forward(
         y_terms=y_terms,
         exclusion=decoded(exclusion, excluded),
         gradients=gradients,
+        row_weights=row_weights,
     )
     if gradients is None:
         return value, *(nothing(x) for _ in range(5))
@@ -179,6 +189,7 @@ def _(
     excluded: list[Tensor],
     keep: bool,
     backend: str,
+    row_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     value = scale.new_empty(())
     if not keep:
@@ -222,7 +233,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:5])
     gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
     found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
-    return *found, None, None, None, None
+    return *found, None, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)
