@@ -195,7 +195,7 @@ def _checked(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False
 
 
 def _of_moderate_size(rows: Tensor) -> Tensor:
-    """The rows by powers of two, so that their largest number lies near 1: what squares of theirs need, and no digit."""
+    """The rows times powers of two, so that their largest number is near 1 and squares fit; no digit changes."""
     tiny = math.log2(torch.finfo(rows.dtype).tiny)
     size = rows.detach().abs().amax(1, keepdim=True).double()
     exponent = torch.where(size > 0, size, 1.0).log2().floor().clamp(tiny, -tiny)
@@ -365,7 +365,7 @@ class MatryoshkaInfoNCE(TemperedLoss):
     ) -> Scalars:
         """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `matryoshka_infonce`."""
         self._begin(x, y)
-        given = {"weights": weights, "groups": groups, "negatives_y": negatives_y}
+        given: dict[str, Any] = {"weights": weights, "groups": groups, "negatives_y": negatives_y}
 
         def loss(check: Check) -> tuple[Scalars, None]:
             request = replace(self._request, temperature=self.temperature, check=check, **given)

@@ -18,7 +18,7 @@ from .infonce import row_scores
 from .operators import doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import inner_product
 
-_SUMS_OF_ROWS = ({"own_row"}, {"same_group"}, {"own_row", "same_group"}, set())
+_SUMS_OF_ROWS: tuple[set[str], ...] = ({"own_row"}, {"same_group"}, {"own_row", "same_group"}, set())
 
 
 def score_sums(

@@ -1,9 +1,8 @@
 """The operators ``infomech::nested_log_sums`` and its backward: the sums of all prefixes of the rows from one sweep.
 
-Of the first d_k numbers of every row, brought to unit length, u_i = x_i[:d_k] / |x_i[:d_k]| and v_j of y, the scores are
-s_ij = scale u_i.v_j. Products of longer prefixes are those of shorter ones plus the products of the numbers between, so
-that a tile of scores of every length costs one product of whole rows, and a row and a column of factors for each
-length. With W_k the weights of the scores of length d_k times those factors, the gradient of the numbers between
+Of prefixes brought to unit length, u_i = x_i[:d_k] / |x_i[:d_k]| and v_j of y, the scores are s_ij = scale u_i.v_j.
+Products of longer prefixes are those of shorter ones plus the products of the numbers between, so that a tile of scores
+of every length costs one product of whole rows, and a row and a column of factors for each length. With W_k the weights of the scores of length d_k times those factors, the gradient of the numbers between
 d_{j-1} and d_j is (sum_{k >= j} W_k) y[:, d_{j-1}:d_j], one product again, less what changes a length, which is along
 the row itself: four products forward and backward, for any number of lengths.
 """
@@ -185,8 +184,8 @@ class _Lengths(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, dims: list[int], work: Tensor) -> "_Lengths":
-        both = [_prefix_products(z, z, dims).sqrt_().clamp_(min=SMALLEST_LENGTH).reciprocal_() for z in (x, y)]
-        return cls(*both, (both[0] * work.double()).to(work.dtype), both[1].to(work.dtype), dims)
+        of_x, of_y = (_prefix_products(z, z, dims).sqrt_().clamp_(min=SMALLEST_LENGTH).reciprocal_() for z in (x, y))
+        return cls(of_x, of_y, (of_x * work.double()).to(work.dtype), of_y.to(work.dtype), dims)
 
     def within(self, i: slice, j: slice) -> "_Lengths":
         """Those of the rows and columns of a tile."""
@@ -198,7 +197,7 @@ class _Lengths(NamedTuple):
 
     def squares(self, side: int) -> Tensor:
         """One over the squares, 0 for rows so short that their length counts as constant."""
-        found = self[side]
+        found = (self.of_x, self.of_y)[side]
         return torch.where(found * SMALLEST_LENGTH < 1, found.square(), 0.0)
 
 
@@ -216,23 +215,18 @@ def _weigh_tiles(
     """Add W y and W^T x of every prefix to the gradients, and the sums of W times the products to `along`."""
     dtype, cuts = lengths.plain.dtype, _cuts(lengths.dims)
     space = Workspace(lengths.plain)
-    factors = None
-    if shift is not None:
-        factors = [[side.factors(shift, None, dtype) for side in parts] for parts in sides]
     for i, j, left, right in _tiles(x, y, dtype):
         here, weights = lengths.within(i, j), []
         for k, (products, tile) in enumerate(_scores(left, right, here, space)):
             found = space.buffer(f"weights {k}", *tile.shape)
-            if factors is None or shift is None:
+            row, col = sides[0][k], sides[1][k]
+            if shift is None:
                 exclusion.weigh(tile, i, j)
-                of_scores = softmax_weights(tile, space, (i, j), exclusion, (sides[0][k], sides[1][k]), None)
+                of_scores = softmax_weights(tile, space, (i, j), exclusion, (row, col), None)
                 torch.mul(of_scores, here.scaled[k, :, None], out=found).mul_(here.plain[k, None, :])
             else:
                 exponentials(tile, shift, (i, j), exclusion)
-                u, v = (
-                    None if f is None else f[part]
-                    for f, part in zip((factors[0][k], factors[1][k]), (i, j), strict=True)
-                )
+                u, v = row.factors(shift, None, dtype, i), col.factors(shift, None, dtype, j)
                 torch.mm(*_outer(here.scaled[k], here.plain[k], u, v), out=found).mul_(tile)
             weights.append(found)
             torch.mul(found, products, out=tile)

@@ -44,11 +44,13 @@ class Side:
     terms: NegativeTerms | None = None  # of this side's rows as negatives
     term_gradient: Vector | None = None  # float64; None: not wanted
 
-    def factors(self, shift: float, other: NegativeTerms | None, dtype: torch.dtype) -> Vector | None:
+    def factors(
+        self, shift: float, other: NegativeTerms | None, dtype: torch.dtype, where: slice = slice(None)
+    ) -> Vector | None:
         """G exp(shift + top - level), which turns weights exp(s - shift) into g exp(s + t - level); 0 if empty."""
         if self.level is None or self.cotangent is None:
             return None
-        return (self.cotangent * torch.exp(shift + top_of(other) - self.levels(slice(None)))).to(dtype)
+        return (self.cotangent[where] * torch.exp(shift + top_of(other) - self.levels(where))).to(dtype)
 
     def levels(self, where: slice) -> Vector:
         """The levels; +inf in place of an empty sum's -inf, so that its exponentials vanish."""
