@@ -2,9 +2,10 @@
 
 Of prefixes brought to unit length, u_i = x_i[:d_k] / |x_i[:d_k]| and v_j of y, the scores are s_ij = scale u_i.v_j.
 Products of longer prefixes are those of shorter ones plus the products of the numbers between, so that a tile of scores
-of every length costs one product of whole rows, and a row and a column of factors for each length. With W_k the weights of the scores of length d_k times those factors, the gradient of the numbers between
-d_{j-1} and d_j is (sum_{k >= j} W_k) y[:, d_{j-1}:d_j], one product again, less what changes a length, which is along
-the row itself: four products forward and backward, for any number of lengths.
+of every length costs one product of whole rows, and a row and a column of factors for each length. With W_k the weights
+of the scores of length d_k times those factors, the gradient of the numbers between d_{j-1} and d_j is
+(sum_{k >= j} W_k) y[:, d_{j-1}:d_j], one product again, less what changes a length, which is along the row itself: four
+products forward and backward, for any number of lengths.
 """
 
 from collections.abc import Iterator
