@@ -8,18 +8,18 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..geometry import Critic
-from ..reductions.exclusion import OwnRow, SameGroup
+from ..reductions.exclusion import Exclusion, OwnRow, SameGroup
 from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
 from .agreement import told
-from .contrast import Direction, Softmax, losses_of
+from .contrast import Direction, InBatch, Softmax, losses_of
 from .distributed import Ranks, Shards
 from .memory import Labelled, Memory
+from .negatives import beyond_each
 from .one_way import Prepared, check_left, prepared, reduced
-from .positives import OwnPositive
+from .positives import OwnPositive, joined
 from .request import PLAIN, Groups, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
-from .scores import added
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
@@ -164,7 +164,7 @@ def both_ways(x: Tensor, y: Tensor, request: BothWays, ranks: Ranks | None) -> t
         fused = _fused_rests(request, found)
         values = []
         for way, one in found.items():
-            softmax = one.direction.softmax(in_batch=fused.get(way))
+            softmax = one.direction.softmax(fused.get(way))
             check_left(softmax, one, request.direction(way).names, ranks)
             losses = losses_of(softmax, request.terms.label_smoothing)
             values.append(_reduced(losses, one.ready, request.terms, one.shards, one.heaviest))
@@ -217,32 +217,40 @@ def _seen(found: Found) -> Seen:
     return of_x, found["xy"].seen if "xy" in found else one.seen_anchors
 
 
-def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, Tensor]:
-    """The in-batch sums of all directions from one sweep, where nothing tells their negatives apart.
+def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> dict[str, InBatch]:
+    """The in-batch sums of all directions from one sweep, where both have the same scores.
 
     Of x against y in both directions it costs four products, where two sweeps cost six or more.
     """
-    terms = request.terms
-    plain = terms.hardness is None and terms.false_negatives is None
-    if not (plain and request.one_to_one and len(found) == 2) or any(one.shards is not None for one in found.values()):
+    if not (request.one_to_one and len(found) == 2) or any(one.shards is not None for one in found.values()):
         return {}
     xy, yx = found["xy"].direction, found["yx"].direction
+    if xy.hardness != yx.hardness:
+        return {}
     groups = found["xy"].ready.groups
+    x, y, scale, y_terms, _, bound = xy.swept(xy.candidates)
+    _, _, _, x_terms, _, _ = yx.swept(yx.candidates)
+    exclusion: Exclusion = OwnRow() if groups is None else joined(OwnRow(), SameGroup(*groups))
+    thresholds = xy.thresholds()
+    if thresholds is not None:
+        exclusion = joined(beyond_each(thresholds, yx.guide, scale), exclusion)
+    within = within and xy.hardness is None and thresholds is None
     sums = paired_log_sums(
-        xy.anchors,
-        yx.anchors,
-        scale=xy.critical.scale,
-        score_bound=xy.bound,
-        x_terms=added(yx.candidates.own, yx.candidates.log_weights),
-        y_terms=added(xy.candidates.own, xy.candidates.log_weights),
+        x,
+        y,
+        scale=scale,
+        score_bound=bound,
+        x_terms=x_terms,
+        y_terms=y_terms,
         within=within,
-        exclusion=None if groups is None else SameGroup(*groups),
+        exclusion=exclusion,
         backend=request.backend,
     )
-    rests = {"xy": sums.x_to_y, "yx": sums.y_to_x}
+    positive = sums.positive if xy.hardness is None else None
+    known = {"xy": InBatch(sums.x_to_y, positive), "yx": InBatch(sums.y_to_x, positive)}
     if within and sums.x_to_x is not None and sums.y_to_y is not None:
-        rests |= {"xx": sums.x_to_x, "yy": sums.y_to_y}
-    return rests
+        known |= {"xx": InBatch(sums.x_to_x), "yy": InBatch(sums.y_to_y)}
+    return known
 
 
 def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks | None) -> Tensor:
@@ -251,10 +259,10 @@ def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks |
     fused = _fused_rests(request, found, within=len(within) == 2)
     softmaxes = {}
     for way, one in found.items():
-        softmaxes[way] = one.direction.softmax(in_batch=fused.get(way))
+        softmaxes[way] = one.direction.softmax(fused.get(way))
     for way in within:
         one_modality = _within(request, found, way, x, y, ranks)
-        softmaxes[way] = one_modality.softmax(in_batch=fused.get(way))
+        softmaxes[way] = one_modality.softmax(fused.get(way))
     # An anchor's own term, which cancels in a direction by itself, tells directions apart.
     anchor_terms = {way: _own_terms(request, found, way) for way in softmaxes}
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -80,6 +81,13 @@ class Softmax:
         return torch.logaddexp(self.rest, self.of_positives)
 
 
+class InBatch(NamedTuple):
+    """What is known of a direction's softmax from a sweep that it shares with another."""
+
+    rest: Vector  # the log-sum over the batch's negatives
+    positive: Vector | None = None  # the bare scores of single positives
+
+
 @dataclass(frozen=True)
 class Direction:
     """One set of anchors, its candidates and all its negatives."""
@@ -101,33 +109,35 @@ class Direction:
     given: Thresholds | None = None  # of the filter, where they are those of other rows
     backend: Backend = "auto"
 
-    def softmax(self, in_batch: Vector | None = None) -> Softmax:
-        """Sweep over all blocks; `in_batch` is the sum over the batch's negatives if it is known already."""
+    def softmax(self, known: "InBatch | None" = None) -> Softmax:
+        """Sweep over all blocks but what is known of the batch already."""
         scale, block = self.critical.scale, self.candidates
         own, weighted = block.own, _added(block.own, block.log_weights)
         terms = weighted if self.weigh_positive else own
         single = self.positives.single
         x, y = self.anchors, block.rows
-        if single or self.several == "mean_log":
+        if known is not None and known.positive is not None:
+            positive = known.positive if terms is None else known.positive + terms.narrow(0, 0, x.shape[0])
+        elif single or self.several == "mean_log":
             positive = self.positives.means(x, y, scale, terms)
         else:
             positive = self.positives.log_sums(x, y, scale, terms, self.bound) - self.positives.counts().log()
         of_positives = positive if single else self.positives.log_sums(x, y, scale, weighted, self.bound)
-        thresholds = self.thresholds()
-        blocks = self.further
+        blocks, parts = self.further, [] if known is None else [known.rest]
         if self.in_batch:
             others = joined(self.positives.exclusion(), block.exclusion)
             blocks = (replace(block, exclusion=others), *self.further)
-        known = self.in_batch and in_batch is not None
-        parts = [in_batch] if known and in_batch is not None else []
-        parts += [self._log_sums(part, thresholds) for part in blocks[len(parts) :]]
+        to_sweep = blocks[len(parts) :]
+        thresholds = self.thresholds() if to_sweep or self.sets is not None or self.smoothing else None
+        parts += [self._log_sums(part, thresholds) for part in to_sweep]
         logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
         if logits is not None:
             parts.append(logits.logsumexp(1))
         rest = torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
         if not self.smoothing:
             return Softmax(positive, rest, of_positives, single)
-        total, count = self._classes(blocks, thresholds, logits, terms=terms if single else weighted)
+        of_classes = positive if single else self.positives.means(x, y, scale, weighted)
+        total, count = self._classes(of_classes, blocks, thresholds, logits)
         return Softmax(positive, rest, of_positives, single, total, count)
 
     def thresholds(self) -> Thresholds | None:
@@ -144,12 +154,12 @@ class Direction:
             return Thresholds(self.filter.thresholds(mean), self.guide)
 
     def _log_sums(self, block: Block, thresholds: Thresholds | None) -> Vector:
-        x, y, scale, terms, exclusion, bound = self._swept(block, thresholds)
+        x, y, scale, terms, exclusion, bound = self.swept(block, thresholds)
         return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=exclusion,
                                 backend=self.backend)  # fmt: skip
 
-    def _swept(
-        self, block: Block, thresholds: Thresholds | None
+    def swept(
+        self, block: Block, thresholds: Thresholds | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Exclusion, float | None]:
         """Anchors, rows, scale, terms, exclusion and bound of a sweep over a block."""
         strength = 0.0 if self.hardness is None else self.hardness.strength_of(explicit=block.explicit)
@@ -181,13 +191,13 @@ class Direction:
         return logits
 
     def _classes(
-        self, blocks: tuple[Block, ...], thresholds: Thresholds | None, sets: Tensor | None, *, terms: Tensor | None
+        self, positive: Vector, blocks: tuple[Block, ...], thresholds: Thresholds | None, sets: Tensor | None
     ) -> tuple[Vector, Vector]:
         """The sum of the logits of all that stands in the softmax, and how many there are."""
         count = self.positives.counts()
-        total = self.positives.means(self.anchors, self.candidates.rows, self.critical.scale, terms) * count
+        total = positive * count
         for block in blocks:
-            x, y, scale, all_terms, exclusion, _ = self._swept(block, thresholds)
+            x, y, scale, all_terms, exclusion, _ = self.swept(block, thresholds)
             more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion)
             total, count = total + more, count + found
         if sets is not None:
@@ -223,4 +233,4 @@ def _added(*parts: Tensor | None) -> Tensor | None:
     return sum(there[1:], there[0]) if there else None
 
 
-__all__ = ["Block", "Critical", "Direction", "Sets", "Softmax", "losses_of"]
+__all__ = ["Block", "Critical", "Direction", "InBatch", "Sets", "Softmax", "losses_of"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError
-from ..reductions.exclusion import Above, Exclusion, Guided, Nothing
+from ..reductions.exclusion import Above, BeyondEach, Exclusion, Guided, Nothing
 
 On = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
 
@@ -96,4 +96,12 @@ class Thresholds:
         return torch.einsum("nd,nkd->nk", self.guide, guides) > self.values.unsqueeze(1).to(self.guide.dtype)
 
 
-__all__ = ["FalseNegatives", "Hardness", "On", "Thresholds"]
+def beyond_each(of_pairs: Thresholds, guide_of_cols: Tensor | None, scale: Tensor) -> BeyondEach:
+    """What leaves false negatives out of one sweep for both directions, row i being paired with column i."""
+    if of_pairs.guide is None or guide_of_cols is None:
+        limits = (of_pairs.values * scale).detach()
+        return BeyondEach(limits, limits)
+    return BeyondEach(of_pairs.values, of_pairs.values, (of_pairs.guide, guide_of_cols))
+
+
+__all__ = ["FalseNegatives", "Hardness", "On", "Thresholds", "beyond_each"]

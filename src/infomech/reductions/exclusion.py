@@ -2,7 +2,8 @@
 
 Operators take an exclusion as a code and tensors, `Coded`: ``own_row``, ``same_group`` (the groups of rows and of
 columns) and ``other_groups`` (the same), ``listed`` and ``only`` (the entries), ``weighted`` and ``only_weighted`` (the
-entries and their log-weights), ``above`` (a threshold for each row) and ``guided`` (two sets of rows and thresholds);
+entries and their log-weights), ``above`` (a threshold for each row) and ``guided`` (two sets of rows and thresholds),
+``above_each`` and ``guided_each`` (the same with thresholds of the rows and of the columns, each for its own sums);
 several are joined by commas, and what any of them leaves out is left out.
 """
 
@@ -17,11 +18,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .tiling import diagonal_of
+from .workspace import Workspace
 
 
 def looks_are_free(tensor: Tensor) -> bool:
     """Whether values can be read without waiting for a device."""
     return tensor.device.type == "cpu"
+
+
+# Of the sums of the rows, and of those of the columns; numbers, since boolean masks are ten times slower on a CPU.
+Masks = tuple[Tensor | None, Tensor | None]
 
 
 class Coded(NamedTuple):
@@ -53,6 +59,13 @@ class Exclusion(ABC):
 
     def weigh(self, tile: Tensor, rows: slice, cols: slice) -> None:  # noqa: B027 (most exclusions weigh nothing)
         """Add the log-weights of entries to a tile of scores."""
+
+    def of_one_side(self, tile: Tensor, rows: slice, cols: slice, shift: float | None, space: Workspace) -> Masks:
+        """Which entries take part in the sums of the rows, and in those of the columns, 1 or 0; None: all of them.
+
+        The tile holds scores, or with a shift exp(score - shift); the masks lie in buffers of the workspace.
+        """
+        return None, None
 
 
 class Nothing(Exclusion):
@@ -156,6 +169,42 @@ class Guided(Exclusion):
 
 
 @dataclass(frozen=True)
+class BeyondEach(Exclusion):
+    """Above a row's threshold an entry is left out of the row's sum, above a column's out of the column's.
+
+    Args:
+        of_rows: (n,) in the units of the tile's scores, or of the guide's; constants.
+        of_cols: (m,) the same.
+        guide: a guide's rows for rows and columns, whose products are compared in place of the scores.
+    """
+
+    of_rows: Float[Tensor, " n"]
+    of_cols: Float[Tensor, " m"]
+    guide: tuple[Float[Tensor, "n k"], Float[Tensor, "m k"]] | None = None
+
+    def coded(self) -> Coded:  # noqa: D102
+        code = "above_each" if self.guide is None else "guided_each"
+        return Coded(code, [self.of_rows, self.of_cols, *(self.guide or ())])
+
+    def clear(self, tile: Tensor, rows: slice, cols: slice, value: float) -> None:  # noqa: D102
+        return
+
+    def of_one_side(  # noqa: D102
+        self, tile: Tensor, rows: slice, cols: slice, shift: float | None, space: Workspace
+    ) -> Masks:
+        limits = [self.of_rows[rows, None], self.of_cols[None, cols]]
+        if self.guide is not None:
+            tile = self.guide[0][rows] @ self.guide[1][cols].mT
+        elif shift is not None:
+            limits = [torch.exp(limit - shift) for limit in limits]
+        row, col = (
+            torch.le(tile, limit.to(tile.dtype), out=space.buffer(f"within {side}", *tile.shape))
+            for side, limit in enumerate(limits)
+        )
+        return row, col
+
+
+@dataclass(frozen=True)
 class Both(Exclusion):
     """What either of two exclusions leaves out, with the log-weights of both."""
 
@@ -177,6 +226,19 @@ class Both(Exclusion):
     def weigh(self, tile: Tensor, rows: slice, cols: slice) -> None:  # noqa: D102
         self.first.weigh(tile, rows, cols)
         self.second.weigh(tile, rows, cols)
+
+    def of_one_side(  # noqa: D102
+        self, tile: Tensor, rows: slice, cols: slice, shift: float | None, space: Workspace
+    ) -> Masks:
+        parts = (part.of_one_side(tile, rows, cols, shift, space) for part in (self.first, self.second))
+        (row, col), (more, further) = parts
+        return _either(row, more), _either(col, further)
+
+
+def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one * other
 
 
 class Entries:
@@ -305,6 +367,8 @@ _KINDS: dict[str, Callable[[Iterator[Tensor]], Exclusion]] = {
     "other_groups": lambda tensors: OtherGroups(next(tensors), next(tensors)),
     "above": lambda tensors: Above(next(tensors)),
     "guided": lambda tensors: Guided(next(tensors), next(tensors), next(tensors)),
+    "above_each": lambda tensors: BeyondEach(next(tensors), next(tensors)),
+    "guided_each": lambda tensors: BeyondEach(next(tensors), next(tensors), (next(tensors), next(tensors))),
     "listed": lambda tensors: Listed(next(tensors)),
     "weighted": lambda tensors: Listed(next(tensors), next(tensors)),
     "only": lambda tensors: Only(next(tensors)),
@@ -328,12 +392,14 @@ def decoded(code: str, tensors: Sequence[Tensor]) -> Exclusion:
 
 __all__ = [
     "Above",
+    "BeyondEach",
     "Both",
     "Coded",
     "Entries",
     "Exclusion",
     "Guided",
     "Listed",
+    "Masks",
     "Nothing",
     "Only",
     "OtherGroups",

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..._typing import OtherRows, Rows
-from ..exclusion import Exclusion
+from ..exclusion import Exclusion, Masks
 from ..log_sums import NEGLIGIBLE, LogSums
 from ..tiling import blocks, diagonal_of, tile_shape
 from ..workspace import Workspace
@@ -135,14 +135,23 @@ def absorb(
         scratch = space.buffer("scratch", *tile.shape)
     else:
         exponentials(tile, shift, where, exclusion)
+    masks = exclusion.of_one_side(tile, *where, shift, space)
     for side, part in enumerate(sums):
         other, there = terms[1 - side], where[1 - side]
         if part is None:
             continue
+        left = _within(tile, masks[side], exponentials=shift is not None)
         if shift is None:
-            part.absorb_scores(tile, scratch, where[side], 1 - side, None if other is None else other.terms[there])
+            part.absorb_scores(left, scratch, where[side], 1 - side, None if other is None else other.terms[there])
         else:
-            part.absorb_exponentials(tile, where[side], 1 - side, None if other is None else other.weights[there])
+            part.absorb_exponentials(left, where[side], 1 - side, None if other is None else other.weights[there])
+
+
+def _within(tile: Tensor, mask: Tensor | None, *, exponentials: bool) -> Tensor:
+    """What a mask of 0 and 1 leaves of a tile, in place of the mask; the tile itself without one."""
+    if mask is None:
+        return tile
+    return mask.mul_(tile) if exponentials else torch.where(mask == 0, -torch.inf, tile)
 
 
 def scatter(
@@ -172,7 +181,7 @@ def scatter(
             tile = kept.find(i, j) if kept is not None and factors is not None else None
             if tile is None:
                 tile = _recomputed(scaled, right, space, shift, (i, j), exclusion)
-            weights = softmax_weights(tile, space, (i, j), exclusion, (row, col), factors)
+            weights = softmax_weights(tile, space, (i, j), exclusion, (row, col), factors, shift)
             if row.gradient is not None:
                 row.gradient[i].addmm_(weights, right)
             if col.gradient is not None:
@@ -210,7 +219,7 @@ def scatter_within(
                 weights = weights + weights.mT
             else:
                 sides = (row, on_diagonal if i == j else row)
-                weights = softmax_weights(tile, space, (i, j), exclusion, sides, factors)
+                weights = softmax_weights(tile, space, (i, j), exclusion, sides, factors, shift)
             row.gradient[i].addmm_(weights, right)
             if i != j:
                 row.gradient[j].addmm_(weights.mT, left)
@@ -250,13 +259,17 @@ def softmax_weights(
     exclusion: Exclusion,
     sides: tuple[Side, Side],
     factors: ByRowAndColumn | None,
+    shift: float | None = None,
 ) -> Tensor:
     """The tile of G: from the tile of exponentials where factors are given for a fixed shift, else from the scores."""
     scratch = space.buffer("scratch", *tile.shape)
+    masks = exclusion.of_one_side(tile, *where, shift, space)
     if factors is None:
-        return _softmax_weights_any_scores(tile, scratch, where, exclusion, sides)
+        return _softmax_weights_any_scores(tile, scratch, where, exclusion, sides, masks)
     u, v = (None if f is None else f[part] for f, part in zip(factors, where, strict=True))
     a, b = (None if s.terms is None else s.terms.weights[part] for s, part in zip(sides, where, strict=True))
+    if masks != (None, None):
+        return _softmax_weights_of_each(tile, space, where, sides, (u, v), (a, b), masks)
     _add_term_gradients(tile, where, sides, (u, v), (a, b))
     if u is None or v is None:
         only, other = (u[:, None], b) if u is not None else (v, None if a is None else a[:, None])
@@ -284,8 +297,38 @@ def _add_term_gradients(
             gradient[where[side]] += torch.mv(matrix, factor).mul_(weight)
 
 
+def _softmax_weights_of_each(
+    tile: Tensor,
+    space: Workspace,
+    where: tuple[slice, slice],
+    sides: tuple[Side, Side],
+    factors: ByRowAndColumn,
+    weights: ByRowAndColumn,
+    masks: Masks,
+) -> Tensor:
+    """The tile of G from the tile of exponentials where rows and columns leave out entries of their own."""
+    parts = []
+    for side, factor in enumerate(factors):
+        if factor is None:
+            continue
+        left = _within(tile, masks[side], exponentials=True)
+        weight, gradient = weights[1 - side], sides[1 - side].term_gradient
+        if gradient is not None and weight is not None:
+            gradient[where[1 - side]] += torch.mv(left.mT if side == 0 else left, factor).mul_(weight)
+        if weight is not None:
+            left = left * weight.unsqueeze(side)
+        parts.append((left, factor.unsqueeze(1 - side)))
+    total = torch.mul(*parts[0], out=space.buffer("scratch", *tile.shape))
+    return total if len(parts) == 1 else total.addcmul_(*parts[1])
+
+
 def _softmax_weights_any_scores(
-    tile: Tensor, scratch: Tensor, where: tuple[slice, slice], exclusion: Exclusion, sides: tuple[Side, Side]
+    tile: Tensor,
+    scratch: Tensor,
+    where: tuple[slice, slice],
+    exclusion: Exclusion,
+    sides: tuple[Side, Side],
+    masks: Masks,
 ) -> Tensor:
     """The tile of G with one exponential for each direction: right for scores of any size."""
     parts = []
@@ -300,6 +343,9 @@ def _softmax_weights_any_scores(
         else:
             torch.add(tile, other.terms.terms[where[1 - side]].unsqueeze(side), out=buffer).sub_(level)
         buffer.clamp_(min=NEGLIGIBLE, max=0.0).exp_().mul_(factor)
+        mask = masks[side]
+        if mask is not None:
+            buffer.mul_(mask)
         if other.term_gradient is not None:
             exclusion.clear(buffer, *where, 0.0)
             other.term_gradient[where[1 - side]] += buffer.sum(side)
