@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.losses import FalseNegatives, Hardness, InfoNCE, SymmetricInfoNCE, infonce
+from infomech.losses import FalseNegatives, Guide, Hardness, InfoNCE, SymmetricInfoNCE, infonce
 
 TAU = 0.2
 
@@ -134,6 +134,99 @@ def test_rows_without_a_label_are_negatives_of_all(naive) -> None:
         + direction(y, x, groups, past_x, strangers, labelled=True)
     ) / 2
     assert loss(x, y, groups=groups).item() == pytest.approx(truth.item(), rel=1e-12)
+
+
+def guided_batches(naive, count: int = 3):
+    """Batches with groups and a guide's rows, to which some of the other pairs look as good as the true ones."""
+    for seed, (x, y, groups) in enumerate(batches(naive, count)):
+        seen = naive.rows(6, 4, 30 + seed)
+        yield x, y, groups, Guide(seen, naive.unit(seen + 0.5 * naive.rows(6, 4, 40 + seed)))
+
+
+CUT = FalseNegatives(0.3)
+
+
+@pytest.mark.parametrize("same_group", ["exclude", "positive"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_guide_filters_the_past_too(naive, same_group: str, relative: bool) -> None:
+    cut = FalseNegatives(0.3, relative=True) if relative else CUT
+    settings = {"false_negatives": cut, "same_group": same_group}
+    loss = InfoNCE(TAU, queue_size=9, dim=5, guide_dim=4, **settings).double()
+    past = []
+    for x, y, groups, guide in guided_batches(naive):
+        x, y = x.requires_grad_(), y.requires_grad_()
+        rows, labels, seen = (torch.cat([new, *old]) for new, *old in zip((y, groups, guide.y), *past, strict=True))
+        given = {"positives": torch.arange(6)} if same_group == "exclude" else {}
+        given |= {"temperature": TAU, "groups": groups, "candidate_groups": labels} | settings
+        truth = infonce(x, rows, guide=Guide(guide.x, seen), **given)
+        unfiltered = infonce(x, rows, guide=Guide(guide.x, seen), **given | {"false_negatives": FalseNegatives(-9.0)})
+        assert abs(truth - unfiltered) > 1e-3
+        found = loss(x, y, groups=groups, guide=guide)
+        compare([x, y], found, truth)
+        found.backward()
+        past = [latest([*past, (y.detach(), groups, guide.y)], 9)]
+
+
+def test_a_guide_filters_the_past_of_both_sides(naive) -> None:
+    loss = SymmetricInfoNCE(TAU, queue_size=6, dim=5, guide_dim=4, false_negatives=CUT).double()
+    (*old, past, before), (x, y, groups, guide) = guided_batches(naive, 2)
+    loss.enqueue(*old, past, before)
+    x, y = x.requires_grad_(), y.requires_grad_()
+    call = {"temperature": TAU, "false_negatives": CUT, "positives": torch.arange(6), "groups": groups}
+    call["candidate_groups"] = torch.cat([groups, past])
+    truth = (
+        infonce(x, torch.cat([y, old[1]]), guide=Guide(guide.x, torch.cat([guide.y, before.y])), **call)
+        + infonce(y, torch.cat([x, old[0]]), guide=Guide(guide.y, torch.cat([guide.x, before.x])), **call)
+    ) / 2
+    found = loss(x, y, groups=groups, guide=guide)
+    compare([x, y], found, truth)
+    found.backward()
+    assert torch.equal(loss.queue_x.guides, guide.x)
+    assert torch.equal(loss.queue_y.guides, guide.y)
+
+
+def test_a_guide_filters_the_past_of_several_directions(naive) -> None:
+    """GIST's softmax over three directions, with rows of past batches in each of them."""
+    directions = ("xy", "xx", "yy")
+    loss = SymmetricInfoNCE(
+        TAU, queue_size=6, dim=5, guide_dim=4, directions=directions, partition="joint", false_negatives=CUT
+    ).double()
+    (*old, _, before), (x, y, _, guide) = guided_batches(naive, 2)
+    loss.enqueue(*old, guide=before)
+    x, y = x.requires_grad_(), y.requires_grad_()
+    limit = (guide.x * guide.y).sum(1, keepdim=True) - 0.3
+    rows, past = {"x": (x, guide.x), "y": (y, guide.y)}, {"x": (old[0], before.x), "y": (old[1], before.y)}
+    parts, eye = [], torch.eye(6, 12, dtype=torch.bool)
+    for a, b in directions:
+        (anchors, of_anchors), (others, of_others), (more, of_more) = rows[a], rows[b], past[b]
+        scores = anchors @ torch.cat([others, more]).mT / TAU
+        left = of_anchors @ torch.cat([of_others, of_more]).mT > limit
+        left = left & ~eye if a != b else left | eye
+        parts.append(scores.masked_fill(left, -math.inf))
+    truth = (torch.cat(parts, 1).logsumexp(1) - (x * y).sum(1) / TAU).mean()
+    compare([x, y], loss(x, y, guide=guide), truth)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_guide_and_a_queue_in_one_line(naive) -> None:
+    x, y, groups, guide = next(guided_batches(naive))
+    kept = InfoNCE(TAU, queue_size=9, dim=5, guide_dim=4, false_negatives=CUT).double()
+    bare = InfoNCE(TAU, queue_size=9, dim=5, false_negatives=CUT).double()
+    for call, words in (
+        (lambda: InfoNCE(TAU, guide_dim=4), "guide_dim is for the guide's rows beside a queue"),
+        (lambda: InfoNCE(TAU, queue_size=4, dim=5, guide_dim=0), "guide_dim is 0"),
+        (lambda: kept(x, y), "keeps a guide's rows of 4 features beside its own; got none"),
+        (lambda: kept(x, y, guide=Guide(guide.x[:, :3], guide.y[:, :3])), r"got shape \(6, 3\)"),
+        (lambda: kept.enqueue(y), "got none"),
+        (lambda: bare(x, y, guide=guide), "the queue keeps no guide's rows, so none of it would be filtered"),
+    ):
+        with pytest.raises(im.InputError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    state = kept.state_dict()
+    assert state["queue.guides"].shape == (9, 4)
+    assert "queue.guides" not in bare.state_dict()
+    assert torch.isfinite(kept(x, y, groups=groups, guide=guide))
 
 
 def test_state_and_normalised_rows(naive) -> None:

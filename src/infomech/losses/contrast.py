@@ -47,7 +47,8 @@ class Block:
             None if a is None and b is None else torch.cat([_or_zeros(a, m, self.rows), _or_zeros(b, k, self.rows)])
             for a, b in ((self.own, other.own), (self.log_weights, other.log_weights))
         ]
-        return replace(self, rows=torch.cat([self.rows, other.rows]), own=parts[0], log_weights=parts[1])
+        guide = None if self.guide is None or other.guide is None else torch.cat([self.guide, other.guide])
+        return replace(self, rows=torch.cat([self.rows, other.rows]), own=parts[0], log_weights=parts[1], guide=guide)
 
 
 def _or_zeros(terms: Tensor | None, count: int, like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from ._inputs import Check, unit_rows
 from .agreement import told
 from .calls import Seen
 from .distributed import Ranks
-from .memory import Labelled, RowQueue, queue_of
+from .memory import Labelled, Memory, RowQueue, queue_of
 from .negatives import FalseNegatives, Hardness
 from .one_way import one_way
 from .plain import plain_infonce
@@ -180,8 +180,10 @@ class InfoNCE(TemperedLoss):
             the oldest leave. After `follow(optimizer)` they enter with the optimizer's step. Until it has been filled,
             only what is there is used. Rows enter with their groups, if the call has groups: of a later anchor's group
             they are no negatives, or its positives with ``same_group="positive"``. `hardness` takes them for in-batch
-            negatives; a guide leaves none of them out.
+            negatives.
         dim: number of features d; needed for a queue.
+        guide_dim: number of features of a guide's rows, to filter the queue by a guide as well: the guide's rows of the
+            candidates enter with them, and every call passes `guide`.
         critic: s(x, y); see `infonce`, as for all that follow.
         weigh_positive: whether the positive's score carries its log-weight too.
         same_group: what candidates of the anchor's group are, ``"exclude"`` or ``"positive"``.
@@ -214,6 +216,7 @@ class InfoNCE(TemperedLoss):
         in_batch: bool = True,
         queue_size: int = 0,
         dim: int | None = None,
+        guide_dim: int | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
         same_group: SameGroupIs = "exclude",
@@ -239,15 +242,17 @@ class InfoNCE(TemperedLoss):
         self.terms.check()
         check_same_group(same_group)
         self.ranks = ranks
-        self.queue = queue_of(queue_size, dim)
+        self.queue = queue_of(queue_size, dim, guide_dim)
 
     def queued(self) -> Float[Tensor, "k d"]:
         """The rows in the queue, in no particular order."""
         return self._queue.held().rows
 
-    def enqueue(self, rows: Rows, groups: Int[Tensor, " n"] | None = None) -> None:
-        """Put rows and their groups into the queue, over the oldest ones."""
-        self._queue.put(rows, groups)
+    def enqueue(
+        self, rows: Rows, groups: Int[Tensor, " n"] | None = None, guide: Float[Tensor, "n g"] | None = None
+    ) -> None:
+        """Put rows, their groups and a guide's rows of them into the queue, over the oldest ones."""
+        self._queue.put(rows, groups, guide)
 
     @property
     def _queue(self) -> RowQueue:
@@ -291,7 +296,7 @@ class InfoNCE(TemperedLoss):
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
-            memory=told(self.ranks, lambda: None if self.queue is None else self.queue.copy(candidates)),
+            memory=told(self.ranks, lambda: self._memory(candidates, guide)),
             terms=self.terms,
             backend=self.backend,
         )
@@ -301,6 +306,10 @@ class InfoNCE(TemperedLoss):
 
         return self._end(*self._looked_after(loss, anchors, candidates, ranks=self.ranks))
 
+    def _memory(self, candidates: Rows, guide: Guide | None) -> Memory | None:
+        """What is in the queue now."""
+        return None if self.queue is None else self.queue.copy(candidates, None if guide is None else guide.y)
+
     @property
     def _moves(self) -> bool:
         return self.queue is not None
@@ -308,7 +317,7 @@ class InfoNCE(TemperedLoss):
     def _advance(self, seen: list[Seen]) -> None:
         for candidates in seen:
             assert isinstance(candidates, Labelled)
-            self._queue.put(candidates.rows, candidates.groups)
+            self._queue.put(candidates.rows, candidates.groups, candidates.guide)
 
 
 __all__ = ["InfoNCE", "infonce"]

@@ -31,23 +31,27 @@ class Prepared:
     heaviest: float | None
     candidates: Tensor  # of all ranks, this one's first; those of a memory are not among them
     candidate_groups: Tensor | None
+    candidate_guide: Tensor | None  # the guide's rows of the candidates
     look: bool
 
     @property
     def seen(self) -> Labelled:
         """The candidates of all ranks, in the ranks' order, without a gradient."""
-        groups = self.candidate_groups
-        return Labelled(
-            in_rank_order(self.candidates.detach(), self.shards),
-            None if groups is None else in_rank_order(groups, self.shards),
-        )
+        parts = (self.candidates.detach(), self.candidate_groups, self.candidate_guide)
+        rows, groups, guide = (None if part is None else in_rank_order(part, self.shards) for part in parts)
+        assert rows is not None
+        return Labelled(rows, groups, guide)
 
     @property
     def seen_anchors(self) -> Labelled:
         """The anchors of all ranks, likewise; a collective call."""
         shards, groups = self.anchor_shards, self.ready.groups
-        rows = in_rank_order(gathered(self.ready.anchors.detach(), shards), shards)
-        return Labelled(rows, None if groups is None else in_rank_order(gathered(groups[0], shards), shards))
+        parts = (self.ready.anchors.detach(), None if groups is None else groups[0], self.direction.guide)
+        rows, of_rows, guide = (
+            None if part is None else in_rank_order(gathered(part, shards), shards) for part in parts
+        )
+        assert rows is not None
+        return Labelled(rows, of_rows, guide)
 
 
 def prepared(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks | None) -> Prepared:
@@ -156,7 +160,7 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
             exclude_own=request.exclude_own,
             weigh_positive=request.weigh_positive,
             guide=None if request.guide is None else [None if z is None else z.shape[-1] for z in request.guide],
-            queue=None if ready.memory is None else len(ready.memory.rows),
+            queue=None if ready.memory is None else (len(ready.memory.rows), ready.memory.guide is not None),
             terms=str(request.terms),
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
@@ -203,6 +207,7 @@ def _prepared(
     everyone = gathered(candidates, shards)
     groups = None if ready.groups is None else (ready.groups[0], gathered(ready.groups[1], shards))
     guide = request.guide
+    guide_of_candidates = None if guide is None else gathered(guide.y.detach(), shards)
     left_out: Exclusion = OwnRow() if request.exclude_own else Nothing()
     if groups is not None and request.same_group == "exclude":
         left_out = joined(left_out, SameGroup(*groups))
@@ -211,7 +216,7 @@ def _prepared(
         own=_own_terms(everyone, request.critic, inverse),
         log_weights=gathered(scores.log_weights_y, shards),
         exclusion=left_out,
-        guide=None if guide is None else gathered(guide.y.detach(), shards),
+        guide=guide_of_candidates,
     )
     further, sets = explicit_negatives(ready, request, inverse, groups, shards, of_anchors, look=look)
     named = groups
@@ -244,7 +249,7 @@ def _prepared(
         backend=request.backend,
     )
     of_candidates = None if groups is None else groups[1]
-    return Prepared(ready, direction, shards, of_anchors, heaviest, everyone, of_candidates, look)
+    return Prepared(ready, direction, shards, of_anchors, heaviest, everyone, of_candidates, guide_of_candidates, look)
 
 
 def _own_terms(rows: Tensor, critic: Critic | None, inverse: Tensor) -> Tensor | None:
@@ -260,6 +265,7 @@ def remembered(memory: Memory, critic: Critic | None, inverse: Tensor, of_anchor
         log_weights=memory.log_weights,
         exclusion=Nothing() if of_anchors is None else SameGroup(of_anchors, memory.groups),
         groups=memory.groups,
+        guide=memory.guide,
     )
 
 

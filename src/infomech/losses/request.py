@@ -182,11 +182,8 @@ def _checked_memory(request: OneWay, candidates: Tensor) -> Memory | None:
         raise InputError(
             f"the queue is on {memory.rows.device} and candidates on {candidates.device}; move the loss to their device"
         )
-    if request.same_group == "positive" and (request.guide is not None or not request.in_batch):
-        raise InputError(
-            "with same_group='positive' the rows of a queue are candidates: that needs in_batch=True, and no guide, "
-            "which has no rows for them"
-        )
+    if request.same_group == "positive" and not request.in_batch:
+        raise InputError("with same_group='positive' the rows of a queue are candidates: that needs in_batch=True")
     return memory._replace(rows=memory.rows.to(candidates.dtype))
 
 

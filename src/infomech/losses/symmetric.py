@@ -248,6 +248,7 @@ class SymmetricInfoNCE(TemperedLoss):
         queue_size: past rows of either side that are kept as further negatives, as in MoCo and cross-batch memories; 0
             for none. See `InfoNCE`, whose queue has one side. They stand in the InfoNCE part, not in Dsym.
         dim: number of features d; needed for a queue.
+        guide_dim: number of features of a guide's rows, to filter the queue by a guide as well; see `InfoNCE`.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
@@ -289,6 +290,7 @@ class SymmetricInfoNCE(TemperedLoss):
         normalize: bool = False,
         queue_size: int = 0,
         dim: int | None = None,
+        guide_dim: int | None = None,
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
@@ -304,7 +306,7 @@ class SymmetricInfoNCE(TemperedLoss):
         self.terms = Terms(several, hardness, false_negatives, label_smoothing, reduction)
         self.ranks = ranks
         self.divergence_weight = divergence_weight
-        self.queue_x, self.queue_y = queue_of(queue_size, dim), queue_of(queue_size, dim)
+        self.queue_x, self.queue_y = (queue_of(queue_size, dim, guide_dim) for _ in range(2))
         self.terms.check()
         self._wanted().check_settings()
 
@@ -351,7 +353,7 @@ class SymmetricInfoNCE(TemperedLoss):
             negatives_y=negatives_y,
             share_negatives=self.share_negatives and not (negatives_x is None and negatives_y is None),
             guide=guide,
-            memory=told(self.ranks, lambda: self._memory(x, y)),
+            memory=told(self.ranks, lambda: self._memory(x, y, guide)),
         )
 
         def loss(check: Check) -> tuple[Scalars, _Seen]:
@@ -367,11 +369,12 @@ class SymmetricInfoNCE(TemperedLoss):
         queue_x, queue_y = self._queues
         return queue_x.held().rows, queue_y.held().rows
 
-    def enqueue(self, x: Rows, y: OtherRows, groups: Groups | None = None) -> None:
-        """Put rows of both sides and their groups into the queue, over the oldest ones."""
+    def enqueue(self, x: Rows, y: OtherRows, groups: Groups | None = None, guide: Guide | None = None) -> None:
+        """Put rows of both sides, their groups and a guide's rows of them into the queue, over the oldest ones."""
         of_x, of_y = groups if isinstance(groups, tuple) else (groups, groups)
-        for queue, rows, own in zip(self._queues, (x, y), (of_x, of_y), strict=True):
-            queue.put(rows, own)
+        guides = (None, None) if guide is None else (guide.x, guide.y)
+        for queue, rows, own, seen in zip(self._queues, (x, y), (of_x, of_y), guides, strict=True):
+            queue.put(rows, own, seen)
 
     @property
     def _queues(self) -> tuple[RowQueue, RowQueue]:
@@ -379,11 +382,12 @@ class SymmetricInfoNCE(TemperedLoss):
             raise InputError("this loss has no queue; make it with queue_size= and dim=")
         return self.queue_x, self.queue_y
 
-    def _memory(self, x: Rows, y: OtherRows) -> tuple[Memory | None, Memory | None] | None:
+    def _memory(self, x: Rows, y: OtherRows, guide: Guide | None) -> tuple[Memory | None, Memory | None] | None:
         """What is in the queue now."""
         if self.queue_x is None or self.queue_y is None:
             return None
-        return self.queue_x.copy(x), self.queue_y.copy(y)
+        of_x, of_y = (None, None) if guide is None else (guide.x, guide.y)
+        return self.queue_x.copy(x, of_x), self.queue_y.copy(y, of_y)
 
     def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
         """Lambda, and whether Dsym is wanted."""
@@ -406,7 +410,7 @@ class SymmetricInfoNCE(TemperedLoss):
             self.divergence_weight.advance(sum(known) / len(known) if known else None)
         for call in calls:
             for queue, side in zip(self._queues, call.rows, strict=True) if call.rows is not None else ():
-                queue.put(side.rows, side.groups)
+                queue.put(side.rows, side.groups, side.guide)
 
 
 __all__ = ["SymmetricInfoNCE", "symmetric_infonce", "symmetric_terms"]

@@ -110,7 +110,9 @@ class TemperedLoss(nn.Module):
         """What comes before the loss of a call: settle what earlier calls left, and look at the rows once."""
         if self._moves and (self.training or not torch.compiler.is_compiling()):
             self._settle()
-        if not (self._saw_lengths or self.normalize or self.check == "never" or without_values(*rows)):
+        if without_values(*rows):  # first: compiled code must not depend on what was seen
+            return
+        if not (self._saw_lengths or self.normalize or self.check == "never"):
             self._saw_lengths = True
             if self.critic is None or isinstance(self.critic, Cosine):
                 say_other_lengths(rows, type(self).__name__)
