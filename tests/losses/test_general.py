@@ -313,3 +313,58 @@ def test_reductions(naive, weighted) -> None:
             lambda truth=truth: pull @ truth(),
         )
         compare([x, y], lambda loss=loss: loss(x, y, reduction="sum", **options), lambda truth=truth: truth().sum())
+
+
+SHARED = {
+    "filter": {"false_negatives": FalseNegatives(0.05)},
+    "relative filter": {"false_negatives": FalseNegatives(0.2, relative=True), "label_smoothing": 0.1},
+    "guide": {"false_negatives": FalseNegatives(0.2)},
+    "hardness": {"hardness": Hardness(3.0), "label_smoothing": 0.2},
+    "all": {"hardness": Hardness(3.0), "false_negatives": FalseNegatives(0.2), "label_smoothing": 0.2},
+    "smoothing": {"label_smoothing": 0.2, "weigh_positive": True},
+}
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.001], ids=["one shift", "running maxima"])
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("kind", list(SHARED))
+def test_both_directions_in_one_sweep_are_the_two(naive, monkeypatch, kind, grouped, tau) -> None:
+    """`infonce` is compared with softmaxes written out above; both directions share their products, in tiles."""
+    monkeypatch.setattr("infomech.reductions.losses.passes.tile_shape", lambda device: (5, 4))
+    monkeypatch.setattr("infomech.reductions.losses.kept.tile_shape", lambda device: (5, 4))
+    monkeypatch.setattr("infomech.reductions.losses.linear.tile_shape", lambda device: (5, 4))
+    x = naive.rows(11, 5, 1).requires_grad_()
+    y = naive.unit(x.detach() + 0.8 * naive.rows(11, 5, 2)).requires_grad_()
+    tau = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
+    generator = torch.Generator().manual_seed(5)
+    weights, u, v = (torch.rand(11, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3))
+    seen = naive.rows(11, 4, 7)
+    given = SHARED[kind] | {"temperature": tau, "weights": weights}
+    if grouped:
+        given["groups"] = torch.arange(11) % 6
+    guide, back = {}, {}
+    if kind in ("guide", "all"):
+        guide["guide"] = Guide(seen, naive.unit(seen + 0.5 * naive.rows(11, 4, 8)))
+        back["guide"] = Guide(guide["guide"].y, guide["guide"].x)
+    compare(
+        [x, y, tau, weights, u, v],
+        lambda: symmetric_infonce(x, y, log_weights_x=u, log_weights_y=v, **guide, **given),
+        lambda: (infonce(x, y, log_weights=v, **guide, **given) + infonce(y, x, log_weights=u, **back, **given)) / 2,
+    )
+    loss = symmetric_infonce(x, y, **guide, **given)
+    if "false_negatives" in given and tau > 0.1:
+        assert abs(loss - symmetric_infonce(x, y, **given | {"false_negatives": None})) > 1e-6
+
+
+def test_groups_of_both_sides_leave_out_no_positive(naive) -> None:
+    """A pair whose rows are of two groups is still not its own negative."""
+    x, y = naive.rows(11, 5, 1), naive.rows(11, 5, 2)
+    of_x, of_y = torch.arange(11) % 6, torch.arange(11) % 4
+    own = [[i] for i in range(11)]
+    left = {(i, j) for i, j in product(range(11), range(11)) if of_x[i] == of_y[j]}
+    parts = [
+        Written(x, y, 0.2, own, left_out=left).losses(),
+        Written(y, x, 0.2, own, left_out={(j, i) for i, j in left}).losses(),
+    ]
+    found = symmetric_infonce(x, y, temperature=0.2, groups=(of_x, of_y), reduction="none")
+    torch.testing.assert_close(found, (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)

@@ -225,7 +225,7 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
     if not (request.one_to_one and len(found) == 2) or any(one.shards is not None for one in found.values()):
         return {}
     xy, yx = found["xy"].direction, found["yx"].direction
-    if xy.hardness != yx.hardness:
+    if (xy.hardness is None) != (yx.hardness is None):  # in one direction only
         return {}
     groups = found["xy"].ready.groups
     x, y, scale, y_terms, _, bound = xy.swept(xy.candidates)
