@@ -302,7 +302,8 @@ MODULES: dict[str, tuple[str, Given, Callable[..., Given]]] = {
         "weights": u.exp(), "groups": labels(x), "candidate_groups": labels(x).flip(0), "guide": seen(x, y),
     }),
     "module of positives": ("InfoNCE", {
-        "temperature": 0.1, "learn_temperature": True, "critic": RBF, "weigh_positive": True, "normalize": True, **LATER,
+        "temperature": 0.1, "learn_temperature": True, "critic": RBF, "weigh_positive": True, "normalize": True,
+        **LATER,
     }, lambda x, y, u: {
         "positives": torch.arange(x.shape[0]).roll(3), "exclude_own": True, "log_weights": u, "negatives": x,
         "negative_log_weights": u,
@@ -468,7 +469,7 @@ def main() -> None:
             said[name] = traceback.format_exc()[-3000:]
         finally:
             torch.compiler.set_stance("default")
-    print(json.dumps(said))
+    print(json.dumps({"said": said, "cases": [*CASES, *calls]}))
 
 
 if __name__ == "__main__":

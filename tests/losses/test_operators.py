@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 import infomech as im
 from infomech import losses
 from infomech.reductions.exclusion import Both, Exclusion, Listed, Nothing, Only, OwnRow, SameGroup, decoded
-from infomech.reductions.losses import directed, kept, paired, passes, sigmoid
+from infomech.reductions.losses import directed, kept, linear, nested, paired, passes, sigmoid
 
 N, D = 11, 4
 ENTRIES = torch.tensor([[0, 2], [5, 5], [10, 1], [3, 8], [8, 3]])
@@ -93,6 +93,20 @@ def test_torch_checks_the_scores_of_pairs() -> None:
     torch.library.opcheck(directed.scores_forward.overload, (x, y, scale, "auto"))
 
 
+@of_the_check
+@pytest.mark.parametrize("cols", [False, True])
+def test_torch_checks_the_sums_of_prefixes(cols: bool) -> None:
+    x, y, scale, *_ = paired_arguments("groups")
+    code, tensors = EXCLUSIONS["groups"].coded()
+    torch.library.opcheck(nested.forward.overload, (x, y, scale, [1, 3, 4], code, tensors, cols))
+
+
+@of_the_check
+def test_torch_checks_the_sums_of_scores() -> None:
+    x, y, scale, _, v, code, tensors, *_ = paired_arguments("listed")
+    torch.library.opcheck(linear.forward.overload, (x, y, scale, v, code, tensors))
+
+
 def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     """The arguments of every backward operator, from its forward."""
     x, y, scale, u, v, code, tensors, *_ = paired_arguments("weighted", grad=False)
@@ -101,12 +115,15 @@ def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     rows = directed.forward(x, y, scale, v, code, tensors, None, True, "auto")
     sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True, "auto")
     scores = directed.scores_forward(x, y, scale, "auto")
+    found = nested.forward(x, y, scale, [1, 3], "own_row", [], True)
     wanted = [True] * 5
     return {
         "paired": (*out[:5], x, y, scale, u, v, code, tensors, True, *out[5:], wanted, "auto"),
         "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4], "auto"),
         "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
         "scores": (scores[0], x, y, scale, scores[1], [True, False, True], "auto"),
+        "nested": (*found[:3], x, y, scale, [1, 3], "own_row", [], *found[3:], wanted[:3]),
+        "score sums": (rows[0], x, y, scale, v, code, tensors, [True, False, True, True]),
     }
 
 
@@ -115,6 +132,8 @@ BACKWARDS = {
     "rows": directed.backward,
     "softplus": sigmoid.backward,
     "scores": directed.scores_backward,
+    "nested": nested.backward,
+    "score sums": linear.backward,
 }
 
 
@@ -172,8 +191,16 @@ CALLS: dict[str, Callable[..., Tensor]] = {
         pairs=torch.arange(len(x), device=x.device).unsqueeze(1).expand(-1, 2),
     ),
     "four directions": lambda x, y, t, u: losses.symmetric_infonce(
-        x, y, temperature=t, directions=("xy", "yx", "xx", "yy"), partition="joint"
+        x, y, temperature=t, directions=("xy", "yx", "xx", "yy"), partition="joint", label_smoothing=0.1
     ),
+    "a filter and smoothing": lambda x, y, t, u: losses.infonce(
+        x, y, temperature=t, log_weights=u, false_negatives=losses.FalseNegatives(-1.0), label_smoothing=0.1
+    ),
+    "true groups, per anchor": lambda x, y, t, u: losses.sigmoid_loss(
+        x, y, temperature=t, bias=-u.select(0, 0), counted_as="per_anchor",
+        groups=torch.arange(len(x), device=x.device), same_group="positive",
+    ),
+    "lengths": lambda x, y, t, u: losses.matryoshka_infonce(x, y, temperature=t, dims=(1, D), weights=u.exp()),
 }  # fmt: skip
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "symmetric": lambda: losses.SymmetricInfoNCE(0.07, 0.5, learn_temperature=True),
@@ -289,7 +316,7 @@ def test_a_call_without_a_look_is_the_same(name: str) -> None:
     for check in ("always", "never"):
         leaves = [z.clone().requires_grad_() for z in (x, y, t, u)]
         with pytest.MonkeyPatch.context() as patch:
-            for function in ("symmetric_infonce", "infonce", "pairwise_infonce", "sigmoid_loss"):
+            for function in ("symmetric_infonce", "infonce", "pairwise_infonce", "sigmoid_loss", "matryoshka_infonce"):
                 original = getattr(losses, function)
                 patch.setattr(losses, function, lambda *a, f=original, c=check, **k: f(*a, **k, check=c))
             value = CALLS[name](*leaves)
@@ -381,6 +408,8 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
         "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True, "auto")[0],
         "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True, "auto")[0],
         "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
+        "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True)[1],
+        "score sums": lambda: linear.forward(x, x.detach(), scale, None, "own_row", [])[0] @ draw(seed=3)[:, 0],
     }[which]
     (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice: the losses of infomech have one derivative"):
@@ -389,20 +418,47 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 
 WORKER = Path(__file__).parent / "compile_worker.py"
 COMPILED = [
-    "functions", "learned", "open calls", "modules", "dynamic", "dynamic functions", "numbers", "export", "autocast",
-    "recomputed", "options",
+    "learned", "open calls", "modules", "dynamic", "numbers", "export", "autocast", "recomputed", "every argument",
+    # arguments of functions
+    "both ways", "pairs", "two groups as positives", "four directions", "a guide of both", "one way",
+    "several positives", "a guide of groups", "negatives of groups", "questions", "questions of pairs",
+    "questions of groups", "pairwise", "pairwise scale", "lengths", "lengths one way", "terms", "terms of a scale",
+    # settings of modules
+    "queues", "queue of positives",
 ]  # fmt: skip
+COMPILED_SLOWLY = [
+    "functions", "module of pairs", "module of four", "module of groups", "module of positives", "module of negatives",
+    "module of sets", "module of questions", "module of listed questions", "module of three",
+    "module of three, a scale", "module of lengths", "module of lengths, a scale",
+]  # fmt: skip
+
+
+def compile_all(names: list[str]) -> dict[str, str]:
+    """In a process of its own, without the shape checks of this test run, which no compiler can trace."""
+    done = subprocess.run([sys.executable, str(WORKER), *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found["cases"]) == {*COMPILED, *COMPILED_SLOWLY}
+    said: dict[str, str] = found["said"]
+    return said
 
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, str]:
-    """In a process of its own, without the shape checks of this test run, which no compiler can trace."""
-    done = subprocess.run([sys.executable, str(WORKER)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return compile_all(COMPILED)
+
+
+@pytest.fixture(scope="module")
+def compiled_slowly() -> dict[str, str]:
+    return compile_all(COMPILED_SLOWLY)
 
 
 @pytest.mark.parametrize("case", COMPILED)
 def test_compiled(compiled: dict[str, str], case: str) -> None:
     assert compiled[case] == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPILED_SLOWLY)
+def test_compiled_slowly(compiled_slowly: dict[str, str], case: str) -> None:
+    assert compiled_slowly[case] == "ok"

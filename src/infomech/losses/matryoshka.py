@@ -181,9 +181,9 @@ def _checked(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False
         check_negative_rows(x, negatives, None, look=look)
         if negatives.ndim != 2:
             raise InputError(f"negatives_y has shape {tuple(negatives.shape)}; expected rows for all, (k, d)")
-        negatives = _of_moderate_size(negatives[:, :width])
+        negatives = _of_moderate_size(negatives.narrow(1, 0, width))
     inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
-    x, y = (_of_moderate_size(z[:, :width]) for z in (x, y))
+    x, y = (_of_moderate_size(z.narrow(1, 0, width)) for z in (x, y))
     extent = checked_extent(x, y, inverse, look=look)
     groups = request.groups
     if groups is not None:

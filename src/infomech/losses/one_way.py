@@ -93,7 +93,7 @@ def reduced(
         shares = weights / (weights.detach().max() if heaviest is None else heaviest)
     both = torch.stack([(shares * losses).sum(), shares.sum()])
     both = both if shards is None else sum_over_ranks(both, shards.ranks)
-    return both[0] / both[1]
+    return both.select(0, 0) / both.select(0, 1)
 
 
 def check_left(softmax: Softmax, one: Prepared, names: Names, ranks: Ranks | None) -> None:
