@@ -10,12 +10,15 @@ from infomech import RBF, InputError
 from infomech.integrations import SentenceSymmetricInfoNCE, TwoViewInfoNCE
 from infomech.losses import (
     FalseNegatives,
+    Guide,
     Hardness,
     InfoNCE,
+    MatryoshkaInfoNCE,
     PairwiseInfoNCE,
     Ranks,
     SymmetricInfoNCE,
     infonce,
+    matryoshka_infonce,
     pairwise_infonce,
     sigmoid_loss,
     symmetric_infonce,
@@ -33,6 +36,12 @@ def batch() -> dict[str, torch.Tensor]:
     found["logs"] = torch.randn(9, generator=generator).double()
     found["groups"] = torch.tensor([0, 1, 2, 0, 3, 4, 1, 5, 2])
     return found
+
+
+def negatives_of(rank: int, world: int, ranks) -> torch.Tensor:
+    """Two hard negatives of every rank; in one process those of all ranks."""
+    shares = [torch.randn(2, 5, generator=torch.Generator().manual_seed(20 + k)).double() for k in range(world)]
+    return torch.cat(shares) if ranks is None else shares[rank]
 
 
 def losses(b, ranks):
@@ -57,6 +66,18 @@ def losses(b, ranks):
         b["x"], b["y"], directions=("xy", "yx", "xx", "yy"), partition="joint", negatives_y=b["sets"],
         share_negatives=True, **weighed,
     )  # fmt: skip
+    yield (
+        "filter both ways",
+        symmetric_infonce(
+            b["x"], b["y"], false_negatives=FalseNegatives(-0.4), hardness=Hardness(3.0), label_smoothing=0.1, **weighed
+        ),
+    )
+    lengths = {"dims": (5, 2), "groups": b["groups"], "negatives_y": b["hard"]}
+    yield "lengths", matryoshka_infonce(b["x"], b["y"], **lengths, **weighed)
+    yield (
+        "lengths of one direction",
+        matryoshka_infonce(b["x"], b["y"], dims=(3,), directions=("yx",), reduction="sum", **weighed),
+    )
     yield "sum", infonce(b["x"], b["y"], reduction="sum", **weighed)
     options |= {"bias": -2.0}
     weights = {"log_weights_y": b["logs"], "critic": RBF(0.6)}
@@ -76,6 +97,7 @@ def losses(b, ranks):
             b["x"], b["y"], negatives_y=b["sets"], weights=b["weights"]
         ),
     )
+    yield "module of lengths", MatryoshkaInfoNCE((5, 4), 0.3, ranks=ranks)(b["x"], b["y"])
     yield "module of many", PairwiseInfoNCE(0.3, ranks=ranks)([b["x"], b["y"], b["y"].roll(1, 1)], weights=b["weights"])
 
 
@@ -83,7 +105,8 @@ def outcome(rank: int, world: int, ranks):
     start = sum(SIZES[world][:rank])
     mine = slice(None) if ranks is None else slice(start, start + SIZES[world][rank])
     b = {name: values[mine].clone() for name, values in batch().items()}
-    leaves = [b[name].requires_grad_() for name in ("x", "y", "sets", "logs")]
+    b["hard"] = negatives_of(rank, world, ranks)
+    leaves = [b[name].requires_grad_() for name in ("x", "y", "sets", "logs", "hard")]
     b["tau"] = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     found = {}
     for name, loss in losses(b, ranks):
@@ -102,6 +125,9 @@ def queues(rank: int, world: int, ranks):
         "one side": SymmetricInfoNCE(0.3, queue_size=14, dim=5, directions=("xy",), ranks=ranks),
         "positives": InfoNCE(0.3, queue_size=14, dim=5, same_group="positive", ranks=ranks),
         "plain": InfoNCE(0.3, queue_size=14, dim=5, ranks=ranks),
+        "guided": SymmetricInfoNCE(
+            0.3, queue_size=14, dim=5, guide_dim=3, false_negatives=FalseNegatives(0.2), ranks=ranks
+        ),
     }.items():
         loss.double()
         values = []
@@ -109,6 +135,9 @@ def queues(rank: int, world: int, ranks):
             b = batch()
             x, y = (b[side].roll(step, 1)[mine].clone().requires_grad_() for side in "xy")
             given = {} if name == "plain" else {"groups": (b["groups"] + 2 * step)[mine]}
+            if name == "guided":
+                of_x, near = b["sets"][:, 0, :3], b["x"][:, :3] / 4
+                given["guide"] = Guide(of_x.roll(step, 0)[mine], (of_x + near).roll(step, 0)[mine])
             value = loss(x, y, **given)
             value.backward()
             values.append(value.detach())
@@ -160,6 +189,8 @@ def disagreements(rank: int, world: int) -> dict[str, str]:
         "setting": lambda: symmetric_infonce(x, x, directions=("up",) if last else ("xy",), **call),
         "several": lambda: infonce(x, x, several="log_mean" if last else "mean_log", **call),
         "loss": lambda: (infonce if last else symmetric_infonce)(x, x, **call),
+        "lengths": lambda: matryoshka_infonce(x, x, dims=(2, 3) if last else (2, 5), **call),
+        "length": lambda: matryoshka_infonce(x, x, dims=(2, 6) if last else (2, 5), **call),
         "log-weights": lambda: infonce(x, x, log_weights=strange.log(), **call),
         "negative log-weights": lambda: infonce(x, x, negatives=x, negative_log_weights=strange.log(), **call),
         "outside": lambda: infonce(x, x, positives=torch.arange(4) + last, **call),

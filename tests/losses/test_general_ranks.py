@@ -75,6 +75,8 @@ ELSEWHERE = "disagree on the loss or its options: rank {last} makes another call
         ("setting", r"rank {last}: directions is \('up',\); expected some of", None),
         ("several", "disagree on terms", "no error"),
         ("loss", ELSEWHERE, "no error"),
+        ("lengths", r"disagree on dims: rank 0 has \[\(2, 1.0\), \(5, 1.0\)\]", "no error"),
+        ("length", "rank {last}: dims holds 6, and the rows have 5 features", None),
         ("log-weights", "rank {last}: log_weights has NaN", None),
         ("negative log-weights", "rank {last}: negative_log_weights has NaN", None),
         ("outside", "rank {last}: positives points outside the 4 anchors and 4 candidates", None),
