@@ -127,6 +127,34 @@ def open_calls() -> None:
 
 
 @case
+def moving() -> None:
+    """A schedule, a queue and a clamped temperature move once for every step, as without compiling."""
+    x, y = unit(20, seed=1), unit(20, seed=2)
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        one = losses.SymmetricInfoNCE(0.011, losses.LinearWarmup(1.0, steps=3), learn_temperature=True)
+        two, encoder = losses.InfoNCE(0.1, queue_size=60, dim=D), torch.nn.Linear(D, D)
+
+        def step(a: Tensor, b: Tensor, one=one, two=two, encoder=encoder) -> Tensor:
+            z = normalize(encoder(a), dim=1)
+            return one(z, b) + two(z, b)
+
+        torch._dynamo.reset()
+        run = torch.compile(step, backend="aot_eager") if compiled else step  # a step after the backward is a break
+        optimizer = torch.optim.SGD([*encoder.parameters(), *one.parameters()], lr=0.5)
+        for _ in range(4):
+            optimizer.zero_grad()
+            run(x, y).backward()
+            optimizer.step()
+        results.append([*encoder.state_dict().values(), *one.state_dict().values(), *two.state_dict().values()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert int(one.divergence_weight.steps_done) == 4
+    assert int(two.queue.count) == 80
+
+
+@case
 def modules() -> None:
     x, y = unit(N, seed=1), unit(N, seed=2)
     queue = losses.InfoNCE(0.1, queue_size=30, dim=D).eval()
