@@ -13,8 +13,9 @@ from infomech.losses.equivalence import Equivalence, ShardedCase, check_equivale
 PEERS = str(Path(__file__).with_name("peer_losses.py"))
 
 
-def check(name: str, against: str = "full", kind: str = "step", **settings):
-    return check_equivalent(f"{PEERS}:{name}", against=f"{PEERS}:{against}", kind=kind, **settings)
+def check(name: str, against: str = "full", kind: str = "step", peer: str = "", **settings):
+    file = PEERS.replace("peer_losses", f"peer_{peer}_losses") if peer else PEERS
+    return check_equivalent(f"{file}:{name}", against=f"{PEERS}:{against}", kind=kind, **settings)
 
 
 def test_a_cached_step_over_ranks_is_the_full_batch() -> None:
@@ -84,7 +85,7 @@ def test_bad_input_is_one_line() -> None:
     ("name", "equal"),
     [
         ("sentence_plain", [True, False]),
-        ("sentence_gather", [True, True]),
+        pytest.param("sentence_gather", [True, True], marks=pytest.mark.slow),
         pytest.param("sentence_cached", [True, False], marks=pytest.mark.slow),
         pytest.param("sentence_cached_gather", [True, True], marks=pytest.mark.slow),
     ],
@@ -92,18 +93,23 @@ def test_bad_input_is_one_line() -> None:
 def test_sentence_transformers(name: str, equal: list[bool]) -> None:
     """As docs/check-your-loss.md has it."""
     pytest.importorskip("sentence_transformers")
-    found = check(name, "one_way", worlds=[1, 2], uneven=False, rows=6)
+    found = check(name, "one_way", peer="sentence", worlds=[1, 2], uneven=False, rows=6)
     assert [case.equal for case in found.cases] == equal, str(found)
 
 
 @pytest.mark.parametrize(
-    ("name", "equal"), [("clip_local_with_grad", True), ("clip_global_with_grad", True), ("clip_local", False),
-                        ("clip_global", False)]
-)  # fmt: skip
+    ("name", "equal"),
+    [
+        ("clip_local", False),
+        pytest.param("clip_local_with_grad", True, marks=pytest.mark.slow),
+        pytest.param("clip_global_with_grad", True, marks=pytest.mark.slow),
+        pytest.param("clip_global", False, marks=pytest.mark.slow),
+    ],
+)
 def test_open_clip(name: str, equal: bool) -> None:
     """As docs/check-your-loss.md has it."""
     pytest.importorskip("open_clip")
-    found = check(name, kind="loss", worlds=[2], uneven=False, rows=6)
+    found = check(name, kind="loss", peer="clip", worlds=[2], uneven=False, rows=6)
     assert [case.equal for case in found.cases] == [equal], str(found)
 
 
@@ -111,5 +117,5 @@ def test_lightly() -> None:
     """As docs/check-your-loss.md has it."""
     pytest.importorskip("lightly")
     assert "lightly" in sys.modules
-    found = check("lightly", "nt_xent", kind="loss", worlds=[1, 2], uneven=False, rows=6)
+    found = check("lightly", "nt_xent", kind="loss", peer="lightly", worlds=[1, 2], uneven=False, rows=6)
     assert [case.equal for case in found.cases] == [True, False], str(found)

@@ -418,7 +418,8 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 
 WORKER = Path(__file__).parent / "compile_worker.py"
 COMPILED = [
-    "learned", "open calls", "moving", "modules", "dynamic", "numbers", "export", "autocast", "recomputed", "every argument",
+    "learned", "open calls", "moving", "modules", "dynamic", "numbers", "export", "autocast", "recomputed",
+    "every argument",
     # arguments of functions
     "both ways", "pairs", "two groups as positives", "four directions", "a guide of both", "one way",
     "several positives", "a guide of groups", "negatives of groups", "questions", "questions of pairs",

@@ -3,19 +3,22 @@
 import inspect
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .._checks import InputError
+from .equivalence_rank import ENDED, STOP
 
 Target = str | Callable[..., Any]
-CHILD = "from infomech.losses.equivalence_rank import main; main()"
+LAUNCH = "from infomech.losses.equivalence_rank import launch; launch()"
 
 
 @dataclass(frozen=True)
@@ -163,18 +166,20 @@ def check_equivalent(
     allowed = tolerance if tolerance is not None else {"float64": 1e-6, "float32": 1e-4}[dtype]
     plan = {"dtype": dtype, "seed": seed, "timeout": timeout}
     spec = spec_of(target)
-    reference = _run(plan | {"target": spec if against is None else spec_of(against), "kind": "loss"}, [rows], timeout)
-    if isinstance(reference, str):
-        raise InputError(f"the full batch in one process: {reference}")
+    whole = spec if against is None else spec_of(against)
     cases = []
-    for sizes in _shards(worlds, rows, uneven=uneven):
-        found = _run(plan | {"target": spec, "kind": kind}, sizes, timeout)
-        value = reference["values"][0]
-        if isinstance(found, str):
-            cases.append(ShardedCase(tuple(sizes), value, failure=found, tolerance=allowed))
-            continue
-        ratio, residual = _compare(found["gradient"], reference["gradient"])
-        cases.append(ShardedCase(tuple(sizes), value, tuple(found["values"]), ratio, residual, None, allowed))
+    with _Launcher(spec) as launcher:
+        reference = _run(launcher, plan | {"target": whole, "kind": "loss"}, [rows], timeout)
+        if isinstance(reference, str):
+            raise InputError(f"the full batch in one process: {reference}")
+        for sizes in _shards(worlds, rows, uneven=uneven):
+            found = _run(launcher, plan | {"target": spec, "kind": kind}, sizes, timeout)
+            value = reference["values"][0]
+            if isinstance(found, str):
+                cases.append(ShardedCase(tuple(sizes), value, failure=found, tolerance=allowed))
+                continue
+            ratio, residual = _compare(found["gradient"], reference["gradient"])
+            cases.append(ShardedCase(tuple(sizes), value, tuple(found["values"]), ratio, residual, None, allowed))
     return Equivalence(tuple(cases))
 
 
@@ -205,24 +210,51 @@ def _shards(worlds: Sequence[int], rows: int, *, uneven: bool) -> list[list[int]
     return found
 
 
-def _run(plan: dict[str, Any], sizes: Sequence[int], timeout: float) -> dict[str, Any] | str:
+class _Launcher:
+    """Starts the ranks of one case after another; each case meets a process in which nothing has been called.
+
+    On Linux ranks are forks of one process that has imported torch and the target, which takes longer than most cases;
+    elsewhere, and where that process is not safe to fork, each is a process of its own.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "_Launcher":
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, self._spec], stdin=subprocess.PIPE, env={**os.environ, **one_thread}, **quiet
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # it ends its ranks, and itself
+        self._process.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can start anything."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, plans: list[dict[str, Any]]) -> None:
+        """Start a rank for each plan."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is not alive
+            self._process.stdin.write(json.dumps(plans) + "\n")
+            self._process.stdin.flush()
+
+
+def _run(launcher: _Launcher, plan: dict[str, Any], sizes: Sequence[int], timeout: float) -> dict[str, Any] | str:
     """What the ranks found together, or what went wrong."""
-    with tempfile.TemporaryDirectory(prefix="infomech-") as name:
+    with tempfile.TemporaryDirectory(prefix="infomech-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        processes = []
-        for rank in range(len(sizes)):
-            arguments = json.dumps(plan | {"rank": rank, "sizes": list(sizes), "folder": name})
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", CHILD, arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
-            )
-        try:
-            _wait(processes, folder, timeout)
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        launcher.start([plan | {"rank": rank, "sizes": list(sizes), "folder": name} for rank in range(len(sizes))])
+        _wait(launcher, folder, timeout)
         answers = [_answer(folder / f"{rank}.json") for rank in range(len(sizes))]
     said = [(rank, answer["error"]) for rank, answer in enumerate(answers) if answer and "error" in answer]
     first = next((s for s in said if not answers[s[0]]["lost"]), said[0] if said else None)  # type: ignore[index]
@@ -230,19 +262,24 @@ def _run(plan: dict[str, Any], sizes: Sequence[int], timeout: float) -> dict[str
         return "a rank dies in a collective call, as where one expects shards of equal size"
     if first is not None:
         return f"rank {first[0]} stops: {first[1]}"
+    if not launcher.alive:
+        return "no answer: the process ends where the target is imported"
     if any(answer is None for answer in answers):
         return f"no answer within {timeout:g} s: ranks wait for one another, or one has died"
     found: dict[str, Any] = answers[0]  # type: ignore[assignment]
     return found
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], folder: Path, timeout: float) -> None:
-    """Until all have ended, or time is over; not long once one has failed."""
+def _wait(launcher: _Launcher, folder: Path, timeout: float) -> None:
+    """Until all ranks have ended, or time is over; not long once one has failed."""
     end = time.monotonic() + timeout + 30.0  # to import torch
-    while any(process.poll() is None for process in processes) and time.monotonic() < end:
+    while not (folder / ENDED).exists() and launcher.alive:
         if any("error" in (_answer(file) or {}) for file in folder.glob("*.json")):
             end = min(end, time.monotonic() + 2.0)
-        time.sleep(0.05)
+        if time.monotonic() > end:
+            (folder / STOP).touch()
+            end = math.inf  # it will say that they have
+        time.sleep(0.02)
 
 
 def _answer(file: Path) -> dict[str, Any] | None:

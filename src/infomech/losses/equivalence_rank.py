@@ -5,8 +5,12 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from .distributed import Ranks
 from .symmetric import symmetric_infonce
 
 WIDTH, DIM = 10, 8
+RANK = "from infomech.losses.equivalence_rank import main; main()"
+STOP, ENDED = "stop", "ended"  # files by which a case is told to end, and says that it has
 
 
 class Encoder(nn.Module):
@@ -38,9 +44,66 @@ def an_example(x: Tensor, y: Tensor) -> Tensor:
     return symmetric_infonce(x, y, temperature=0.1, ranks=Ranks())
 
 
+class _Fork:
+    """A rank as a copy of this process, called as a process of its own is."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._ended = False
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _main(plan)
+            finally:
+                os._exit(1)
+
+    def poll(self) -> int | None:
+        """Whether it has ended: a number, or None."""
+        self._ended = self._ended or os.waitpid(self._pid, os.WNOHANG)[0] != 0
+        return 0 if self._ended else None
+
+    def kill(self) -> None:
+        """End it."""
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._ended = True
+
+
+def launch() -> None:
+    """Run the ranks of one case after another, as the lines of the standard input say; the argument is the target.
+
+    Every rank is a fork of this process, which has imported the target and called nothing, where that is safe.
+    """
+    torch.set_num_threads(1)
+    with suppress(BaseException):
+        load(sys.argv[-1])  # what cannot be loaded is said by the ranks
+    alone = sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    forks = alone and not torch.cuda.is_initialized()
+    for line in sys.stdin:
+        plans = json.loads(line)
+        folder = Path(plans[0]["folder"])
+        end = time.monotonic() + plans[0]["timeout"] + 60.0
+        ranks: list[_Fork | subprocess.Popen[bytes]] = [_Fork(p) if forks else _as_a_process(p) for p in plans]
+        while any(rank.poll() is None for rank in ranks):
+            if not folder.exists() or (folder / STOP).exists() or time.monotonic() > end:
+                for rank in ranks:
+                    rank.kill()
+            time.sleep(0.02)
+        if folder.exists():
+            (folder / ENDED).touch()
+
+
+def _as_a_process(plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", RANK, json.dumps(plan)], **quiet)
+
+
 def main() -> None:
     """Run a rank; its settings are the JSON of the last argument."""
-    plan = json.loads(sys.argv[-1])
+    _main(json.loads(sys.argv[-1]))
+
+
+def _main(plan: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     out = Path(plan["folder"], f"{plan['rank']}.json")
     try:
@@ -109,4 +172,4 @@ def load(spec: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-__all__ = ["Encoder", "an_example", "load", "main", "run"]
+__all__ = ["ENDED", "STOP", "Encoder", "an_example", "launch", "load", "main", "run"]
