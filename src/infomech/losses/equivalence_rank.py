@@ -77,8 +77,7 @@ def launch() -> None:
     torch.set_num_threads(1)
     with suppress(BaseException):
         load(sys.argv[-1])  # what cannot be loaded is said by the ranks
-    alone = sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
-    forks = alone and not torch.cuda.is_initialized()
+    forks = sys.platform == "linux" and _alone() and not torch.cuda.is_initialized()
     for line in sys.stdin:
         plans = json.loads(line)
         folder = Path(plans[0]["folder"])
@@ -91,6 +90,12 @@ def launch() -> None:
             time.sleep(0.02)
         if folder.exists():
             (folder / ENDED).touch()
+
+
+def _alone() -> bool:
+    """Whether this process has no thread that could hold a lock when it forks; pyarrow's allocator looks after its."""
+    names = [Path(f"/proc/self/task/{thread}/comm").read_text().strip() for thread in os.listdir("/proc/self/task")]
+    return len([name for name in names if name != "jemalloc_bg_thd"]) == 1
 
 
 def _as_a_process(plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
