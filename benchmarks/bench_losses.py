@@ -1,9 +1,13 @@
 """Time and memory of the symmetric loss, beside the products that it needs and the formulas that people use.
 
     python benchmarks/bench_losses.py [--sizes 4096 8192 16384] [--repeats 3] [--json results.json]
+    python benchmarks/bench_losses.py --options [--sizes 4096 8192] [--repeats 5]
 
 Every case runs in a process of its own on one thread: process CPU time, the best of the repeats, forward and backward
 in float32 with d = 512; memory is the growth of the peak resident set over the inputs. Ratios are within one run.
+
+With ``--options`` what a loss can be asked for is compared with what it adds to: both take turns in one process, and
+the ratio is that of the best times.
 """
 
 import argparse
@@ -16,11 +20,20 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from infomech.losses import sigmoid_loss, symmetric_infonce
+from infomech.losses import (
+    FalseNegatives,
+    Guide,
+    Hardness,
+    infonce,
+    matryoshka_infonce,
+    sigmoid_loss,
+    symmetric_infonce,
+)
 from infomech.reductions.tiling import blocks, tile_shape
 
 DIM, TAU = 512, 0.07
@@ -77,6 +90,83 @@ CASES: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor | None]]] = {
 }
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+LENGTHS = (512, 256, 128, 64, 32)
+CUT = FalseNegatives(-0.1)  # leaves out some 2% of these rows' negatives
+FOUR = ("xy", "yx", "xx", "yy")
+
+
+def _symmetric(**options: Any) -> Loss:
+    return lambda x, y: symmetric_infonce(x, y, temperature=TAU, **options)
+
+
+def _guided(x: Tensor, y: Tensor) -> Tensor:
+    guide = Guide(x.detach()[:, :64], y.detach()[:, :64])
+    return symmetric_infonce(x, y, temperature=TAU, false_negatives=CUT, guide=guide)
+
+
+def _sum_of_lengths(x: Tensor, y: Tensor) -> Tensor:
+    losses = [symmetric_infonce(x[:, :d], y[:, :d], temperature=TAU, normalize=True) for d in LENGTHS]
+    return torch.stack(losses).sum()
+
+
+# What is asked for, and what it is compared with. A loss of both directions takes four n x n products, three where its
+# tiles are kept (to N = 8,192); the sums within modalities two each.
+OPTIONS: dict[str, tuple[Loss, Loss]] = {
+    "four directions in one softmax; 8 products to 4": (
+        _symmetric(directions=FOUR, partition="joint"),
+        _symmetric(),
+    ),
+    "lambda = 3/4; 8 products to 4": (_symmetric(divergence_weight=0.75), _symmetric()),
+    "false-negative filter, both directions": (_symmetric(false_negatives=CUT), _symmetric()),
+    "the same by a guide of 64 features": (_guided, _symmetric()),
+    "false-negative filter, one direction": (
+        lambda x, y: infonce(x, y, temperature=TAU, false_negatives=CUT),
+        lambda x, y: infonce(x, y, temperature=TAU),
+    ),
+    "label smoothing": (_symmetric(label_smoothing=0.1), _symmetric()),
+    "hardness": (_symmetric(hardness=Hardness(3.0)), _symmetric()),
+    "pairs of one group left out": (
+        lambda x, y: symmetric_infonce(x, y, temperature=TAU, groups=torch.arange(len(x)) // 2),
+        _symmetric(),
+    ),
+    f"Matryoshka of {len(LENGTHS)} lengths to one; 4 products": (
+        lambda x, y: matryoshka_infonce(x, y, dims=LENGTHS, temperature=TAU),
+        _symmetric(normalize=True),
+    ),
+    f"the same to the sum of {len(LENGTHS)} losses": (
+        lambda x, y: matryoshka_infonce(x, y, dims=LENGTHS, temperature=TAU),
+        _sum_of_lengths,
+    ),
+}
+
+
+def table_of_options(sizes: list[int], repeats: int) -> str:
+    """Ratios of CPU time, each from one process in which both take turns."""
+    lines = [setting(), "", "| | " + " | ".join(f"N = {n}" for n in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    found: dict[str, list[str]] = {name: [] for name in OPTIONS}
+    for n in sizes:
+        for name in OPTIONS:
+            command = [sys.executable, __file__, "--pair", name, str(n), str(repeats)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[name].append(done.stdout.split()[-1])
+            print(n, name, found[name][-1], file=sys.stderr, flush=True)
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(ratios)} |" for name, ratios in found.items())])
+
+
+def run_pair(name: str, n: int, repeats: int) -> float:
+    torch.set_num_threads(1)
+    x, y = rows(n, 0), rows(n, 1)
+    best = [float("inf"), float("inf")]
+    for _ in range(repeats + 1):  # the first round loads what there is to load
+        for k, loss in enumerate(OPTIONS[name]):
+            x.grad = y.grad = None
+            start = time.process_time()
+            loss(x, y).backward()
+            best[k] = min(best[k], time.process_time() - start)
+    return best[0] / best[1]
+
+
 def rows(n: int, seed: int) -> Tensor:
     made = torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
     return made.div_(made.norm(dim=1, keepdim=True)).requires_grad_()
@@ -117,10 +207,16 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def setting() -> str:
+    return (
+        f"{processor()}, one thread, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}; "
+        f"float32, d = {DIM}, tau = {TAU}, forward and backward."
+    )
+
+
 def table(results: dict[int, dict[str, dict[str, float]]]) -> str:
     lines = [
-        f"{processor()}, one thread, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}; "
-        f"float32, d = {DIM}, tau = {TAU}, forward and backward.",
+        setting(),
         "",
         "| N | | CPU s | x four products | x infomech | peak memory over inputs, MB |",
         "|---|---|---|---|---|---|",
@@ -142,7 +238,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=3, metavar=("CASE", "N", "REPEATS"), help=argparse.SUPPRESS)
+    parser.add_argument("--options", action="store_true", help="what a loss can be asked for, in place of the table")
+    parser.add_argument("--pair", nargs=3, metavar=("OPTION", "N", "REPEATS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.pair:
+        name, n, repeats = arguments.pair
+        print(f"{run_pair(name, int(n), int(repeats)):.2f}")
+        return
+    if arguments.options:
+        print(table_of_options(arguments.sizes, arguments.repeats))
+        return
     if arguments.one:
         name, n, repeats = arguments.one
         print(json.dumps(run_case(name, int(n), int(repeats))))

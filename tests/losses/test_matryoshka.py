@@ -173,6 +173,8 @@ def test_bad_input_is_one_line(naive) -> None:
         ({"dims": (3, 7), "dim_weights": (1.0,)}, "dim_weights has 1 numbers for 2 dims"),
         ({"dims": (3, 7), "dim_weights": (1.0, math.nan)}, "dim_weights must be finite"),
         ({"dims": (3, 7), "dim_weights": (0.0, 0.0)}, "some of them above 0"),
+        ({"dims": (3, 7), "dim_weights": ("half", 1.0)}, "expected one number for each of dims"),
+        ({"dims": "37"}, "dims holds '3'; expected whole numbers"),
         ({"directions": ("xx",)}, "expected 'xy', 'yx' or both"),
         ({"directions": ("yx",), "negatives_y": hard}, "they need the direction 'xy'"),
         ({"negatives_y": hard[None]}, "1 sets for 11 anchors"),

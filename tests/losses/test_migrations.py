@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from infomech.losses import FalseNegatives, Guide, Hardness, InfoNCE, SymmetricInfoNCE
+from infomech.losses import FalseNegatives, Guide, Hardness, InfoNCE, MatryoshkaInfoNCE, SymmetricInfoNCE
 
 FOUR = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
@@ -41,6 +41,28 @@ def test_multiple_negatives_ranking_loss(naive) -> None:
     )  # fmt: skip
     truth = theirs.compute_loss_from_embeddings([questions, answers, hard], None)
     same([questions, answers, hard], ours(questions, answers, negatives_y=hard[:, None]), truth)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_matryoshka(naive) -> None:
+    losses = pytest.importorskip("sentence_transformers.losses")
+    columns = texts(naive)
+    model = Column()
+    plain = losses.MultipleNegativesRankingLoss(model, scale=20)
+    theirs = losses.MatryoshkaLoss(model, plain, [6, 3, 2], matryoshka_weights=[1, 0.5, 0.25])
+    truth = theirs([{"rows": rows} for rows in columns], None)
+    ours = MatryoshkaInfoNCE((6, 3, 2), 1 / 20, dim_weights=(1, 0.5, 0.25), directions=("xy",))
+    same(columns, ours(columns[0], columns[1], negatives_y=columns[2]), truth)
+
+
+class Column(nn.Module):
+    """A model whose embeddings are its inputs."""
+
+    def forward(self, features):
+        return {"sentence_embedding": features["rows"]}
+
+    def get_embedding_dimension(self):
+        return 6
 
 
 class Embedded(nn.Module):

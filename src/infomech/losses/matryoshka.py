@@ -100,7 +100,7 @@ def matryoshka_infonce(
     """
     request = _Request(
         tuple(dims),
-        None if dim_weights is None else tuple(dim_weights),
+        _numbers(dim_weights),
         temperature,
         logit_scale,
         tuple(directions),
@@ -111,6 +111,15 @@ def matryoshka_infonce(
         check,
     )
     return _loss_of(x, y, request, ranks)
+
+
+def _numbers(dim_weights: Sequence[float] | None) -> tuple[float, ...] | None:
+    if dim_weights is None:
+        return None
+    try:
+        return tuple(float(w) for w in dim_weights)
+    except (TypeError, ValueError):
+        raise InputError(f"dim_weights is {dim_weights!r}; expected one number for each of dims") from None
 
 
 @dataclass(frozen=True)
@@ -348,7 +357,7 @@ class MatryoshkaInfoNCE(TemperedLoss):
         super().__init__(start, learn_temperature=learn_temperature, normalize=True, check=check)
         self._request = _Request(
             tuple(dims),
-            None if dim_weights is None else tuple(dim_weights),
+            _numbers(dim_weights),
             directions=tuple(directions),
             reduction=reduction,
         )
