@@ -260,7 +260,7 @@ ARGUMENTS: dict[str, tuple[str, Callable[..., Given]]] = {
         "groups": labels(x), "normalize": True,
     }),
     "questions of pairs": ("sigmoid_loss", lambda x, y, t, u: {
-        "logit_scale": 1 / t, "bias": u[0], "pairs": own(x), "counted_as": "per_anchor",
+        "logit_scale": 1 / t, "bias": u[0], "pairs": own(x), "counted_as": "per_anchor", "reduction": "none",
     }),
     "questions of groups": ("sigmoid_loss", lambda x, y, t, u: {
         "temperature": t, "bias": u[0], "groups": (labels(x), labels(x).flip(0)), "same_group": "positive",
@@ -270,7 +270,7 @@ ARGUMENTS: dict[str, tuple[str, Callable[..., Given]]] = {
         "temperature": t, "divergence_weight": t, "critic": im.RBF(0.5), "weights": u.exp(),
         "log_weights": [u, None, -u], "weigh_positive": True, "groups": labels(x), "normalize": True,
     }),
-    "pairwise scale": ("pairwise_infonce", lambda x, y, t, u: {"logit_scale": 1 / t}),
+    "pairwise scale": ("pairwise_infonce", lambda x, y, t, u: {"logit_scale": 1 / t, "reduction": "none"}),
     "lengths": ("matryoshka_infonce", lambda x, y, t, u: {
         "temperature": t, "dims": (D, 3), "dim_weights": (0.5, 1.0), "weights": u.exp(), "groups": labels(x),
         "negatives_y": y.flip(1),
@@ -345,14 +345,14 @@ MODULES: dict[str, tuple[str, Given, Callable[..., Given]]] = {
         "temperature": 0.3, "bias": -2.0, "same_group": "positive", "counted_as": "per_anchor", "normalize": True,
     }, lambda x, y, u: {"log_weights_x": u, "log_weights_y": -u, "groups": labels(x)}),
     "module of listed questions": (
-        "SigmoidLoss", {"logit_scale": 9.0, "learn_temperature": False, "learn_bias": False, "critic": RBF},
+        "SigmoidLoss", {"logit_scale": 9.0, "learn_temperature": False, "learn_bias": False, "critic": RBF, "reduction": "sum"},
         lambda x, y, u: {"pairs": own(x)},
     ),
     "module of three": ("PairwiseInfoNCE", {
         "temperature": 0.1, "divergence_weight": 0.5, "learn_temperature": True, "critic": RBF, "weigh_positive": True,
         "normalize": True,
     }, lambda x, y, u: {"weights": u.exp(), "log_weights": [u, None, -u], "groups": labels(x)}),
-    "module of three, a scale": ("PairwiseInfoNCE", {"logit_scale": 9.0}, lambda x, y, u: {}),
+    "module of three, a scale": ("PairwiseInfoNCE", {"logit_scale": 9.0, "reduction": "sum"}, lambda x, y, u: {}),
     "module of lengths": ("MatryoshkaInfoNCE", {
         "dims": (D, 3), "temperature": 0.1, "dim_weights": (0.5, 1.0), "learn_temperature": True,
     }, lambda x, y, u: {"weights": u.exp(), "groups": labels(x), "negatives_y": x}),

@@ -115,6 +115,24 @@ def outcome(rank: int, world: int, ranks):
     return found
 
 
+def of_each(rank: int, world: int, ranks) -> dict[str, torch.Tensor]:
+    """The losses of this rank's rows, one by one."""
+    start = sum(SIZES[world][:rank])
+    mine = slice(None) if ranks is None else slice(start, start + SIZES[world][rank])
+    b = {name: values[mine] for name, values in batch().items()}
+    call = {"reduction": "none", "ranks": ranks, "temperature": 0.3}
+    return {
+        "one way": infonce(b["x"], b["y"], log_weights=b["logs"], **call),
+        "both ways": symmetric_infonce(b["x"], b["y"], weights=b["weights"], **call),
+        "questions": sigmoid_loss(b["x"], b["y"], bias=-2.0, log_weights_y=b["logs"], **call),
+        "questions of groups": sigmoid_loss(
+            b["x"], b["y"], bias=-2.0, groups=b["groups"], same_group="positive", counted_as="per_anchor", **call
+        ),
+        "pairwise": pairwise_infonce([b["x"], b["y"], b["y"].roll(1, 1)], **call),
+        "lengths": matryoshka_infonce(b["x"], b["y"], dims=(5, 2), groups=b["groups"], **call),
+    }
+
+
 def queues(rank: int, world: int, ranks):
     """Three batches through losses with a queue: values, gradients of the last, and what the queues hold."""
     start = sum(SIZES[world][:rank])
@@ -236,6 +254,7 @@ def main(rank: int, world: int, init: str, output: str) -> None:
     ranks = Ranks()
     found, objects = count_objects(lambda: outcome(rank, world, ranks))
     everything = {"found": found, "objects": objects, "queues": queues(rank, world, ranks)}
+    everything["each"] = of_each(rank, world, ranks)
     everything |= {"captions": captions(rank, world, ranks), "said": disagreements(rank, world)}
     torch.save(everything, f"{output}.{rank}")
     dist.destroy_process_group()

@@ -34,6 +34,13 @@ def test_ranks_equal_one_process(world) -> None:
                 assert (whole - truth).norm() < 1e-10 * max(truth.norm(), 1e-3), name
 
 
+def test_the_losses_of_a_ranks_own_rows(world) -> None:
+    size, ranks = world
+    for name, truth in load_worker(WORKER).of_each(0, size, None).items():
+        found = torch.cat([said["each"][name] for said in ranks])
+        torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-13, msg=name)
+
+
 def test_no_objects_travel(world) -> None:
     """Pickled objects cost two collectives and a copy to the host; they travel only where something is wrong."""
     assert [said["objects"] for said in world[1]] == [0] * world[0]

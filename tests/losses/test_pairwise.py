@@ -71,3 +71,14 @@ def test_large_batch_limit() -> None:
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="sequence of 1"):
         pairwise_infonce(rows(2)[:1], temperature=0.1)
+
+
+def test_reductions(naive) -> None:
+    rows = [naive.rows(9, 5, seed) for seed in (1, 2, 3)]
+    each = pairwise_infonce(rows, temperature=0.2, reduction="none")
+    truth = [symmetric_infonce(x, y, temperature=0.2, reduction="none") for x, y in itertools.combinations(rows, 2)]
+    torch.testing.assert_close(each, sum(truth) / 3, rtol=1e-12, atol=0)
+    for how, value in (("mean", each.mean()), ("sum", each.sum())):
+        assert PairwiseInfoNCE(0.2, reduction=how)(rows).item() == pytest.approx(value.item(), rel=1e-12)
+    with pytest.raises(InputError, match="reduction='mean'"):
+        pairwise_infonce(rows, temperature=0.2, reduction="none", divergence_weight=0.5)

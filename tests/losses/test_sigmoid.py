@@ -183,3 +183,40 @@ def test_bad_pairs(naive, given, words: str) -> None:
     with pytest.raises(im.InputError, match=words) as caught:
         sigmoid_loss(naive.rows(9, 5, 1), naive.rows(13, 5, 2), temperature=0.1, bias=0.0, **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("counted_as", ["each", "per_anchor"])
+@pytest.mark.parametrize("kind", ["own", "left out", "pairs", "groups"])
+def test_the_losses_of_rows(naive, monkeypatch, kind: str, counted_as: str) -> None:
+    """A row's questions, summed: their gradients with any cotangents, and their sum and mean."""
+    monkeypatch.setattr("infomech.reductions.losses.sigmoid.tile_shape", lambda device: (5, 4))
+    x, y = naive.rows(11, 5, 1).requires_grad_(), naive.rows(11, 5, 2).requires_grad_()
+    tau, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -1.0))
+    u = torch.linspace(-1, 1, 11, dtype=torch.float64).requires_grad_()
+    of_x, of_y = torch.arange(11) % 4, torch.arange(11) % 5
+    same, true = of_x[:, None] == of_y[None, :], torch.eye(11, dtype=torch.bool)
+    given = {"temperature": tau, "bias": bias, "log_weights_x": u, "counted_as": counted_as}
+    if kind == "pairs":
+        true = true | true.roll(2, 1)
+        given["pairs"] = true.nonzero()
+    elif kind == "groups":
+        true = same
+        given |= {"groups": (of_x, of_y), "same_group": "positive"}
+    elif kind == "left out":
+        given["groups"] = (of_x, of_y)
+    scores = x @ y.mT / tau + bias
+    shares = (1 / true.sum(1, keepdim=True) + 1 / true.sum(0, keepdim=True)) / 2 if counted_as == "per_anchor" else 1.0
+    asked = torch.where(true, shares * torch.nn.functional.softplus(-scores), 0.0)
+    others = ~true & ~same if kind == "left out" else ~true
+    rest = torch.where(others, torch.nn.functional.softplus(scores + u[:, None]), 0.0)
+    truth = (asked + rest).sum(1)
+    found = sigmoid_loss(x, y, reduction="none", **given)
+    torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-13)
+    pull = torch.linspace(-1, 2, 11, dtype=torch.float64)
+    leaves = [x, y, tau, bias, u]
+    for a, b in zip(torch.autograd.grad(pull @ found, leaves), torch.autograd.grad(pull @ truth, leaves), strict=True):
+        assert (a - b).norm() <= 1e-11 * b.norm()
+    assert sigmoid_loss(x, y, **given).item() == pytest.approx(found.mean().item(), rel=1e-12)
+    assert sigmoid_loss(x, y, reduction="sum", **given).item() == pytest.approx(found.sum().item(), rel=1e-12)
+    with pytest.raises(im.InputError, match="reduction is 'each'"):
+        sigmoid_loss(x, y, reduction="each", **given)

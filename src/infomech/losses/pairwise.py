@@ -9,12 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
-from .._typing import Rows, Scalar
+from .._typing import Rows, Scalars
 from ..geometry import Critic
 from ..reductions.losses.backends import Backend
 from ._inputs import Check
 from .agreement import Local, agree
 from .distributed import Ranks
+from .request import Reduction, Terms
 from .symmetric import symmetric_infonce
 from .temperature import TemperedLoss, starting_temperature
 
@@ -30,11 +31,12 @@ def pairwise_infonce(
     log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
     weigh_positive: bool = False,
     groups: Int[Tensor, " n"] | None = None,
+    reduction: Reduction = "mean",
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
-) -> Scalar:
+) -> Scalars:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
     The same as the mean over ordered pairs of the one-directional losses, plus lambda times the mean over pairs of the
@@ -51,6 +53,7 @@ def pairwise_infonce(
         log_weights: for each modality, (n,) log-weights of its rows as negatives, or None.
         weigh_positive: whether the positives' scores carry them too.
         groups: (n,) integers; objects of equal number are not each other's negatives.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over objects; the mean over pairs of modalities stays.
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
@@ -82,6 +85,7 @@ def pairwise_infonce(
             log_weights_y=v,
             weigh_positive=weigh_positive,
             groups=groups,
+            reduction=reduction,
             normalize=normalize,
             ranks=ranks,
             check=check,
@@ -89,7 +93,7 @@ def pairwise_infonce(
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean(0)
 
 
 def _of_each(modalities: Sequence[Rows], log_weights: Sequence[Tensor | None] | None) -> list[Tensor | None]:
@@ -124,6 +128,7 @@ class PairwiseInfoNCE(TemperedLoss):
         logit_scale: 1/tau, in place of `temperature`.
         critic: s(x, y), one for all pairs.
         weigh_positive: whether the positives' scores carry the log-weights too.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over objects.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
@@ -143,6 +148,7 @@ class PairwiseInfoNCE(TemperedLoss):
         logit_scale: float | None = None,
         critic: Critic | None = None,
         weigh_positive: bool = False,
+        reduction: Reduction = "mean",
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
@@ -152,6 +158,8 @@ class PairwiseInfoNCE(TemperedLoss):
         settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
         super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
+        Terms(reduction=reduction).check()
+        self.reduction: Reduction = reduction
         self.ranks = ranks
         self.divergence_weight = divergence_weight
 
@@ -162,11 +170,11 @@ class PairwiseInfoNCE(TemperedLoss):
         weights: Float[Tensor, " n"] | None = None,
         log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
         groups: Int[Tensor, " n"] | None = None,
-    ) -> Scalar:
+    ) -> Scalars:
         """The loss of one batch: k times (n, d) -> scalar."""
         self._begin(*modalities)
 
-        def loss(check: Check) -> tuple[Scalar, None]:
+        def loss(check: Check) -> tuple[Scalars, None]:
             value = pairwise_infonce(
                 modalities,
                 temperature=self.temperature,
@@ -176,6 +184,7 @@ class PairwiseInfoNCE(TemperedLoss):
                 log_weights=log_weights,
                 weigh_positive=self.weigh_positive,
                 groups=groups,
+                reduction=self.reduction,
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,

@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .._checks import InputError
-from .._typing import OtherRows, Rows, Scalar
+from .._typing import OtherRows, Rows, Scalar, Scalars
 from ..geometry import Critic
 from ..reductions.exclusion import Exclusion, SameGroup
 from ..reductions.losses.backends import Backend
-from ..reductions.losses.sigmoid import softplus_sum
+from ..reductions.losses.sigmoid import softplus_row_sums, softplus_sum
 from ._inputs import (
     Check,
     Extent,
@@ -34,7 +34,7 @@ from .agreement import Local, agree, check_ranks_alike
 from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .gathering import gathered
 from .positives import joined
-from .request import Groups, SameGroupIs, check_same_group
+from .request import Groups, Reduction, SameGroupIs, Terms, check_same_group
 from .scores import PairScores, pair_scores
 from .sharded import sharded_softplus_sum
 from .temperature import TemperedLoss, starting_temperature
@@ -55,11 +55,12 @@ def sigmoid_loss(
     groups: Groups | None = None,
     same_group: SameGroupIs = "exclude",
     counted_as: CountedAs = "each",
+    reduction: Reduction = "mean",
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
-) -> Scalar:
+) -> Scalars:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
         L = -(1/n) sum_ij log sigmoid(z_ij (x_i.y_j / tau + b)),   z_ij = 1 if i = j, and -1 otherwise
@@ -94,14 +95,16 @@ def sigmoid_loss(
             for true ones.
         same_group: ``"positive"`` makes them true pairs instead.
         counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
+        reduction: ``"mean"``, over the rows of x, their ``"sum"``, or ``"none"``, what the questions about each row of
+            x come to; on tiles, with one product more.
         normalize: bring the rows to unit length first.
-        ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs or groups all rows of
-            y are held, O(N d).
+        ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs, groups or
+            ``reduction="none"`` all rows of y are held, O(N d).
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
 
     Returns:
-        The loss in nats, a scalar: the sum over all questions, divided by n.
+        The loss in nats, a scalar: the sum over all questions, divided by n; with ``reduction="none"`` (n,) of them.
 
     Raises:
         InputError: for anything but two finite, floating-point matrices of two rows or more, equal-sized unless pairs
@@ -126,6 +129,7 @@ def sigmoid_loss(
         groups=groups,
         same_group=same_group,
         counted_as=counted_as,
+        reduction=reduction,
         backend=backend,
     )
     return sigmoid_of(x, y, request, ranks)
@@ -148,6 +152,7 @@ class SigmoidRequest:
     groups: Groups | None = None
     same_group: SameGroupIs = "exclude"
     counted_as: CountedAs = "each"
+    reduction: Reduction = "mean"
     backend: Backend = "auto"
 
     @property
@@ -157,11 +162,11 @@ class SigmoidRequest:
 
     @property
     def plain(self) -> bool:
-        """Whether all other pairs are negatives, too."""
-        return self.one_to_one and self.groups is None
+        """Whether all other pairs are negatives, too, and all of them are summed up."""
+        return self.one_to_one and self.groups is None and self.reduction != "none"
 
 
-def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | None) -> Scalar:
+def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | None) -> Scalars:
     """The loss as it is asked for."""
     if ranks is not None:
         return _sharded_loss(x, y, request, ranks)
@@ -173,10 +178,13 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
     true, left_out = _questions(ready, request, None, look=look)
     of_y = _with_bias(ready.bias, y, scores.own_y)
-    asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
-    rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
-    total = true.total(x, y, scores.scale, scores.own_x, of_y) + rest
-    return finished(total / x.shape[0], dtype, look=ready.extent.wide)
+    terms: dict[str, Any] = {"scale": scores.scale, "x_terms": x_terms, "y_terms": y_terms, "exclusion": left_out}
+    if request.reduction == "none":
+        of_rows = true.of_rows(x, y, scores.scale, scores.own_x, of_y) + softplus_row_sums(x, y, **terms)
+        return of_rows.to(dtype)
+    total = true.total(x, y, scores.scale, scores.own_x, of_y) + softplus_sum(x, y, backend=request.backend, **terms)
+    value = total if request.reduction == "sum" else total / x.shape[0]
+    return finished(value, dtype, look=ready.extent.wide)
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,7 @@ def _checked_groups(x: Tensor, y: Tensor, request: SigmoidRequest) -> tuple[Tens
     """The groups of x and of y; raises InputError unless rows, pairs and groups go together."""
     check_same_group(request.same_group)
     check_counted_as(request.counted_as)
+    Terms(reduction=request.reduction).check()
     if request.same_group == "positive" and (request.pairs is not None or request.groups is None):
         raise InputError("same_group='positive' names the true pairs by group: it needs groups, and no pairs")
     if request.one_to_one:
@@ -278,6 +287,7 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
             groups=None if ready.groups is None else str(ready.groups[0].dtype),
             same_group=request.same_group,
             counted_as=request.counted_as,
+            reduction=request.reduction,
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
         if request.pairs is not None:
@@ -301,10 +311,13 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
     else:
         true, left_out = _questions(ready, request, (of_x, of_y), look=True)
         y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))
-        asked: dict[str, Any] = {"exclusion": left_out, "backend": request.backend}
-        rest = softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, **asked)
+        terms: dict[str, Any] = {"scale": scores.scale, "x_terms": x_terms, "y_terms": y_terms, "exclusion": left_out}
+        if request.reduction == "none":
+            of_rows = true.of_rows(x, y, scores.scale, scores.own_x, own_y) + softplus_row_sums(x, y, **terms)
+            return of_rows.to(dtype)
+        rest = softplus_sum(x, y, backend=request.backend, **terms)
     total = sum_over_ranks(true.total(x, y, scores.scale, scores.own_x, own_y) + rest, ranks)
-    return finished(total / rows, dtype, look=extent.wide)
+    return finished(total if request.reduction == "sum" else total / rows, dtype, look=extent.wide)
 
 
 _LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
@@ -334,6 +347,7 @@ class SigmoidLoss(TemperedLoss):
         critic: s(x, y); see `sigmoid_loss`.
         same_group: what rows of one group are to each other, ``"exclude"`` or ``"positive"``.
         counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the rows of x.
         normalize: bring the rows to unit length first. Without it rows of another length are said once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
@@ -355,6 +369,7 @@ class SigmoidLoss(TemperedLoss):
         critic: Critic | None = None,
         same_group: SameGroupIs = "exclude",
         counted_as: CountedAs = "each",
+        reduction: Reduction = "mean",
         normalize: bool = False,
         ranks: Ranks | None = None,
         check: Check = "first",
@@ -367,6 +382,8 @@ class SigmoidLoss(TemperedLoss):
         check_counted_as(counted_as)
         self.same_group: SameGroupIs = same_group
         self.counted_as: CountedAs = counted_as
+        Terms(reduction=reduction).check()
+        self.reduction: Reduction = reduction
         self.ranks = ranks
         value = checked_bias(bias, torch.device("cpu")).to(torch.get_default_dtype())
         self.bias: Tensor
@@ -384,11 +401,11 @@ class SigmoidLoss(TemperedLoss):
         log_weights_y: Float[Tensor, " m"] | None = None,
         pairs: Int[Tensor, "p 2"] | None = None,
         groups: Groups | None = None,
-    ) -> Scalar:
+    ) -> Scalars:
         """The loss of one batch: (n, d), (m, d) -> scalar; the arguments are those of `sigmoid_loss`."""
         self._begin(x, y)
 
-        def loss(check: Check) -> tuple[Scalar, None]:
+        def loss(check: Check) -> tuple[Scalars, None]:
             value = sigmoid_loss(
                 x,
                 y,
@@ -401,6 +418,7 @@ class SigmoidLoss(TemperedLoss):
                 groups=groups,
                 same_group=self.same_group,
                 counted_as=self.counted_as,
+                reduction=self.reduction,
                 normalize=self.normalize,
                 ranks=self.ranks,
                 check=check,

@@ -15,7 +15,7 @@ from ..reductions.exclusion import Exclusion, Listed, OtherGroups, OwnRow, SameG
 from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.linear import group_codes
-from ..reductions.losses.sigmoid import softplus_sum
+from ..reductions.losses.sigmoid import softplus_row_sums, softplus_sum
 from ._inputs import check_tensor
 from .positives import in_order
 from .scores import added
@@ -38,6 +38,10 @@ class TruePairs(ABC):
         """The sum over true pairs of w_ij log(1 + exp(-score)), in float64."""
 
     @abstractmethod
+    def of_rows(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Float[Tensor, " n"]:
+        """The same sum for every row of x."""
+
+    @abstractmethod
     def exclusion(self) -> Exclusion:
         """What leaves them out of a sweep over the negatives."""
 
@@ -49,10 +53,15 @@ class OwnPairs(TruePairs):
     backend: Backend = "auto"
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
+        return self.of_rows(x, y, scale, x_terms, y_terms).sum()
+
+    def of_rows(  # noqa: D102
+        self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor
+    ) -> Float[Tensor, " n"]:
         n = x.shape[0]
         score = added(row_scores(x, y.narrow(0, 0, n), scale, self.backend), x_terms, y_terms.narrow(0, 0, n))
         assert score is not None
-        return softplus(-score, threshold=40.0).sum()
+        return softplus(-score, threshold=40.0)
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return OwnRow()
@@ -66,13 +75,22 @@ class ListedPairs(TruePairs):
     weights: Float[Tensor, " p"]
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
+        return self._of_pairs(x, y, scale, x_terms, y_terms).sum()
+
+    def of_rows(  # noqa: D102
+        self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor
+    ) -> Float[Tensor, " n"]:
+        of_pairs = self._of_pairs(x, y, scale, x_terms, y_terms)
+        return of_pairs.new_zeros(x.shape[0]).index_add(0, self.pairs.select(1, 0), of_pairs)
+
+    def _of_pairs(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Float[Tensor, " p"]:
         i, j = self.pairs.select(1, 0), self.pairs.select(1, 1)
         of_x = None if x_terms is None else x_terms.index_select(0, i)
         score = added(
             row_scores(x.index_select(0, i), y.index_select(0, j), scale, "tiles"), of_x, y_terms.index_select(0, j)
         )
         assert score is not None
-        return (self.weights * softplus(-score, threshold=40.0)).sum()
+        return self.weights * softplus(-score, threshold=40.0)
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return Listed(self.pairs)
@@ -105,6 +123,19 @@ class PairsOfGroups(TruePairs):
             row_weights=None if self.counted_as == "each" else self._weights(),
             backend="tiles",
         )
+
+    def of_rows(  # noqa: D102
+        self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor
+    ) -> Float[Tensor, " n"]:
+        sums = softplus_row_sums(
+            x,
+            y,
+            scale=-scale,
+            x_terms=None if x_terms is None else -x_terms,
+            y_terms=-y_terms,
+            exclusion=OtherGroups(self.rows, self.cols),
+        )
+        return sums if self.counted_as == "each" else self._weights() * sums
 
     def _weights(self) -> Float[Tensor, " n"]:
         """(1/k + 1/k') / 2 of every row's group, k its rows of y and k' its rows of x; 0 where it has none of y."""

@@ -71,8 +71,12 @@ def accumulate(
     exclusion: Exclusion,
     gradients: SoftplusGradients | None,
     row_weights: XTerms | None = None,
+    rows: XTerms | None = None,
 ) -> Tensor:
-    """Sum of softplus over x against y; adds G y and G^T x to the rows' gradients, and sums of G to the terms'."""
+    """Sum of softplus over x against y; adds G y and G^T x to the rows' gradients, and sums of G to the terms'.
+
+    The sums of every row are added to `rows`, if they are wanted, and are not weighted.
+    """
     height, width = tile_shape(x.device)
     dtype = compute_dtype(x, y)
     space = Workspace(x.new_empty(0, dtype=dtype))
@@ -93,6 +97,8 @@ def accumulate(
             exclusion.weigh(tile, i, j)
             exclusion.clear(tile, i, j, -torch.inf)
             of_rows = softplus(tile, threshold=40.0).sum(1)
+            if rows is not None:
+                rows[i] += of_rows
             value += (of_rows if row_weights is None else of_rows * row_weights[i]).sum(dtype=torch.float64)
             if gradients is not None:
                 tile.sigmoid_()
@@ -240,6 +246,123 @@ forward.register_autograd(_differentiate, setup_context=_save)
 once_only(backward)
 
 
+def softplus_row_sums(
+    x: Rows,
+    y: OtherRows,
+    *,
+    scale: Tensor,
+    x_terms: XTerms | None,
+    y_terms: YTerms | None,
+    exclusion: Exclusion,
+) -> XTerms:
+    """The sums of log(1 + exp(scale x_i.y_j + u_i + t_j)) of every row, in float64.
+
+    Their gradients need the cotangents of the rows, so that a backward computes the scores again: four products in all.
+    Differentiable once.
+    """
+    if not x.shape[0]:  # a rank without rows still takes part in the gradients of the others'
+        return 0.0 * (y.double().sum() + scale.double()) + x.double().sum(1)
+    code, tensors = exclusion.coded()
+    out: Tensor = rows_forward(x, y, scale.double(), doubled(x_terms), doubled(y_terms), code, tensors)
+    return out
+
+
+@operator(
+    "softplus_row_sums",
+    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded) -> Tensor",
+)
+def rows_forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+) -> Tensor:
+    """The sums of softplus of every row."""
+    rows = scale.new_zeros(len(x))
+    terms: dict[str, Any] = {"x_terms": x_terms, "y_terms": y_terms, "exclusion": decoded(exclusion, excluded)}
+    accumulate(x, y, scale=scale, gradients=None, rows=rows, **terms)
+    return rows
+
+
+@operator(
+    "softplus_row_sums_backward",
+    "(Tensor rows, Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, "
+    "Tensor[] excluded, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def rows_backward(
+    rows: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients of x, y, the scale and both terms for the cotangents of the rows' sums; those not wanted empty."""
+    gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms)
+    terms: dict[str, Any] = {"x_terms": x_terms, "y_terms": y_terms, "exclusion": decoded(exclusion, excluded)}
+    accumulate(x, y, scale=scale, gradients=gradients, row_weights=rows, **terms)
+    of_scale = inner_product(x, gradients.x)
+    of_rows = (gradients.x.mul_(scale.to(gradients.x.dtype)), gradients.y.mul_(scale.to(gradients.y.dtype)))
+    found = (of_rows[0].to(x.dtype), of_rows[1].to(y.dtype), of_scale, gradients.x_terms, gradients.y_terms)
+    return tuple(nothing(scale) if t is None or not want else t for t, want in zip(found, wanted, strict=True))
+
+
+@rows_forward.register_fake
+def _(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+) -> Tensor:
+    return scale.new_empty(x.shape[0])
+
+
+@rows_backward.register_fake
+def _(
+    rows: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor | None,
+    exclusion: str,
+    excluded: list[Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    given = (x, y, scale, x_terms, y_terms)
+    return tuple(
+        empty_like_wanted(t, True) if t is not None and want else nothing(scale)
+        for t, want in zip(given, wanted, strict=True)
+    )
+
+
+def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *given, ctx.exclusion, excluded = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*given, *excluded)
+
+
+def _differentiate_rows(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    x, y, scale, x_terms, y_terms, *excluded = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:5])
+    cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
+    gradients = rows_backward(cotangent, x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, wanted)
+    return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None, None
+
+
+rows_forward.register_autograd(_differentiate_rows, setup_context=_save_rows)
+once_only(rows_backward)
+
+
 def save_gradients(ctx: Any, gradients: SoftplusGradients, grad_scale: Tensor, scale: Tensor) -> None:
     """Keep for the backward what the forward found."""
     ctx.save_for_backward(gradients.x, gradients.y, grad_scale, scale, gradients.x_terms, gradients.y_terms)
@@ -262,7 +385,10 @@ __all__ = [
     "accumulate",
     "backward",
     "forward",
+    "rows_backward",
+    "rows_forward",
     "save_gradients",
     "saved_gradients",
+    "softplus_row_sums",
     "softplus_sum",
 ]
