@@ -345,7 +345,8 @@ MODULES: dict[str, tuple[str, Given, Callable[..., Given]]] = {
         "temperature": 0.3, "bias": -2.0, "same_group": "positive", "counted_as": "per_anchor", "normalize": True,
     }, lambda x, y, u: {"log_weights_x": u, "log_weights_y": -u, "groups": labels(x)}),
     "module of listed questions": (
-        "SigmoidLoss", {"logit_scale": 9.0, "learn_temperature": False, "learn_bias": False, "critic": RBF, "reduction": "sum"},
+        "SigmoidLoss",
+        {"logit_scale": 9.0, "learn_temperature": False, "learn_bias": False, "critic": RBF, "reduction": "sum"},
         lambda x, y, u: {"pairs": own(x)},
     ),
     "module of three": ("PairwiseInfoNCE", {

@@ -205,7 +205,11 @@ def test_the_losses_of_rows(naive, monkeypatch, kind: str, counted_as: str) -> N
     elif kind == "left out":
         given["groups"] = (of_x, of_y)
     scores = x @ y.mT / tau + bias
-    shares = (1 / true.sum(1, keepdim=True) + 1 / true.sum(0, keepdim=True)) / 2 if counted_as == "per_anchor" else 1.0
+    shares = (
+        sum(1 / true.double().sum(k, keepdim=True).clamp(min=1) for k in (0, 1)) / 2
+        if counted_as == "per_anchor"
+        else 1.0
+    )
     asked = torch.where(true, shares * torch.nn.functional.softplus(-scores), 0.0)
     others = ~true & ~same if kind == "left out" else ~true
     rest = torch.where(others, torch.nn.functional.softplus(scores + u[:, None]), 0.0)
@@ -218,5 +222,12 @@ def test_the_losses_of_rows(naive, monkeypatch, kind: str, counted_as: str) -> N
         assert (a - b).norm() <= 1e-11 * b.norm()
     assert sigmoid_loss(x, y, **given).item() == pytest.approx(found.mean().item(), rel=1e-12)
     assert sigmoid_loss(x, y, reduction="sum", **given).item() == pytest.approx(found.sum().item(), rel=1e-12)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_reduction(naive) -> None:
+    x = naive.rows(4, 5, 1)
     with pytest.raises(im.InputError, match="reduction is 'each'"):
-        sigmoid_loss(x, y, reduction="each", **given)
+        sigmoid_loss(x, x, temperature=0.1, bias=0.0, reduction="each")
+    with pytest.raises(im.InputError, match="reduction is 'each'"):
+        SigmoidLoss(reduction="each")
