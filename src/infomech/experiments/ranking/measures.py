@@ -159,7 +159,7 @@ def rank_correlation(first: NDArray[np.float64], other: NDArray[np.float64]) -> 
     ranks = (rankdata(values, axis=-1) for values in (first, other))
     one, two = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
     with np.errstate(invalid="ignore"):
-        return (one * two).sum(-1) / np.sqrt((one**2).sum(-1) * (two**2).sum(-1))
+        return np.asarray((one * two).sum(-1) / np.sqrt((one**2).sum(-1) * (two**2).sum(-1)))
 
 
 def correlations(
