@@ -204,7 +204,7 @@ def test_bad_input_is_one_line() -> None:
         with pytest.raises(im.InputError, match=words) as caught:
             cached_step(loss, encoders, inputs, chunk=4)
         assert "\n" not in str(caught.value)
-    with pytest.raises(im.InputError, match="or one without a graph"):
+    with pytest.raises(im.InputError, match="the loss gave a number without a graph"):
         cached_step(lambda *z: z[0].detach().sum(), encoder, [x, y], chunk=4)
     with torch.no_grad(), pytest.raises(im.InputError, match=r"outside of torch.no_grad"):
         cached_step(loss, encoder, [x, y], chunk=4)

@@ -99,12 +99,7 @@ def test_sentence_transformers(name: str, equal: list[bool]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "equal"),
-    [
-        ("clip_local", False),
-        pytest.param("clip_local_with_grad", True, marks=pytest.mark.slow),
-        pytest.param("clip_global_with_grad", True, marks=pytest.mark.slow),
-        pytest.param("clip_global", False, marks=pytest.mark.slow),
-    ],
+    [("clip_local", False), ("clip_local_with_grad", True), ("clip_global_with_grad", True), ("clip_global", False)],
 )
 def test_open_clip(name: str, equal: bool) -> None:
     """As docs/check-your-loss.md has it."""

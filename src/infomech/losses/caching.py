@@ -74,8 +74,10 @@ def cached_step(
     torch.clear_autocast_cache()  # weights that autocast has cast without a graph would stay without one
     value = loss(*leaves)
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-        shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
-        raise InputError(f"the loss gave {shape}, or one without a graph; expected a scalar that depends on embeddings")
+        got = kind_of(value)
+        if isinstance(value, Tensor):
+            got = "a number without a graph" if value.numel() == 1 else f"a tensor of shape {tuple(value.shape)}"
+        raise InputError(f"the loss gave {got}; expected a scalar that depends on the embeddings")
     (value if scaler is None else scaler.scale(value)).backward()
     last = {id(column.encoder): column for column in columns}  # by encoder, the column that uses it last
     for column, leaf in zip(columns, leaves, strict=True):
