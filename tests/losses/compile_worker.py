@@ -90,7 +90,7 @@ def learned() -> None:
         loss, encoder = losses.SymmetricInfoNCE(0.011, 0.5, learn_temperature=True), torch.nn.Linear(D, D)
 
         def step(a: Tensor, b: Tensor, loss=loss, encoder=encoder) -> Tensor:
-            return loss(normalize(encoder(a), dim=1), b)
+            return 2.0 * loss(normalize(encoder(a), dim=1), b)
 
         run = whole(step) if compiled else step
         optimizer = torch.optim.SGD([*encoder.parameters(), *loss.parameters()], lr=0.5)
