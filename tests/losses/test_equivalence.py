@@ -47,6 +47,38 @@ def test_a_rank_that_stops_is_a_finding(capsys: pytest.CaptureFixture[str]) -> N
     assert "Not the full batch's loss." in said
 
 
+@pytest.mark.slow
+def test_ranks_that_are_no_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process that has imported the target has threads of its own, and everywhere but on Linux."""
+    module = "infomech.losses.equivalence_rank"
+    code = f"import {module} as r; r._alone = lambda: False; r.launch()"
+    monkeypatch.setattr("infomech.losses.equivalence.LAUNCH", code)
+    found = check("twice", kind="loss", worlds=[2], uneven=False)
+    assert found.cases[0].ratio == pytest.approx(2.0, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_a_target_that_ends_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "ends.py"
+    file.write_text("import os\nos._exit(3)\n")
+    with pytest.raises(im.InputError, match="in one process: no answer: the process ends where the target is imported"):
+        check_equivalent(f"{file}:loss", worlds=[1])
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infomech.losses.equivalence.TO_IMPORT", 0.0)
+    file = tmp_path / "waits.py"
+    file.write_text(
+        "import time\nimport torch.distributed as dist\n\n\n"
+        "def loss(x, y):\n    if dist.get_world_size() > 1:\n        time.sleep(600)\n"
+        "    return (x - y).square().sum()\n"
+    )
+    found = check_equivalent(f"{file}:loss", worlds=[2, 1], uneven=False, timeout=15.0)
+    assert "no answer within" in found.cases[0].sentence()
+    assert found.cases[1].equal  # the next case has ranks of its own
+
+
 def test_sentences() -> None:
     cases = {
         "the full batch's value and gradient": ShardedCase((6, 6), 2.0, (1.5, 2.5), 1.0, 0.0),

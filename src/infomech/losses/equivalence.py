@@ -18,6 +18,7 @@ from .._checks import InputError
 from .equivalence_rank import ENDED, STOP
 
 Target = str | Callable[..., Any]
+TO_IMPORT = 30.0  # seconds, for torch and the target
 LAUNCH = "from infomech.losses.equivalence_rank import launch; launch()"
 
 
@@ -272,7 +273,7 @@ def _run(launcher: _Launcher, plan: dict[str, Any], sizes: Sequence[int], timeou
 
 def _wait(launcher: _Launcher, folder: Path, timeout: float) -> None:
     """Until all ranks have ended, or time is over; not long once one has failed."""
-    end = time.monotonic() + timeout + 30.0  # to import torch
+    end = time.monotonic() + timeout + TO_IMPORT
     while not (folder / ENDED).exists() and launcher.alive:
         if any("error" in (_answer(file) or {}) for file in folder.glob("*.json")):
             end = min(end, time.monotonic() + 2.0)
