@@ -217,13 +217,17 @@ class _TileSweep:
     def take(self, chain: Sequence[_Level]) -> int:
         """Add the first levels of a chain, as many as one exponential serves; how many that were."""
         served, last = 0, 0.0
+        looks = not (self._kernels._each_block and few_launches(self._scores.device))
         for level in chain:
-            shift = 0.0 if self._unshifted(level) else self._common_shift(level)
+            shift = 0.0 if self._unshifted(level) else self._common_shift(level) if looks else None
             if shift is None:
                 break
             served, last = served + 1, shift  # the smaller scores of the levels before have room under half of it
         if served:
             self._add_powers(chain[:served], last)
+        elif not looks:
+            self._add_by_maxima_of_blocks(chain)
+            served = len(chain)
         elif self._kernels._each_block and (shift := self._common_shift(chain[0], torch.float64)) is not None:
             self._add_powers(chain[:1], shift, torch.float64)
         else:
@@ -329,6 +333,30 @@ class _TileSweep:
         if square is not None:
             squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
         table.add(here, there.blocks[0][0], totals, squares, shift)
+
+    def _add_by_maxima_of_blocks(self, chain: Sequence[_Level]) -> None:
+        """The same for all blocks at once and without a look at any value: one exponential serves the whole chain."""
+        for side in (0, 1) if self._want_columns else (0,):
+            (_, here), (others, there) = self._rows[side], self._rows[1 - side]
+            scores = self._cleared.T.contiguous() if side == 0 else self._cleared  # sums run along the first axis
+            weights = others.negative_weights
+            weights = None if weights is None else weights[there.slice]
+            if others.counted is not None:
+                scores = scores.masked_fill(~others.counted[there.slice, None], self._kernels._nothing)
+            widths, places = there.widths(scores.device)
+            tops = torch.segment_reduce(scores, "max", lengths=widths, axis=0, unsafe=True)
+            kernel = torch.sub(scores, tops.index_select(0, places)).mul_(chain[0].scale * _LOG2_E).exp2_()
+            kernel.masked_fill_(scores == self._kernels._nothing, 0.0)
+            for k, level in enumerate(chain):
+                square = kernel.square() if self._kernels._squares or k < len(chain) - 1 else None
+                totals = _sums_by_block(kernel, there, weights, dim=0)
+                squares = None
+                if self._kernels._squares and square is not None:
+                    squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=0)
+                for sums in level.sums:
+                    table = sums.by_column if side else sums.by_row
+                    table.add(here, there.blocks[0][0], totals, squares, tops.T.double() * level.scale)
+                kernel = kernel if square is None else square
 
     def _add_by_own_maxima(self, level: _Level) -> None:
         """Each row of each block shifted by its own maximum."""
