@@ -114,12 +114,9 @@ def expected_hits(
     ones: 1 - prod_{s < k - a} (e - s) / (e + t - s). Without ties this is 1 if a < k, else 0. Embeddings that are
     all equal score at chance.
     """
-    free = k - above
-    miss = torch.ones_like(above)
-    for s in range(k):
-        drawn = free > s
-        factor = ((tied - s) / (tied + tied_positives - s).clamp_min(1)).clamp_min(0)
-        miss = torch.where(drawn, miss * factor, miss)
+    s = torch.arange(k, dtype=above.dtype, device=above.device)[:, None]
+    factor = ((tied - s) / (tied + tied_positives - s).clamp_min(1)).clamp_min(0)
+    miss = torch.where(k - above > s, factor, 1.0).prod(0)
     return 1 - miss
 
 
