@@ -12,7 +12,6 @@ from .._checks import InputError
 from .._typing import Scalar, Scalars
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
     NO_MEAN,
@@ -71,7 +70,7 @@ class PairedRequest:
     negatives: PairedNegatives
     normalize: bool
     check: Check
-    backend: Backend = "auto"
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)

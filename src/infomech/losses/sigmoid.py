@@ -11,7 +11,7 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Exclusion, SameGroup
-from ..reductions.losses.backends import Backend
+from ..reductions.losses.backends import Backend, Precision, coded
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
     Check,
@@ -59,6 +59,7 @@ def sigmoid_loss(
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
+    precision: Precision | None = None,
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
@@ -99,6 +100,7 @@ def sigmoid_loss(
             y are held, O(N d).
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all questions, divided by n.
@@ -126,7 +128,7 @@ def sigmoid_loss(
         groups=groups,
         same_group=same_group,
         counted_as=counted_as,
-        backend=backend,
+        backend=coded(backend, precision),
     )
     return sigmoid_of(x, y, request, ranks)
 
@@ -148,7 +150,7 @@ class SigmoidRequest:
     groups: Groups | None = None
     same_group: SameGroupIs = "exclude"
     counted_as: CountedAs = "each"
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     @property
     def one_to_one(self) -> bool:
@@ -338,6 +340,7 @@ class SigmoidLoss(TemperedLoss):
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -359,9 +362,11 @@ class SigmoidLoss(TemperedLoss):
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.1)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings["backend"], settings["precision"] = backend, precision
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         check_same_group(same_group)
         check_counted_as(counted_as)
@@ -405,6 +410,7 @@ class SigmoidLoss(TemperedLoss):
                 ranks=self.ranks,
                 check=check,
                 backend=self.backend,
+                precision=self.precision,
             )
             return value, None
 

@@ -25,7 +25,7 @@ from infomech.reductions.kernels import configs, gradients, log_sums, merging, s
 from infomech.reductions.kernels import rows as rows_module
 from infomech.reductions.kernels.scores import scores
 from infomech.reductions.kernels.tile import far
-from infomech.reductions.losses import backends, fused
+from infomech.reductions.losses import backends, fused, paired
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 N = 22
@@ -69,6 +69,50 @@ def same(found: tuple[Tensor, ...], true: tuple[Tensor, ...], tolerance: float) 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_kernels_give_what_tiles_give(name: str) -> None:
     same(step(LOSSES[name], "triton"), step(LOSSES[name], "tiles"), 2e-5 * LARGEST[name])
+
+
+@pytest.mark.parametrize("name", ["control", "sigmoid"])
+def test_bare_float32_is_what_float64_gives(name: str) -> None:
+    """To 1e-6 of the largest score, thirty times as close as three products."""
+    loss, settings = SETTINGS[name]
+    bare = step(partial(loss, precision="float32", **settings), "triton")
+    x, y = (rows(k).detach().double().requires_grad_() for k in (1, 2))
+    value = loss(x, y, **settings)
+    value.backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    same(bare, (value.detach(), x.grad, y.grad), 1e-6 * LARGEST[name])
+
+
+def test_the_precision_of_a_loss_is_that_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def watched(*args: Any, **kwargs: Any) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+        return gather(*args, **kwargs)
+
+    gather = paired.gather
+    monkeypatch.setattr(paired, "gather", watched)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for precision in (None, "float32", "medium"):
+            losses.SymmetricInfoNCE(0.1, precision=precision)(rows(1), rows(2))  # type: ignore[arg-type]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["high", "highest", "medium"]
+
+
+def test_a_precision_that_is_none(unchecked: None) -> None:
+    said = "precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'"
+    for wrong in (
+        lambda: losses.infonce(rows(1), rows(2), temperature=0.1, precision="fp32"),  # type: ignore[arg-type]
+        lambda: losses.SigmoidLoss(precision="fp32"),  # type: ignore[arg-type]
+        lambda: losses.pairwise_infonce([rows(1), rows(2)], temperature=0.1, precision="fp32"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            wrong()
 
 
 @pytest.mark.parametrize("name", ["infonce", "control", "cold", "groups", "log-weights"])
