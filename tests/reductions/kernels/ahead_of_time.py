@@ -19,7 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from infomech.reductions.kernels.block_sums import _block_sums
 from infomech.reductions.kernels.configs import Tiles, nearest
+from infomech.reductions.kernels.counts import _counts_above
 from infomech.reductions.kernels.log_sums import _sums_by_tile, _sums_on_diagonal
 from infomech.reductions.kernels.merging import _merge
 from infomech.reductions.kernels.rows import _extents, _finish, _levels, _pair_products, _positives
@@ -78,6 +80,12 @@ BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
                   {"U": "*fp64", "V": "*fp64", "OUT": "*fp64"}),
     "levels": (_levels, {"BLOCK": 256}, {}),
     "gradients in their final form": (_finish, {"PAIRED": True, "WITH_DOTS": True, "ROWS": 8, "STEP": 128}, {}),
+    "sums by block": (_block_sums, {"A_TERMS": True, "C_TERMS": True, "WEIGHTS": True, "GROUPS": True, "SQUARED": True,
+                                    "KEPT": 32, "SUMMED": 64},
+                      {"S": "*fp32", "A": "*fp32", "C": "*fp32", "W": "*fp32", "GA": "*i64", "GC": "*i64",
+                       "EDGES": "*i32", "SCALES": "*fp64", "TOTAL": "*fp64", "SQUARES": "*fp64"}),
+    "counts": (_counts_above, {"KEPT": 32, "COUNTED": 128},
+               {"S": "*fp32", "HIGH": "*fp32", "LOW": "*fp32", "ABOVE": "*fp64", "NEAR": "*fp64"}),
     "merged sums": (_merge, {"ROWS": True, "COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
                     {}),
 }  # fmt: skip

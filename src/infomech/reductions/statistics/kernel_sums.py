@@ -4,17 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..log_sums import LogSums
+from ..losses.backends import Backend, takes_kernels
 from ..shifts import common_shift, unshifted
 from ..tiling import few_launches
 from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
+
+if TYPE_CHECKING:
+    from ..kernels.block_sums import Tables
 
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
 _FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
@@ -34,6 +39,13 @@ class BlockedLogSums:
     ) -> None:
         # a block's sums of consecutive rows lie side by side, as tiles add them
         self._sums = LogSums(blocks, rows, shift=shift, device=device, with_squares=squares)
+
+    @classmethod
+    def of(cls, peak: Tensor, total: Tensor, squares: Tensor | None) -> "BlockedLogSums":
+        """Sums that stand in a table of kernels, (b, n) each."""
+        table = cls(0, 0, total.device, squares=squares is not None)
+        table._sums.peak, table._sums.total, table._sums.squares = peak, total, squares
+        return table
 
     def add(self, span: Span, first: int, totals: Tensor, squares: Tensor | None, level: Tensor | float) -> None:
         """Add sums times exp(level), and sums of squares times its square, over consecutive blocks from `first` on."""
@@ -110,6 +122,7 @@ class KernelSums(Reduction):
         squares: whether the squares are summed; without them there are no effective counts.
         columns: whether sums along the columns are wanted of a sweep that is not symmetric; without them
             ``by_column`` is ``by_row``.
+        backend: ``"auto"`` takes Triton kernels for tiles on CUDA, where they can be used; see the losses.
 
     The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
@@ -126,6 +139,7 @@ class KernelSums(Reduction):
         each_block: bool = False,
         squares: bool = True,
         columns: bool = True,
+        backend: Backend = "auto",
     ) -> None:
         self._x, self._y = x, x if y is None else y
         self._symmetric, self._columns = y is None, columns
@@ -140,7 +154,12 @@ class KernelSums(Reduction):
         bound += sum(float(part.abs().max()) for part in self._added if part is not None)
         self._nothing = -2 * bound - 1  # stands for an entry that is left out: below every score, yet finite
         self._unshifted = {tau: unshifted(bound * slope / tau, dtype, squares=squares) for tau in temperatures}
-        self.at = tuple(self._tables(tau) for tau in temperatures)
+        self._backend = backend
+        self._on_kernels = _OnKernels.of(self, temperatures) if takes_kernels(backend, "", x.values) else None
+        if self._on_kernels is None:
+            self.at = tuple(self._tables(tau) for tau in temperatures)
+        else:
+            self.at = self._on_kernels.sums
         self._chains = self._levels()
 
     def _tables(self, temperature: float) -> TemperatureSums:
@@ -180,6 +199,7 @@ class KernelSums(Reduction):
             each_block=self._each_block,
             squares=self._squares,
             columns=self._columns,
+            backend=self._backend,
         )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
@@ -187,6 +207,9 @@ class KernelSums(Reduction):
             mine.merge(theirs)
 
     def update(self, tile: Tile) -> None:  # noqa: D102
+        if self._on_kernels is not None:
+            self._on_kernels.add(self, tile)
+            return
         sweep = _TileSweep(self, tile)
         for chain in self._chains:
             start = 0
@@ -202,6 +225,56 @@ class KernelSums(Reduction):
         if b is not None:
             scores.add_(b[tile.rows.slice, None])
         return scores if c is None else scores.add_(c[None, tile.cols.slice])
+
+
+class _OnKernels:
+    """The sums of all temperatures from two launches a tile: along its rows, and along its columns."""
+
+    def __init__(self, rows: "Tables", cols: "Tables | None", temperatures: Sequence[float]) -> None:
+        self._rows, self._cols = rows, cols
+        parts = [zip(*_by_temperature(side), strict=True) for side in (rows, cols or rows)]
+        self.sums = tuple(
+            TemperatureSums(tau, by_row, by_row if cols is None else BlockedLogSums.of(*col))
+            for tau, row, col in zip(temperatures, *parts, strict=True)
+            for by_row in (BlockedLogSums.of(*row),)
+        )
+
+    @classmethod
+    def of(cls, kernels: KernelSums, temperatures: Sequence[float]) -> "_OnKernels":
+        """With nothing seen yet."""
+        from ..kernels.block_sums import Tables  # here: it imports Triton, which need not be there
+
+        x, y, squares = kernels._x, kernels._y, kernels._squares
+        scales = [kernels._terms.slope / tau for tau in temperatures]
+        on = torch.tensor(scales, dtype=torch.float64).to(x.values.device)
+        rows = Tables.empty(on, y.blocks, len(x), squares=squares)
+        wanted = kernels._columns and not kernels._symmetric
+        return cls(rows, Tables.empty(on, x.blocks, len(y), squares=squares) if wanted else None, temperatures)
+
+    def add(self, kernels: KernelSums, tile: Tile) -> None:
+        """The sums of one tile."""
+        from ..kernels.block_sums import Kept, add_block_sums
+
+        sides = []
+        ends = zip((kernels._x, kernels._y), (tile.rows, tile.cols), kernels._added, strict=True)
+        for rows, stripe, terms in ends:
+            here, weights = stripe.slice, rows.negative_weights
+            added = None if terms is None else terms[here]
+            groups = None if tile.own is None else rows.groups[here]
+            counted = None if weights is None else weights[here]
+            sides.append(Kept(stripe.start, len(stripe), added, groups, counted))
+        for side in (0, 1) if (tile.mirrored if kernels._symmetric else self._cols is not None) else (0,):
+            others, stripe = ((kernels._y, tile.cols), (kernels._x, tile.rows))[side]
+            there = others.span(stripe.start, stripe.stop)
+            tables = self._cols if side and self._cols is not None else self._rows
+            edges, first = there.ends(tile.similarity.device), there.blocks[0][0]
+            kept, summed = sides[side], sides[1 - side]
+            add_block_sums(tables, tile.similarity, kept, summed, edges, first=first, transposed=side == 1)
+
+
+def _by_temperature(tables: "Tables") -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
+    squares = [None] * len(tables.peak) if tables.squares is None else list(tables.squares)
+    return list(tables.peak), list(tables.total), squares
 
 
 class _TileSweep:
