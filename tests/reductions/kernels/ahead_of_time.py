@@ -120,8 +120,9 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
     flags = {
         "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
-        "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half, "OWN": True, "KEEP": True,
-        "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
+        "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half,
+        "OWN": True, "KEEP": True, "PARTS": 3 if kind == "three" else 1,
+        "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "GROUP": tiles.group, "SMS": 132,
     }  # fmt: skip
     absent = {"U": case.terms[0], "V": case.terms[1], "GX": case.groups, "GY": case.groups, "RS": case.sums[0],

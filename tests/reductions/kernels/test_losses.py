@@ -312,6 +312,62 @@ def test_weights_for_which_memory_is_short_come_in_smaller_chunks(
     assert caplog.messages == ["too little memory for the weights of 3000 rows at once: 375 rows, slower"]
 
 
+class Recorder:
+    """Stands for a kernel: notes how many scores it is to compute, and computes none."""
+
+    def __init__(self, seen: list[float]) -> None:
+        self.seen = seen
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return self.note
+
+    def note(self, **arguments: Any) -> None:
+        tall, wide = -(-arguments["M"] // arguments["BM"]), -(-arguments["N"] // arguments["BN"])
+        share = 1.0
+        if arguments.get("HALF"):
+            step = arguments["BM"] // arguments["BN"]
+            share = sum(wide - step * row for row in range(tall)) / (tall * wide)
+        self.seen.append(share * arguments["M"] * arguments["N"])
+
+
+@pytest.mark.parametrize(
+    ("n", "products", "launches"), [(4096, 2.2, 4), (8192, 2.1, 8), (16384, 2.1, 5), (32768, 2.1, 7)]
+)
+def test_what_control_takes_of_the_loss(
+    n: int, products: float, launches: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of n x n, forward and backward, and kernels that are started: few where a card is done with them soon.
+
+    Without its kernel for the diagonal, which is a few tiles, and what goes by rows.
+    """
+    entries: list[float] = []
+    kernels = Recorder(entries)
+    monkeypatch.setattr(log_sums, "_sums_by_tile", kernels)
+    monkeypatch.setattr(gradients, "_weights", kernels)
+    for module, name in ((log_sums, "_sums_on_diagonal"), (gradients, "_weights_on_diagonal")):
+        monkeypatch.setattr(module, name, Recorder([]))
+    monkeypatch.setattr(log_sums, "merge", lambda *_: None)
+    monkeypatch.setattr(log_sums, "merge_within", lambda *_: None)
+    monkeypatch.setattr(rows_module, "launched", lambda device, work: None)
+
+    def multiplied(out: Tensor, g: gradients.Weights, by: Any, *, fresh: bool) -> None:
+        entries.append(g.high.numel())
+
+    monkeypatch.setattr(gradients, "multiply", multiplied)
+    x, y = (torch.zeros(n, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    taken = []
+    for weight in (0.0, 0.75):
+        entries.clear()
+        losses.symmetric_infonce(
+            x, y, temperature=0.1, divergence_weight=weight, check="never", backend="triton"
+        ).backward()
+        taken.append((sum(entries) / n**2, len(entries)))
+    (loss, started), (control, also) = taken
+    assert loss == pytest.approx(4.0)
+    assert control < products * loss
+    assert also <= launches * started
+
+
 @triton.jit
 @no_type_check
 def _offsets(OUT, first, stride, COUNT: tl.constexpr):
