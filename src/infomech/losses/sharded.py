@@ -13,20 +13,12 @@ from torch.autograd.function import once_differentiable
 from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
+from ..reductions.losses import passes
+from ..reductions.losses.backends import decoded_backend, takes_kernels, tiles_precision
 from ..reductions.losses.infonce import PairedLogSums
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.levels import per_total, positive_scores, without_terms
-from ..reductions.losses.passes import (
-    Side,
-    TermsOfBoth,
-    add_scaled_rows,
-    gather,
-    gather_within,
-    inner_product,
-    paired_scores,
-    scatter,
-    scatter_within,
-)
+from ..reductions.losses.passes import Side, TermsOfBoth, add_scaled_rows, inner_product, paired_scores
 from ..reductions.losses.sigmoid import SoftplusGradients, accumulate, save_gradients, saved_gradients
 from ..reductions.losses.terms import NegativeTerms, spread_of, top_of
 from ..reductions.shifts import fixed_shift, underflowed
@@ -41,6 +33,7 @@ class _Setting:
     shards: Shards
     within: bool
     groups: Tensor | None
+    backend: str = "auto"
 
     @property
     def rank(self) -> int:
@@ -63,9 +56,12 @@ def sharded_log_sums(
     shards: Shards,
     within: bool,
     groups: Tensor | None,
+    backend: str = "auto",
 ) -> PairedLogSums:
     """`paired_log_sums` of this rank's rows against the whole batch; a collective call, forward and backward."""
-    out = _apply_log_sums(x, y, scale, x_terms, y_terms, _Setting(shards, within, groups))
+    setting = _Setting(shards, within, groups, backend)
+    with tiles_precision(backend):
+        out = _apply_log_sums(x, y, scale, x_terms, y_terms, setting)
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
 
@@ -114,10 +110,11 @@ class _ShardedLogSums(Function):
         work = scale.to(compute_dtype(x, y))
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
         terms = _shared_terms(x_terms, work.dtype, shards), _shared_terms(y_terms, work.dtype, shards)
-        shift = fixed_shift(shards.bound, work.dtype, spread=spread_of(*terms))
+        way = _way(x, y, terms, setting)
+        shift = fixed_shift(shards.bound, work.dtype, spread=spread_of(*terms)) if way is passes else None
         values: list[Tensor] = []
         for attempt in (shift, None):
-            sums = _sweep(x, y, work, terms, setting, attempt, own)
+            sums = _sweep(x, y, work, terms, setting, attempt, own, way)
             values, shift = [part.value() for part in sums], attempt
             if attempt is None:
                 break
@@ -130,7 +127,7 @@ class _ShardedLogSums(Function):
                 break
         levels = [vector for part in sums for vector in (part.peak, part.total)]  # columns of messages among them
         ctx.save_for_backward(x, y, scale, *(v.clone(memory_format=torch.contiguous_format) for v in levels))
-        ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
+        ctx.setting, ctx.shift, ctx.terms, ctx.way = setting, shift, terms, way
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
         return positive_scores(own, paired_scores(x, y, scale), bare), *values
 
@@ -141,7 +138,7 @@ class _ShardedLogSums(Function):
         x, y, scale, *saved = ctx.saved_tensors
         positive, *rest = cotangents
         peaks, totals = saved[::2], saved[1::2]
-        setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
+        setting, shift, terms, way = ctx.setting, ctx.shift, ctx.terms, ctx.way
         shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
         size = torch.stack([c.abs().max() for c in cotangents]).max() if len(x) else scale.new_zeros(())
@@ -166,21 +163,22 @@ class _ShardedLogSums(Function):
             options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
             here = Side(peaks[0], rest[0], grad_x, terms[0], grad_terms[0])
             column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
-            scatter(x, there.y, row=here, col=column, **options)
+            way.scatter(x, there.y, row=here, col=column, **options)
             if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
             for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
                 here = Side(peaks[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
                 if owner == rank:
-                    scatter_within(z, row=here, **options)
+                    way.scatter_within(z, row=here, **options)
                     continue
                 level, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
                 column = Side(level, cotangent, theirs[k], there.terms[k], their_terms[k])
-                scatter(z, z_there, row=here, col=column, **options)
+                way.scatter(z, z_there, row=here, col=column, **options)
 
         carried = [y, *([x] if setting.within else []), *travelling]
         carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
-        home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
+        with tiles_precision(setting.backend):
+            home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
         for total, more in zip(accumulators, home, strict=True):
             total += more
         add_scaled_rows(grad_x, y, positive / unit)
@@ -212,6 +210,25 @@ class _Visitor:
         self.terms = found[0], found[1]
 
 
+def _way(x: Tensor, y: Tensor, terms: TermsOfBoth, setting: _Setting) -> Any:
+    """The sweeps of all ranks: on kernels if every rank can use them, on tiles otherwise."""
+    shards = setting.shards
+    backend, precision = decoded_backend(setting.backend)
+    if backend == "tiles" or (backend == "auto" and x.device.type != "cuda"):
+        return passes
+    code = "own_row" if setting.groups is None else "same_group"
+    some = torch.empty(1, x.shape[1], dtype=x.dtype, device=x.device), torch.empty(1, 1, dtype=y.dtype, device=x.device)
+    can = torch.tensor(takes_kernels(backend, code, *some), dtype=torch.int32, device=x.device)
+    with waiting(shards.ranks):
+        dist.all_reduce(can, op=dist.ReduceOp.MIN, group=shards.ranks.group)
+    if not bool(can):
+        return passes
+    from ..reductions.losses.kernel_passes import KernelPasses  # here: it imports Triton, which need not be there
+
+    largest = sum(abs(t.top) + t.spread for t in terms if t is not None)
+    return KernelPasses(shards.bound + largest <= KernelPasses.limit(terms), precision)
+
+
 def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> NegativeTerms | None:
     """The forms of this rank's terms, with the top and the spread of all ranks' terms."""
     if terms is None:
@@ -231,6 +248,7 @@ def _sweep(
     setting: _Setting,
     shift: float | None,
     own: Tensor,
+    way: Any,
 ) -> list[LogSums]:
     """Forward: rows of x and y here against the shards of all ranks; columns' sums travel with their shard."""
     shards, within = setting.shards, setting.within
@@ -249,14 +267,14 @@ def _sweep(
         cols = [_view(state, level) for state, level in zip(sums, levels, strict=True)]
         options: dict[str, Any] = {"scale": scale, "shift": shift, "exclusion": exclusion}
         at_home = own if owner == rank else None
-        gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
+        way.gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
         if within and _counts_here(rank, owner, world):
             for k, (z, z_there) in enumerate(((x, there.x), (y, there.y))):
                 if owner == rank:
-                    gather_within(z, rows=rows[1 + k], terms=terms[k], **options)
+                    way.gather_within(z, rows=rows[1 + k], terms=terms[k], **options)
                 else:
                     both = terms[k], there.terms[k]
-                    gather(z, z_there, rows=rows[1 + k], cols=cols[1 + k], terms=both, **options)
+                    way.gather(z, z_there, rows=rows[1 + k], cols=cols[1 + k], terms=both, **options)
 
     carried = [y, *([x] if within else [])]
     carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
