@@ -5,14 +5,14 @@ import sys
 import torch
 import torch.distributed as dist
 
-from infomech.losses import Ranks, distributed, symmetric_infonce
+from infomech.losses import Ranks, distributed, sigmoid_loss, symmetric_infonce
 from infomech.reductions.losses.kernel_passes import KernelPasses
 
 SIZES = {1: [13], 2: [5, 8], 3: [5, 0, 8]}
 CASES = {  # temperature, lambda, dtype, with groups, with log-weights
-    "control": (0.1, 0.75, torch.float32, False, False),
     "cold control": (0.005, 0.75, torch.float32, False, False),
     "groups and log-weights": (0.1, 0.5, torch.float32, True, True),
+    "sigmoid": (0.1, 0.0, torch.float32, False, True),
     "bfloat16": (0.1, 0.75, torch.bfloat16, False, False),
 }
 
@@ -31,9 +31,11 @@ def run_case(name: str, rank: int, world: int, *, backend: str = "triton", whole
     scale = torch.tensor(1 / tau, requires_grad=True)
     ranks = None if whole else Ranks()
     precision = "float32" if dtype == torch.float32 else None
-    value = symmetric_infonce(
-        x, y, logit_scale=scale, divergence_weight=weight, ranks=ranks, backend=backend, precision=precision, **more
-    )
+    more |= {"logit_scale": scale, "ranks": ranks, "backend": backend, "precision": precision}
+    if name == "sigmoid":
+        value = sigmoid_loss(x, y, bias=-4.0, **more)
+    else:
+        value = symmetric_infonce(x, y, divergence_weight=weight, **more)
     value.backward()
     return {"value": value.detach(), "x": x.grad, "y": y.grad, "scale": scale.grad}
 

@@ -1,6 +1,7 @@
 """Log-sums of a batch that is sharded over ranks: the tiled core, with shards in place of blocks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,20 @@ def sharded_log_sums(
 
 
 def sharded_softplus_sum(
-    x: Rows, y: Rows, *, scale: Scalar, x_terms: Tensor | None, y_terms: Tensor, shards: Shards
+    x: Rows,
+    y: Rows,
+    *,
+    scale: Scalar,
+    x_terms: Tensor | None,
+    y_terms: Tensor,
+    shards: Shards,
+    backend: str = "auto",
 ) -> Scalar:
     """`softplus_sum` of this rank's rows of x against all rows of y but its own partner; a collective call."""
     tensors = (x, y, scale, x_terms, y_terms)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted)
+    with tiles_precision(backend):
+        return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted, backend)
 
 
 def _counts_here(rank: int, owner: int, world: int) -> bool:
@@ -210,23 +219,37 @@ class _Visitor:
         self.terms = found[0], found[1]
 
 
-def _way(x: Tensor, y: Tensor, terms: TermsOfBoth, setting: _Setting) -> Any:
-    """The sweeps of all ranks: on kernels if every rank can use them, on tiles otherwise."""
-    shards = setting.shards
-    backend, precision = decoded_backend(setting.backend)
+def _on_kernels(x: Tensor, y: Tensor, shards: Shards, code: str, backend: str) -> bool:
+    """Whether every rank can use the kernels, for rows like these and an exclusion's code."""
+    backend, _ = decoded_backend(backend)
     if backend == "tiles" or (backend == "auto" and x.device.type != "cuda"):
-        return passes
-    code = "own_row" if setting.groups is None else "same_group"
-    some = torch.empty(1, x.shape[1], dtype=x.dtype, device=x.device), torch.empty(1, 1, dtype=y.dtype, device=x.device)
+        return False
+    some = (z.new_empty(1, 1) for z in (x, y))  # a rank may have no rows
     can = torch.tensor(takes_kernels(backend, code, *some), dtype=torch.int32, device=x.device)
     with waiting(shards.ranks):
         dist.all_reduce(can, op=dist.ReduceOp.MIN, group=shards.ranks.group)
-    if not bool(can):
+    return bool(can)
+
+
+def _way(x: Tensor, y: Tensor, terms: TermsOfBoth, setting: _Setting) -> Any:
+    """The sweeps of all ranks: on kernels if every rank can use them, on tiles otherwise."""
+    code = "own_row" if setting.groups is None else "same_group"
+    if not _on_kernels(x, y, setting.shards, code, setting.backend):
         return passes
     from ..reductions.losses.kernel_passes import KernelPasses  # here: it imports Triton, which need not be there
 
     largest = sum(abs(t.top) + t.spread for t in terms if t is not None)
-    return KernelPasses(shards.bound + largest <= KernelPasses.limit(terms), precision)
+    tame = setting.shards.bound + largest <= KernelPasses.limit(terms)
+    return KernelPasses(tame, decoded_backend(setting.backend)[1])
+
+
+def _softplus_way(x: Tensor, y: Tensor, shards: Shards, backend: str) -> Callable[..., Tensor]:
+    """The same for sums of softplus, which have no levels."""
+    if not _on_kernels(x, y, shards, "own_row", backend):
+        return accumulate
+    from ..reductions.losses.kernel_passes import KernelPasses
+
+    return KernelPasses(tame=False, precision=decoded_backend(backend)[1]).accumulate
 
 
 def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> NegativeTerms | None:
@@ -299,15 +322,17 @@ class _ShardedSoftplus(Function):
         y_terms: Tensor,
         shards: Shards,
         wanted: bool,
+        backend: str,
     ) -> Tensor:
         rank = shards.ranks.rank
+        way = _softplus_way(x, y, shards, backend)
         here = SoftplusGradients.zeros(x, y, x_terms, y_terms)
         assert here.y_terms is not None
         total = torch.zeros((), dtype=torch.float64, device=x.device)
 
         def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
             total.add_(
-                accumulate(
+                way(
                     x,
                     carried[0],
                     scale=scale,
@@ -328,7 +353,7 @@ class _ShardedSoftplus(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return *saved_gradients(ctx, cotangents[0]), None, None
+        return *saved_gradients(ctx, cotangents[0]), None, None, None
 
 
 @outside_graphs
@@ -341,9 +366,17 @@ def _apply_log_sums(
 
 @outside_graphs
 def _apply_softplus(
-    x: Tensor, y: Tensor, scale: Tensor, x_terms: Tensor | None, y_terms: Tensor, shards: Shards, wanted: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor,
+    shards: Shards,
+    wanted: bool,
+    backend: str,
 ) -> Tensor:
-    out: Tensor = _ShardedSoftplus.apply(x, y, scale, x_terms, y_terms, shards, wanted)  # type: ignore[no-untyped-call]
+    given = x, y, scale, x_terms, y_terms, shards, wanted, backend
+    out: Tensor = _ShardedSoftplus.apply(*given)  # type: ignore[no-untyped-call]
     return out
 
 

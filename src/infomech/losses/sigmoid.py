@@ -1,6 +1,7 @@
 """The sigmoid loss (SigLIP): every pair of the batch is a yes-or-no question of its own."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -195,7 +196,7 @@ class _Ready:
 
 def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
-    checked_backend(request.backend, x, ranks=of_a_part)
+    checked_backend(request.backend, x)
     groups = _checked_groups(x, y, request)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -299,7 +300,8 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
     own_y = _with_bias(bias, y, scores.own_y)
     if request.plain:
         true: TruePairs = OwnPairs(request.backend)
-        rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=of_y)
+        given = partial(sharded_softplus_sum, x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms)
+        rest = given(shards=of_y, backend=request.backend)
     else:
         true, left_out = _questions(ready, request, (of_x, of_y), look=True)
         y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))

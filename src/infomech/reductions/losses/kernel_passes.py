@@ -17,8 +17,9 @@ from ..kernels.merging import Sums
 from ..kernels.rows import LOG2
 from ..kernels.scores import Scores
 from ..log_sums import LogSums
-from .fused import matrix_of
+from .fused import matrix_of, softplus
 from .passes import Side, TermsOfBoth
+from .sigmoid import SoftplusGradients
 from .terms import NegativeTerms
 
 
@@ -122,6 +123,30 @@ class KernelPasses:
         side = side._replace(factor=side.factor * factor)
         found = gradients_within(matrix, side, x=row.gradient is not None, x_terms=row.term_gradient is not None)
         _add(row, found.x, found.x_terms, factor)
+
+    def accumulate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        scale: Tensor,
+        x_terms: Tensor | None,
+        y_terms: Tensor | None,
+        exclusion: Exclusion,
+        gradients: SoftplusGradients | None,
+    ) -> Tensor:
+        """As `sigmoid.accumulate`."""
+        if not (len(x) and len(y)):
+            return scale.new_zeros((), dtype=torch.float64)
+        terms = x_terms, y_terms
+        keep = gradients is not None
+        value, *found = softplus(x, y, scale.double(), terms, exclusion, keep=keep, precision=self.precision)
+        if gradients is not None:
+            places = gradients.x, gradients.y, None, gradients.x_terms, gradients.y_terms
+            for into, part in zip(places, found, strict=True):
+                if into is not None:
+                    into.add_(part)
+        return value
 
 
 def _merge(into: LogSums, found: Sums) -> None:
