@@ -21,7 +21,17 @@ from triton.runtime.errors import OutOfResources
 
 from infomech import losses
 from infomech._checks import InputError
-from infomech.reductions.kernels import configs, gradients, log_sums, merging, softplus, support, weights
+from infomech.reductions.kernels import (
+    block_sums,
+    configs,
+    counts,
+    gradients,
+    log_sums,
+    merging,
+    softplus,
+    support,
+    weights,
+)
 from infomech.reductions.kernels import rows as rows_module
 from infomech.reductions.kernels.scores import scores
 from infomech.reductions.kernels.tile import far
@@ -381,12 +391,13 @@ def test_offsets_go_beyond_31_bits() -> None:
     assert out.tolist() == [1024 * k for k in range(3_000_000, 3_000_004)]
 
 
-@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus])
+@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus, block_sums, counts])
 def test_every_offset_of_rows_and_partial_sums_takes_64_bits(module: ModuleType) -> None:
     """A product of a tile's or a row's number with a stride, without `far`, would wrap around at 2^31."""
     text = Path(str(module.__file__)).read_text()
     kernels = "\n".join(part for part in re.split(r"\n(?=\S)", text) if "tl." in part)
-    assert re.findall(r"\w+ \* (?:across|down|width|stride|x_stride|y_stride|d)\b", kernels) == []
+    strides = "across|down|width|(?:x_|y_|kept_|summed_|counted_|)stride|tables|table|d"
+    assert re.findall(rf"\w+ \* (?:{strides})\b", kernels) == []
 
 
 @pytest.mark.parametrize("rows_", [1000, 3_000_000, 2**26])
