@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from infomech.diagnosis import joined_windows
 from infomech.diagnosis.batch_windows import AnchorSums, BlockLayout, Statistic, window_averages
-from infomech.diagnosis.joined_windows import averages_at_once
+from infomech.diagnosis.joined_windows import all_averages, averages_at_once
 
 
 def drawn(layout: BlockLayout, statistic: Statistic, spread: float, g: torch.Generator) -> list[AnchorSums]:
@@ -35,3 +36,20 @@ def test_several_tables_at_once(groups: int, parts: int, spread: float, statisti
         for part in ("sums", "falls", "weights"):
             ours, theirs = (getattr(averages.blocks, part) for averages in (found, alone))
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("joined", [1, 10**9])
+def test_tables_that_do_not_fit_together_come_one_after_another(joined: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined_windows, "few_launches", lambda device: True)
+    monkeypatch.setattr(joined_windows, "_JOINED", joined)
+    layout = BlockLayout.of(41, parts=1, fewest=16)
+    g = torch.Generator().manual_seed(0)
+    logs, counts = drawn(layout, "log", 1.0, g), drawn(layout, "count", 1.0, g)
+    tables: list[tuple[Statistic, list[joined_windows.Making]]] = [
+        (statistic, [lambda table=table: table for table in several])
+        for statistic, several in (("log", logs), ("count", counts))
+    ]
+    found = all_averages(tables, layout, torch.device("cpu"))
+    alone = [window_averages(t, layout, "log") for t in logs] + [window_averages(t, layout, "count") for t in counts]
+    for ours, theirs in zip(found, alone, strict=True):
+        torch.testing.assert_close(ours.blocks.falls, theirs.blocks.falls, rtol=1e-10, atol=1e-11)

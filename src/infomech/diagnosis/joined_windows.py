@@ -4,7 +4,7 @@ On an accelerator the anchors of all tables (temperatures, directions, sides) st
 sizes of windows along another: some hundred operations for what would else be ten thousand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 
@@ -29,6 +29,7 @@ from .batch_windows import (
 
 _ENTRIES = 2**26  # of the sums on both sides of all gaps, for the anchors that are taken at a time: half a gigabyte
 _FEWEST_ANCHORS = 1024
+_JOINED = 2**27  # entries of tables that are joined: one gigabyte
 
 Making = Callable[[], AnchorSums]
 
@@ -46,10 +47,27 @@ def all_averages(
     Source: E8, E2.
     """
     if few_launches(device):
-        found = [averages_at_once([make() for make in makes], layout, statistic) for statistic, makes in tables]
-        return [averages for several in found for averages in several]
+        found: list[WindowAverages] = []
+        for statistic, makes in tables:
+            for several in _together(makes):
+                found += averages_at_once(several, layout, statistic)
+        return found
     jobs = [partial(_one, make, layout, statistic) for statistic, makes in tables for make in makes]
     return side_by_side(jobs, threads=cpu_threads(device))
+
+
+def _together(makes: Sequence[Making]) -> Iterator[list[AnchorSums]]:
+    """The tables in their order, as many at a time as may stand twice in memory."""
+    held: list[AnchorSums] = []
+    entries = 0
+    for make in makes:
+        table = make()
+        if held and entries + table.log_sums.numel() > _JOINED:
+            yield held
+            held, entries = [], 0
+        held.append(table)
+        entries += table.log_sums.numel()
+    yield held
 
 
 def _one(make: Making, layout: BlockLayout, statistic: Statistic) -> WindowAverages:
