@@ -285,7 +285,12 @@ ARGUMENTS: dict[str, tuple[str, Callable[..., Given]]] = {
     "terms of a scale": ("symmetric_terms", lambda x, y, t, u: {"logit_scale": 1 / t}),
 }  # fmt: skip
 ROWS = {"self", "x", "y", "anchors", "candidates", "modalities"}
-WHERE = {"ranks", "check", "backend"}  # not of the loss itself: ranks are a graph break, compiled code looks at nothing
+WHERE = {"ranks", "check", "backend", "precision"}  # ranks are a graph break, compiled code looks at nothing
+    "ranks",
+    "check",
+    "backend",
+    "precision",
+}  # not of the loss itself: ranks are a graph break, compiled code looks at nothing
 
 
 def called(name: str, given: Callable[..., Given]) -> Callable[..., Tensor]:

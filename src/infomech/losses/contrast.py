@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
@@ -108,7 +107,7 @@ class Direction:
     smoothing: bool = False
     bound: float | None = None  # on every score without hardness
     given: Thresholds | None = None  # of the filter, where they are those of other rows
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     def softmax(self, known: "InBatch | None" = None) -> Softmax:
         """Sweep over all blocks but what is known of the batch already."""

@@ -12,7 +12,6 @@ from torch.nn.functional import softplus
 from .._checks import InputError
 from .._typing import Scalar
 from ..reductions.exclusion import Exclusion, Listed, OtherGroups, OwnRow, SameGroup
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.linear import group_codes
 from ..reductions.losses.sigmoid import softplus_row_sums, softplus_sum
@@ -50,7 +49,7 @@ class TruePairs(ABC):
 class OwnPairs(TruePairs):
     """Row i of x with row i of y; there may be more rows of y."""
 
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         return self.of_rows(x, y, scale, x_terms, y_terms).sum()
