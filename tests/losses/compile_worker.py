@@ -286,11 +286,6 @@ ARGUMENTS: dict[str, tuple[str, Callable[..., Given]]] = {
 }  # fmt: skip
 ROWS = {"self", "x", "y", "anchors", "candidates", "modalities"}
 WHERE = {"ranks", "check", "backend", "precision"}  # ranks are a graph break, compiled code looks at nothing
-    "ranks",
-    "check",
-    "backend",
-    "precision",
-}  # not of the loss itself: ranks are a graph break, compiled code looks at nothing
 
 
 def called(name: str, given: Callable[..., Given]) -> Callable[..., Tensor]:
