@@ -421,49 +421,35 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 
 
 WORKER = Path(__file__).parent / "compile_worker.py"
-COMPILED = [
+STEPS = [
     "learned", "open calls", "moving", "modules", "dynamic", "numbers", "export", "autocast", "recomputed",
     "every argument",
-    # arguments of functions
+]  # fmt: skip
+ARGUMENTS = [
     "both ways", "pairs", "two groups as positives", "four directions", "a guide of both", "one way",
     "several positives", "a guide of groups", "negatives of groups", "questions", "questions of pairs",
     "questions of groups", "pairwise", "pairwise scale", "lengths", "lengths one way", "terms", "terms of a scale",
-    # settings of modules
     "queues", "queue of positives",
 ]  # fmt: skip
-COMPILED_SLOWLY = [
+MORE = [
     "functions", "module of pairs", "module of four", "module of groups", "module of positives", "module of negatives",
     "module of sets", "module of questions", "module of listed questions", "module of three",
     "module of three, a scale", "module of lengths", "module of lengths, a scale",
 ]  # fmt: skip
 
 
-def compile_all(names: list[str]) -> dict[str, str]:
-    """In a process of its own, without the shape checks of this test run, which no compiler can trace."""
+@pytest.mark.parametrize(
+    "names", [STEPS, ARGUMENTS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["steps", "arguments", "more"]
+)
+def test_compiled(names: list[str]) -> None:
+    """In a process of its own, one for all cases of a test: what is compiled first takes seconds to import.
+
+    Types and shapes that a test run may look at could not be traced.
+    """
     done = subprocess.run([sys.executable, str(WORKER), *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found["cases"]) == {*COMPILED, *COMPILED_SLOWLY}
-    said: dict[str, str] = found["said"]
-    return said
-
-
-@pytest.fixture(scope="module")
-def compiled() -> dict[str, str]:
-    return compile_all(COMPILED)
-
-
-@pytest.fixture(scope="module")
-def compiled_slowly() -> dict[str, str]:
-    return compile_all(COMPILED_SLOWLY)
-
-
-@pytest.mark.parametrize("case", COMPILED)
-def test_compiled(compiled: dict[str, str], case: str) -> None:
-    assert compiled[case] == "ok"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", COMPILED_SLOWLY)
-def test_compiled_slowly(compiled_slowly: dict[str, str], case: str) -> None:
-    assert compiled_slowly[case] == "ok"
+    assert set(found["cases"]) == {*STEPS, *ARGUMENTS, *MORE}
+    assert list(found["said"]) == [name for name in found["cases"] if name in names]
+    wrong = {name: said for name, said in found["said"].items() if said != "ok"}
+    assert not wrong, "\n\n".join(f"{name}: {said}" for name, said in wrong.items())
