@@ -13,7 +13,8 @@ CLIP_VENV := .venv-clip
 CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses/test_symmetric.py \
 	tests/losses/test_operators.py tests/losses/test_equivalence.py tests/diagnosis/test_batch_budget.py
 TYPED_TESTS := tests/corrections tests/diagnosis tests/energies tests/geometry tests/measures tests/reductions tests/scores \
-	tests/losses/test_symmetric.py tests/losses/test_general.py tests/losses/test_sigmoid.py
+	tests/losses/test_symmetric.py tests/losses/test_general.py tests/losses/test_sigmoid.py \
+	tests/losses/test_matryoshka.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 unexport PYTHONDONTWRITEBYTECODE # hundreds of processes of the tests import the same modules
