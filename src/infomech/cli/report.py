@@ -23,7 +23,7 @@ from .app import (
     Temperature,
     command,
 )
-from .inputs import Files, check_apart, find_files, read_both
+from .inputs import Files, check_apart, find_files, read_rows
 from .show import print_findings, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -325,11 +325,13 @@ def _diagnosed(
     from ..io import read_labels
     from ..report import Report
     from ..report.attach import with_scores, with_sigmoid
-    from ..report.seen import apart, with_seen
+    from ..report.seen import apart, checked_seen, with_seen
 
     if seen is not None and split is not None:
         raise InputError("both --seen and --split are given; give the seen pairs in one way")
     embeddings, trained = files.read(device), None
+    if seen is not None:
+        rows = checked_seen(tuple(map(read_rows, seen)), *embeddings, device=device)
     if split is not None:
         unseen, settings, trained = apart(*embeddings, settings, read_labels(split))
         embeddings = unseen.x, unseen.y
@@ -338,7 +340,7 @@ def _diagnosed(
         if scores:
             found = with_scores(found, *embeddings, settings)
         if seen is not None:
-            found = with_seen(found, *read_both(*seen, device), settings)
+            found = with_seen(found, *rows, settings)
         if trained is not None:
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, Overwrite, Quiet, Seed, command
+from .app import AsJson, Overwrite, Quiet, Seed, command, seed_option
 from .report import diagnose_files
 from .show import console, print_json, progress_bar
 
@@ -73,7 +73,7 @@ def _demo(
 def verify(
     only: Annotated[str | None, typer.Option(help="Claims to check, with commas between; all by default.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw a figure for each claim, here.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    seed: Annotated[int, seed_option("Seed of all random draws.")] = 0,
     details: Annotated[bool, typer.Option("--details", help="A row for each measurement, not for each claim.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,

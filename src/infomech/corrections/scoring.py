@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_between, check_distinct
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -15,6 +15,7 @@ from ..diagnosis import Diagnosis, Estimate, Measures, Settings, examine
 from ..diagnosis.differences import Difference, difference, paired_difference
 from ..diagnosis.information.pairing import information_difference
 from ..diagnosis.measures import records
+from ..io import as_rows
 from ..measures import PairedSample
 from . import shifts, transports
 from .base import Correction
@@ -150,8 +151,9 @@ def score_corrections(
     True
     """
     corrections = {name: make_correction(name) for name in methods}
-    if not 0.0 < share < 1.0:
-        raise InputError(f"share is {share}; it is the part of the groups to fit on, between 0 and 1")
+    check_between(share, "share", "the part of the groups to fit on")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted_groups = round(share * sample.groups)
     if min(fitted_groups, sample.groups - fitted_groups) < _LEAST // 2:

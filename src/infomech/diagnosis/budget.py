@@ -2,14 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, field, fields
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_loss_temperature, check_temperature
+from .._checks import check_distinct, check_loss_temperature, check_temperature, check_whole
 from .._files import plain
 from .._shown import Brief, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
@@ -307,6 +306,7 @@ def decompose(
     (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
     x, y = rows_on(device, x, y)
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )
@@ -318,10 +318,8 @@ def decompose(
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raise InputError unless a batch has at least one negative."""
-    if batch_size is not None and not isinstance(batch_size, Integral):
-        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number")
-    if batch_size is not None and batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
+    if batch_size is not None:
+        check_whole(batch_size, "batch_size", least=2)
 
 
 def default_batch(groups: int) -> int:

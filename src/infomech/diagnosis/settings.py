@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_loss_temperature, check_seed
 from .._typing import PairsLike
 from .budget import check_batch_size
 
@@ -54,6 +54,7 @@ class Settings:
         if not all(name.isprintable() for name in self.names):
             raise InputError(f"names is {self.names!r}; give names without control characters")
         check_batch_size(self.batch_size)
+        check_seed(self.seed)
 
 
 __all__ = ["Settings"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width
+from .._checks import InputError, check_rows, check_same_width, check_seed
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
 from ..io.rows import as_pairs, as_rows
@@ -76,6 +76,7 @@ class PairedSample:
         Raises:
             InputError: for arrays or pairs that cannot be used; the message says what to do.
         """
+        check_seed(seed)
         x, y = as_rows(x, "x"), as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_distinct, same_rows
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
@@ -261,6 +261,7 @@ def rank(
     _check_ids(ids or {})
     first, shapes = "", (0, 0)
     found = []
+    before: dict[str, tuple[Tensor, Tensor]] = {}
     for name, (given_x, given_y) in encodings.items():
         x, y = as_rows(given_x, f"x of {name}"), as_rows(given_y, f"y of {name}")
         if first and (len(x), len(y)) != shapes:
@@ -269,6 +270,11 @@ def rank(
                 "are ranked on the same rows in the same order"
             )
         first, shapes = first or name, (len(x), len(y))
+        check_distinct(x, y, f" of {name}")
+        twin = next((other for other, rows in before.items() if all(map(same_rows, rows, (x, y)))), None)
+        if twin is not None:
+            raise InputError(f"{twin} and {name} hold the same rows; name each encoding once")
+        before[name] = x, y
         sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
         found.append(encoding(name, sample, batch_size, seed=seed, bytes_a_row=_bytes(x, y)))
         if progress is not None:

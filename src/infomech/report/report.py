@@ -22,7 +22,7 @@ from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
-from .seen import with_seen
+from .seen import checked_seen, with_seen
 from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
@@ -268,9 +268,10 @@ def diagnose(
         ids=ids,
     )
     x, y = rows_on(device, x, y)
+    trained = None if seen is None else checked_seen(seen, x, y, device=device)
     found = examine(x, y, settings, progress=progress)
     found = with_scores(found, x, y, settings) if scores else found
-    return Report(found if seen is None else with_seen(found, *rows_on(device, *seen), settings))
+    return Report(found if trained is None else with_seen(found, *trained, settings))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature, check_temperature
+from .._checks import InputError, check_distinct, check_loss_temperature, check_seed, check_temperature
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
@@ -214,7 +214,9 @@ def shared_information(
     if direction not in _SIDES:
         raise InputError(f"direction is {direction!r}; it is one of {', '.join(_SIDES)}")
     check_batch_size(batch_size)
+    check_seed(seed)
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     if _all_equal(x) or _all_equal(y):
         groups = min(len(x), len(y))
         return SharedInformation(nothing_shared(groups, chosen_batch(batch_size, groups)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_between, check_distinct
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
@@ -266,9 +266,9 @@ def shrink(
     >>> found.smallest
     'all dimensions, int8'
     """
-    if not 0.0 < share < 1.0:
-        raise InputError(f"share is {share}; it is the part of the groups to fit on, between 0 and 1")
+    check_between(share, "share", "the part of the groups to fit on")
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted = round(share * sample.groups)
     if sample.groups - fitted < FEWEST_GROUPS:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_distinct, check_loss_temperature
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -167,7 +167,9 @@ def compare_scores(
     unknown = [name for name in chosen if name not in BASELINES]
     if unknown:
         raise InputError(f"{unknown[0]!r} is no score to compare with; there are: {', '.join(BASELINES)}")
-    reference = Reference.of(as_rows(x, "x"), as_rows(y, "y"), pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
+    reference = Reference.of(x, y, pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
     if reference.groups < _LEAST_GROUPS:
         raise InputError(
             f"there are {reference.groups} groups; at least {_LEAST_GROUPS} are needed to learn a score on one half "

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_distinct, check_loss_temperature, check_seed
 from .._typing import PairsLike, Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
@@ -111,8 +111,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             InputError: for rows, pairs or parameters that cannot be used.
         """
         check_loss_temperature(self.temperature)
+        check_seed(self.seed)
         weights = check_weights(self.weights)
         given = x, y = as_rows(x, "x"), as_rows(y, "y")
+        check_distinct(x, y)
         self.correction_ = fitted_correction(self.correction, x, y, pairs)
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)

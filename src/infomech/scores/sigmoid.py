@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import check_distinct, check_loss_temperature, check_number, check_whole
 from .._shown import Brief, Shown
 from .._typing import PairsLike, RowsLike
 from .._words import interval_text, with_error
@@ -102,11 +102,12 @@ def best_bias(
     True
     """
     check_loss_temperature(temperature)
-    if batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
-    if bias is not None and not math.isfinite(bias):
-        raise InputError(f"bias is {bias}; it must be a finite number (SigLIP starts at -10)")
-    reference = Reference.of(as_rows(x, "x"), as_rows(y, "y"), pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
+    check_whole(batch_size, "batch_size", least=2)
+    if bias is not None:
+        check_number(bias, "bias", "a finite number (SigLIP starts at -10)")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
+    reference = Reference.of(x, y, pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
     i, j = reference.one_pair_a_group(MOST_GROUPS, seed=seed).T
     logits = reference.x.values[i] @ reference.y.values[j].T / temperature
     found = _solve(logits, batch_size)
