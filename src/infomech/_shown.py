@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._checks import InputError, shown
+from ._checks import InputError
 
 _LINES = 10
 
