@@ -139,6 +139,39 @@ def test_tables_are_not_paired_by_their_lines(tmp_path: Path) -> None:
         open_source([tmp_path / "a.jsonl"], columns=Columns("a", "a"))
 
 
+LISTS = {"a": ["cat", "dog", "pig", "hen"], "b": [["ein Kater", "Kater"], ["Hund"], [], None]}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_list_of_texts_is_several_captions(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"t.{kind}"
+    if kind == "jsonl":
+        file.write_text("\n".join(json.dumps(dict(zip(LISTS, row, strict=True))) for row in zip(*LISTS.values())))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(LISTS), file)
+    source = open_source([file])
+    assert [(s.key, s.read().decode(), s.texts) for s in source.samples()] == [
+        ("row 1", "cat", ("ein Kater", "Kater")),
+        ("row 2", "dog", ("Hund",)),
+    ]
+    assert [(each.key, each.reason) for each in source.left_out] == [
+        (f"row {row}", "lacks one of the two texts") for row in (3, 4)
+    ]
+    with pytest.raises(im.InputError, match=r"row 1 has 2 texts in the column 'b'; only the second text may be"):
+        open_source([file], columns=Columns("b", "a"))
+
+
+def test_what_is_no_text_in_a_list_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"a": ["one"], "b": ["ok", 3, null, {"q": 1}, " ", ["n"]]}')
+    (sample,) = open_source([file]).samples()
+    assert (sample.read(), sample.texts) == (b"one", ("ok", "3"))
+    assert sample.damage == tuple(
+        f"has a{'n empty caption' if what is None else f' caption that is {what}'}"
+        for what in ("missing", "a dict", None, "a list")
+    )
+
+
 @pytest.mark.parametrize(
     ("images", "annotations", "words"),
     [
