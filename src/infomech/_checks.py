@@ -1,7 +1,7 @@
 """Argument checks, all in one voice: what was found, and what to do about it, in one line."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 from numbers import Integral, Real
 from typing import Any
 
@@ -89,6 +89,31 @@ def check_choice(value: object, name: str, choices: Collection[str]) -> None:
     """
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} is {shown(value)}; it is one of {', '.join(choices)}")
+
+
+def check_flag(value: object, name: str, *, none: bool = False) -> None:
+    """Raise InputError unless it is True or False (or None, where that has a meaning): "no" would count as true.
+
+    >>> check_flag("no", "normalize", none=True)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: normalize is 'no'; it must be True, False or None
+    """
+    if not isinstance(value, bool | np.bool_) and not (none and value is None):
+        raise InputError(f"{name} is {shown(value)}; it must be True{', False or None' if none else ' or False'}")
+
+
+def check_progress(progress: object) -> None:
+    """Raise InputError unless it is None or can be called."""
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress is {shown(progress)}; give a function that takes a share of the work, or None")
+
+
+def check_each_row(values: object, name: str) -> None:
+    """Raise InputError unless it is None or a sequence with something for each row of x: no text, no set."""
+    ordered = hasattr(values, "__len__") and hasattr(values, "__iter__") and getattr(values, "ndim", 1) == 1
+    if values is not None and (not ordered or isinstance(values, str | bytes | Mapping | Set)):
+        raise InputError(f"{name} is {shown(values)}; give a list with one for each row of x")
 
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> None:
@@ -240,9 +265,12 @@ __all__ = [
     "check_between",
     "check_choice",
     "check_distinct",
+    "check_each_row",
+    "check_flag",
     "check_loss_temperature",
     "check_number",
     "check_partners",
+    "check_progress",
     "check_rows",
     "check_same_width",
     "check_seed",

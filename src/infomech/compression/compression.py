@@ -3,15 +3,14 @@
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width
-from .._files import write_file
+from .._checks import InputError, check_rows, check_same_width, shown
+from .._files import as_path, write_file
 from .._typing import PairsLike, RowsLike
 from ..corrections.base import unit
 from ..io import as_pairs, as_rows
@@ -70,6 +69,8 @@ class Compression:
     """
 
     def __init__(self, plan: Plan) -> None:
+        if not isinstance(plan, Plan):
+            raise InputError(f"plan is {shown(plan)}; give a Plan, Plan(bits='int8') say")
         self.plan = plan
         self._starts: dict[str, Tensor] = {}
         self._matrix: Tensor | None = None
@@ -178,7 +179,7 @@ def load(path: str | os.PathLike[str]) -> Compression:
     Raises:
         InputError: for another file, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     path = path / "map.safetensors" if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path} does not exist; name the file or folder that infomech shrink wrote")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_between, check_distinct
+from .._checks import InputError, check_between, check_distinct, check_progress, shown
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -107,8 +107,8 @@ def make_correction(method: str) -> Correction:
     >>> make_correction("whitening").name
     'whitening'
     """
-    if method not in METHODS:
-        raise InputError(f"{method!r} is no correction; there are: {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise InputError(f"{shown(method)} is no correction; there are: {', '.join(METHODS)}")
     return METHODS[method]()
 
 
@@ -150,6 +150,9 @@ def score_corrections(
     >>> gaps[1] < 0.2 * gaps[0]
     True
     """
+    check_progress(progress)
+    if not isinstance(methods, list | tuple):
+        raise InputError(f"methods is {shown(methods)}; give a list of {', '.join(METHODS)}")
     corrections = {name: make_correction(name) for name in methods}
     check_between(share, "share", "the part of the groups to fit on")
     x, y = as_rows(x, "x"), as_rows(y, "y")

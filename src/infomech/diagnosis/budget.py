@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import check_distinct, check_loss_temperature, check_temperature, check_whole
+from .._checks import check_distinct, check_loss_temperature, check_progress, check_temperature, check_whole
 from .._files import plain
 from .._shown import Brief, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
@@ -305,6 +305,7 @@ def decompose(
     """
     (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
+    check_progress(progress)
     x, y = rows_on(device, x, y)
     check_distinct(x, y)
     sample = PairedSample.from_embeddings(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_distinct
+from .._checks import InputError, check_distinct, check_progress, shown
 from .._files import environment
 from .._typing import Progress, RowsLike
 from ..io import as_labels, as_rows
@@ -57,6 +57,9 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
 
     Source: E1 to E7.
     """
+    if not isinstance(settings, Settings):
+        raise InputError(f"settings is {shown(settings)}; give Settings(temperature=...)")
+    check_progress(progress)
     started = time.perf_counter()
     temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
     x, y = as_rows(x, "x"), as_rows(y, "y")

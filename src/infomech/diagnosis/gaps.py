@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_choice, check_distinct, check_loss_temperature, is_number, shown
+from .._checks import InputError, check_choice, check_distinct, check_loss_temperature, check_progress, is_number, shown
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..io.devices import rows_on
@@ -123,6 +123,7 @@ def gap(
     check_choice(statistic, "statistic", ("U", "V"))
     check_loss_temperature(temperature)
     check_batch_size(batch_size)
+    check_progress(progress)
     if bandwidth is not None and not (is_number(bandwidth) and 0 < bandwidth < math.inf):
         raise InputError(f"bandwidth is {shown(bandwidth)}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)

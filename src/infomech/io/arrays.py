@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_storage
-from .._files import replacing, unwritable
+from .._checks import InputError, check_rows, check_storage, shown
+from .._files import as_path, replacing, unwritable
 from .text import check_regular, is_no_data
 
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards"
@@ -45,7 +45,9 @@ def read_embeddings(path: str | os.PathLike[str], *, key: str | None = None) -> 
     >>> read_embeddings(file).shape
     torch.Size([3, 3])
     """
-    path = Path(path)
+    path = as_path(path)
+    if key is not None and not isinstance(key, str):
+        raise InputError(f"key is {shown(key)}; it must be the name of an array: a str")
     if _is_folder(path):
         if key is not None:
             raise InputError(f"{path} is a folder of shards, which have no names; leave key={key!r} away")
@@ -71,7 +73,7 @@ def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     if isinstance(rows, Tensor):
         rows = rows.detach().cpu()
         rows = (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()

@@ -28,9 +28,16 @@ def as_rows(values: Any, name: str) -> Tensor:
     torch.Size([2, 2])
     """
     if isinstance(values, Tensor):
-        return values.detach()
-    stacked = _stacked(values, name)
-    return _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+        rows = values.detach()
+    else:
+        stacked = _stacked(values, name)
+        rows = _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+    if rows.ndim != 2:
+        raise InputError(
+            f"{name} has {rows.ndim} dimension{'s' * (rows.ndim != 1)}, shape {tuple(rows.shape)}; expected 2: "
+            "(rows, features)"
+        )
+    return rows
 
 
 def as_pairs(values: Any, name: str = "pairs") -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError
+from .._files import as_path
 from .arrays import reading
 from .text import TextTable, check_regular, read_csv, read_json_lines
 
@@ -19,7 +20,7 @@ def read_table(path: str | os.PathLike[str]) -> TextTable:
     Raises:
         InputError: for a file of another kind, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     check_regular(path)
     suffix = path.suffix.lower()
     if suffix == ".parquet":

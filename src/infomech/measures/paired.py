@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width, check_seed
+from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed, shown
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
 from ..io.rows import as_pairs, as_rows
@@ -77,6 +77,7 @@ class PairedSample:
             InputError: for arrays or pairs that cannot be used; the message says what to do.
         """
         check_seed(seed)
+        check_flag(normalize, "normalize", none=True)
         x, y = as_rows(x, "x"), as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
@@ -85,7 +86,9 @@ class PairedSample:
         pairs = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
         critic = Cosine() if critic is None else critic
         if not isinstance(critic, Critic):
-            raise InputError(f"critic is {critic!r}; give one of infomech, Cosine() or RBF(scale), or your own Critic")
+            raise InputError(
+                f"critic is {shown(critic)}; give one of infomech, Cosine() or RBF(scale), or your own Critic"
+            )
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
         off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))

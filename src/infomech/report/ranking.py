@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_distinct, same_rows
-from .._files import Json, check_target, dump_json, plain, write_folder
+from .._checks import InputError, check_distinct, check_each_row, check_progress, same_rows, shown
+from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
@@ -174,13 +174,13 @@ class Ranking(Shown):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        write_folder(Path(folder), self._files(), owned=FILES, what="ranking", overwrite=overwrite)
+        write_folder(as_path(folder, "folder"), self._files(), owned=FILES, what="ranking", overwrite=overwrite)
         return Path(folder) / "rank.md"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder."""
-        check_target(Path(folder), owned=FILES, what="ranking", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="ranking", overwrite=overwrite)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         from .writing import md
@@ -256,6 +256,11 @@ def rank(
     >>> [each.name for each in rank(noisy, batch_size=64, normalize=True).encodings]
     ['good', 'poor']
     """
+    check_progress(progress)
+    if not isinstance(encodings, Mapping) or not all(_is_pair(each) for each in encodings.values()):
+        raise InputError(f"encodings is {shown(encodings)}; give a dictionary: name -> (x, y)")
+    if ids is not None and not isinstance(ids, Mapping):
+        raise InputError(f"ids is {shown(ids)}; give a dictionary: name -> one id for each row of x")
     if len(encodings) < 2:
         raise InputError(f"there is {len(encodings)} encoding to rank; name at least two")
     _check_ids(ids or {})
@@ -288,7 +293,13 @@ def rank(
     )
 
 
+def _is_pair(each: object) -> bool:
+    return isinstance(each, tuple | list) and len(each) == 2
+
+
 def _check_ids(ids: Mapping[str, Sequence[str]]) -> None:
+    for name, own in ids.items():
+        check_each_row(own, f"ids of {name}")
     known = list(ids.items())
     for name, own in known[1:]:
         first, theirs = known[0]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._files import Files, Json, check_target, dump_json, write_folder
+from .._checks import check_flag, check_progress
+from .._files import Files, Json, as_path, check_target, dump_json, write_folder
 from .._shown import Brief, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from .._words import with_error
@@ -175,14 +176,14 @@ class Report(Shown):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        target = Path(folder)
+        target = as_path(folder, "folder")
         write_folder(target, self._files(figures), owned=FILES, what="report", overwrite=overwrite)
         return target / "report.html"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder: ask before the long work, not after it."""
-        check_target(Path(folder), owned=FILES, what="report", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="report", overwrite=overwrite)
 
     def _files(self, figures: bool) -> Iterator[tuple[str, bytes]]:
         # Only who saves a report pays for the libraries of page and figures.
@@ -256,6 +257,8 @@ def diagnose(
     >>> sorted(report.to_dict())[:4]
     ['budget', 'findings', 'gap', 'geometry']
     """
+    check_progress(progress)
+    check_flag(scores, "scores")
     settings = Settings(
         temperature=temperature,
         pairs=pairs,

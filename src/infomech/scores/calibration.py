@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_choice
 from .._shown import Brief, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
@@ -50,8 +50,7 @@ def fit_calibration(true: Array, wrong: Array, method: str, *, counts: Array | N
     Raises:
         InputError: for another method.
     """
-    if method not in METHODS:
-        raise InputError(f"method is {method!r}; it is one of {', '.join(METHODS)}")
+    check_choice(method, "method", METHODS)
     ratios = np.concatenate([true, wrong])
     matches = np.concatenate([np.ones(len(true)), np.zeros(len(wrong))])
     each = np.ones(len(wrong)) if counts is None else counts

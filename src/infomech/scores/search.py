@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import check_progress, check_whole
 from .._typing import Progress, RowsLike
 from ..io import as_rows
 from .fields import NO_GROUP, Kernel, Side, log_field_without
@@ -90,8 +90,8 @@ def best_matches(
     Raises:
         InputError: for a k below 1, or rows that cannot be used.
     """
-    if k < 1:
-        raise InputError(f"k is {k}; ask for one candidate at least")
+    check_whole(k, "k", least=1)
+    check_progress(progress)
     total = len(as_rows(candidates, side))
     k = min(k, total)
     other = "x" if side == "y" else "y"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError
+from .._checks import InputError, check_between
 from .._shown import Brief, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
@@ -80,8 +80,7 @@ def for_false_positive_rate(table: PairTable, rate: float) -> Cut:
 
     Source: E9.
     """
-    if not 0.0 < rate < 1.0:
-        raise InputError(f"false_positive_rate is {rate:g}; it is a share between 0 and 1: 0.001")
+    check_between(rate, "false_positive_rate", "a share (0.001)")
     if rate * table.random_pairs < LEAST_EFFECTIVE:
         raise _too_fine(table, f"a false positive rate of {rate:g}", rate * table.random_pairs)
     value = table.quantile(rate)
@@ -104,8 +103,7 @@ def for_precision(table: PairTable, precision: float, prior: float) -> Cut:
     Source: E9.
     """
     check_prior(prior)
-    if not 0.0 < precision < 1.0:
-        raise InputError(f"precision is {precision:g}; it is a share between 0 and 1: 0.9")
+    check_between(precision, "precision", "a share (0.9)")
     goal = f"a precision of {precision:g} at a prior of {prior:g}"
     grid = np.unique(np.concatenate([table.true, table.wrong[:: max(1, len(table.wrong) // 20_000)], _tail(table)]))
     true, false = (1 - precision) * prior, precision * (1 - prior)
@@ -159,8 +157,7 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
 
 def check_prior(prior: float) -> None:
     """Raise InputError unless it is a probability of its own."""
-    if not 0.0 < prior < 1.0:
-        raise InputError(f"prior is {prior:g}; it is the share of true pairs among those you ask about, 0.01 say")
+    check_between(prior, "prior", "the share of true pairs among those you ask about (0.01)")
 
 
 def finest_rate(table: PairTable) -> float | None:

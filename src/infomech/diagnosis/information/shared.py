@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..._checks import InputError
+from ..._checks import InputError, check_whole
 from ..._files import plain
 from ..._typing import Progress
 from ...measures import PairedSample
@@ -168,8 +168,8 @@ def asked_of(
 ) -> Asked:
     """What is asked of a sample, its groups and N checked."""
     check_groups(sample.groups)
-    if anchors is not None and anchors < 2:
-        raise InputError(f"anchors is {anchors}; it must be at least 2 groups")
+    if anchors is not None:
+        check_whole(anchors, "anchors", least=2, what=" (groups)")
     batch = chosen_batch(batch_size, sample.groups)
     if batch > sample.groups:
         raise InputError(
