@@ -22,14 +22,16 @@ def shown(value: object) -> str:
     """A value as messages show it: in one line, and short.
 
     >>> shown("a"), shown([0] * 1000)
-    ("'a'", '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...')
+    ("'a'", 'a list of 1000')
     """
     if isinstance(value, Tensor | np.ndarray) and value.ndim:
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    if isinstance(value, tuple | list) and any(isinstance(part, Tensor | np.ndarray) for part in value):
-        return f"a {type(value).__name__} of {len(value)} arrays"
     text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
-    return text if len(text) <= 60 else text[:55].rstrip() + "..."
+    if len(text) <= 60:
+        return text
+    if isinstance(value, tuple | list | Mapping):
+        return f"a {type(value).__name__} of {len(value)}"
+    return text[:55].rstrip() + "..."
 
 
 def is_number(value: object) -> bool:
@@ -114,6 +116,13 @@ def check_each_row(values: object, name: str) -> None:
     ordered = hasattr(values, "__len__") and hasattr(values, "__iter__") and getattr(values, "ndim", 1) == 1
     if values is not None and (not ordered or isinstance(values, str | bytes | Mapping | Set)):
         raise InputError(f"{name} is {shown(values)}; give a list with one for each row of x")
+
+
+def check_draws(n: object, generator: object) -> None:
+    """Raise InputError unless so many draws can be asked of a generator."""
+    check_whole(n, "n", least=1)
+    if not isinstance(generator, torch.Generator):
+        raise InputError(f"generator is {shown(generator)}; give torch.Generator().manual_seed(0), say")
 
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> None:
@@ -233,7 +242,7 @@ def same_rows(x: Tensor, y: Tensor) -> bool:
     """
     if x.shape != y.shape or x.ndim != 2 or not x.numel():
         return False
-    if any(rows.layout is not torch.strided or rows.device.type == "meta" for rows in (x, y)):
+    if any(r.layout is not torch.strided or r.device.type == "meta" or r.dtype not in _FLOATS for r in (x, y)):
         return False  # refused for what they are
     step = max(1, _AT_ONCE // x.shape[1])
     return all(bool((a == b.to(a.device)).all()) for a, b in zip(x.split(step), y.split(step), strict=True))
@@ -265,6 +274,7 @@ __all__ = [
     "check_between",
     "check_choice",
     "check_distinct",
+    "check_draws",
     "check_each_row",
     "check_flag",
     "check_loss_temperature",

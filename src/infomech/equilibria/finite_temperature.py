@@ -47,7 +47,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_seed, check_temperature
 from .._typing import Rows, Scalar
 from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
 from ..energies.intrinsic import check_potential
@@ -374,6 +374,7 @@ def minimise_measure(
     >>> found.count(), [round(m, 3) for m in found.masses[:3].tolist()]
     (3, [0.369, 0.316, 0.316])
     """
+    check_seed(seed)
     check_temperature(temperature)
     if not isinstance(quadrature.manifold, Sphere):
         raise InputError(f"quadrature is on {quadrature.manifold}; atoms are placed on spheres")

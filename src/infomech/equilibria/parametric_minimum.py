@@ -11,7 +11,7 @@ import scipy.optimize
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_seed, check_temperature
 from ..geometry import Sphere, quadrature_rule
 from ..measures import Density
 from .encoded_angles import AngleTables, AngularEnergy, Encoders, encoded_divergence, encoded_law
@@ -136,6 +136,7 @@ def minimise_parametric(
     >>> found.status, round(found.dsym, 4)
     ('global', 0.0243)
     """
+    check_seed(seed)
     check_temperature(temperature)
     if nodes < 128 or nodes % 4:
         raise InputError(f"nodes is {nodes}; take a multiple of 4, at least 128")

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
-from .._typing import OtherRows, Points, Rows, Scalars
+from .._typing import Points, Rows, RowsLike, Scalars
 from ..energies.intrinsic import check_potential
-from ..geometry import Cosine, Critic, Quadrature
+from ..geometry import Critic, Quadrature, as_critic
+from ..io.rows import as_points
 
 Potential = Callable[[Points], Scalars]
 """A potential is any differentiable function of points (..., d) -> (...,); those below know more about themselves."""
@@ -112,7 +113,8 @@ class EmpiricalPotential:
     tensor([-1., -1.], dtype=torch.float64)
     """
 
-    def __init__(self, x: Rows, y: OtherRows, *, bandwidth: float, critic: Critic | None = None) -> None:
+    def __init__(self, x: RowsLike, y: RowsLike, *, bandwidth: float, critic: Critic | None = None) -> None:
+        x, y = as_points(x, "x"), as_points(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
@@ -120,7 +122,7 @@ class EmpiricalPotential:
             raise InputError(f"x has {len(x)} rows and y has {len(y)}; row i of y must be the partner of row i of x")
         check_temperature(bandwidth, "bandwidth")
         self.x, self.y, self.bandwidth = x, y, bandwidth
-        self.critic = Cosine() if critic is None else critic
+        self.critic = as_critic(critic)
 
     def __call__(self, z: Points) -> Scalars:  # noqa: D102
         rows = z.reshape(-1, z.shape[-1])

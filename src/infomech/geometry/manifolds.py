@@ -3,13 +3,12 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import check_draws, check_whole
 from .._typing import Points, Scalars
 from .special import log_sphere_area, log_sphere_mgf
 
@@ -55,8 +54,7 @@ class Sphere(Manifold):
     ambient_dim: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ambient_dim, Integral) or self.ambient_dim < 2:
-            raise InputError(f"Sphere ambient_dim is {self.ambient_dim}; it must be a whole number, at least 2")
+        check_whole(self.ambient_dim, "Sphere ambient_dim", least=2)
 
     @property
     def squared_radius(self) -> float:  # noqa: D102
@@ -72,6 +70,7 @@ class Sphere(Manifold):
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Points:
+        check_draws(n, generator)
         z = torch.randn(n, self.ambient_dim, generator=generator, dtype=dtype, device=generator.device)
         return torch.nn.functional.normalize(z, dim=-1)
 
@@ -91,8 +90,7 @@ class FlatTorus(Manifold):
     ambient_dim: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise InputError(f"FlatTorus dim is {self.dim}; it must be at least 1")
+        check_whole(self.dim, "FlatTorus dim", least=1)
         object.__setattr__(self, "ambient_dim", 2 * self.dim)
 
     @property
@@ -109,6 +107,7 @@ class FlatTorus(Manifold):
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Points:
+        check_draws(n, generator)
         turns = torch.rand(n, self.dim, generator=generator, dtype=dtype, device=generator.device)
         return self.embed(2 * math.pi * turns)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_whole, shown
 from .._typing import Points, Scalars
 from .manifolds import FlatTorus, Manifold, Sphere
 
@@ -94,8 +94,7 @@ def quadrature_rule(
     >>> len(quadrature_rule(Sphere(2), 64)), len(quadrature_rule(Sphere(3), 16)), len(quadrature_rule(FlatTorus(2), 16))
     (64, 512, 256)
     """
-    if resolution < 2:
-        raise InputError(f"resolution is {resolution}; a quadrature needs at least 2 nodes in each direction")
+    check_whole(resolution, "resolution", least=2, what=" nodes in each direction")
     if isinstance(manifold, FlatTorus) and manifold.dim <= 2:
         nodes, weights, shape = _torus(manifold, resolution)
         degree = resolution - 1
@@ -107,7 +106,7 @@ def quadrature_rule(
         degree = 2 * resolution - 1
     else:
         raise InputError(
-            f"{manifold} has no quadrature here; use Sphere(2), Sphere(3), FlatTorus(1) or FlatTorus(2), "
+            f"{shown(manifold)} has no quadrature here; use Sphere(2), Sphere(3), FlatTorus(1) or FlatTorus(2), "
             "or sample with manifold.uniform"
         )
     return Quadrature(nodes.to(device, dtype), weights.to(device, dtype), manifold, shape, degree)

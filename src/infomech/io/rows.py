@@ -53,6 +53,27 @@ def as_points(values: Any, name: str) -> Tensor:
     return values if isinstance(values, Tensor) else as_rows(values, name)
 
 
+def as_floats(values: Any, name: str) -> Tensor:
+    """Numbers of any shape as a floating-point tensor; a tensor stays in its graph, whole numbers become float64.
+
+    Raises:
+        InputError: for anything that is no array of numbers.
+
+    >>> as_floats(2, "kappa")
+    tensor(2., dtype=torch.float64)
+    """
+    if not isinstance(values, Tensor):
+        stacked = _stacked(values, name)
+        values = _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+    if values.is_floating_point():
+        found: Tensor = values
+        return found
+    if values.is_complex() or values.dtype is torch.bool:
+        raise InputError(f"{name} holds {values.dtype}; expected numbers")
+    doubled: Tensor = values.double()
+    return doubled
+
+
 def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
     if isinstance(values, str | bytes | dict) or values is None:
         raise InputError(f"{name} is a {type(values).__name__}; {_EXPECTED}")
@@ -116,4 +137,4 @@ def _tensor(array: AnyArray, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-__all__ = ["as_pairs", "as_points", "as_rows"]
+__all__ = ["as_floats", "as_pairs", "as_points", "as_rows"]

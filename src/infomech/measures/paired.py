@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed, shown
+from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed
 from .._typing import PairsLike, RowsLike
-from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
+from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere, as_critic
 from ..io.rows import as_pairs, as_rows
 from ..reductions import GroupedRows, RowTerms, rows_at_once
 
@@ -84,11 +84,7 @@ class PairedSample:
         check_same_width(x, y)
         y = y.to(x.device)
         pairs = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
-        critic = Cosine() if critic is None else critic
-        if not isinstance(critic, Critic):
-            raise InputError(
-                f"critic is {shown(critic)}; give one of infomech, Cosine() or RBF(scale), or your own Critic"
-            )
+        critic = as_critic(critic)
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
         off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._checks import InputError
+from .._checks import InputError, shown
 from .._shown import Brief, Shown
 from .._words import number, with_error
 from ..diagnosis.differences import Difference, paired_recall
@@ -115,6 +115,8 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
 
     Source: E9.
     """
+    if not isinstance(ratio, DensityRatio):
+        raise InputError(f"ratio is {shown(ratio)}; give a fitted DensityRatio")
     scores = ratio.pair_scores()
     thresholds, unresolved = [], ""
     for rate in RATES:
