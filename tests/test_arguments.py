@@ -138,14 +138,14 @@ def test_an_encoding_twice() -> None:
 
 
 SEEN: list[tuple[Any, str]] = [
-    ((X, X), "seen holds the rows that are diagnosed"),
+    ((X, X), "seen holds the same rows twice"),
     ((Y, Y.double()), "seen holds"),
     ((X.roll(1), X.roll(1)), "seen holds the same rows twice"),
     ((ZERO, Y), "seen holds the rows that are diagnosed"),
     ((X, Y), "seen holds the rows that are diagnosed"),
     ((Y, X), "seen holds the rows that are diagnosed"),
     ((X.flip(0), X.roll(1)), "seen holds the rows that are diagnosed"),
-    ((X,), "seen is a tuple of 1 arrays; give two sets of rows"),
+    ((X,), "seen is a tuple of 1; give two sets of rows"),
     (X, "seen is Tensor of shape"),
     ("ab", "seen is 'ab'; give two sets of rows"),
     ((X.roll(1), "y.npy"), "seen y is a str"),
@@ -213,7 +213,7 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("anchors", lambda: im.shared_information(X, Y, anchors="a"), "anchors is 'a'; it must be a whole number"),
     ("offsets", lambda: im.shared_information(X, Y, offsets=3), "offsets is 3; give numbers for the rows of x"),
     ("offsets", lambda: im.shared_information(X, Y, offsets=("a", None)), "offsets of x are 'a'"),
-    ("encodings", lambda: im.rank([(X, Y)]), "encodings is a"),
+    ("encodings", lambda: im.rank([(X, Y)]), "encodings is a list of 1; give a dictionary"),
     ("encodings", lambda: im.rank({"a": (X, Y), "b": X}), "encodings is"),
     ("ids", lambda: im.rank({"a": (X, Y), "b": (Y, X)}, ids=3), "ids is 3; give a dictionary"),
     ("plans", lambda: im.shrink(X, Y, plans="int8"), "plans is 'int8'; give a list of"),

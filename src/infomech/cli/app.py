@@ -23,6 +23,7 @@ class _OneLine(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         standalone_mode = extra.pop("standalone_mode", True)
+        extra["prog_name"] = extra.get("prog_name") or "infomech"
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
         except UsageError as error:
