@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, is_number, shown
-from .._typing import PointsLike, Rows, RowsLike, Scalars
+from .._typing import PointsLike, RowsLike, Scalars
 from ..io.rows import as_floats
 
 
@@ -42,8 +42,9 @@ class Critic(ABC):
         """The term b of rows, from their |z|^2; None where it is 0, as it is by default."""
         return None
 
-    def affine(self, rows: Rows) -> AffineRows:
+    def affine(self, rows: RowsLike) -> AffineRows:
         """The affine form for given rows, of any norm: (n, d) -> slope, terms (n,) in float64 or None."""
+        rows = as_floats(rows, "rows")
         squared = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
         return AffineRows(self.slope, self.row_terms(squared))
 
@@ -139,7 +140,7 @@ class Cosine(Critic):
     def of_inner(self, inner: Scalars, squared_norms: Scalars) -> Scalars:  # noqa: D102
         return inner
 
-    def affine(self, rows: Rows) -> AffineRows:  # noqa: D102 (no norms are needed)
+    def affine(self, rows: RowsLike) -> AffineRows:  # noqa: D102 (no norms are needed)
         return AffineRows(1.0, None)
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_draws, check_whole
-from .._typing import Points, Scalars
+from .._typing import Points, PointsLike, Scalars
+from ..io.rows import as_floats
 from .special import log_sphere_area, log_sphere_mgf
 
 
@@ -111,12 +112,14 @@ class FlatTorus(Manifold):
         turns = torch.rand(n, self.dim, generator=generator, dtype=dtype, device=generator.device)
         return self.embed(2 * math.pi * turns)
 
-    def embed(self, angles: Float[Tensor, "... k"]) -> Points:
+    def embed(self, angles: PointsLike) -> Points:
         """Points of the torus from angles in radians: (..., k) -> (..., 2k)."""
+        angles = as_floats(angles, "angles")
         return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
 
-    def angles(self, points: Points) -> Float[Tensor, "... k"]:
+    def angles(self, points: PointsLike) -> Float[Tensor, "... k"]:
         """Angles in (-pi, pi] of points of the torus: (..., 2k) -> (..., k)."""
+        points = as_floats(points, "points")
         pair = points.unflatten(-1, (self.dim, 2))
         return torch.atan2(pair[..., 1], pair[..., 0])
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_whole, shown
-from .._typing import Points, Scalars
+from .._typing import PointsLike, Scalars
+from ..io.rows import as_floats
 from .manifolds import FlatTorus, Manifold, Sphere
 
 
@@ -64,8 +65,9 @@ class Quadrature:
         return manifold_angles(self.manifold, self.nodes)
 
 
-def manifold_angles(manifold: Manifold, points: Points) -> Float[Tensor, "... k"]:
+def manifold_angles(manifold: Manifold, points: PointsLike) -> Float[Tensor, "... k"]:
     """Angles (t_1, ...) of points of S^1 or T^k, or (colatitude, longitude) on S^2, radians: (..., d) -> (..., k)."""
+    points = as_floats(points, "points")
     if isinstance(manifold, FlatTorus):
         return manifold.angles(points)
     longitude = torch.atan2(points[..., 1], points[..., 0])

@@ -73,11 +73,13 @@ def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
     Raises:
         InputError: if it cannot be written.
     """
+    from .rows import plain_array  # which knows containers, and builds on this module
+
     path = as_path(path)
     if isinstance(rows, Tensor):
         rows = rows.detach().cpu()
         rows = (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
-    array = np.asarray(rows)
+    array = plain_array(rows, "rows")
     if array.dtype.kind not in "fiu":
         raise InputError(f"rows holds {array.dtype}; expected numbers: a tensor or an array")
     try:

@@ -74,6 +74,15 @@ def as_floats(values: Any, name: str) -> Tensor:
     return doubled
 
 
+def plain_array(values: Any, name: str) -> AnyArray:
+    """Numbers of any container, of any shape and type, as a NumPy array."""
+    stacked = _stacked(values, name)
+    if stacked is None:
+        return _array(values, name, "embeddings")
+    array: AnyArray = (stacked.float() if stacked.dtype is torch.bfloat16 else stacked).cpu().numpy()
+    return array
+
+
 def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
     if isinstance(values, str | bytes | dict) or values is None:
         raise InputError(f"{name} is a {type(values).__name__}; {_EXPECTED}")
@@ -137,4 +146,4 @@ def _tensor(array: AnyArray, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-__all__ = ["as_floats", "as_pairs", "as_points", "as_rows"]
+__all__ = ["as_floats", "as_pairs", "as_points", "as_rows", "plain_array"]

@@ -210,7 +210,7 @@ def as_scores(scores: Any) -> Tensor:
         InputError: for anything but numbers.
     """
     try:
-        found = scores if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))
+        found = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores))
     except (TypeError, ValueError, RuntimeError):
         found = torch.zeros(0, dtype=torch.bool)
     if found.dtype is torch.bool or found.is_complex():
