@@ -77,6 +77,9 @@ class Compression:
         self._quantiser: Quantiser = quantiser(plan.bits)
         self._width = 0
 
+    def __repr__(self) -> str:
+        return f"Compression({self.plan!r})"
+
     def fit(self, x: RowsLike, y: RowsLike, *, pairs: PairsLike | None = None) -> "Compression":
         """Fit to pairs.
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .._checks import InputError, check_partners, check_temperature
+from .._shown import Fields
 from .._typing import RowsLike, Scalar
 from ..geometry import Critic, Manifold, Sphere, as_critic, log_sphere_mgf
 from ..io.rows import as_points
@@ -19,8 +20,8 @@ _NODES = 256
 _REACH = 12.0  # standard deviations of the polar angle on each side of its mode
 
 
-@dataclass(frozen=True)
-class SymmetricEnergy:
+@dataclass(frozen=True, repr=False)
+class SymmetricEnergy(Fields):
     """J12, J21 and their mean, each a scalar in nats.
 
     Args:

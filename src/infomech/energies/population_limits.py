@@ -40,6 +40,7 @@ from dataclasses import dataclass
 import torch
 
 from .._checks import InputError, check_partners, check_temperature
+from .._shown import Fields
 from .._typing import Rows, RowsLike, Scalar
 from ..geometry import Critic, as_critic
 from ..io.rows import as_points
@@ -78,8 +79,8 @@ def directed_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Crit
     return log_partition_field(x, y, temperature=temperature, critic=critic, leave_own_out=True).mean() - score
 
 
-@dataclass(frozen=True)
-class SigmoidLimit:
+@dataclass(frozen=True, repr=False)
+class SigmoidLimit(Fields):
     """The large-batch limit of the sigmoid loss less log(n - 1), with its best bias, in nats.
 
     Args:

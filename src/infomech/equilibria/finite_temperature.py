@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._checks import InputError, check_seed, check_temperature
+from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
 from ..energies.intrinsic import check_potential
@@ -65,8 +66,8 @@ _CLOSE = 1e-3  # atoms nearer than this many kernel widths are one
 _HEAVIEST_NEW = 0.05
 
 
-@dataclass(frozen=True)
-class VmfEquilibrium:
+@dataclass(frozen=True, repr=False)
+class VmfEquilibrium(Fields):
     """The minimiser of D5 within the von Mises-Fisher family, for U(z) = -h m.z.
 
     Args:
@@ -276,8 +277,8 @@ def held_second_variation(rho: Density, direction: NodeValues, *, temperature: f
     return rho.quadrature.integrate(2 * direction * ratio - rho.values * ratio.square())
 
 
-@dataclass(frozen=True, eq=False)
-class AtomicEquilibrium:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtomicEquilibrium(Fields):
     """A measure of atoms that is stationary for D5 with the potential held, the lowest of several starts.
 
     Args:

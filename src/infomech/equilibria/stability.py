@@ -46,6 +46,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_number, check_temperature, check_whole
+from .._shown import Fields
 from .._typing import Scalar
 from ..energies import intrinsic_variation_sym, log_smoothing_kernel
 from ..geometry import Critic, Harmonics, as_critic, harmonics, mean_resultant
@@ -54,8 +55,8 @@ from ..measures import Density, check_same_nodes
 _VISIBLE = 1e-9  # modes that the kernel damps below this carry rounding, not information
 
 
-@dataclass(frozen=True, eq=False)
-class MatchedStability:
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchedStability(Fields):
     """Second-order coefficients of the energy around matched marginals, mode by mode.
 
     Coefficients are per unit of int sum^2 / rho for the common modes, and of int sum_{i<j} (d_i - d_j)^2 / rho for the

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_whole, shown
+from .._shown import Fields
 from .._typing import PointsLike, Scalars
 from ..io.rows import as_floats
 from .manifolds import FlatTorus, Manifold, Sphere
 
 
-@dataclass(frozen=True, eq=False)
-class Quadrature:
+@dataclass(frozen=True, eq=False, repr=False)
+class Quadrature(Fields):
     """Nodes z_i and weights w_i with sum_i w_i f(z_i) = int f dmu for every f of degree at most `degree`.
 
     The error for smooth f falls faster than any power of the resolution. The weights are also the volumes of the

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Fields
 from .._typing import Points, Rows, Scalar, Scalars
 from ..geometry import FlatTorus, Quadrature, Sphere, harmonics, manifold_angles
 
@@ -18,8 +19,8 @@ PointFunction = Callable[[Rows], Scalars]
 _NEWTON_STEPS = 60
 
 
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(Fields):
     """A probability density against the volume measure, known by its logarithm at quadrature nodes.
 
     Args:

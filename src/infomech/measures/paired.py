@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed
+from .._shown import Fields
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere, as_critic
 from ..io.rows import as_pairs, as_rows
@@ -23,8 +24,8 @@ _SHORTEST = 1e-150  # of a row: its square is above the smallest number of float
 _COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
 
 
-@dataclass(frozen=True)
-class PairedSample:
+@dataclass(frozen=True, repr=False)
+class PairedSample(Fields):
     """Paired embeddings, made ready for the sweeps: unit rows, sorted by group, cut into blocks of groups.
 
     A group is everything that pairs tie together, an image with its captions: a connected component of the graph of

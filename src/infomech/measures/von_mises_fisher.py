@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_draws, check_temperature, is_number, shown
+from .._shown import Fields
 from .._typing import PointsLike, Scalar, Scalars
 from ..geometry import Sphere, concentration_divergence, log_sphere_mgf, mean_resultant
 from ..io.rows import as_floats
 
 
-@dataclass(frozen=True, eq=False)
-class VonMisesFisher:
+@dataclass(frozen=True, eq=False, repr=False)
+class VonMisesFisher(Fields):
     """The law vMF(m, k) on S^{d-1} with density c_d(k) exp(k m.z) against surface measure.
 
     Here log c_d(k) = -log|S^{d-1}| - log 0F1(; d/2; k^2/4); k = 0 is the uniform law.

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._checks import InputError, check_distinct, check_each_row, check_progress, same_rows, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
-from .._shown import Brief, Shown, data_frame
+from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import signed_text, with_error
 from ..diagnosis import Estimate
@@ -29,8 +29,8 @@ from .style import on_paper, whiskers
 FILES = ("rank.json", "rank.md", *figure_names(["rank"]))
 
 
-@dataclass(frozen=True)
-class Encoding:
+@dataclass(frozen=True, repr=False)
+class Encoding(Fields):
     """What one encoding is worth, and what a row of it takes."""
 
     name: str

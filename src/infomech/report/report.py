@@ -14,7 +14,7 @@ from .._files import Files, Json, as_path, check_target, dump_json, write_folder
 from .._shown import Brief, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from .._words import with_error
-from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
+from ..diagnosis import Diagnosis, Estimate, Findings, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
 from ..io.devices import rows_on
@@ -89,9 +89,9 @@ class Report(Shown):
         return Measures(self.diagnosis.retrieval)
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Findings:
         """Plain sentences with their numbers (E7)."""
-        return self.diagnosis.findings
+        return Findings(self.diagnosis.findings)
 
     def to_dict(self) -> Json:
         """The content of ``report.json``: plain dictionaries, lists, strings and finite numbers.

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._checks import InputError, check_between, check_distinct, check_progress, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
-from .._shown import Brief, Shown, data_frame
+from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import signed_text, with_error
 from ..compression import Compression, Plan
@@ -32,8 +32,8 @@ FILES = ("shrink.json", "shrink.md", "map.safetensors", *figure_names(["shrink"]
 _ANCHORS = 4096  # groups
 
 
-@dataclass(frozen=True)
-class Variant:
+@dataclass(frozen=True, repr=False)
+class Variant(Fields):
     """One way to shorten rows: what it keeps, what it costs, what a row of it takes."""
 
     plan: Plan

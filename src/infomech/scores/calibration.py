@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError, check_choice
-from .._shown import Brief, Shown
+from .._shown import Brief, Fields, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.uncertainty import proportion_estimate, symmetric_interval, wilson_estimate
@@ -22,8 +22,8 @@ _FOLDS = 5
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Fields):
     """A monotone map from the log ratio to the log odds of a match when true and random pairs are equally likely.
 
     Between its knots it is linear; outside of them it goes on with slope `slope`.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._checks import InputError, shown
-from .._shown import Brief, Shown
+from .._shown import Brief, Fields, Shown
 from .._words import number, with_error
 from ..diagnosis.differences import Difference, paired_recall
 from ..diagnosis.estimate import Estimate
@@ -28,8 +28,8 @@ FEW = 10.0  # effective groups in a row's field, below which it says little
 Curve = list[float]
 
 
-@dataclass(frozen=True)
-class Look:
+@dataclass(frozen=True, repr=False)
+class Look(Fields):
     """How one score tells true pairs from random ones.
 
     Args:
@@ -47,8 +47,8 @@ class Look:
     true_rates: Curve
 
 
-@dataclass(frozen=True)
-class Search:
+@dataclass(frozen=True, repr=False)
+class Search(Fields):
     """R@1 of one direction among the reference's own rows, fields without the pair's groups."""
 
     critic: Estimate

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_between
-from .._shown import Brief, Shown
+from .._shown import Brief, Fields, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.uncertainty import t_quantile
@@ -17,8 +17,8 @@ LEAST_EFFECTIVE = 10.0  # random pairs above a threshold, fewer of which do not 
 _CANDIDATES = 48  # thresholds whose F1 is compared with the best
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+@dataclass(frozen=True, slots=True, repr=False)
+class Cut(Fields):
     """A threshold of one score, and what it does."""
 
     score: Estimate
