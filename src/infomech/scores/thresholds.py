@@ -14,6 +14,8 @@ from ..diagnosis.uncertainty import t_quantile
 from .rates import PairTable, Rates
 
 LEAST_EFFECTIVE = 10.0  # random pairs above a threshold, fewer of which do not tell its rate
+_SMALLEST_PRIOR = 1e-300
+_UNSEEN = 0.1  # random pairs for each true one above a threshold that may go unseen: a tenth of the precision
 _CANDIDATES = 48  # thresholds whose F1 is compared with the best
 
 
@@ -130,6 +132,9 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
     Its interval holds the thresholds whose F1 is not told apart from the best; the F1 of a threshold is flat at its
     top, so that it is wide.
 
+    Raises:
+        InputError: where fewer than ten effective random pairs lie above it, and so many more could change the F1.
+
     Source: E9.
     """
     check_prior(prior)
@@ -137,6 +142,13 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
     best = int(np.argmax(f1))
     value = float(table.true[best])
     counts = table.counts(value)
+    hidden, found = LEAST_EFFECTIVE / table.random_pairs, prior * counts.true_rate
+    if counts.effective < LEAST_EFFECTIVE and (1 - prior) * hidden > _UNSEEN * found:
+        raise InputError(
+            f"the best F1 at a prior of {prior:g} is finer than {len(table):,} groups can resolve: "
+            f"{counts.effective:.3g} effective random pairs lie above its threshold, and unseen ones could outweigh "
+            "the true ones; give a larger prior, or fit on more groups"
+        )
     first = _f1_slopes(counts.true_rate, counts.false_rate, prior)
     alike = np.zeros(len(f1), dtype=bool)
     alike[best] = True
@@ -158,6 +170,8 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
 def check_prior(prior: float) -> None:
     """Raise InputError unless it is a probability of its own."""
     check_between(prior, "prior", "the share of true pairs among those you ask about (0.01)")
+    if prior < _SMALLEST_PRIOR:
+        raise InputError(f"prior is {prior:g}; shares below {_SMALLEST_PRIOR:g} are lost in rounding: give a larger one")
 
 
 def finest_rate(table: PairTable) -> float | None:
@@ -195,7 +209,8 @@ def _f1(true: Any, false: Any, prior: float) -> Any:
 def _f1_slopes(true: float, false: float, prior: float) -> tuple[float, float]:
     """Derivatives of F1 by both rates."""
     whole = prior + prior * true + (1 - prior) * false
-    return 2 * prior * (whole - prior * true) / whole**2, -2 * prior * true * (1 - prior) / whole**2
+    share = prior / whole  # whole**2 leaves float64 at the smallest priors
+    return 2 * share * (1 - share * true), -2 * share * true * ((1 - prior) / whole)
 
 
 def _between(value: float, low: float, high: float, groups: int) -> Estimate:
