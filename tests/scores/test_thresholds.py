@@ -87,7 +87,7 @@ def test_the_best_f1_at_a_small_prior_is_right_or_refused() -> None:
     for prior in (1e-5, 1e-12, 1e-290):
         with pytest.raises(im.InputError, match=r"finer than 400 groups can resolve: .* give a larger prior"):
             for_best_f1(scores, prior=prior)
-    apart = torch.zeros(400, 400, dtype=torch.float64) + torch.eye(400, dtype=torch.float64)
+    apart = torch.diag(torch.linspace(1, 2, 400, dtype=torch.float64))
     perfect = for_best_f1(PairTable(apart), prior=0.1)
     assert perfect.precision is not None
     assert perfect.precision.value == 1
