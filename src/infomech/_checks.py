@@ -143,7 +143,13 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
         good = math.isfinite(temperature) and temperature > 0
         said = float(temperature) + 0.0  # minus zero is zero
     if not good:
-        raise InputError(f"{name} is {said}; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)")
+        raise InputError(f"{name} is {said}; it must be a finite number above 0{_HINTS.get(name, '')}")
+
+
+_HINTS = {
+    "temperature": " (CLIP uses 0.01 to 0.07)",
+    "logit_scale": " (1 / temperature: CLIP's starts at 14 and ends at 100)",
+}
 
 
 def check_loss_temperature(temperature: float, name: str = "temperature") -> None:

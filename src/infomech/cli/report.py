@@ -24,7 +24,7 @@ from .app import (
     command,
 )
 from .inputs import Files, check_apart, find_files, read_rows
-from .show import print_findings, print_json, progress_bar
+from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..diagnosis import Settings
@@ -277,8 +277,8 @@ def correct(
         return
     typer.echo(files.stated())
     header, lines = corrected_table(scored, settings.names)
-    for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
-        typer.echo(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    turned = list(zip(header, *lines, strict=True))  # a column for each correction reads better on a screen
+    print_table(turned[0], turned[1:])
     typer.echo("")
     for text in corrected_text(scored, settings.names):
         typer.echo(text)

@@ -322,6 +322,8 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
         (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
     ):
         column = wanted if wanted else _usual(names, usual)
+        if wanted and wanted not in names:
+            raise _no_column(table, wanted, option, names)
         if column is None or column not in names:
             if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
                 raise InputError(
@@ -330,6 +332,10 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
             raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
         out.append(column)
     return out[0], out[1]
+
+
+def _no_column(table: Path, wanted: str, option: str, names: Sequence[str]) -> InputError:
+    return InputError(f"{table} has no column {wanted!r} for {option}; it has {_listed(names)}")
 
 
 def _usual(names: Sequence[str], usual: Sequence[str]) -> str | None:
@@ -374,6 +380,9 @@ def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[st
     given = columns.image is not None and columns.caption is not None
     if given and columns.image == columns.caption:
         raise InputError(f"the column {columns.image!r} is named twice; a text is paired with one of another column")
+    for wanted, option in ((columns.image, "Columns(image=NAME)"), (columns.caption, "Columns(caption=NAME)")):
+        if wanted and wanted not in names:
+            raise _no_column(table, wanted, option, names)
     first = columns.image or (names[0] if names else "")
     second = columns.caption or next((name for name in names if name != first), "")
     if first not in names or second not in names:

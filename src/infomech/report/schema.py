@@ -336,7 +336,15 @@ def read_report_json(path: str | os.PathLike[str]) -> Json:
         file = file / "report.json"
     if not file.exists():
         raise InputError(f"{file} does not exist; name a folder of a saved report")
-    return check_report(read_json(file), str(file))
+    try:
+        content = read_json(file)
+    except InputError as error:
+        if file.suffix.lower() == ".json":
+            raise
+        raise InputError(
+            f"{file} is no infomech report; name a folder of a saved report, or its report.json"
+        ) from error
+    return check_report(content, str(file))
 
 
 def check_report(content: Any, name: str) -> Json:

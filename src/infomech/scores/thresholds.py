@@ -142,8 +142,8 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
     best = int(np.argmax(f1))
     value = float(table.true[best])
     counts = table.counts(value)
-    hidden, found = LEAST_EFFECTIVE / table.random_pairs, prior * counts.true_rate
-    if counts.effective < LEAST_EFFECTIVE and (1 - prior) * hidden > _UNSEEN * found:
+    hidden = LEAST_EFFECTIVE / table.random_pairs
+    if counts.effective < LEAST_EFFECTIVE and (1 - prior) * hidden > _UNSEEN * prior * counts.true_rate:
         raise InputError(
             f"the best F1 at a prior of {prior:g} is finer than {len(table):,} groups can resolve: "
             f"{counts.effective:.3g} effective random pairs lie above its threshold, and unseen ones could outweigh "
@@ -171,7 +171,9 @@ def check_prior(prior: float) -> None:
     """Raise InputError unless it is a probability of its own."""
     check_between(prior, "prior", "the share of true pairs among those you ask about (0.01)")
     if prior < _SMALLEST_PRIOR:
-        raise InputError(f"prior is {prior:g}; shares below {_SMALLEST_PRIOR:g} are lost in rounding: give a larger one")
+        raise InputError(
+            f"prior is {prior:g}; shares below {_SMALLEST_PRIOR:g} are lost in rounding: give a larger one"
+        )
 
 
 def finest_rate(table: PairTable) -> float | None:
