@@ -93,6 +93,20 @@ def test_what_is_no_report(files: tuple[str, str], tmp_path: Path, capsys: pytes
         assert f"infomech: {name} is no infomech report; name a folder of a saved report" in capsys.readouterr().err
 
 
+def test_a_report_is_compared_with_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.symlink_to(one)
+    for twice in (one, other):
+        assert run("compare", str(one), str(twice), "-o", str(tmp_path / "c")) == 2
+        assert f"{one} and {twice} are the same report; name each once" in capsys.readouterr().err
+
+
+def test_quotes_after_a_space(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a, b\nx, "y, z"\n')
+    assert read_table(tmp_path / "t.csv").rows == [{"a": "x", "b": "y, z"}]
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), "a", torch.tensor(0.0)])
 def test_a_logit_scale_is_told_what_scales_are(value: object) -> None:

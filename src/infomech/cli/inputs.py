@@ -227,11 +227,12 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
 
     targets = [folder / name for name in owned]
     for given in (_path_and_key(name)[0] for name in inputs):
-        if any(_same(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
+        if any(same_place(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
 
-def _same(one: Path, other: str) -> bool:
+def same_place(one: Path, other: str) -> bool:
+    """Whether two names are of one file or folder, through links too."""
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
@@ -240,7 +241,7 @@ def check_no_input(file: Path, inputs: Iterable[str]) -> None:
     from .._checks import InputError
 
     for given in (_path_and_key(name)[0] for name in inputs):
-        if _same(file, given):
+        if same_place(file, given):
             raise InputError(f"{file} is the input {given}; nothing was written: name another file")
 
 
@@ -251,5 +252,6 @@ __all__ = [
     "find_encoding",
     "find_files",
     "read_rows",
+    "same_place",
     "two_names",
 ]

@@ -1,6 +1,7 @@
 """Commands on two files of embeddings: report, doctor, compare, correct."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from .app import (
     Temperature,
     command,
 )
-from .inputs import Files, check_apart, find_files, read_rows
+from .inputs import Files, check_apart, find_files, read_rows, same_place
 from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -195,11 +196,15 @@ def compare(
 
     Writes compare.html, compare.json, compare.md and figures/.
     """
+    from .._checks import InputError
     from ..report import Comparison
     from ..report import compare as compare_reports
 
     Comparison.check_folder(out, overwrite=overwrite)
     check_apart(out, (), [str(folder) for folder in folders])
+    for one, other in combinations(folders, 2):
+        if same_place(one, str(other)):
+            raise InputError(f"{one} and {other} are the same report; name each once")
     chosen = names.split(",") if names is not None else None
     result = compare_reports(folders, names=chosen, same_rows=same_rows)
     page = result.save(out, overwrite=overwrite)

@@ -203,7 +203,7 @@ def read_csv(path: str | os.PathLike[str]) -> TextTable:
     separator = named[1] if named else _separator(text, "\t" if str(path).lower().endswith(".tsv") else ",")
     rows: list[dict[str, Any]] = []
     header: list[str] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
         with _fields_of_any_length():
             for fields in reader:
