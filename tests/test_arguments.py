@@ -14,9 +14,10 @@ import torch
 
 import infomech as im
 import infomech.cli as cli
-from infomech import compression, corrections, energies, equilibria, geometry, io, scores
+from infomech import compression, corrections, embedding, energies, equilibria, geometry, io, scores
 from infomech.corrections import score_corrections
 from infomech.diagnosis import Settings
+from infomech.embedding import ExtractOptions
 from infomech.experiments.claims.verify import run_claims
 from infomech.measures import PairedSample
 from infomech.scores import DensityRatio
@@ -181,7 +182,7 @@ def test_seen_files_are_others(tmp_path: Path, copied: str, capsys: pytest.Captu
 
 RATIO = DensityRatio(0.3).fit(X[:100], Y[:100])
 LAW = im.VonMisesFisher(X[0], 5.0)
-PLAN = compression.Plan(bits="int8")
+SMALL = compression.Compression(compression.Plan(bits="int8")).fit(X, Y)
 WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("k", lambda: RATIO.best_matches(X, Y, k=2.5), "k is 2.5; it must be a whole number of at least 1"),
     ("k", lambda: RATIO.best_matches(X, Y, k=True), "k is True"),
@@ -254,6 +255,31 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
         )
         for path in (None, b"x.npy", 3)
     ),
+    ("side", lambda: SMALL.encode(X, side=3), "side is 3; it is one of x, y"),
+    ("codes", lambda: SMALL.decode("a"), "codes is 'a'; give what encode returns"),
+    ("dimensions", lambda: compression.Plan("half"), "dimensions is 'half'; it is one of all, first, pca"),
+    ("width", lambda: compression.Plan("pca"), "width is None; it must be a whole number of at least 1"),
+    ("bits", lambda: compression.Plan(bits=[]), "bits is []; it is one of float32"),
+    ("paths", lambda: embedding.open_source("a.csv"), "paths is 'a.csv'; give a list of files or folders"),
+    ("paths", lambda: embedding.open_source([None]), "paths is None; it must be the name of a file or folder"),
+    ("paths", lambda: embedding.open_source([]), "paths is []; give a list"),
+    ("kind", lambda: embedding.open_source(["a"], kind="b"), "kind is 'b'; it is one of coco"),
+    ("columns", lambda: embedding.open_source(["a"], columns="b"), "columns is 'b'; give Columns("),
+    ("folder", lambda: embedding.open_coco(None), "folder is None"),
+    ("source", lambda: embedding.extract("a", {}, Path("o")), "source is 'a'; give what open_source returns"),
+    *(
+        ("options", lambda name=name: embedding.extract(None, {}, "o", options=ExtractOptions(**{name: "a"})), f"{name} is 'a'")
+        for name in ("batch_size", "workers", "shard_batches", "precision", "normalize", "strict", "device")
+    ),
+    ("device", lambda: embedding.resolve_device(3), "device is 3; pass cpu"),
+    ("start", lambda: equilibria.fokker_planck(3, len, temperature=0.5), "start is 3; give a Density"),
+    ("rho", lambda: equilibria.matched_stability(3), "rho is 3; give a Density"),
+    ("weight", lambda: equilibria.LatentAngles("a"), "weight is 'a'; it is the share"),
+    ("dim", lambda: equilibria.vmf_equilibrium("a", temperature=0.1), "ambient_dim is 'a'"),
+    ("density", lambda: energies.kl_divergence(3, 3), "density is 3; give a Density"),
+    ("quadrature", lambda: equilibria.GibbsLaw(len, 0.1, 3), "quadrature is 3; give what quadrature_rule returns"),
+    ("summary", lambda: scores.score_findings(3), "summary is 3; give what summarise returns"),
+    ("fit", lambda: scores.sigmoid_findings(3), "fit is 3; give what best_bias returns"),
     ("folder", lambda: im.Report.load(None), "folder is None; it must be the name"),
     ("key", lambda: io.read_embeddings("x", key=3), "key is 3"),
     ("path", lambda: io.write_embeddings(None, X), "path is None"),

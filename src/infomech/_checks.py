@@ -118,6 +118,18 @@ def check_each_row(values: object, name: str) -> None:
         raise InputError(f"{name} is {shown(values)}; give a list with one for each row of x")
 
 
+def check_kind(value: object, name: str, kinds: type | tuple[type, ...], what: str) -> None:
+    """Raise InputError unless it is of one of these classes.
+
+    >>> check_kind("law", "rho", (int,), "a Density")
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: rho is 'law'; give a Density
+    """
+    if not isinstance(value, kinds):
+        raise InputError(f"{name} is {shown(value)}; give {what}")
+
+
 def check_draws(n: object, generator: object) -> None:
     """Raise InputError unless so many draws can be asked of a generator."""
     check_whole(n, "n", least=1)
@@ -283,6 +295,7 @@ __all__ = [
     "check_draws",
     "check_each_row",
     "check_flag",
+    "check_kind",
     "check_loss_temperature",
     "check_number",
     "check_partners",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width, shown
+from .._checks import InputError, check_choice, check_flag, check_kind, check_rows, check_same_width, check_whole, shown
 from .._files import as_path, write_file
 from .._typing import PairsLike, RowsLike
 from ..corrections.base import unit
@@ -39,6 +39,13 @@ class Plan:
     width: int | None = None
     bits: Bits = "float32"
     mean_removal: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.dimensions, "dimensions", get_args(Dimensions))
+        check_choice(self.bits, "bits", BITS)
+        check_flag(self.mean_removal, "mean_removal")
+        if self.dimensions != "all" or self.width is not None:
+            check_whole(self.width, "width", least=1)
 
     @property
     def name(self) -> str:
@@ -143,6 +150,7 @@ class Compression:
     def decode(self, codes: Tensor) -> Float[Tensor, "n k"]:
         """Unit rows, float32, that codes stand for; compare them by inner products."""
         self._fitted("x")
+        check_kind(codes, "codes", Tensor, "what encode returns")
         return unit(self._quantiser.decode(codes, self._width), "codes").float()
 
     def transform(self, rows: RowsLike, *, side: Side) -> Float[Tensor, "n k"]:
@@ -156,6 +164,7 @@ class Compression:
         return self._quantiser.bytes_a_row(self._width)
 
     def _fitted(self, side: str) -> Tensor:
+        check_choice(side, "side", ("x", "y"))
         if not self._starts:
             raise InputError("the compression has not been fitted; call fit(x, y) first")
         return self._starts[side]

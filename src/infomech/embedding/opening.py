@@ -5,9 +5,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .._checks import InputError
+from .._checks import InputError, check_choice, check_kind, shown
+from .._files import as_path
 from ..io.tables import TABLES, read_table
 from ..io.text import NotText, TextTable, is_no_data, read_json, read_lines, text_of
 from .sources import (
@@ -50,6 +51,13 @@ def open_source(
     Raises:
         InputError: where nothing usable is found, or captions and images have nothing in common.
     """
+    if isinstance(paths, str | os.PathLike) or not isinstance(paths, Sequence) or not paths:
+        raise InputError(f"paths is {shown(paths)}; give a list of files or folders")
+    if columns is not None:
+        check_kind(columns, "columns", Columns, "Columns(image=NAME, caption=NAME), or None")
+    if kind is not None:
+        check_choice(kind, "kind", get_args(Kind))
+    paths = [as_path(path, "paths") for path in paths]
     for path in paths:
         if not _exists(path):
             raise InputError(f"{str(path)!r} does not exist; check the path")
@@ -118,6 +126,7 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
     Raises:
         InputError: for a folder without that layout, with the addresses to fetch it from.
     """
+    folder = as_path(folder, "folder")
     captions_file = folder / "annotations" / f"captions_{split}.json"
     images = folder / split
     if not captions_file.exists() or not images.is_dir():

@@ -47,7 +47,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError, check_seed, check_temperature
+from .._checks import InputError, check_seed, check_temperature, check_whole
 from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
@@ -146,6 +146,7 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
     """
     check_temperature(temperature)
     check_temperature(slope, "slope")
+    check_whole(ambient_dim, "ambient_dim", least=2)
     gibbs = vmf_energy(ambient_dim, slope / temperature, temperature=temperature, slope=slope)
     if slope >= _COLLAPSE:
         point = vmf_energy(ambient_dim, math.inf, temperature=temperature, slope=slope)

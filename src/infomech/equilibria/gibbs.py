@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_kind, check_temperature
 from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..geometry import Quadrature, Sphere
@@ -44,6 +44,7 @@ class GibbsLaw(Fields):
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        check_kind(self.quadrature, "quadrature", Quadrature, "what quadrature_rule returns")
         _ = self.node_values
 
     @cached_property

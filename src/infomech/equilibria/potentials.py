@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_between, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_between, check_rows, check_same_width, check_temperature, shown
 from .._typing import Points, PointsLike, Rows, RowsLike, Scalars
 from ..energies.intrinsic import check_potential
 from ..geometry import Critic, Quadrature, as_critic
@@ -167,6 +167,8 @@ def potential_at_nodes(
     >>> potential_at_nodes(LinearPotential(grid.nodes[0]), grid)[0]
     tensor(-1., dtype=torch.float64)
     """
+    if not isinstance(potential, Tensor) and not callable(potential):
+        raise InputError(f"{name} is {shown(potential)}; give a function of points, or its values at the nodes")
     values = potential if isinstance(potential, Tensor) else potential(quadrature.nodes)
     check_potential(values, quadrature, name)
     return values

@@ -45,7 +45,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_number, check_temperature, check_whole
+from .._checks import InputError, check_kind, check_number, check_temperature, check_whole
 from .._shown import Fields
 from .._typing import Scalar
 from ..energies import intrinsic_variation_sym, log_smoothing_kernel
@@ -325,6 +325,7 @@ def matched_stability(
     0.633333
     """
     _check_count(modalities)
+    check_kind(rho, "rho", Density, "a Density")
     a_form, b_form = _second_order_forms(rho, temperature=temperature, critic=critic, degree=degree)
     k, lam = modalities, divergence_weight
     common = torch.linalg.eigvalsh(a_form - b_form / 2) / k**2

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .._checks import InputError, check_distinct, check_loss_temperature, check_number, check_whole, shown
+from .._checks import InputError, check_distinct, check_kind, check_loss_temperature, check_number, check_whole, shown
 from .._shown import Brief, Shown
 from .._typing import PairsLike, RowsLike
 from .._words import interval_text, with_error
@@ -220,6 +220,7 @@ def as_scores(scores: Any) -> Tensor:
 
 def sigmoid_findings(fit: SigmoidFit) -> list[Finding]:
     """Whether the bias fits, and what it costs."""
+    check_kind(fit, "fit", SigmoidFit, "what best_bias returns")
     if fit.given is None or fit.cost is None:
         return []
     off = fit.given - fit.bias.value

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._checks import InputError, shown
+from .._checks import InputError, check_kind, shown
 from .._shown import Brief, Fields, Shown
 from .._words import number, with_error
 from ..diagnosis.differences import Difference, paired_recall
@@ -183,6 +183,7 @@ def _sparse(ratio: DensityRatio) -> float:
 
 def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
     """What a person should know, with its number and what to do (E7)."""
+    check_kind(summary, "summary", ScoreSummary, "what summarise returns")
     found: list[Finding] = []
     for threshold in summary.thresholds:
         if threshold.critic is None or not threshold.goal.endswith(" 0.001"):
