@@ -268,7 +268,7 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("folder", lambda: embedding.open_coco(None), "folder is None"),
     ("source", lambda: embedding.extract("a", {}, Path("o")), "source is 'a'; give what open_source returns"),
     *(
-        ("options", lambda name=name: embedding.extract(None, {}, "o", options=ExtractOptions(**{name: "a"})), f"{name} is 'a'")
+        (name, lambda name=name: embedding.extract(None, {}, "o", options=ExtractOptions(**{name: "a"})), f"{name} is")
         for name in ("batch_size", "workers", "shard_batches", "precision", "normalize", "strict", "device")
     ),
     ("device", lambda: embedding.resolve_device(3), "device is 3; pass cpu"),
