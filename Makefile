@@ -1,6 +1,7 @@
 # make demo   installs the package into .venv, trains two small models on real pairs, and decides between them
 # make test   the same .venv, and every check: style, types, architecture, tests, doctests
-# make test-slow   what needs minutes: do the intervals hold over many draws? is every false claim refused? the demo again
+# make test-slow   what needs minutes: do the intervals hold over many draws? is every false claim refused? the demo again;
+#             and the shapes and types of every call, looked at as it is made, over the tests of the mathematics
 # make reproduce-fast   every experiment that needs no large files, in its fast form
 # make dist   the wheel, in dist/; make test-dist installs and tries it on every Python that is found
 # make test-clip   an environment of its own, about 5 GB: the tests of OpenCLIP and COCO, on a second version of torch
@@ -11,7 +12,11 @@ BIN := $(VENV)/bin
 CLIP_VENV := .venv-clip
 CLIP_TESTS := tests/experiments/test_clip_studies.py tests/embedding tests/integrations tests/losses/test_symmetric.py \
 	tests/losses/test_operators.py tests/losses/test_equivalence.py tests/diagnosis/test_batch_budget.py
+TYPED_TESTS := tests/corrections tests/diagnosis tests/energies tests/geometry tests/measures tests/reductions tests/scores \
+	tests/losses/test_symmetric.py tests/losses/test_general.py tests/losses/test_sigmoid.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+unexport PYTHONDONTWRITEBYTECODE # hundreds of processes of the tests import the same modules
 
 .PHONY: demo test test-slow reproduce-fast dist test-dist test-clip lint bench clean
 demo: $(VENV)/.base
@@ -22,7 +27,9 @@ test: lint
 
 # The record that it is compared with, docs/intervals.md, is written by `python tests/intervals.py`.
 test-slow: $(VENV)/.test
-	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --jaxtyping-packages=infomech,beartype.beartype \
+		$(TYPED_TESTS)
 
 reproduce-fast: $(VENV)/.test
 	$(BIN)/infomech reproduce all --fast -o reproduced --overwrite

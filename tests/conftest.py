@@ -14,6 +14,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def font_type_of_users() -> int:
+    """Half of a report's time are subsets of its fonts: tests embed a quicker type, but for those of the figures."""
+    from infomech.report.drawing import FONTS
+
+    given, FONTS["pdf.fonttype"] = FONTS["pdf.fonttype"], 3
+    return given
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Bad shapes must meet the library's own checks, not those of the test run."""

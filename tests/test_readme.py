@@ -60,7 +60,9 @@ def test_report_command_parses() -> None:
     assert "image.npy does not exist" in done.stderr  # every option was understood
 
 
-def test_the_walk_from_a_model_to_a_comparison(tmp_path: Path) -> None:
+def test_the_walk_from_a_model_to_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The module and the commands of the page, run as they stand on texts made here."""
     text = (ROOT / "docs" / "embed-and-correct.md").read_text(encoding="utf-8")
     module = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)
@@ -72,16 +74,14 @@ def test_the_walk_from_a_model_to_a_comparison(tmp_path: Path) -> None:
     lines = [[pick.choice(words) for _ in range(9)] for _ in range(120)]
     (tmp_path / "left.txt").write_text("".join(f"a {' '.join(w[:6])}\n" for w in lines), encoding="utf-8")
     (tmp_path / "right.txt").write_text("".join(f"the {' '.join(w[3:])}\n" for w in lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     for command in walk.strip().splitlines():
-        done = subprocess.run(
-            [sys.executable, "-m", *command.split()],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        program, *arguments = command.split()
+        assert program == "infomech"
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert not ended.value.code, f"{command}: {capsys.readouterr().err}"
     assert (tmp_path / "comparison" / "compare.html").exists()
     scores = json.loads((tmp_path / "corrected" / "correct.json").read_text(encoding="utf-8"))
     assert scores["held_out_groups"] == 60

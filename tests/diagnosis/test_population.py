@@ -1,4 +1,4 @@
-"""The budget of 20,000 samples of two von Mises-Fisher laws against the population's values (tests/oracles.json)."""
+"""The budget of 5,000 samples of two von Mises-Fisher laws against the population's values (tests/oracles.json)."""
 
 import json
 import math
@@ -28,8 +28,8 @@ def test_budget_within_four_standard_errors(row: dict) -> None:
     mean_x[0] = 1
     mean_y[0], mean_y[1] = cosine, math.sqrt(1 - cosine**2)
     generator = torch.Generator().manual_seed(0)
-    x = im.VonMisesFisher(mean_x, float(row["kappa_x"])).sample(8_000, generator=generator).float()
-    y = im.VonMisesFisher(mean_y, float(row["kappa_y"])).sample(8_000, generator=generator).float()
+    x = im.VonMisesFisher(mean_x, float(row["kappa_x"])).sample(5_000, generator=generator).float()
+    y = im.VonMisesFisher(mean_y, float(row["kappa_y"])).sample(5_000, generator=generator).float()
     budget = im.decompose(x, y, temperature=float(row["tau"])).limit
     assert budget is not None
     for name, oracle in NAMES.items():

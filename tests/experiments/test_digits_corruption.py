@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import infomech as im
 from infomech.experiments.digits import corruption as digits_corruption
 from infomech.experiments.digits.corruption import Arm, DigitsPlan, one_part, run_digits_corruption
-from infomech.experiments.digits.halves import load_halves, swap_within_class, train_two_tower
+from infomech.experiments.digits.halves import DigitsHalves, load_halves, swap_within_class, train_two_tower
 from infomech.experiments.digits.stacked import Run, stacked_losses, train_stack
 from infomech.losses import symmetric_infonce
 
@@ -76,8 +77,14 @@ def test_fresh_draws_move_and_fixed_ones_do_not(monkeypatch: pytest.MonkeyPatch)
     assert not torch.equal(drawn[1], drawn[3])
 
 
+def with_few_to_score(seed: int) -> DigitsHalves:
+    data = load_halves(seed)
+    return replace(data, test_x=data.test_x[:120], test_y=data.test_y[:120])
+
+
 def test_a_small_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = DigitsPlan(swaps=(0.0, 1.0), arms=(Arm(0.0, fresh=True), Arm(0.75)), seeds=2, steps=20)
+    monkeypatch.setattr(digits_corruption, "load_halves", with_few_to_score)
     shares: list[float] = []
     whole = run_digits_corruption(tmp_path / "a", plan=plan, workers=1, progress=shares.append)
     assert sum(shares) == pytest.approx(1)

@@ -2,12 +2,14 @@
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from infomech.experiments.gibbs import wells
 from infomech.experiments.gibbs.particles import GeodesicGaussian, InfoNCEKernel, KernelEnergy, SphereAdam
 from infomech.experiments.gibbs.wells import Plan, in_caps, infonce_energy, laws_part, potential, run_gibbs
 from infomech.geometry import Sphere, quadrature_rule
@@ -119,7 +121,9 @@ def test_energies_of_atoms_by_loops() -> None:
     )  # the caps cut between nodes
 
 
-def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laws = cache(wells.laws_part)  # of the plan alone: once for both runs
+    monkeypatch.setattr(wells, "laws_part", laws)
     undisturbed = run_gibbs(tmp_path / "whole", plan=TINY)
 
     calls = 0
@@ -143,6 +147,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "particles.gif").read_bytes() == (tmp_path / "cut" / "particles.gif").read_bytes()
 
 
+@pytest.mark.slow
 def test_cold_particles_collapse_under_the_paper_s_kernel_where_the_law_does_not(tmp_path: Path) -> None:
     """(a) at tau = 0.1: all mass in the caps, where the Gibbs law has 0.707 of it."""
     plan = Plan(temperatures=(0.1,), particles=128, seeds=2, steps=600, degree=24, chains=64, frames=3)

@@ -52,6 +52,7 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
     assert again == first
 
 
+@pytest.mark.slow
 def test_a_pilot_predicts_the_others() -> None:
     """Pairs of one law: the difference holds 0. Pairs that get harder: it does not."""
     g = torch.Generator().manual_seed(0)

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from infomech.report import Report, compare
-from infomech.report.drawing import figure_bytes, figure_files
+from infomech.report.drawing import FONTS, figure_bytes, figure_files
 from infomech.report.report import FIGURES
 from infomech.report.sections.spread import ecdf, spectrum_shown
+
+
+@pytest.fixture(autouse=True)
+def users_fonts(font_type_of_users, monkeypatch):
+    monkeypatch.setitem(FONTS, "pdf.fonttype", font_type_of_users)
 
 
 def drawings(diagnosis):

@@ -42,7 +42,7 @@ def test_the_known_ratio_is_found_within_its_own_error(
     assert float((standardised.abs() < 4).double().mean()) > 0.99
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize("weights", [pytest.param((1.0, 0.0), marks=pytest.mark.slow), (0.5, 0.5)])
 def test_the_error_falls_with_the_reference_as_stated(weights: tuple[float, float]) -> None:
     x, y = VMF.draw(400, 3)
     truth = VMF.log_ratio(x, y)

@@ -21,6 +21,7 @@ X, Y = on_paper("x"), on_paper("y")
 SERIES = tuple(on_paper(name) for name in _SERIES)
 MARKERS = "osD^vP*X"
 FORMATS = ("png", "pdf")
+FONTS = {"pdf.fonttype": 42}  # journals refuse Type 3
 
 Drawing = Callable[[], Figure]
 
@@ -54,8 +55,8 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
 
     out = io.BytesIO()
     dated = {"Creator": "infomech", "CreationDate": None} if kind == "pdf" else {"Software": "infomech"}
-    # Type 42 fonts: journals refuse Type 3. Names may hold letters that the font lacks: a box is drawn in their place.
-    with mpl.rc_context({"pdf.fonttype": 42}), warnings.catch_warnings():
+    # Names may hold letters that the font lacks: a box is drawn in their place.
+    with mpl.rc_context(FONTS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")
         figure.savefig(out, format=kind, dpi=200, metadata=dated)
     return out.getvalue()

@@ -152,11 +152,14 @@ def all_measures(x: Rows, y: Rows, *, temperature: float, information: float) ->
     return {name: -value if name in LOWER else value for name, value in found.items()}
 
 
-def rank_correlation(first: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Spearman's."""
-    from scipy.stats import spearmanr
+def rank_correlation(first: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman's along the last axis: Pearson's correlation of the ranks, NaN where one of them is constant."""
+    from scipy.stats import rankdata
 
-    return float(spearmanr(first, other).statistic)
+    ranks = (rankdata(values, axis=-1) for values in (first, other))
+    one, two = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((one * two).sum(-1) / np.sqrt((one**2).sum(-1) * (two**2).sum(-1)))
 
 
 def correlations(
@@ -167,12 +170,12 @@ def correlations(
     names = [name for name in rows[0] if name != against]
     table = {name: np.array([row[name] for row in rows]) for name in (*names, against)}
     picks = generator.integers(0, len(rows), (draws, len(rows)))
+    picks = picks[[len(set(p)) > 2 for p in picks.tolist()]]
     found = {}
     for name in names:
-        values = [rank_correlation(table[name][p], table[against][p]) for p in picks if len(set(p)) > 2]
-        low, high = np.nanquantile(values, (0.025, 0.975))
+        low, high = np.nanquantile(rank_correlation(table[name][picks], table[against][picks]), (0.025, 0.975))
         found[name] = {
-            "value": rank_correlation(table[name], table[against]),
+            "value": float(rank_correlation(table[name], table[against])),
             "low": float(low),
             "high": float(high),
         }

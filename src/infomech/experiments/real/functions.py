@@ -62,8 +62,10 @@ def _functions(root: Path) -> Iterator[Function]:
         nodes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
         for node in sorted(nodes, key=lambda n: n.lineno):
             docstring = ast.get_docstring(node)
+            if docstring is None or len(docstring.split()) < _LEAST_WORDS:
+                continue
             body = "\n".join(ast.unparse(statement) for statement in node.body[1:])
-            if docstring is None or min(len(docstring.split()), len(body.split())) < _LEAST_WORDS:
+            if len(body.split()) < _LEAST_WORDS:
                 continue
             if docstring in seen or body in seen:
                 continue
