@@ -31,7 +31,6 @@ TAU = {"temperature": 0.2}
 
 DATA: dict[str, Callable[..., Any]] = {
     "decompose": partial(im.decompose, **TAU),
-    "gap": im.gap,
     "diagnose": partial(im.diagnose, **TAU),
     "shared_information": im.shared_information,
     "rank": lambda x, y, **options: im.rank({"a": (x, y), "b": (Y, X)}, **options),
@@ -43,6 +42,7 @@ DATA: dict[str, Callable[..., Any]] = {
 }  # everything that takes both modalities
 
 SEEDED: dict[str, Callable[[Any], Any]] = {
+    "gap": lambda seed: im.gap(X, Y, seed=seed),
     **{name: lambda seed, door=door: door(X, Y, seed=seed) for name, door in DATA.items()},
     "Settings": lambda seed: Settings(0.2, seed=seed),
     "PairedSample": lambda seed: PairedSample.from_embeddings(X, Y, seed=seed),

@@ -146,7 +146,8 @@ LISTS = {"a": ["cat", "dog", "pig", "hen"], "b": [["ein Kater", "Kater"], ["Hund
 def test_a_list_of_texts_is_several_captions(tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"t.{kind}"
     if kind == "jsonl":
-        file.write_text("\n".join(json.dumps(dict(zip(LISTS, row, strict=True))) for row in zip(*LISTS.values())))
+        rows = [dict(zip(LISTS, row, strict=True)) for row in zip(*LISTS.values(), strict=True)]
+        file.write_text("\n".join(map(json.dumps, rows)))
     else:
         pyarrow.parquet.write_table(pyarrow.table(LISTS), file)
     source = open_source([file])

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_choice, check_distinct, check_loss_temperature, check_progress, is_number, shown
+from .._checks import InputError, check_choice, check_loss_temperature, check_progress, is_number, shown
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..io.devices import rows_on
@@ -127,7 +127,6 @@ def gap(
     if bandwidth is not None and not (is_number(bandwidth) and 0 < bandwidth < math.inf):
         raise InputError(f"bandwidth is {shown(bandwidth)}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)
-    check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
     batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature])
     sweeps = run_sweeps(sample, batch=batch, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
