@@ -174,14 +174,16 @@ def parity() -> None:
         ("fp16", torch.float16, "highest"),
         ("float32, three products", torch.float32, "highest"),
         ("float32, TF32", torch.float32, "high"),
+        ("float32, bare", torch.float32, "float32"),
     ):
         for tau in (0.05, 0.005):
             x, y = rows(n, d, dtype)
             want = reference(x, y, tau)
-            torch.set_float32_matmul_precision(precision)
+            torch.set_float32_matmul_precision("highest" if precision == "float32" else precision)
+            bare = {"precision": "float32"} if precision == "float32" else {}
             cells = [
                 off_by(loss, x, y, want)
-                for loss in (lambda a, b, t=tau: ours(a, b, t), lambda a, b, t=tau: plain(a, b, t))
+                for loss in (lambda a, b, t=tau, o=bare: ours(a, b, t, **o), lambda a, b, t=tau: plain(a, b, t))
             ]
             torch.set_float32_matmul_precision(before)
             (a, b), (p, q) = cells
@@ -355,10 +357,11 @@ def loss() -> None:
     before = torch.get_float32_matmul_precision()
     cases = [(n, 512, torch.bfloat16, "highest") for n in (4096, 8192, 16384, 32768, 65536)]
     cases += [(32768, 1024, torch.bfloat16, "highest")]
-    cases += [(16384, 512, torch.float32, p) for p in ("high", "highest")]
+    cases += [(16384, 512, torch.float32, p) for p in ("high", "highest", "float32")]
     for n, d, dtype, precision in cases:
         x, y = rows(n, d, dtype)
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else precision)
+        kernels = partial(ours, precision=precision) if precision == "float32" else ours
         bare = milliseconds(lambda x=x, y=y: floor(x.detach(), y.detach()))
         cells = [f"{bare:.2f} ms"]
 
@@ -369,10 +372,11 @@ def loss() -> None:
             except Exception as error:
                 return f"{type(error).__name__}"
 
-        cells.append(measured(ours))
+        cells.append(measured(kernels))
         cells.append(measured(plain) if n <= 32768 else "")
         cells.append(measured(torch.compile(plain)) if n == 32768 and d == 512 else "")
-        name = "bf16" if dtype == torch.bfloat16 else {"high": "TF32", "highest": "float32"}[precision]
+        of_float32 = {"high": "TF32", "highest": "float32", "float32": "bare float32"}
+        name = "bf16" if dtype == torch.bfloat16 else of_float32[precision]
         record(f"| {n:,} x {d}, {name} | " + " | ".join(cells) + " |")
         torch.set_float32_matmul_precision(before)
         del x, y

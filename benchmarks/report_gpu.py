@@ -1,6 +1,6 @@
 """Time and launches of a report on a GPU, beside three bare Gram products, and what the CPU says of the same rows.
 
-    python benchmarks/report_gpu.py [--sizes 5000x25000 20000x40000] [--dim 512] [--profile]
+    python benchmarks/report_gpu.py [--sizes 5000x25000 20000x40000] [--dim 512] [--profile] [--tiles]
 
 Rows are float32 and lie on the card. Each part is timed after one run of itself; launches are kernels started on the
 card. `--profile` lists the longest kernels, the longest Python functions and every line that makes the host wait.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import infomech as im
+from infomech.reductions.statistics import kernel_sums, ranks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 START = time.perf_counter()
@@ -174,7 +175,10 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["5000x25000", "20000x40000"])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--tiles", action="store_true", help="without Triton kernels")
     options = parser.parse_args()
+    if options.tiles:
+        kernel_sums.takes_kernels = ranks.takes_kernels = lambda *_: False  # type: ignore[assignment]
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
     say(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, d = {options.dim}, float32")
     small = rows(700, 1400, options.dim)

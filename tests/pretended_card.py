@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -190,7 +191,9 @@ def pretended_card() -> Iterator[Counter[str]]:
     """
     OnCard.seen, OnCard.places = Counter(), Counter()
     torch._C._ensureCUDADeviceGuardSet()  # type: ignore[attr-defined]
-    with _Card():
+    old = mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 0))  # too old for kernels
+    eager = mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False)
+    with _Card(), old, eager:
         yield OnCard.seen
 
 

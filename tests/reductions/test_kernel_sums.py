@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infomech.geometry import RBF
 from infomech.reductions import BlockedLogSums, GroupedRows, KernelSums, RowTerms, sweep
+from infomech.reductions.statistics import kernel_sums
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
@@ -139,3 +140,33 @@ def test_only_what_counts_decides_the_shift(walk: Callable[..., None]) -> None:
     walk(x, None, [sums], tile_rows=32)
     truth = torch.cat([torch.full((40,), -100 + math.log(40)), torch.full((40,), 100 + math.log(39))]).double()
     torch.testing.assert_close(sums.by_row.log_sums.logsumexp(1), truth, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("squares", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("negatives", [False, True], ids=["all", "drawn"])
+def test_all_blocks_at_once(
+    negatives: bool, dtype: torch.dtype, tolerance: float, squares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an accelerator does it: nothing looks at a value, each block of each row has its own largest score."""
+    monkeypatch.setattr(kernel_sums, "few_launches", lambda device: True)
+    monkeypatch.setattr(kernel_sums._TileSweep, "_common_shift", None)
+    x, y = (rows(n, seed=n, negatives=negatives, dtype=dtype) for n in (37, 53))
+    for other in (y, None):
+        partner = x if other is None else y
+        found = KernelSums(x, other, temperature=TEMPERATURES, each_block=True, squares=squares)
+        sweep(x, other, [found], tile_rows=16)
+        scores, others = x.values.double() @ partner.values.double().T, x.groups[:, None] != partner.groups[None, :]
+        close = partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
+        for sums in found.at:
+            for table, s, there, of in (
+                (sums.by_row, scores, others, partner),
+                (sums.by_column, scores.T, others.T, x),
+            ):
+                weights = of.weights if of.negatives is None else of.negatives
+                logs = torch.where(there, s / sums.temperature, -math.inf) + weights.log()
+                close(table.log_sums, by_block(logs, of))
+                if squares:
+                    torch.testing.assert_close(
+                        table.log_squares, by_block(2 * logs, of), rtol=tolerance, atol=tolerance
+                    )

@@ -2,7 +2,7 @@
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,17 +12,10 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..geometry import log_kernel_volume
-from ..reductions import cpu_threads, side_by_side
 from .batch_tables import SIDES, KernelTables
-from .batch_windows import (
-    FEWEST_INTERACTING,
-    AnchorSums,
-    BlockLayout,
-    Statistic,
-    WindowAverages,
-    window_averages,
-)
+from .batch_windows import FEWEST_INTERACTING, BlockLayout, Statistic
 from .estimate import Estimate
+from .joined_windows import Making, all_averages
 from .uncertainty import symmetric_interval
 
 PARTS = (
@@ -176,12 +169,13 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
     sample = batches.sample
     if sample.dim < 2:
         raise InputError("embeddings have one feature; the sphere they should live on needs at least 2")
-    jobs = [partial(_averages, tables.by_row, side, "log") for side in SIDES]
-    jobs += [partial(_averages, tables.by_pair, side, "log") for side in ("xy", "yx")]
-    jobs += [partial(_averages, tables.by_row, side, "count") for side in ("xy", "yx")]
-    work = [partial(job, layout) for job in jobs]
-    averages: list[WindowAverages] = side_by_side(work, threads=cpu_threads(sample.x.values.device))
-    averages = [average.cpu() for average in averages]  # from here on it is small work, with many numbers to be read
+    rows = [partial(tables.by_row, side) for side in SIDES]
+    both = ("xy", "yx")
+    wanted: list[tuple[Statistic, list[Making]]] = [
+        ("log", [*rows, *(partial(tables.by_pair, side) for side in both)]),
+        ("count", [partial(tables.by_row, side) for side in both]),
+    ]
+    averages = all_averages(wanted, layout, sample.x.values.device)
     logs, pairs, counts = averages[:4], averages[4:6], averages[6:]
     logit = (sample.pair_scores / tau).cpu()
     pair_blocks = layout.block_of(sample.pair_groups).cpu()
@@ -211,12 +205,6 @@ def batch_statistics(tables: KernelTables) -> BatchStatistics:
         {f"effective_negatives_{side}": w.by_anchor for side, w in zip(("xy", "yx"), counts, strict=True)}
         | {f"log_kernel_mean_{side}": w.by_anchor - log_n for side, w in zip(SIDES, logs, strict=True)},
     )
-
-
-def _averages(
-    anchors: Callable[[str], AnchorSums], side: str, statistic: Statistic, layout: BlockLayout
-) -> WindowAverages:
-    return window_averages(anchors(side), layout, statistic)
 
 
 def _combine(

@@ -2,7 +2,8 @@
 
 Groups stand in random order and are dealt to blocks of equal size, a power of two. A window of w consecutive blocks,
 cyclic and without the anchor's own block, is a random batch of w times as many groups. Smaller batches are parts of
-blocks. Everything here is a function of a table: for each anchor, sums of kernels over the segments of the blocks.
+blocks. Everything here is a function of a table: for each anchor, sums of kernels over the segments of the blocks; in
+many small steps, as a CPU's cache likes it (`joined_windows` has few large ones).
 """
 
 import math
@@ -14,12 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..reductions import few_launches
-
 FEWEST_INTERACTING = 4  # blocks: with fewer, what two of them do together cannot be told from what each does
 FEWEST_BLOCKS = 32  # of the jackknife, where there are as many groups: at least 31 degrees of freedom
-_MOST_ANCHORS = 16_384  # at a time on a card: tables of some GB
-_ANCHORS_IN_CACHE = 1024  # at a time elsewhere
+_ANCHORS_IN_CACHE = 1024  # at a time
 _MOST_FACTORS = 32  # of a product: their rounding adds up
 _MOST_CANCELLED = 2.0**10  # times what is left may be taken away: three of sixteen digits
 _LINEAR_RANGE = 600.0  # exp(-600) is a normal number in float64
@@ -144,10 +142,6 @@ class WindowAverages:
         """Of the p = b (b - 1) / 2 pairs of blocks."""
         return self.blocks.interactions()
 
-    def cpu(self) -> "WindowAverages":
-        """The same on the CPU."""
-        return WindowAverages(self.by_anchor.cpu(), self.blocks.cpu())
-
 
 @dataclass(frozen=True)
 class BlockShares:
@@ -177,10 +171,6 @@ class BlockShares:
 
     def __add__(self, other: "BlockShares") -> "BlockShares":
         return BlockShares(self.sums + other.sums, self.falls + other.falls, self.weights + other.weights)
-
-    def cpu(self) -> "BlockShares":
-        """The same on the CPU."""
-        return BlockShares(self.sums.cpu(), self.falls.cpu(), self.weights.cpu())
 
 
 def some_anchors(table: Float[Tensor, "n s"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k s"]:
@@ -219,8 +209,7 @@ def window_averages(sums: AnchorSums, layout: BlockLayout, statistic: Statistic)
 def _chunks(chosen: Bool[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
     """Where anchors are chosen, some at a time."""
     at = torch.nonzero(chosen).flatten()
-    most = _MOST_ANCHORS if few_launches(at.device) else _ANCHORS_IN_CACHE
-    return list(at.split(most)) if len(at) else []
+    return list(at.split(_ANCHORS_IN_CACHE)) if len(at) else []
 
 
 def _interactions(effects: Float[Tensor, "b b k"]) -> Float[Tensor, "p k"]:
@@ -371,7 +360,7 @@ class _Channels:
     @property
     def multiplies(self) -> bool:
         """Whether sums are multiplied before their logarithm is taken, one after another."""
-        return self._products > 1 and not few_launches(self.values.device)
+        return self._products > 1
 
     def log_of_products(self, factors: Iterable[Float[Tensor, "l n"]], count: int) -> Float[Tensor, "l n"]:
         """Sum of the statistic over so many windows, given by their sums, which have gained the extra term."""
@@ -390,9 +379,6 @@ class _Channels:
 
     def sum_of_finished(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> Float[Tensor, "l n"]:
         """Sum of the statistic over windows, each given in two halves, (c, l, n), the second with the extra term."""
-        if few_launches(self.values.device):
-            both = self.add(torch.stack(list(before), 1), torch.stack(list(after), 1))  # (c, windows, l, n)
-            return self.finish(both, gained=True).sum(0)
         pairs = zip(before, after, strict=True)
         if self.multiplies:
             factor = torch.empty_like(before[0][0])

@@ -278,7 +278,7 @@ class _PairMeans:
         by_block = sums.new_zeros(sample.blocks, sample.dim).index_add_(0, sample.group_blocks, sums)
         pairs = torch.bincount(sample.pair_blocks, minlength=sample.blocks).double()
         moved = (by_block.sum(0) - by_block) / (pairs.sum() - pairs)[:, None] - shifted.shift
-        replicates = replicates + moved @ gradient - bias
+        replicates = replicates + (moved @ gradient).cpu() - bias
         xx, yy = self.mean("xx", "distance"), self.mean("yy", "distance")
         return 2 * (full - bias) - xx[0] - yy[0], 2 * replicates - xx[1] - yy[1]
 
@@ -320,7 +320,7 @@ def _neighbour_mixing(sample: PairedSample, sweeps: GapSweeps, kept: dict[str, T
         across = torch.bincount(links[is_foreign], minlength=sample.blocks**2).double().view(shape)
         sizes = [torch.bincount(r.groups, minlength=sample.groups).double() for r in (rows, others)]
         same, other = len(rows) - sizes[0][rows.groups], len(others) - sizes[1][rows.groups]
-        chance = (other / (same + other)).mean()
+        chance = float((other / (same + other)).mean())
         share = leave_blocks_out(across, total)
         full.append(share[0] / chance)
         replicates.append(share[1] / chance)

@@ -34,8 +34,9 @@ def ratio_estimate(sample: PairedSample, numerator: Replicated, denominator: Rep
     Source: Fieller, Journal of the Royal Statistical Society B 16 (1954).
     """
     (a, a_without), (b, b_without) = numerator, denominator
+    a, b, a_without, b_without = a.cpu(), b.cpu(), a_without.cpu(), b_without.cpu()
     full, replicates = torch.stack([a, b, a + b]), torch.stack([a_without, b_without, a_without + b_without], 1)
-    variances = block_jackknife(full, replicates, sample.block_groups)[1].square().tolist()
+    variances = block_jackknife(full, replicates, sample.block_groups.cpu())[1].square().tolist()
     of_a, of_b, both = variances[0], variances[1], (variances[2] - variances[0] - variances[1]) / 2
     top, bottom, t = float(a), float(b), t_quantile(degrees_of_freedom(sample))
     if bottom == 0:
@@ -71,7 +72,8 @@ def cross_group_mean(
 
 
 def leave_blocks_out(sums: Float[Tensor, "b c"], weights: Float[Tensor, "b c"]) -> Replicated:
-    """Weighted mean from sums over pairs of blocks, and the same without the rows and columns of each block."""
+    """Weighted mean from sums over pairs of blocks, and the same without the rows and columns of each block; CPU."""
+    sums, weights = sums.cpu(), weights.cpu()
 
     def without(matrix: Tensor) -> Tensor:
         return matrix.sum() - matrix.sum(0) - matrix.sum(1) + matrix.diagonal()

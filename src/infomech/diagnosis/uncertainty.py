@@ -36,6 +36,7 @@ def effective_number(weights: Float[Tensor, " g"]) -> float:
     >>> round(effective_number(torch.tensor([200.0] + 59 * [1.0])), 2)
     1.67
     """
+    weights = weights.cpu()  # few numbers: many launches elsewhere
     return float(weights.sum().square() / weights.square().sum())
 
 
@@ -83,6 +84,7 @@ def jackknife_estimate(
     full: Float[Tensor, ""], replicates: Float[Tensor, " b"], block_groups: Float[Tensor, " b"], degrees: float
 ) -> Estimate:
     """A statistic with its jackknife standard error and t interval; the value is left as it is."""
+    full, replicates, block_groups = full.cpu(), replicates.cpu(), block_groups.cpu()
     _, stderr = block_jackknife(full[None], replicates[:, None], block_groups)
     return symmetric_interval(float(full), float(stderr[0]), degrees)
 
@@ -94,7 +96,7 @@ def group_totals(values: Float[Tensor, "n ..."], groups: Int[Tensor, " n"], coun
 
 def influence_estimate(value: float, influence: Float[Tensor, " g"], weights: Float[Tensor, " g"]) -> Estimate:
     """A statistic that deviates by the sum over groups of `influence` (which sums to 0); groups weigh `weights`."""
-    count = len(influence)
+    count, influence, weights = len(influence), influence.cpu(), weights.cpu()
     left = influence / (1 - weights / weights.sum())
     stderr = math.sqrt(float(left.square().sum()) * (count - 1) / count)
     return symmetric_interval(value, stderr, effective_number(weights) - 1)

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .._checks import InputError, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.losses.backends import Backend, check_backend
+from ..reductions.losses.backends import check_backend
 from ..reductions.losses.infonce import score_extent
 
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
@@ -193,9 +193,9 @@ def unit_rows(rows: Rows) -> Rows:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
-def checked_backend(backend: Backend, rows: Tensor, *, ranks: bool = False) -> None:
+def checked_backend(backend: str, rows: Tensor, *, ranks: bool = False) -> None:
     """Raise InputError unless this backend can run for these rows; ranks have tiles only."""
-    if ranks and backend == "triton":
+    if ranks and backend.startswith("triton"):
         raise InputError("backend is 'triton', and a batch over ranks is done by tiles; pass backend='auto'")
     if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return

@@ -9,7 +9,6 @@ from torch import Tensor
 from .._checks import InputError
 from ..geometry import Critic
 from ..reductions.exclusion import OwnRow, SameGroup
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import paired_log_sums
 from ._inputs import Check, check_paired, check_shapes, check_tensor, finished, result_dtype
 from .agreement import told
@@ -52,7 +51,7 @@ class BothWays:
     terms: Terms = PLAIN
     normalize: bool = False
     check: Check = "always"
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     @property
     def one_to_one(self) -> bool:

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
@@ -99,7 +98,7 @@ class Direction:
     smoothing: bool = False
     bound: float | None = None  # on every score without hardness
     given: Thresholds | None = None  # of the filter, where they are those of other rows
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     def softmax(self, in_batch: Vector | None = None) -> Softmax:
         """Sweep over all blocks; `in_batch` is the sum over the batch's negatives if it is known already."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..geometry import Critic
-from ..reductions.losses.backends import Backend
+from ..reductions.losses.backends import Backend, Precision, coded
 from ._inputs import Check, unit_rows
 from .agreement import told
 from .calls import Seen
@@ -53,6 +53,7 @@ def infonce(
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
+    precision: Precision | None = None,
 ) -> Scalars:
     """InfoNCE of every anchor against its candidates.
 
@@ -111,6 +112,7 @@ def infonce(
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`. Without a look as many
             (anchor, candidate) pairs as anchors are taken to be one for each.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`. Listed pairs go to the tiles.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; with ``reduction="none"`` one for each pair (anchor).
@@ -149,7 +151,7 @@ def infonce(
         guide=guide,
         terms=Terms(several, hardness, false_negatives, label_smoothing, reduction),
         check=check,
-        backend=backend,
+        backend=coded(backend, precision),
     )
     return _loss_of(anchors, candidates, request, ranks)[0]
 
@@ -195,6 +197,7 @@ class InfoNCE(TemperedLoss):
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Source: D7; He et al. 2020 for the queue.
 
@@ -227,9 +230,11 @@ class InfoNCE(TemperedLoss):
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings["backend"], settings["precision"] = backend, precision
         super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         self.in_batch = in_batch
@@ -293,7 +298,7 @@ class InfoNCE(TemperedLoss):
             guide=guide,
             memory=told(self.ranks, lambda: None if self.queue is None else self.queue.copy(candidates)),
             terms=self.terms,
-            backend=self.backend,
+            backend=self._implementation,
         )
 
         def loss(check: Check) -> tuple[Scalars, Labelled]:

@@ -39,8 +39,9 @@ class Ranks:
 
     Args:
         group: a process group; None is the default group, all ranks.
-        exchange: ``ring`` passes one shard at a time from rank to rank, so that a rank holds its own rows and one
-            other shard; ``gather`` collects all shards first, which is faster where they fit. The numbers are the same.
+        exchange: ``ring`` passes one shard at a time from rank to rank, so that a rank holds its own rows, one other
+            shard and the next one, which comes in under the work; ``gather`` collects all shards first, which may be
+            faster where they fit. The numbers are the same.
         timeout: seconds to wait for another rank; sets the limit of the group, for all that uses it. None leaves it.
 
     Source: D7 over a sharded batch.
@@ -225,45 +226,81 @@ def tour(
     Returns:
         This rank's sums, with what every rank added.
     """
-    if shards.ranks.exchange == "gather":
-        return _gather_tour(shards, carried, sums, visit, merge or _add, fresh or _zeros_like(sums))
-    return _ring_tour(shards, carried, sums, visit)
+    merge, fresh = merge or _add, fresh or _zeros_like(sums)
+    tour_ = _gather_tour if shards.ranks.exchange == "gather" else _ring_tour
+    return tour_(shards, carried, sums, visit, merge, fresh)
 
 
-def _ring_tour(shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit) -> list[Tensor]:
-    owner = shards.ranks.rank
-    for step in range(shards.ranks.world):
-        visit(owner, carried, sums)
-        if step < shards.ranks.world - 1:
-            moved = _pass_on(shards, owner, carried + sums)
-            carried, sums = moved[: len(carried)], moved[len(carried) :]
-        elif shards.ranks.world > 1:
-            sums = _pass_on(shards, owner, sums)
-        owner = (owner + 1) % shards.ranks.world
-    return sums
+def _ring_tour(
+    shards: Shards, carried: list[Tensor], sums: list[Tensor], visit: Visit, merge: Merge, fresh: Fresh
+) -> list[Tensor]:
+    """Each transfer goes on under the visit that does not need it.
+
+    While a rank works on a shard it hands it on and takes in the next one; what the ranks before it made of the sums of
+    this shard comes in beside, and its own part is added to it when both are there.
+    """
+    world, owner = shards.ranks.world, shards.ranks.rank
+    done: list[Tensor] = []  # sums of the owner before, with this rank's part
+    for step in range(world):
+        following = (owner + 1) % world
+        moving = _Moving(shards)
+        if step < world - 1:
+            moving.pass_on(carried, shards.sizes[following])
+        if step > 0:
+            moving.pass_on(done, shards.sizes[owner])
+        part = sums if step == 0 else fresh(shards.sizes[owner])
+        visit(owner, carried, part)
+        arrived = moving.arrived()
+        if step < world - 1:
+            carried = arrived[0]
+        done = part
+        if step > 0:
+            done = arrived[-1]
+            merge(done, part)
+        owner = following
+    if world == 1:
+        return done
+    moving = _Moving(shards)
+    moving.pass_on(done, shards.sizes[shards.ranks.rank])
+    return moving.arrived()[0]
 
 
 def _zeros_like(sums: list[Tensor]) -> Fresh:
     return lambda rows: [t.new_zeros(rows, *t.shape[1:]) for t in sums]
 
 
-def _pass_on(shards: Shards, owner: int, held: list[Tensor]) -> list[Tensor]:
-    """Hand the shard of `owner` to the previous rank and take that of the next owner from the next rank."""
-    ranks = shards.ranks
-    following = (owner + 1) % ranks.world
-    outgoing = _pack(held)
-    incoming = outgoing.new_empty(_bytes_a_row(held) * shards.sizes[following])
-    before, after = (ranks.rank - 1) % ranks.world, (ranks.rank + 1) % ranks.world
-    peers = [ranks.globally(before), ranks.globally(after)]
-    operations = [
-        dist.P2POp(call, message, peer, group=ranks.group)
-        for call, message, peer in zip((dist.isend, dist.irecv), (outgoing, incoming), peers, strict=True)
-        if len(message)  # a rank without rows has nothing to send
-    ]
-    with waiting(ranks):
-        for work in dist.batch_isend_irecv(operations) if operations else ():
-            work.wait()
-    return _unpack(incoming, held, shards.sizes[following])
+class _Moving:
+    """Tensors on their way to the previous rank, and what comes from the next one in their place."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        self._messages: list[tuple[Tensor, list[Tensor], int]] = []
+        self._kept: list[Tensor] = []  # until they have left
+        self._works: list[Any] = []
+
+    def pass_on(self, held: list[Tensor], rows: int) -> None:
+        """Hand tensors to the previous rank and take as many of the next rank, of so many rows; without waiting."""
+        ranks = self._shards.ranks
+        outgoing = _pack(held)
+        incoming = outgoing.new_empty(_bytes_a_row(held) * rows)
+        before, after = (ranks.rank - 1) % ranks.world, (ranks.rank + 1) % ranks.world
+        peers = [ranks.globally(before), ranks.globally(after)]
+        operations = [
+            dist.P2POp(call, message, peer, group=ranks.group)
+            for call, message, peer in zip((dist.isend, dist.irecv), (outgoing, incoming), peers, strict=True)
+            if len(message)  # a rank without rows has nothing to send
+        ]
+        self._messages.append((incoming, held, rows))
+        self._kept.append(outgoing)
+        with waiting(ranks):
+            self._works += dist.batch_isend_irecv(operations) if operations else []
+
+    def arrived(self) -> list[list[Tensor]]:
+        """What was taken in, in the order in which it was asked for; waits for it."""
+        with waiting(self._shards.ranks):
+            for work in self._works:
+                work.wait()
+        return [_unpack(message, like, rows) for message, like, rows in self._messages]
 
 
 def _pack(tensors: list[Tensor]) -> Tensor:

@@ -12,7 +12,6 @@ from .._checks import InputError
 from .._typing import Scalar, Scalars
 from ..geometry import Critic
 from ..reductions.exclusion import SameGroup
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import PairedLogSums, paired_log_sums
 from ._inputs import (
     NO_MEAN,
@@ -71,7 +70,7 @@ class PairedRequest:
     negatives: PairedNegatives
     normalize: bool
     check: Check
-    backend: Backend = "auto"
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _check(x: Tensor, y: Tensor, request: PairedRequest, *, of_a_part: bool = Fa
     Without a `look` at values only shapes and kinds are checked.
     """
     check_shapes(x, y, empty=of_a_part)
-    checked_backend(request.backend, x, ranks=of_a_part)
+    checked_backend(request.backend, x)
     check_paired(x, y)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -228,6 +227,7 @@ def _sharded_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks) -
         shards=Shards(ranks, agreed.sizes, extent.bound),
         within=request.divergence,
         groups=ready.groups,
+        backend=request.backend,
     )
     if ready.groups is not None or scores.may_remove:
 

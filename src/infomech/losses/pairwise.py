@@ -11,7 +11,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import Rows, Scalar
 from ..geometry import Critic
-from ..reductions.losses.backends import Backend
+from ..reductions.losses.backends import Backend, Precision
 from ._inputs import Check
 from .agreement import Local, agree
 from .distributed import Ranks
@@ -34,6 +34,7 @@ def pairwise_infonce(
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
+    precision: Precision | None = None,
 ) -> Scalar:
     """Symmetric InfoNCE of every two of k modalities, averaged over the k (k - 1) / 2 pairs of modalities.
 
@@ -55,6 +56,7 @@ def pairwise_infonce(
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; at k = 2 that of `symmetric_infonce`.
@@ -86,6 +88,7 @@ def pairwise_infonce(
             ranks=ranks,
             check=check,
             backend=backend,
+            precision=precision,
         )
         for (x, u), (y, v) in combinations(zip(modalities, own, strict=True), 2)
     ]
@@ -128,6 +131,7 @@ class PairwiseInfoNCE(TemperedLoss):
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     >>> loss = PairwiseInfoNCE(temperature=1.0)
     >>> round(loss([torch.eye(3)] * 3).item(), 4)
@@ -147,9 +151,11 @@ class PairwiseInfoNCE(TemperedLoss):
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings["backend"], settings["precision"] = backend, precision
         super().__init__(start, learn_temperature=learn_temperature, **settings)
         self.weigh_positive = weigh_positive
         self.ranks = ranks
@@ -180,6 +186,7 @@ class PairwiseInfoNCE(TemperedLoss):
                 ranks=self.ranks,
                 check=check,
                 backend=self.backend,
+                precision=self.precision,
             )
             return value, None
 

@@ -11,7 +11,6 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_log_sums, row_scores
 from ._inputs import (
     NoNegativesError,
@@ -122,7 +121,7 @@ def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scal
 
 
 def _log_sums(
-    anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion, backend: Backend
+    anchors: Tensor, others: Tensor, bound: float | None, scores: PairScores, exclusion: Exclusion, backend: str
 ) -> Tensor:
     return row_log_sums(
         anchors,
@@ -142,7 +141,7 @@ def _against(
     critic: Critic | None,
     inverse_temperature: Tensor,
     bound: float | None,
-    backend: Backend,
+    backend: str,
     *,
     look: bool,
 ) -> Float[Tensor, " n"]:

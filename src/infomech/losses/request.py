@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .._checks import InputError
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import Backend
 from ._inputs import (
     Check,
     Extent,
@@ -96,7 +95,7 @@ class OneWay:
     memory: Memory | None = None
     terms: Terms = PLAIN
     check: Check = "always"
-    backend: Backend = "auto"
+    backend: str = "auto"
     sides: tuple[str, str] | None = None  # what a symmetric loss calls anchors and candidates
     part_of: str = "one direction"  # what it is computed for, which all ranks must have alike
 

@@ -12,7 +12,6 @@ from .._checks import InputError
 from .._typing import Scalar
 from ..geometry import Cosine, Critic
 from ..reductions.exclusion import Exclusion
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_log_sums
 from ._inputs import check_tensor
 
@@ -86,7 +85,7 @@ def log_sums_of_rows(
     y_terms: YTerms | None,
     score_bound: float | None,
     exclusion: Exclusion,
-    backend: Backend = "auto",
+    backend: str = "auto",
 ) -> XTerms:
     """`row_log_sums`, of no rows too: a rank without rows still takes part in the gradients of the others'."""
     if x.shape[0]:

@@ -1,6 +1,7 @@
 """Log-sums of a batch that is sharded over ranks: the tiled core, with shards in place of blocks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +14,12 @@ from torch.autograd.function import once_differentiable
 from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
+from ..reductions.losses import passes
+from ..reductions.losses.backends import decoded_backend, takes_kernels, tiles_precision
 from ..reductions.losses.infonce import PairedLogSums
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.levels import per_total, positive_scores, without_terms
-from ..reductions.losses.passes import (
-    Side,
-    TermsOfBoth,
-    add_scaled_rows,
-    gather,
-    gather_within,
-    inner_product,
-    paired_scores,
-    scatter,
-    scatter_within,
-)
+from ..reductions.losses.passes import Side, TermsOfBoth, add_scaled_rows, inner_product, paired_scores
 from ..reductions.losses.sigmoid import SoftplusGradients, accumulate, save_gradients, saved_gradients
 from ..reductions.losses.terms import NegativeTerms, spread_of, top_of
 from ..reductions.shifts import fixed_shift, underflowed
@@ -41,6 +34,7 @@ class _Setting:
     shards: Shards
     within: bool
     groups: Tensor | None
+    backend: str = "auto"
 
     @property
     def rank(self) -> int:
@@ -63,19 +57,30 @@ def sharded_log_sums(
     shards: Shards,
     within: bool,
     groups: Tensor | None,
+    backend: str = "auto",
 ) -> PairedLogSums:
     """`paired_log_sums` of this rank's rows against the whole batch; a collective call, forward and backward."""
-    out = _apply_log_sums(x, y, scale, x_terms, y_terms, _Setting(shards, within, groups))
+    setting = _Setting(shards, within, groups, backend)
+    with tiles_precision(backend):
+        out = _apply_log_sums(x, y, scale, x_terms, y_terms, setting)
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
 
 def sharded_softplus_sum(
-    x: Rows, y: Rows, *, scale: Scalar, x_terms: Tensor | None, y_terms: Tensor, shards: Shards
+    x: Rows,
+    y: Rows,
+    *,
+    scale: Scalar,
+    x_terms: Tensor | None,
+    y_terms: Tensor,
+    shards: Shards,
+    backend: str = "auto",
 ) -> Scalar:
     """`softplus_sum` of this rank's rows of x against all rows of y but its own partner; a collective call."""
     tensors = (x, y, scale, x_terms, y_terms)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted)
+    with tiles_precision(backend):
+        return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted, backend)
 
 
 def _counts_here(rank: int, owner: int, world: int) -> bool:
@@ -114,10 +119,11 @@ class _ShardedLogSums(Function):
         work = scale.to(compute_dtype(x, y))
         own = torch.empty(len(x), dtype=work.dtype, device=x.device)
         terms = _shared_terms(x_terms, work.dtype, shards), _shared_terms(y_terms, work.dtype, shards)
-        shift = fixed_shift(shards.bound, work.dtype, spread=spread_of(*terms))
+        way = _way(x, y, terms, setting)
+        shift = fixed_shift(shards.bound, work.dtype, spread=spread_of(*terms)) if way is passes else None
         values: list[Tensor] = []
         for attempt in (shift, None):
-            sums = _sweep(x, y, work, terms, setting, attempt, own)
+            sums = _sweep(x, y, work, terms, setting, attempt, own, way)
             values, shift = [part.value() for part in sums], attempt
             if attempt is None:
                 break
@@ -130,7 +136,7 @@ class _ShardedLogSums(Function):
                 break
         levels = [vector for part in sums for vector in (part.peak, part.total)]  # columns of messages among them
         ctx.save_for_backward(x, y, scale, *(v.clone(memory_format=torch.contiguous_format) for v in levels))
-        ctx.setting, ctx.shift, ctx.terms = setting, shift, terms
+        ctx.setting, ctx.shift, ctx.terms, ctx.way = setting, shift, terms, way
         bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
         return positive_scores(own, paired_scores(x, y, scale), bare), *values
 
@@ -141,7 +147,7 @@ class _ShardedLogSums(Function):
         x, y, scale, *saved = ctx.saved_tensors
         positive, *rest = cotangents
         peaks, totals = saved[::2], saved[1::2]
-        setting, shift, terms = ctx.setting, ctx.shift, ctx.terms
+        setting, shift, terms, way = ctx.setting, ctx.shift, ctx.terms, ctx.way
         shards, rank = setting.shards, setting.rank
         work = scale.to(compute_dtype(x, y))
         size = torch.stack([c.abs().max() for c in cotangents]).max() if len(x) else scale.new_zeros(())
@@ -166,21 +172,22 @@ class _ShardedLogSums(Function):
             options["exclusion"] = setting.exclusion(owner, carried[-1] if groups else None)
             here = Side(peaks[0], rest[0], grad_x, terms[0], grad_terms[0])
             column = Side(there.vectors[0], there.vectors[1], theirs[1], there.terms[1], their_terms[1])
-            scatter(x, there.y, row=here, col=column, **options)
+            way.scatter(x, there.y, row=here, col=column, **options)
             if not setting.within or not _counts_here(rank, owner, shards.ranks.world):
                 return
             for k, (z, z_there, gradient) in enumerate(((x, there.x, grad_x), (y, there.y, grad_y))):
                 here = Side(peaks[2 + k], rest[2 + k], gradient, terms[k], grad_terms[k])
                 if owner == rank:
-                    scatter_within(z, row=here, **options)
+                    way.scatter_within(z, row=here, **options)
                     continue
                 level, cotangent = there.vectors[2 + 2 * k : 4 + 2 * k]
                 column = Side(level, cotangent, theirs[k], there.terms[k], their_terms[k])
-                scatter(z, z_there, row=here, col=column, **options)
+                way.scatter(z, z_there, row=here, col=column, **options)
 
         carried = [y, *([x] if setting.within else []), *travelling]
         carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
-        home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
+        with tiles_precision(setting.backend):
+            home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
         for total, more in zip(accumulators, home, strict=True):
             total += more
         add_scaled_rows(grad_x, y, positive / unit)
@@ -212,6 +219,39 @@ class _Visitor:
         self.terms = found[0], found[1]
 
 
+def _on_kernels(x: Tensor, y: Tensor, shards: Shards, code: str, backend: str) -> bool:
+    """Whether every rank can use the kernels, for rows like these and an exclusion's code."""
+    backend, _ = decoded_backend(backend)
+    if backend == "tiles" or (backend == "auto" and x.device.type != "cuda"):
+        return False
+    some = (z.new_empty(1, 1) for z in (x, y))  # a rank may have no rows
+    can = torch.tensor(takes_kernels(backend, code, *some), dtype=torch.int32, device=x.device)
+    with waiting(shards.ranks):
+        dist.all_reduce(can, op=dist.ReduceOp.MIN, group=shards.ranks.group)
+    return bool(can)
+
+
+def _way(x: Tensor, y: Tensor, terms: TermsOfBoth, setting: _Setting) -> Any:
+    """The sweeps of all ranks: on kernels if every rank can use them, on tiles otherwise."""
+    code = "own_row" if setting.groups is None else "same_group"
+    if not _on_kernels(x, y, setting.shards, code, setting.backend):
+        return passes
+    from ..reductions.losses.kernel_passes import KernelPasses  # here: it imports Triton, which need not be there
+
+    largest = sum(abs(t.top) + t.spread for t in terms if t is not None)
+    tame = setting.shards.bound + largest <= KernelPasses.limit(terms)
+    return KernelPasses(tame, decoded_backend(setting.backend)[1])
+
+
+def _softplus_way(x: Tensor, y: Tensor, shards: Shards, backend: str) -> Callable[..., Tensor]:
+    """The same for sums of softplus, which have no levels."""
+    if not _on_kernels(x, y, shards, "own_row", backend):
+        return accumulate
+    from ..reductions.losses.kernel_passes import KernelPasses
+
+    return KernelPasses(tame=False, precision=decoded_backend(backend)[1]).accumulate
+
+
 def _shared_terms(terms: Tensor | None, dtype: torch.dtype, shards: Shards) -> NegativeTerms | None:
     """The forms of this rank's terms, with the top and the spread of all ranks' terms."""
     if terms is None:
@@ -231,6 +271,7 @@ def _sweep(
     setting: _Setting,
     shift: float | None,
     own: Tensor,
+    way: Any,
 ) -> list[LogSums]:
     """Forward: rows of x and y here against the shards of all ranks; columns' sums travel with their shard."""
     shards, within = setting.shards, setting.within
@@ -249,14 +290,14 @@ def _sweep(
         cols = [_view(state, level) for state, level in zip(sums, levels, strict=True)]
         options: dict[str, Any] = {"scale": scale, "shift": shift, "exclusion": exclusion}
         at_home = own if owner == rank else None
-        gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
+        way.gather(x, there.y, rows=rows[0], cols=cols[0], terms=(terms[0], there.terms[1]), own=at_home, **options)
         if within and _counts_here(rank, owner, world):
             for k, (z, z_there) in enumerate(((x, there.x), (y, there.y))):
                 if owner == rank:
-                    gather_within(z, rows=rows[1 + k], terms=terms[k], **options)
+                    way.gather_within(z, rows=rows[1 + k], terms=terms[k], **options)
                 else:
                     both = terms[k], there.terms[k]
-                    gather(z, z_there, rows=rows[1 + k], cols=cols[1 + k], terms=both, **options)
+                    way.gather(z, z_there, rows=rows[1 + k], cols=cols[1 + k], terms=both, **options)
 
     carried = [y, *([x] if within else [])]
     carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
@@ -281,15 +322,17 @@ class _ShardedSoftplus(Function):
         y_terms: Tensor,
         shards: Shards,
         wanted: bool,
+        backend: str,
     ) -> Tensor:
         rank = shards.ranks.rank
+        way = _softplus_way(x, y, shards, backend)
         here = SoftplusGradients.zeros(x, y, x_terms, y_terms)
         assert here.y_terms is not None
         total = torch.zeros((), dtype=torch.float64, device=x.device)
 
         def visit(owner: int, carried: list[Tensor], sums: list[Tensor]) -> None:
             total.add_(
-                accumulate(
+                way(
                     x,
                     carried[0],
                     scale=scale,
@@ -310,7 +353,7 @@ class _ShardedSoftplus(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return *saved_gradients(ctx, cotangents[0]), None, None
+        return *saved_gradients(ctx, cotangents[0]), None, None, None
 
 
 @outside_graphs
@@ -323,9 +366,17 @@ def _apply_log_sums(
 
 @outside_graphs
 def _apply_softplus(
-    x: Tensor, y: Tensor, scale: Tensor, x_terms: Tensor | None, y_terms: Tensor, shards: Shards, wanted: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    x_terms: Tensor | None,
+    y_terms: Tensor,
+    shards: Shards,
+    wanted: bool,
+    backend: str,
 ) -> Tensor:
-    out: Tensor = _ShardedSoftplus.apply(x, y, scale, x_terms, y_terms, shards, wanted)  # type: ignore[no-untyped-call]
+    given = x, y, scale, x_terms, y_terms, shards, wanted, backend
+    out: Tensor = _ShardedSoftplus.apply(*given)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -1,6 +1,7 @@
 """The sigmoid loss (SigLIP): every pair of the batch is a yes-or-no question of its own."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Exclusion, SameGroup
-from ..reductions.losses.backends import Backend
+from ..reductions.losses.backends import Backend, Precision, coded
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import (
     Check,
@@ -59,6 +60,7 @@ def sigmoid_loss(
     ranks: Ranks | None = None,
     check: Check = "always",
     backend: Backend = "auto",
+    precision: Precision | None = None,
 ) -> Scalar:
     """The sigmoid loss of Zhai et al. 2023, in memory O(n d).
 
@@ -99,6 +101,7 @@ def sigmoid_loss(
             y are held, O(N d).
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar: the sum over all questions, divided by n.
@@ -126,7 +129,7 @@ def sigmoid_loss(
         groups=groups,
         same_group=same_group,
         counted_as=counted_as,
-        backend=backend,
+        backend=coded(backend, precision),
     )
     return sigmoid_of(x, y, request, ranks)
 
@@ -148,7 +151,7 @@ class SigmoidRequest:
     groups: Groups | None = None
     same_group: SameGroupIs = "exclude"
     counted_as: CountedAs = "each"
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     @property
     def one_to_one(self) -> bool:
@@ -193,7 +196,7 @@ class _Ready:
 
 def _checked(x: Tensor, y: Tensor, request: SigmoidRequest, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     check_shapes(x, y, empty=of_a_part)
-    checked_backend(request.backend, x, ranks=of_a_part)
+    checked_backend(request.backend, x)
     groups = _checked_groups(x, y, request)
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
@@ -297,7 +300,8 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
     own_y = _with_bias(bias, y, scores.own_y)
     if request.plain:
         true: TruePairs = OwnPairs(request.backend)
-        rest = sharded_softplus_sum(x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms, shards=of_y)
+        given = partial(sharded_softplus_sum, x, y, scale=scores.scale, x_terms=x_terms, y_terms=y_terms)
+        rest = given(shards=of_y, backend=request.backend)
     else:
         true, left_out = _questions(ready, request, (of_x, of_y), look=True)
         y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))
@@ -338,6 +342,7 @@ class SigmoidLoss(TemperedLoss):
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     >>> loss = SigmoidLoss()
     >>> sorted(name for name, _ in loss.named_parameters())
@@ -359,9 +364,11 @@ class SigmoidLoss(TemperedLoss):
         ranks: Ranks | None = None,
         check: Check = "first",
         backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.1)
-        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check, "backend": backend}
+        settings: dict[str, Any] = {"critic": critic, "normalize": normalize, "check": check}
+        settings["backend"], settings["precision"] = backend, precision
         super().__init__(start, learn_temperature=learn_temperature, limits=None, **settings)
         check_same_group(same_group)
         check_counted_as(counted_as)
@@ -405,6 +412,7 @@ class SigmoidLoss(TemperedLoss):
                 ranks=self.ranks,
                 check=check,
                 backend=self.backend,
+                precision=self.precision,
             )
             return value, None
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import BACKENDS, Backend
+from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
 from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
@@ -43,6 +43,7 @@ class TemperedLoss(nn.Module):
             number costs nothing, a later call is checked as well if its value is not finite. Shapes are always checked,
             compiled code looks at no value, and ranks always check everything.
         backend: which implementation; see `symmetric_infonce`.
+        precision: of products of float32 rows; see there, too.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TemperedLoss(nn.Module):
         normalize: bool = False,
         check: Check = "first",
         backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         super().__init__()
         check_temperature(temperature)
@@ -73,6 +75,8 @@ class TemperedLoss(nn.Module):
             raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
         self.backend: Backend = backend
+        self.precision: Precision | None = precision
+        self._implementation = coded(backend, precision)
         self._calls = Calls()
         self._saw_lengths = False
         self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked

@@ -12,7 +12,6 @@ from torch.nn.functional import softplus
 from .._checks import InputError
 from .._typing import Scalar
 from ..reductions.exclusion import Exclusion, Listed, OtherGroups, OwnRow, SameGroup
-from ..reductions.losses.backends import Backend
 from ..reductions.losses.infonce import row_scores
 from ..reductions.losses.sigmoid import softplus_sum
 from ._inputs import check_tensor
@@ -45,7 +44,7 @@ class TruePairs(ABC):
 class OwnPairs(TruePairs):
     """Row i of x with row i of y; there may be more rows of y."""
 
-    backend: Backend = "auto"
+    backend: str = "auto"
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         n = x.shape[0]

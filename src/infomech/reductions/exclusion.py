@@ -191,21 +191,25 @@ class Entries:
         return torch.argsort(self.pairs[:, 0], stable=True)
 
     @cached_property
-    def _by_row(self) -> Int[Tensor, "p 2"]:
-        return self.pairs[self.order]
+    def _here(self) -> Int[Tensor, "p 2"]:
+        """The entries by row, on the CPU."""
+        return self.pairs[self.order].cpu()
 
     @cached_property
     def _rows(self) -> Int[Tensor, " p"]:
-        return self._by_row[:, 0].contiguous()
+        return self._here[:, 0].contiguous()
 
     def within(self, rows: slice, cols: slice) -> tuple[Int[Tensor, "k 2"], Int[Tensor, " k"]]:
-        """The entries that a tile holds, counted from its corner, and their places in the order by row."""
-        bounds = torch.tensor([rows.start, rows.stop], device=self._rows.device)
-        first, last = torch.searchsorted(self._rows, bounds).tolist()
-        near = self._by_row[first:last]
+        """The entries that a tile holds, counted from its corner, and their places in the order by row.
+
+        They are looked for on the CPU, so that an accelerator is not waited for.
+        """
+        first, last = torch.searchsorted(self._rows, torch.tensor([rows.start, rows.stop])).tolist()
+        near = self._here[first:last]
         here = torch.nonzero((near[:, 1] >= cols.start) & (near[:, 1] < cols.stop)).flatten()
-        corner = torch.tensor([rows.start, cols.start], device=near.device)
-        return near[here] - corner, here + first
+        at, places = near[here] - torch.tensor([rows.start, cols.start]), here + first
+        device = self.pairs.device
+        return at.to(device, non_blocking=True), places.to(device, non_blocking=True)
 
     def spread(self, tile: Tensor, rows: slice, cols: slice, values: Tensor) -> Tensor:
         """A matrix like the tile: the values of the entries that it holds, 0 elsewhere; without a look at any value.

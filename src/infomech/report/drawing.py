@@ -21,7 +21,7 @@ X, Y = on_paper("x"), on_paper("y")
 SERIES = tuple(on_paper(name) for name in _SERIES)
 MARKERS = "osD^vP*X"
 FORMATS = ("png", "pdf")
-FONTS = {"pdf.fonttype": 42}  # journals refuse Type 3
+FONTS: dict[Any, Any] = {"pdf.fonttype": 42}  # journals refuse Type 3
 
 Drawing = Callable[[], Figure]
 

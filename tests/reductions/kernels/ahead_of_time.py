@@ -19,9 +19,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from infomech.reductions.kernels.block_sums import _block_sums
 from infomech.reductions.kernels.configs import Tiles, nearest
+from infomech.reductions.kernels.counts import _counts_above
 from infomech.reductions.kernels.log_sums import _sums_by_tile, _sums_on_diagonal
-from infomech.reductions.kernels.merging import _merge
+from infomech.reductions.kernels.merging import _merge, _merge_within
 from infomech.reductions.kernels.rows import _extents, _finish, _levels, _pair_products, _positives
 from infomech.reductions.kernels.softplus import _softplus, _softplus_on_diagonal
 from infomech.reductions.kernels.weights import _weights, _weights_on_diagonal
@@ -43,6 +45,7 @@ class Case:
     groups: bool = False
     cols: bool = True
     store: bool = True
+    half: bool = False
 
 
 BOTH = (True, True)
@@ -56,6 +59,8 @@ CASES = [
     Case("sums of weights alone", _weights, "careful", terms=BOTH, sums=BOTH, store=False),
     Case("weights on the diagonal", _weights_on_diagonal, "careful", terms=BOTH, sums=BOTH, groups=True),
     Case("log-sums", _sums_by_tile, "sums"),
+    Case("log-sums of a symmetric matrix", _sums_by_tile, "sums", half=True),
+    Case("log-sums of a symmetric matrix with groups", _sums_by_tile, "careful", terms=BOTH, groups=True, half=True),
     Case("log-sums of one side", _sums_by_tile, "sums", terms=(False, True), cols=False),
     Case("log-sums with terms", _sums_by_tile, "sums", terms=BOTH),
     Case("log-sums with groups and terms", _sums_by_tile, "careful", terms=BOTH, groups=True),
@@ -78,8 +83,17 @@ BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
                   {"U": "*fp64", "V": "*fp64", "OUT": "*fp64"}),
     "levels": (_levels, {"BLOCK": 256}, {}),
     "gradients in their final form": (_finish, {"PAIRED": True, "WITH_DOTS": True, "ROWS": 8, "STEP": 128}, {}),
+    "sums by block": (_block_sums, {"A_TERMS": True, "C_TERMS": True, "WEIGHTS": True, "GROUPS": True, "SQUARED": True,
+                                    "KEPT": 32, "SUMMED": 64},
+                      {"S": "*fp32", "A": "*fp32", "C": "*fp32", "W": "*fp32", "GA": "*i64", "GC": "*i64",
+                       "EDGES": "*i32", "SCALES": "*fp64", "TOTAL": "*fp64", "SQUARES": "*fp64"}),
+    "counts": (_counts_above, {"KEPT": 32, "COUNTED": 128},
+               {"S": "*fp32", "HIGH": "*fp32", "LOW": "*fp32", "ABOVE": "*fp64", "NEAR": "*fp64"}),
     "merged sums": (_merge, {"ROWS": True, "COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
                     {}),
+    "merged sums of a symmetric matrix": (_merge_within, {"EARLIER": True, "BM": 256, "BN": 128, "BLOCK": 32,
+                                                          "STEP": 64}, {"PEAK": "*fp64", "TOTAL": "*fp64",
+                                                                        "VALUE": "*fp64"}),
 }  # fmt: skip
 
 
@@ -106,8 +120,9 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
     flags = {
         "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
-        "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "OWN": True, "KEEP": True,
-        "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
+        "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half,
+        "OWN": True, "KEEP": True, "PARTS": 3 if kind == "three" else 1,
+        "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "GROUP": tiles.group, "SMS": 132,
     }  # fmt: skip
     absent = {"U": case.terms[0], "V": case.terms[1], "GX": case.groups, "GY": case.groups, "RS": case.sums[0],

@@ -28,7 +28,7 @@ def check(capability: str, kind: str, *names: str) -> None:
 
 
 def test_the_largest_kernels_fit_an_h100() -> None:
-    check("9.0", "half", "weights", "weights with terms")
+    check("9.0", "half", "weights with terms", "sums by block", "counts")
 
 
 @pytest.mark.slow

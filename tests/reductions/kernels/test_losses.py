@@ -21,11 +21,21 @@ from triton.runtime.errors import OutOfResources
 
 from infomech import losses
 from infomech._checks import InputError
-from infomech.reductions.kernels import configs, gradients, log_sums, merging, softplus, support, weights
+from infomech.reductions.kernels import (
+    block_sums,
+    configs,
+    counts,
+    gradients,
+    log_sums,
+    merging,
+    softplus,
+    support,
+    weights,
+)
 from infomech.reductions.kernels import rows as rows_module
 from infomech.reductions.kernels.scores import scores
 from infomech.reductions.kernels.tile import far
-from infomech.reductions.losses import backends, fused
+from infomech.reductions.losses import backends, fused, paired
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 N = 22
@@ -69,6 +79,50 @@ def same(found: tuple[Tensor, ...], true: tuple[Tensor, ...], tolerance: float) 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_kernels_give_what_tiles_give(name: str) -> None:
     same(step(LOSSES[name], "triton"), step(LOSSES[name], "tiles"), 2e-5 * LARGEST[name])
+
+
+@pytest.mark.parametrize("name", ["control", "sigmoid"])
+def test_bare_float32_is_what_float64_gives(name: str) -> None:
+    """To 1e-6 of the largest score, thirty times as close as three products."""
+    loss, settings = SETTINGS[name]
+    bare = step(partial(loss, precision="float32", **settings), "triton")
+    x, y = (rows(k).detach().double().requires_grad_() for k in (1, 2))
+    value = loss(x, y, **settings)
+    value.backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    same(bare, (value.detach(), x.grad, y.grad), 1e-6 * LARGEST[name])
+
+
+def test_the_precision_of_a_loss_is_that_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def watched(*args: Any, **kwargs: Any) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+        return gather(*args, **kwargs)
+
+    gather = paired.gather
+    monkeypatch.setattr(paired, "gather", watched)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for precision in (None, "float32", "medium"):
+            losses.SymmetricInfoNCE(0.1, precision=precision)(rows(1), rows(2))  # type: ignore[arg-type]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["high", "highest", "medium"]
+
+
+def test_a_precision_that_is_none(unchecked: None) -> None:
+    said = "precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'"
+    for wrong in (
+        lambda: losses.infonce(rows(1), rows(2), temperature=0.1, precision="fp32"),  # type: ignore[arg-type]
+        lambda: losses.SigmoidLoss(precision="fp32"),  # type: ignore[arg-type]
+        lambda: losses.pairwise_infonce([rows(1), rows(2)], temperature=0.1, precision="fp32"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            wrong()
 
 
 @pytest.mark.parametrize("name", ["infonce", "control", "cold", "groups", "log-weights"])
@@ -268,6 +322,62 @@ def test_weights_for_which_memory_is_short_come_in_smaller_chunks(
     assert caplog.messages == ["too little memory for the weights of 3000 rows at once: 375 rows, slower"]
 
 
+class Recorder:
+    """Stands for a kernel: notes how many scores it is to compute, and computes none."""
+
+    def __init__(self, seen: list[float]) -> None:
+        self.seen = seen
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return self.note
+
+    def note(self, **arguments: Any) -> None:
+        tall, wide = -(-arguments["M"] // arguments["BM"]), -(-arguments["N"] // arguments["BN"])
+        share = 1.0
+        if arguments.get("HALF"):
+            step = arguments["BM"] // arguments["BN"]
+            share = sum(wide - step * row for row in range(tall)) / (tall * wide)
+        self.seen.append(share * arguments["M"] * arguments["N"])
+
+
+@pytest.mark.parametrize(
+    ("n", "products", "launches"), [(4096, 2.2, 4), (8192, 2.1, 8), (16384, 2.1, 5), (32768, 2.1, 7)]
+)
+def test_what_control_takes_of_the_loss(
+    n: int, products: float, launches: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of n x n, forward and backward, and kernels that are started: few where a card is done with them soon.
+
+    Without its kernel for the diagonal, which is a few tiles, and what goes by rows.
+    """
+    entries: list[float] = []
+    kernels = Recorder(entries)
+    monkeypatch.setattr(log_sums, "_sums_by_tile", kernels)
+    monkeypatch.setattr(gradients, "_weights", kernels)
+    for module, name in ((log_sums, "_sums_on_diagonal"), (gradients, "_weights_on_diagonal")):
+        monkeypatch.setattr(module, name, Recorder([]))
+    monkeypatch.setattr(log_sums, "merge", lambda *_: None)
+    monkeypatch.setattr(log_sums, "merge_within", lambda *_: None)
+    monkeypatch.setattr(rows_module, "launched", lambda device, work: None)
+
+    def multiplied(out: Tensor, g: gradients.Weights, by: Any, *, fresh: bool) -> None:
+        entries.append(g.high.numel())
+
+    monkeypatch.setattr(gradients, "multiply", multiplied)
+    x, y = (torch.zeros(n, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    taken = []
+    for weight in (0.0, 0.75):
+        entries.clear()
+        losses.symmetric_infonce(
+            x, y, temperature=0.1, divergence_weight=weight, check="never", backend="triton"
+        ).backward()
+        taken.append((sum(entries) / n**2, len(entries)))
+    (loss, started), (control, also) = taken
+    assert loss == pytest.approx(4.0)
+    assert control < products * loss
+    assert also <= launches * started
+
+
 @triton.jit
 @no_type_check
 def _offsets(OUT, first, stride, COUNT: tl.constexpr):
@@ -281,12 +391,13 @@ def test_offsets_go_beyond_31_bits() -> None:
     assert out.tolist() == [1024 * k for k in range(3_000_000, 3_000_004)]
 
 
-@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus])
+@pytest.mark.parametrize("module", [rows_module, merging, log_sums, weights, softplus, block_sums, counts])
 def test_every_offset_of_rows_and_partial_sums_takes_64_bits(module: ModuleType) -> None:
     """A product of a tile's or a row's number with a stride, without `far`, would wrap around at 2^31."""
     text = Path(str(module.__file__)).read_text()
     kernels = "\n".join(part for part in re.split(r"\n(?=\S)", text) if "tl." in part)
-    assert re.findall(r"\w+ \* (?:across|down|width|stride|x_stride|y_stride|d)\b", kernels) == []
+    strides = "across|down|width|(?:x_|y_|kept_|summed_|counted_|)stride|tables|table|d"
+    assert re.findall(rf"\w+ \* (?:{strides})\b", kernels) == []
 
 
 @pytest.mark.parametrize("rows_", [1000, 3_000_000, 2**26])

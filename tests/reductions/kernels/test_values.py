@@ -31,6 +31,15 @@ OF_WEIGHTS = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11, torch.float32: 2
 OF_RESULTS = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11, torch.float32: 2.0**-24}
 LEAST = {torch.bfloat16: 1e-30, torch.float16: 2.0**-25, torch.float32: 1e-30}  # half of the smallest number
 UNIT = 2.0**-24  # of float32, in which products and sums accumulate
+ONE_SIDE = {("nothing", torch.float32), ("own row", torch.float32), ("groups", torch.bfloat16), ("cold", torch.float16)}
+one_side = pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        pytest.param(k, d, id=f"{k}-{str(d)[6:]}", marks=[] if (k, d) in ONE_SIDE else pytest.mark.slow)
+        for k in ("nothing", "own row", "groups", "cold")
+        for d in DTYPES
+    ],
+)
 any_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 
 
@@ -132,7 +141,7 @@ CASES = {
     "norms to 100": Case(n=33, tau=10.0, norms=100.0),
 }
 SOON = {torch.float32: set(CASES) - {"hot", "cold terms", "groups"},
-        torch.bfloat16: {"two pairs", "one block", "cold", "cold groups and terms", "norms to 100"},
+        torch.bfloat16: {"two pairs", "one block", "cold", "norms to 100"},
         torch.float16: {"two pairs", "cold terms", "groups"}}  # fmt: skip
 GRID = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype)[6:]}", marks=[] if name in SOON[dtype] else pytest.mark.slow)
@@ -197,8 +206,7 @@ def test_sums_of_pairs_and_all_their_gradients(name: str, dtype: torch.dtype) ->
             close(ours.grad, theirs.grad, weights * of_sums(dtype, largest, 2 * case.n))
 
 
-@any_dtype
-@pytest.mark.parametrize("kind", ["nothing", "own row", "groups", "cold"])
+@one_side
 def test_sums_of_one_side(kind: str, dtype: torch.dtype) -> None:
     n, m, d = (21, 50, 19) if kind != "own row" else (50, 35, 8)
     x, y = unit(n, d, dtype, 1), unit(m, d, dtype, 2)
@@ -307,7 +315,7 @@ def matrix(n: int, m: int, tau: float, dtype: torch.dtype, precision: str | None
     return made, x.double() @ y.double().mT / tau
 
 
-@pytest.mark.parametrize("tau", [0.005, 0.1])
+@pytest.mark.parametrize("tau", [0.005, pytest.param(0.1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("dtype", "precision", "of_score"),
     [(torch.bfloat16, None, 1e-6), (torch.float16, None, 1e-6), (torch.float32, None, 1e-5),
@@ -318,8 +326,8 @@ def test_stripes_of_partial_sums_give_the_sums(
     tau: float, dtype: torch.dtype, precision: str | None, of_score: float
 ) -> None:
     """Some rows at a time, the columns' sums merged across them; the last stripe is not whole."""
-    made, s = matrix(75, 50, tau, dtype, precision)
-    s = s.masked_fill(torch.eye(75, 50, dtype=torch.bool), float("-inf"))
+    made, s = matrix(70, 35, tau, dtype, precision)
+    s = s.masked_fill(torch.eye(70, 35, dtype=torch.bool), float("-inf"))
     rows, cols, own = log_sums(made, keep_own=True, stripe_bytes=1)
     assert rows is not None
     assert cols is not None
@@ -327,10 +335,10 @@ def test_stripes_of_partial_sums_give_the_sums(
     tolerance = of_score / tau  # of unit rows; two that are rounded to bfloat16 are off by 2^-9 each
     torch.testing.assert_close(rows.value, s.logsumexp(1), rtol=0, atol=tolerance)
     torch.testing.assert_close(cols.value, s.logsumexp(0), rtol=0, atol=tolerance)
-    assert own.shape == (50,)
+    assert own.shape == (35,)
 
 
-@pytest.mark.parametrize("chunk", [None, 7, 32, 1000])
+@pytest.mark.parametrize("chunk", [None, pytest.param(7, marks=pytest.mark.slow), 32])
 def test_chunks_of_a_symmetric_matrix_give_its_gradient(chunk: int | None) -> None:
     x = unit(45, 24, torch.float32, 1).detach()
     made, _ = scores(x, x, torch.tensor(20.0, dtype=torch.float64), own=True)
@@ -352,9 +360,9 @@ def test_chunks_of_a_symmetric_matrix_give_its_gradient(chunk: int | None) -> No
 def test_two_runs_have_the_same_bits(tau: float, dtype: torch.dtype) -> None:
     runs = []
     for _ in range(2):
-        x, y = unit(35, 12, dtype, 1), unit(35, 12, dtype, 2)
+        x, y = unit(21, 12, dtype, 1), unit(21, 12, dtype, 2)
         found = paired_log_sums(x, y, scale=torch.tensor(1 / tau, dtype=torch.float64), within=True, backend="triton")
-        torch.autograd.backward([z for z in found if z is not None], [draw(35, seed=k) for k in range(5)])
+        torch.autograd.backward([z for z in found if z is not None], [draw(21, seed=k) for k in range(5)])
         runs.append((*found, x.grad, y.grad))
     for one, two in zip(*runs, strict=True):
         assert one is not None

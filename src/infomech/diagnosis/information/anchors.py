@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..._typing import Progress
-from ...reductions import GroupedRows, KernelSums, RowTerms, TemperatureSums, cpu_threads, side_by_side, sweep
+from ...reductions import GroupedRows, KernelSums, RowTerms, TemperatureSums, sweep
 from ..batch_tables import Batches
-from ..batch_windows import AnchorSums, BlockLayout, BlockShares, WindowAverages, some_anchors, window_averages
+from ..batch_windows import AnchorSums, BlockLayout, BlockShares, some_anchors
+from ..joined_windows import all_averages
 
 Side = Literal["xy", "yx"]  # anchor's modality, negatives' modality
 BOTH: tuple[Side, ...] = ("xy", "yx")
@@ -158,9 +159,8 @@ def loss_table(
     whole = len(sides) * len(anchors.pairs)
     for side in sides:
         for pairs, tables, local in _chunks(anchors, side, temperatures):
-            jobs = [partial(_averages, anchors, pairs, table, local) for table in tables]
-            found: list[WindowAverages] = side_by_side(jobs, threads=cpu_threads(pairs.device))
-            for t, averages in enumerate(found):
+            jobs = [partial(_anchor_sums, anchors, pairs, table, local) for table in tables]
+            for t, averages in enumerate(all_averages([("log", jobs)], layout, pairs.device)):
                 before = shares[t]
                 shares[t] = averages.blocks if before is None else before + averages.blocks
                 by_pair[t].index_add_(0, pairs.cpu(), averages.by_anchor @ at / len(sides))
@@ -205,11 +205,11 @@ def _chunks(
         yield pairs, sums.at, local[pairs] - start
 
 
-def _averages(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Tensor) -> WindowAverages:
+def _anchor_sums(anchors: Anchors, pairs: Tensor, table: TemperatureSums, local: Tensor) -> AnchorSums:
     own = anchors.scores[pairs] / table.temperature
     weights, stands_for = anchors.weights[pairs], anchors.stands_for[pairs]
-    sums = AnchorSums(some_anchors(table.by_row.log_sums, local), None, anchors.blocks[pairs], weights, own, stands_for)
-    return window_averages(sums, anchors.batches.layout, "log").cpu()  # what follows is small work
+    logs = some_anchors(table.by_row.log_sums, local)
+    return AnchorSums(logs, None, anchors.blocks[pairs], weights, own, stands_for)
 
 
 def _columns(side: Side) -> tuple[Literal[0, 1], Literal[0, 1]]:

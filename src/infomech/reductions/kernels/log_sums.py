@@ -7,11 +7,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, steps_within, stripe_rows
+from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
 from .launch import launched
-from .merging import Partial, Sums, empty_sums, merge
+from .merging import Partial, Sums, empty_sums, merge, merge_within
 from .scores import Scores
-from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, reach, rows_of, terms_of
+from .tile import (
+    LOG2E,
+    cleared,
+    far,
+    is_own,
+    is_tame,
+    on_diagonal,
+    place,
+    place_above,
+    product,
+    reach,
+    rows_of,
+    terms_of,
+    tiles_above,
+)
 
 
 @triton.jit
@@ -63,26 +77,34 @@ def _sums_by_tile(
     X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, EX, EY, M, N, D, across, down, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """Peaks and totals of every tile's rows, at [tile column, row], and columns, at [tile row, column].
 
     A total is a sum of exp2(score - peak). Where the bound on all scores allows, all peaks are 0 and one exponential
-    serves rows and columns; of the two loops one is empty, which nobody but the card itself has to know.
+    serves rows and columns; of the two loops one is empty, which nobody but the card itself has to know. With HALF the
+    matrix is symmetric, and only tiles that hold or lie above its diagonal are visited.
     """
     xd = rows_of(X, M, D, BM, BK, PARTS)
     yd = rows_of(Y, N, D, BN, BK, PARTS)
     tall, wide = tl.cdiv(M, BM), tl.cdiv(N, BN)
     factor = (tl.load(scale) * LOG2E).to(tl.float32)
     tame = is_tame(scale, EX, EY, limit, EXTENT)
-    for tile in tl.range(tl.program_id(0), tl.where(tame, tall * wide, 0), SMS, flatten=True):
-        pm, pn = place(tile, tall, wide, GROUP)
+    count = tiles_above(tall, wide, BM // BN) if HALF else tall * wide
+    for tile in tl.range(tl.program_id(0), tl.where(tame, count, 0), SMS, flatten=True):
+        if HALF:
+            pm, pn = place_above(tile, tall, wide, BM // BN)
+        else:
+            pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
-    for tile in tl.range(tl.program_id(0), tl.where(tame, 0, tall * wide), SMS, flatten=True):
-        pm, pn = place(tile, tall, wide, GROUP)
+    for tile in tl.range(tl.program_id(0), tl.where(tame, 0, count), SMS, flatten=True):
+        if HALF:
+            pm, pn = place_above(tile, tall, wide, BM // BN)
+        else:
+            pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
@@ -161,21 +183,21 @@ def log_sums_within(
 ) -> Sums:
     """Log-sums of the rows of a symmetric score matrix, x against x, from half of its tiles.
 
-    Each stripe of rows meets the columns from its own first row on; what lies beyond the square on the diagonal serves
-    the columns as well, which are rows of later stripes.
+    Each row of tiles meets the columns from its own first row on; what lies beyond the square on the diagonal serves
+    the columns as well, which are rows of later tiles. As many rows at a time as their partial sums have room for.
     """
     n, device = len(scores.x), scores.scale.device
     tiles = tiles or _tiles(scores)
+    assert tiles.rows % tiles.cols == 0
     by_row = into or empty_sums(n, device)
-    fewest = -(-n // steps_within(n) // tiles.rows) * tiles.rows
-    stripe = min(stripe_rows(n, n, tiles, stripe_bytes), max(tiles.rows, fewest))
+    stripe = stripe_rows(n, n, tiles, stripe_bytes)
 
     def sweep() -> None:
         for start in range(0, n, stripe):
             stop = min(start + stripe, n)
             part = scores.part(slice(start, stop), slice(start, n))
-            both = by_row.part(slice(start, stop)), by_row.part(slice(start, n)) if stop < n else None
-            _stripe(part, 0, both, (start > 0, start > 0), None, tiles, skip=stop - start)
+            sums = by_row.part(slice(start, n))
+            _stripe(part, 0, (sums, sums), (start > 0, start > 0), None, tiles, half=True)
 
     launched(device, sweep)
     return by_row
@@ -193,9 +215,12 @@ def _stripe(
     earlier: tuple[bool, bool],
     own: Tensor | None,
     tiles: Tiles,
-    skip: int = 0,
+    half: bool = False,
 ) -> None:
-    """All tiles of one stripe of rows, the first of which is row `first`; columns below `skip` are not merged."""
+    """All tiles of one stripe of rows, the first of which is row `first`; half of them of a symmetric matrix.
+
+    Its columns then begin with the stripe's own rows, and rows and columns have their sums in one place.
+    """
     n, m = len(scores.x), len(scores.y)
     tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
     across, down = _padded(n), _padded(m)
@@ -217,11 +242,14 @@ def _stripe(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
         _sums_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
-    merge(row, col, skip=skip)
+    if half and row is not None and col is not None:
+        merge_within(row, col, n, tiles.rows, tiles.cols)
+    else:
+        merge(row, col)
 
 
 def _padded(count: int) -> int:

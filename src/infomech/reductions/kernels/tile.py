@@ -23,6 +23,24 @@ def place(tile, tall, wide, GROUP: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def tiles_above(tall, wide, STEP: tl.constexpr):
+    """How many tiles of a symmetric matrix hold or lie above the diagonal; a row of tiles is `STEP` of them high."""
+    return (tall // 2) * (2 * wide - (tall - 1) * STEP) + (tall % 2) * (wide - (tall // 2) * STEP)
+
+
+@triton.jit
+@no_type_check
+def place_above(tile, tall, wide, STEP: tl.constexpr):
+    """Row and column of one of them: the first row of tiles and the last have as many as any two that are opposite."""
+    both = 2 * wide - (tall - 1) * STEP
+    pair, at = tile // both, tile % both
+    head = wide - pair * STEP
+    pm = tl.where(at < head, pair, tall - 1 - pair)
+    return pm, pm * STEP + tl.where(at < head, at, at - head)
+
+
+@triton.jit
+@no_type_check
 def far(index, stride):
     """Index times stride in 64 bits: rows can stand further apart than 31 bits count."""
     return index.to(tl.int64) * stride
@@ -132,8 +150,10 @@ __all__ = [
     "is_tame",
     "on_diagonal",
     "place",
+    "place_above",
     "product",
     "reach",
     "rows_of",
     "terms_of",
+    "tiles_above",
 ]

@@ -1,8 +1,10 @@
 """Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..._checks import InputError
@@ -10,9 +12,54 @@ from ..kernels import say_once, usable
 
 Backend = Literal["auto", "tiles", "triton"]
 BACKENDS = ("auto", "tiles", "triton")
+Precision = Literal["float32", "highest", "high", "medium"]
+PRECISIONS = ("float32", "highest", "high", "medium")
 _KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
 
 _Found = TypeVar("_Found")
+
+
+def coded(backend: str, precision: str | None) -> str:
+    """A backend and the precision of float32 rows as one word, as it travels to the operators.
+
+    >>> coded("auto", None), coded("triton", "float32")
+    ('auto', 'triton/float32')
+    >>> coded("auto", "fp32")
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'
+    """
+    if precision is None:
+        return backend
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; expected None, 'float32', 'highest', 'high' or 'medium'")
+    return f"{backend}/{precision}"
+
+
+def decoded_backend(code: str) -> tuple[str, str | None]:
+    """The backend and the precision of `coded`.
+
+    >>> decoded_backend("triton/float32"), decoded_backend("auto")
+    (('triton', 'float32'), ('auto', None))
+    """
+    backend, _, precision = code.partition("/")
+    return backend, precision or None
+
+
+@contextmanager
+def tiles_precision(code: str) -> Iterator[None]:
+    """Within, torch multiplies float32 as the precision of a code asks: bare float32 is what it calls the highest."""
+    _, precision = decoded_backend(code)
+    before = torch.get_float32_matmul_precision()
+    wanted = {None: before, "float32": "highest"}.get(precision, precision)
+    if wanted is None or wanted == before:
+        yield
+        return
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_backend(backend: str, rows: Tensor) -> None:
@@ -24,6 +71,7 @@ def check_backend(backend: str, rows: Tensor) -> None:
     ...
     infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
     """
+    backend, _ = decoded_backend(backend)
     if backend not in BACKENDS:
         raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
     if backend == "triton":
@@ -35,7 +83,7 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
 
     With ``"auto"`` where they can, on CUDA; what they cannot do where they were to falls to the tiles, said once.
     """
-    device = rows[0].device
+    device, (backend, _) = rows[0].device, decoded_backend(backend)
     if backend == "tiles" or (backend == "auto" and device.type != "cuda"):
         return False
     if backend == "triton":
@@ -78,4 +126,15 @@ def _check_triton(rows: Tensor) -> None:
         raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
 
 
-__all__ = ["BACKENDS", "Backend", "attempted", "check_backend", "takes_kernels"]
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Backend",
+    "Precision",
+    "attempted",
+    "check_backend",
+    "coded",
+    "decoded_backend",
+    "takes_kernels",
+    "tiles_precision",
+]

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
-from .backends import attempted, takes_kernels
+from .backends import attempted, decoded_backend, takes_kernels
 from .kept import KeptTiles, room, tiles
 from .levels import above_all_scores, as_number, as_tensor, per_total, shift_for, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
@@ -39,7 +39,8 @@ def forward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
-        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given))
+        precision = decoded_backend(backend)[1]
+        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given, precision=precision))
         if found is not None:
             return *found, work.new_empty(0), as_tensor(None)
     terms = NegativeTerms.of(y_terms, work.dtype)
@@ -83,10 +84,9 @@ def backward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused
 
-        given, saved = decoded(exclusion, excluded), (peaks, totals)
-        found = attempted(
-            lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, saved=saved, wanted=wanted)
-        )
+        given = decoded(exclusion, excluded)
+        options: dict[str, Any] = {"saved": (peaks, totals), "wanted": wanted, "precision": decoded_backend(backend)[1]}
+        found = attempted(lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, **options))
         if found is not None:
             return found
         if as_number(shift) is None:

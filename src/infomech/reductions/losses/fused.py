@@ -18,7 +18,7 @@ from .operators import nothing
 Terms = tuple[Tensor | None, Tensor | None]
 
 
-def _matrix(
+def matrix_of(
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -26,9 +26,11 @@ def _matrix(
     exclusion: Exclusion,
     *,
     paired: bool = False,
+    precision: str | None = None,
 ) -> tuple[Scores, Tensor | None]:
-    own, groups = _known(exclusion)
-    return scores(x, y, scale, x_terms=terms[0], y_terms=terms[1], own=own, groups=groups, paired=paired)
+    """The score matrix as kernels take it, and the products of pairs if they are wanted."""
+    (u, v), (own, groups) = terms, _known(exclusion)
+    return scores(x, y, scale, x_terms=u, y_terms=v, own=own, groups=groups, precision=precision, paired=paired)
 
 
 def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
@@ -41,11 +43,18 @@ def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
 
 
 def paired_sums(
-    x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, within: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    terms: Terms,
+    exclusion: Exclusion,
+    *,
+    within: bool,
+    precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The scores of the pairs, two or four log-sums and, for the backward, their peaks and totals; float64."""
     n, sides = len(x), 4 if within else 2
-    matrix, products = _matrix(x, y, scale, terms, exclusion, paired=True)
+    matrix, products = matrix_of(x, y, scale, terms, exclusion, paired=True, precision=precision)
     assert products is not None
     peaks, totals = (torch.empty(sides, n, dtype=torch.float64, device=x.device) for _ in range(2))
     values = [torch.empty(n, dtype=torch.float64, device=x.device) for _ in range(sides)]
@@ -68,9 +77,10 @@ def paired_gradients(
     *,
     saved: tuple[Tensor, Tensor],
     wanted: list[bool],
+    precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and both terms for the cotangents of the three or five values."""
-    matrix, _ = _matrix(x, y, scale, terms, exclusion)
+    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
     positive, *rest = cotangents
     factor = gain(matrix)
     level, factors, size = levels(torch.stack(rest), *saved, factor)
@@ -105,9 +115,18 @@ def paired_gradients(
     )
 
 
-def row_sums(x: Tensor, y: Tensor, scale: Tensor, y_terms: Tensor | None, exclusion: Exclusion) -> tuple[Tensor, ...]:
+def row_sums(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    y_terms: Tensor | None,
+    exclusion: Exclusion,
+    *,
+    precision: str | None = None,
+) -> tuple[Tensor, ...]:
     """The log-sums of every row of x over y, their peaks and totals, float64."""
-    sums, _, _ = log_sums(_matrix(x, y, scale, (None, y_terms), exclusion)[0], cols=False)
+    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    sums, _, _ = log_sums(matrix, cols=False)
     assert sums is not None
     return sums.value, sums.peak, sums.total
 
@@ -122,9 +141,10 @@ def row_gradients(
     *,
     saved: tuple[Tensor, Tensor],
     wanted: list[bool],
+    precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums."""
-    matrix, _ = _matrix(x, y, scale, (None, y_terms), exclusion)
+    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
     factor = gain(matrix)
     level, factors, size = levels(cotangent[None], saved[0][None], saved[1][None], factor)
     found = gradients(
@@ -154,10 +174,17 @@ def row_products_gradient(rows: Tensor, others: Tensor, cotangent: Tensor, scale
 
 
 def softplus(
-    x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, keep: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    terms: Terms,
+    exclusion: Exclusion,
+    *,
+    keep: bool,
+    precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
-    matrix, _ = _matrix(x, y, scale, terms, exclusion)
+    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
     found = softplus_sum(matrix, gradients=keep, terms=keep)
     if found.x is None or found.y is None:
         return found.value, *(nothing(x) for _ in range(5))
@@ -171,6 +198,7 @@ def _unit(size: Tensor) -> Tensor:
 
 
 __all__ = [
+    "matrix_of",
     "paired_gradients",
     "paired_sums",
     "row_gradients",

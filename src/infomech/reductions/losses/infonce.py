@@ -11,7 +11,6 @@ from torch import Tensor
 from ..._typing import OtherRows, Rows
 from ..exclusion import Exclusion, Nothing, OwnRow
 from . import directed, paired
-from .backends import Backend
 from .levels import score_bound, score_extent
 from .operators import any_gradient, doubled
 
@@ -38,7 +37,7 @@ def paired_log_sums(
     y_terms: Float[Tensor, " n"] | None = None,
     within: bool = False,
     exclusion: Exclusion | None = None,
-    backend: Backend = "auto",
+    backend: str = "auto",
 ) -> PairedLogSums:
     """The log-sums of the scores s_ij = scale x_i.y_j over the negatives of every pair, both ways.
 
@@ -60,7 +59,7 @@ def paired_log_sums(
     """
     code, tensors = (exclusion if exclusion is not None else OwnRow()).coded()
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
-    keep = backend != "triton" and any_gradient(x, y, factor, u, t)
+    keep = not backend.startswith("triton") and any_gradient(x, y, factor, u, t)
     out = paired.forward(x, y, factor, u, t, code, tensors, score_bound, within, keep, backend)
     return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
 
@@ -73,17 +72,17 @@ def row_log_sums(
     score_bound: float | None = None,
     y_terms: Float[Tensor, " m"] | None = None,
     exclusion: Exclusion | None = None,
-    backend: Backend = "auto",
+    backend: str = "auto",
 ) -> Float[Tensor, " n"]:
     """The sums log sum_j exp(scale x_i.y_j + t_j) for every row of x, over what is not excluded; float64."""
     code, tensors = (exclusion if exclusion is not None else Nothing()).coded()
     t, factor = doubled(y_terms), scale.double()
-    keep = backend != "triton" and any_gradient(x, y, factor, t)
+    keep = not backend.startswith("triton") and any_gradient(x, y, factor, t)
     out: Tensor = directed.forward(x, y, factor, t, code, tensors, score_bound, keep, backend)[0]
     return out
 
 
-def row_scores(x: Rows, y: Rows, scale: Tensor, backend: Backend = "auto") -> Float[Tensor, " n"]:
+def row_scores(x: Rows, y: Rows, scale: Tensor, backend: str = "auto") -> Float[Tensor, " n"]:
     """The scores scale x_i.y_i of matching rows, float64; differentiable once, and no n x d temporary is kept."""
     out: Tensor = directed.scores_forward(x, y, scale.double(), backend)[0]
     return out

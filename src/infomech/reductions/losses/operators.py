@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .backends import tiles_precision
 from .kept import Size, without_autocast
 
 Setup = Callable[[Any, tuple[Any, ...], Any], None]
@@ -24,7 +25,7 @@ class Operator:
 
     def __init__(self, name: str, schema: str, body: Callable[..., Any]) -> None:
         self.name = f"infomech::{name}"
-        self.body = without_autocast(body)
+        self.body = without_autocast(_in_precision(body))
         _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, self.body, "CompositeExplicitAutograd")
         self.overload = getattr(torch.ops.infomech, name).default
@@ -62,6 +63,18 @@ class Operator:
                 return overload(*args)
 
         _LIBRARY.impl(self.name.removeprefix("infomech::"), kernel, "Autograd")
+
+
+def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Run the body in the precision that its last argument asks for, where that is a backend."""
+
+    def run(*args: Any) -> Any:
+        if not isinstance(args[-1], str) or "/" not in args[-1]:
+            return body(*args)
+        with tiles_precision(args[-1]):
+            return body(*args)
+
+    return run
 
 
 def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:

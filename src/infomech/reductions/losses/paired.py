@@ -8,7 +8,7 @@ from torch import Tensor
 from ..exclusion import decoded
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
-from .backends import attempted, takes_kernels
+from .backends import attempted, decoded_backend, takes_kernels
 from .kept import KeptTiles, Size, room, room_within, tiles, tiles_within
 from .levels import (
     above_all_scores,
@@ -55,8 +55,9 @@ def forward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
-        given = decoded(exclusion, excluded)
-        found = attempted(lambda: fused.paired_sums(x, y, scale, (x_terms, y_terms), given, within=within))
+        given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
+        terms = x_terms, y_terms
+        found = attempted(lambda: fused.paired_sums(x, y, scale, terms, given, within=within, precision=precision))
         if found is not None:
             return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None)
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
@@ -95,10 +96,8 @@ def backward(
         from . import fused
 
         terms, given = (x_terms, y_terms), decoded(exclusion, excluded)
-        saved = peaks, totals
-        found = attempted(
-            lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, saved=saved, wanted=wanted)
-        )
+        options: dict[str, Any] = {"saved": (peaks, totals), "wanted": wanted, "precision": decoded_backend(backend)[1]}
+        found = attempted(lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, **options))
         if found is not None:
             return found
         if as_number(shift) is None:

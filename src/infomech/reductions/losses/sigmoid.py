@@ -12,7 +12,7 @@ from ..._typing import OtherRows, Rows, Scalar
 from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from ..workspace import Workspace
-from .backends import Backend, attempted, takes_kernels
+from .backends import attempted, decoded_backend, takes_kernels
 from .operators import any_gradient, doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
 from .passes import inner_product
 
@@ -28,7 +28,7 @@ def softplus_sum(
     x_terms: XTerms | None,
     y_terms: YTerms | None,
     exclusion: Exclusion,
-    backend: Backend = "auto",
+    backend: str = "auto",
 ) -> Scalar:
     """The sum of log(1 + exp(scale x_i.y_j + u_i + t_j)) over the entries that are not excluded, in float64.
 
@@ -119,8 +119,9 @@ def forward(
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
-        given = decoded(exclusion, excluded)
-        found = attempted(lambda: fused.softplus(x, y, scale, (x_terms, y_terms), given, keep=keep))
+        given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
+        terms = x_terms, y_terms
+        found = attempted(lambda: fused.softplus(x, y, scale, terms, given, keep=keep, precision=precision))
         if found is not None:
             return found
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
@@ -135,9 +136,9 @@ def forward(
     )
     if gradients is None:
         return value, *(nothing(x) for _ in range(5))
-    terms = (nothing(scale) if t is None else t for t in (gradients.x_terms, gradients.y_terms))
+    of_terms = (nothing(scale) if t is None else t for t in (gradients.x_terms, gradients.y_terms))
     # Scores are scale times products of rows: by Euler's theorem the gradient of x alone gives the scale's.
-    return value, gradients.x, gradients.y, inner_product(x, gradients.x), *terms
+    return value, gradients.x, gradients.y, inner_product(x, gradients.x), *of_terms
 
 
 @operator(

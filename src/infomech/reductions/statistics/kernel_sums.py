@@ -4,17 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..log_sums import LogSums
+from ..losses.backends import Backend, takes_kernels
 from ..shifts import common_shift, unshifted
 from ..tiling import few_launches
 from .chains import geometric_chains
 from .gram import Reduction, Tile
 from .rows import GroupedRows, Span
+
+if TYPE_CHECKING:
+    from ..kernels.block_sums import Tables
 
 _LOG2_E = math.log2(math.e)  # powers of two are four times as fast as powers of e here, and as accurate
 _FEW_BLOCKS = 64  # of both sides of a tile: beyond, the largest score in each costs more than a tile in float64
@@ -34,6 +39,13 @@ class BlockedLogSums:
     ) -> None:
         # a block's sums of consecutive rows lie side by side, as tiles add them
         self._sums = LogSums(blocks, rows, shift=shift, device=device, with_squares=squares)
+
+    @classmethod
+    def of(cls, peak: Tensor, total: Tensor, squares: Tensor | None) -> "BlockedLogSums":
+        """Sums that stand in a table of kernels, (b, n) each."""
+        table = cls(0, 0, total.device, squares=squares is not None)
+        table._sums.peak, table._sums.total, table._sums.squares = peak, total, squares
+        return table
 
     def add(self, span: Span, first: int, totals: Tensor, squares: Tensor | None, level: Tensor | float) -> None:
         """Add sums times exp(level), and sums of squares times its square, over consecutive blocks from `first` on."""
@@ -110,6 +122,7 @@ class KernelSums(Reduction):
         squares: whether the squares are summed; without them there are no effective counts.
         columns: whether sums along the columns are wanted of a sweep that is not symmetric; without them
             ``by_column`` is ``by_row``.
+        backend: ``"auto"`` takes Triton kernels for tiles on CUDA, where they can be used; see the losses.
 
     The blocks are those of x and y here; the sweep's own rows may be cut otherwise.
 
@@ -126,6 +139,7 @@ class KernelSums(Reduction):
         each_block: bool = False,
         squares: bool = True,
         columns: bool = True,
+        backend: Backend = "auto",
     ) -> None:
         self._x, self._y = x, x if y is None else y
         self._symmetric, self._columns = y is None, columns
@@ -140,7 +154,12 @@ class KernelSums(Reduction):
         bound += sum(float(part.abs().max()) for part in self._added if part is not None)
         self._nothing = -2 * bound - 1  # stands for an entry that is left out: below every score, yet finite
         self._unshifted = {tau: unshifted(bound * slope / tau, dtype, squares=squares) for tau in temperatures}
-        self.at = tuple(self._tables(tau) for tau in temperatures)
+        self._backend = backend
+        self._on_kernels = _OnKernels.of(self, temperatures) if takes_kernels(backend, "", x.values) else None
+        if self._on_kernels is None:
+            self.at = tuple(self._tables(tau) for tau in temperatures)
+        else:
+            self.at = self._on_kernels.sums
         self._chains = self._levels()
 
     def _tables(self, temperature: float) -> TemperatureSums:
@@ -180,6 +199,7 @@ class KernelSums(Reduction):
             each_block=self._each_block,
             squares=self._squares,
             columns=self._columns,
+            backend=self._backend,
         )
 
     def merge(self, other: "KernelSums") -> None:  # noqa: D102
@@ -187,6 +207,9 @@ class KernelSums(Reduction):
             mine.merge(theirs)
 
     def update(self, tile: Tile) -> None:  # noqa: D102
+        if self._on_kernels is not None:
+            self._on_kernels.add(self, tile)
+            return
         sweep = _TileSweep(self, tile)
         for chain in self._chains:
             start = 0
@@ -204,6 +227,56 @@ class KernelSums(Reduction):
         return scores if c is None else scores.add_(c[None, tile.cols.slice])
 
 
+class _OnKernels:
+    """The sums of all temperatures from two launches a tile: along its rows, and along its columns."""
+
+    def __init__(self, rows: "Tables", cols: "Tables | None", temperatures: Sequence[float]) -> None:
+        self._rows, self._cols = rows, cols
+        parts = [zip(*_by_temperature(side), strict=True) for side in (rows, cols or rows)]
+        self.sums = tuple(
+            TemperatureSums(tau, by_row, by_row if cols is None else BlockedLogSums.of(*col))
+            for tau, row, col in zip(temperatures, *parts, strict=True)
+            for by_row in (BlockedLogSums.of(*row),)
+        )
+
+    @classmethod
+    def of(cls, kernels: KernelSums, temperatures: Sequence[float]) -> "_OnKernels":
+        """With nothing seen yet."""
+        from ..kernels.block_sums import Tables  # here: it imports Triton, which need not be there
+
+        x, y, squares = kernels._x, kernels._y, kernels._squares
+        scales = [kernels._terms.slope / tau for tau in temperatures]
+        on = torch.tensor(scales, dtype=torch.float64).to(x.values.device)
+        rows = Tables.empty(on, y.blocks, len(x), squares=squares)
+        wanted = kernels._columns and not kernels._symmetric
+        return cls(rows, Tables.empty(on, x.blocks, len(y), squares=squares) if wanted else None, temperatures)
+
+    def add(self, kernels: KernelSums, tile: Tile) -> None:
+        """The sums of one tile."""
+        from ..kernels.block_sums import Kept, add_block_sums
+
+        sides = []
+        ends = zip((kernels._x, kernels._y), (tile.rows, tile.cols), kernels._added, strict=True)
+        for rows, stripe, terms in ends:
+            here, weights = stripe.slice, rows.negative_weights
+            added = None if terms is None else terms[here]
+            groups = None if tile.own is None else rows.groups[here]
+            counted = None if weights is None else weights[here]
+            sides.append(Kept(stripe.start, len(stripe), added, groups, counted))
+        for side in (0, 1) if (tile.mirrored if kernels._symmetric else self._cols is not None) else (0,):
+            others, stripe = ((kernels._y, tile.cols), (kernels._x, tile.rows))[side]
+            there = others.span(stripe.start, stripe.stop)
+            tables = self._cols if side and self._cols is not None else self._rows
+            edges, first = there.ends(tile.similarity.device), there.blocks[0][0]
+            kept, summed = sides[side], sides[1 - side]
+            add_block_sums(tables, tile.similarity, kept, summed, edges, first=first, transposed=side == 1)
+
+
+def _by_temperature(tables: "Tables") -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
+    squares = [None] * len(tables.peak) if tables.squares is None else list(tables.squares)
+    return list(tables.peak), list(tables.total), squares
+
+
 class _TileSweep:
     """What one tile adds to the sums of all temperatures."""
 
@@ -217,13 +290,17 @@ class _TileSweep:
     def take(self, chain: Sequence[_Level]) -> int:
         """Add the first levels of a chain, as many as one exponential serves; how many that were."""
         served, last = 0, 0.0
+        looks = not (self._kernels._each_block and few_launches(self._scores.device))
         for level in chain:
-            shift = 0.0 if self._unshifted(level) else self._common_shift(level)
+            shift = 0.0 if self._unshifted(level) else self._common_shift(level) if looks else None
             if shift is None:
                 break
             served, last = served + 1, shift  # the smaller scores of the levels before have room under half of it
         if served:
             self._add_powers(chain[:served], last)
+        elif not looks:
+            self._add_by_maxima_of_blocks(chain)
+            served = len(chain)
         elif self._kernels._each_block and (shift := self._common_shift(chain[0], torch.float64)) is not None:
             self._add_powers(chain[:1], shift, torch.float64)
         else:
@@ -329,6 +406,30 @@ class _TileSweep:
         if square is not None:
             squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=1 - side)
         table.add(here, there.blocks[0][0], totals, squares, shift)
+
+    def _add_by_maxima_of_blocks(self, chain: Sequence[_Level]) -> None:
+        """The same for all blocks at once and without a look at any value: one exponential serves the whole chain."""
+        for side in (0, 1) if self._want_columns else (0,):
+            (_, here), (others, there) = self._rows[side], self._rows[1 - side]
+            scores = self._cleared.T.contiguous() if side == 0 else self._cleared  # sums run along the first axis
+            weights = others.negative_weights
+            weights = None if weights is None else weights[there.slice]
+            if others.counted is not None:
+                scores = scores.masked_fill(~others.counted[there.slice, None], self._kernels._nothing)
+            widths, places = there.widths(scores.device)
+            tops = torch.segment_reduce(scores, "max", lengths=widths, axis=0, unsafe=True)
+            kernel = torch.sub(scores, tops.index_select(0, places)).mul_(chain[0].scale * _LOG2_E).exp2_()
+            kernel.masked_fill_(scores == self._kernels._nothing, 0.0)
+            for k, level in enumerate(chain):
+                square = kernel.square() if self._kernels._squares or k < len(chain) - 1 else None
+                totals = _sums_by_block(kernel, there, weights, dim=0)
+                squares = None
+                if self._kernels._squares and square is not None:
+                    squares = _sums_by_block(square, there, None if weights is None else weights.square(), dim=0)
+                for sums in level.sums:
+                    table = sums.by_column if side else sums.by_row
+                    table.add(here, there.blocks[0][0], totals, squares, tops.T.double() * level.scale)
+                kernel = kernel if square is None else square
 
     def _add_by_own_maxima(self, level: _Level) -> None:
         """Each row of each block shifted by its own maximum."""

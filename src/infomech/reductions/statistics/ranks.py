@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..exclusion import Entries
+from ..losses.backends import Backend, takes_kernels
 from .gram import Reduction, Tile
 
 TIE = 1e-9  # similarities of unit rows that differ by less, in float64, are tied
@@ -41,21 +42,30 @@ class RankCounts(Reduction):
         columns: the column queries.
         exact: float64 similarities of the row indices and column indices given; None to let `doubt` decide ties.
         doubt: bound on the rounding error of a tile's entries.
+        backend: ``"auto"`` takes Triton kernels for tiles on CUDA, where they can be used; see the losses.
 
     Source: E5.
     """
 
-    def __init__(self, rows: Queries, columns: Queries, *, exact: ExactSimilarity | None, doubt: float) -> None:
+    def __init__(
+        self,
+        rows: Queries,
+        columns: Queries,
+        *,
+        exact: ExactSimilarity | None,
+        doubt: float,
+        backend: Backend = "auto",
+    ) -> None:
         self._rows, self._columns = rows, columns
         self._row_positives, self._column_positives = Entries(rows.positives), Entries(columns.positives)
-        self._exact, self._doubt = exact, doubt
+        self._exact, self._doubt, self._backend = exact, doubt, backend
         self.rows_above = torch.zeros_like(rows.best)
         self.rows_tied = torch.zeros_like(rows.best)
         self.columns_above = torch.zeros_like(columns.best)
         self.columns_tied = torch.zeros_like(columns.best)
 
     def fork(self) -> "RankCounts":  # noqa: D102
-        return RankCounts(self._rows, self._columns, exact=self._exact, doubt=self._doubt)
+        return RankCounts(self._rows, self._columns, exact=self._exact, doubt=self._doubt, backend=self._backend)
 
     def merge(self, other: "RankCounts") -> None:  # noqa: D102
         self.rows_above += other.rows_above
@@ -80,11 +90,16 @@ class RankCounts(Reduction):
         if len(hidden):
             values = tile.buffer("square").copy_(values)
             values[hidden[:, 0], hidden[:, 1]] = -torch.inf
-        passed = tile.buffer("kernel")
         dtype = values.dtype
         high, low = (best + self._doubt).to(dtype), (best - self._doubt).to(dtype)
-        above = torch.gt(values, high, out=passed).sum(dim).double()
-        near = torch.gt(values, low, out=passed).sum(dim).double() - above
+        if takes_kernels(self._backend, "", values):
+            from ..kernels.counts import counts_above  # here: it imports Triton, which need not be there
+
+            above, near = counts_above(values, high.flatten(), low.flatten(), transposed=dim == 0)
+        else:
+            passed = tile.buffer("kernel")
+            above = torch.gt(values, high, out=passed).sum(dim).double()
+            near = torch.gt(values, low, out=passed).sum(dim).double() - above
         if self._exact is None or not bool((near > 0).any()):
             return above, near
         return self._settle(tile, values, (low, high), best, above, dim=dim)
@@ -114,12 +129,9 @@ def expected_hits(
     ones: 1 - prod_{s < k - a} (e - s) / (e + t - s). Without ties this is 1 if a < k, else 0. Embeddings that are
     all equal score at chance.
     """
-    free = k - above
-    miss = torch.ones_like(above)
-    for s in range(k):
-        drawn = free > s
-        factor = ((tied - s) / (tied + tied_positives - s).clamp_min(1)).clamp_min(0)
-        miss = torch.where(drawn, miss * factor, miss)
+    s = torch.arange(k, dtype=above.dtype, device=above.device)[:, None]
+    factor = ((tied - s) / (tied + tied_positives - s).clamp_min(1)).clamp_min(0)
+    miss = torch.where(k - above > s, factor, 1.0).prod(0)
     return 1 - miss
 
 

@@ -18,6 +18,8 @@ class Span:
     stop: int
     blocks: tuple[tuple[int, slice], ...]  # (block, slice of the stripe that lies in it)
     _indicators: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, compare=False, repr=False)
+    _ends: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    _widths: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -39,6 +41,21 @@ class Span:
     def slice(self) -> "slice":
         """The stripe as a slice of the whole."""
         return slice(self.start, self.stop)
+
+    def widths(self, device: torch.device) -> tuple[Int[Tensor, " k"], Int[Tensor, " a"]]:
+        """How many rows each block has in the stripe, and which of these blocks each row lies in."""
+        if device not in self._widths:
+            widths = torch.tensor([cut.stop - cut.start for _, cut in self.blocks])
+            places = torch.repeat_interleave(torch.arange(len(widths)), widths)
+            self._widths[device] = widths.to(device), places.to(device)
+        return self._widths[device]
+
+    def ends(self, device: torch.device) -> Int[Tensor, " e"]:
+        """Where the blocks begin in the stripe, and where the last one ends, as kernels take it."""
+        if device not in self._ends:
+            bounds = [self.blocks[0][1].start, *(cut.stop for _, cut in self.blocks)]
+            self._ends[device] = torch.tensor(bounds, dtype=torch.int32).to(device)
+        return self._ends[device]
 
     def indicator(self, weights: Float[Tensor, " a"] | None, like: Tensor) -> Float[Tensor, "a k"]:
         """Which block each row of the stripe lies in, as a matrix (of zeros and weights) that a product sums by."""
