@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ._checks import InputError
+from ._checks import InputError, shown
 
 try:
     import fcntl
@@ -26,6 +26,22 @@ except ImportError:  # not a POSIX system: go without locks
 
 Files = Iterable[tuple[str, bytes]]
 Json = dict[str, Any]
+
+
+def as_path(path: Any, name: str = "path") -> Path:
+    """A path of what is given for one.
+
+    Raises:
+        InputError: for anything but text and paths.
+
+    >>> as_path(None)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: path is None; it must be the name of a file or folder: a str or a Path
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise InputError(f"{name} is {shown(path)}; it must be the name of a file or folder: a str or a Path")
+    return Path(path)
 
 
 def write_folder(
@@ -62,7 +78,7 @@ def write_folder(
     ...     sorted(p.relative_to(out).as_posix() for p in out.rglob("*.txt"))
     ['a.txt', 'b/c.txt']
     """
-    target = Path(folder)
+    target = as_path(folder, "folder")
     check_target(target, owned=owned, what=what, overwrite=overwrite)
     real = Path(os.path.realpath(target))
     try:
@@ -294,6 +310,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         InputError: if it cannot be written.
     """
+    path = as_path(path)
     try:
         with replacing(path) as file:
             file.write(content)
@@ -411,6 +428,7 @@ def environment() -> Json:
 __all__ = [
     "Files",
     "Json",
+    "as_path",
     "check_target",
     "dump_json",
     "environment",

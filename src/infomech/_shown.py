@@ -1,12 +1,19 @@
 """How a result shows itself where it is printed, ten lines and no more, and how it becomes a table of pandas."""
 
 import html
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from ._checks import InputError
+from ._files import plain
+from ._words import significant, with_error
 
 _LINES = 10
 
@@ -78,6 +85,48 @@ class Shown(ABC):
         return self._brief().html()
 
 
+class Fields(Shown):
+    """A data class that prints as a table of its fields: numbers as they are, arrays by their shape.
+
+    Its decorator is ``@dataclass(repr=False)``: the table is the representation.
+    """
+
+    def _brief(self) -> Brief:
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).capitalize()
+        kept = [each for each in fields(self) if each.repr]  # type: ignore[arg-type]
+        rows = [[each.name.replace("_", " "), _cell(getattr(self, each.name))] for each in kept]
+        return Brief(words, ["", "value"], rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings, by field."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+
+
+_WIDEST = 60
+
+
+def _cell(value: Any) -> str:
+    """A value of a field, short enough for a table."""
+    if all(hasattr(value, name) for name in ("value", "stderr", "low", "high", "withheld")):
+        return with_error(value)
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return significant(value, 4) if math.isfinite(value) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value).__name__
+    text = value if isinstance(value, str) else " ".join(repr(value).split())
+    if len(text) <= _WIDEST and "tensor(" not in text:
+        return text
+    if isinstance(value, list | tuple | dict):
+        return f"{len(value):,} entries"
+    return text[: _WIDEST - 3].rstrip() + "..."
+
+
 def data_frame(records: Iterable[Mapping[str, Any]], *, index: str | list[str]) -> Any:
     """A data frame of pandas.
 
@@ -91,4 +140,4 @@ def data_frame(records: Iterable[Mapping[str, Any]], *, index: str | list[str]) 
     return pandas.DataFrame.from_records(list(records)).set_index(index)
 
 
-__all__ = ["Brief", "Shown", "data_frame"]
+__all__ = ["Brief", "Fields", "Shown", "data_frame"]

@@ -17,6 +17,7 @@ Scalars = Float[Tensor, "..."]
 Scalar = Float[Tensor, ""]
 
 RowsLike = Any  # (rows, features) in any container that `infomech.io.as_rows` takes: tensor, NumPy, list, pandas, Arrow
+PointsLike = Any  # (..., d), likewise, in their graph where they are tensors
 PairsLike = Any  # (p, 2) row numbers, likewise
 DeviceLike = str | torch.device | None  # where work is done; None is where its rows are
 

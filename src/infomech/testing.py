@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._checks import InputError
+from ._checks import InputError, check_seed
 from .corrections import Correction
 from .geometry import Critic, Euclidean, Manifold, log_kernel_volume
 
@@ -25,6 +25,7 @@ def check_manifold(manifold: Manifold, *, seed: int = 0) -> None:
     >>> from infomech.geometry import Sphere
     >>> check_manifold(Sphere(4))
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     points = manifold.uniform(_DRAWS, generator=generator)
     assert points.shape == (_DRAWS, manifold.ambient_dim), f"uniform gives shape {tuple(points.shape)}"
@@ -53,6 +54,7 @@ def check_critic(critic: Critic, manifold: Manifold, *, seed: int = 0) -> None:
     >>> from infomech.geometry import RBF, Sphere
     >>> check_critic(RBF(0.5), Sphere(3))
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     z, w = (manifold.uniform(n, generator=generator) for n in (7, 5))
     table = critic.pairwise(z, w)
@@ -97,6 +99,7 @@ def check_loss(loss: Callable[[Tensor, Tensor], Tensor], *, seed: int = 0) -> No
     >>> from infomech.losses import SymmetricInfoNCE
     >>> check_loss(SymmetricInfoNCE(temperature=0.2, divergence_weight=0.75))
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.nn.functional.normalize(_normal(9, 4, generator), dim=1) for _ in range(2))
     value = loss(x, y).detach()
@@ -129,6 +132,7 @@ def check_correction(make: Callable[[], Correction], *, seed: int = 0) -> None:
     >>> from infomech.corrections import MeanRemoval
     >>> check_correction(MeanRemoval)
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     x, y, new = (_normal(n, 4, generator) + 0.5 for n in (60, 60, 7))
     out = make().fit(x, y).transform(x, y)

@@ -255,7 +255,7 @@ def test_few_groups(groups: int) -> None:
 @pytest.mark.parametrize("batch", [1, 0, -5])
 def test_a_batch_without_negatives_is_refused(batch: int) -> None:
     x, y, _ = law(20)
-    with pytest.raises(InputError, match=f"batch_size is {batch}; it must be at least 2"):
+    with pytest.raises(InputError, match=f"batch_size is {batch}; it must be a whole number of at least 2"):
         im.decompose(x, y, temperature=0.1, batch_size=batch)
 
 

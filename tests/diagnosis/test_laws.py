@@ -257,7 +257,7 @@ def test_pairs_of_a_correction_name_rows_that_are_there() -> None:
         (lambda x, y: im.decompose(x, y, temperature=0.1, batch_size="4"), "batch_size is '4'; it must be a whole"),
         (lambda x, y: im.diagnose(x, y, temperature=0.1, names="ab"), "give two names"),
         (lambda x, y: im.diagnose(x, y, temperature=0.1, names=("a", "a")), "names that differ"),
-        (lambda x, y: im.scores.DensityRatio(0.1, critic="cos").fit(x, y), "critic is 'cos'; give one of infomech"),
+        (lambda x, y: im.scores.DensityRatio(0.1, critic="cos").fit(x, y), "critic is 'cos'; give Cosine()"),
         (lambda x, y: im.scores.DensityRatio(0.1, correction="whitening").fit(x, y), "correction is 'whitening'"),
         (lambda x, y: im.scores.DensityRatio(0.1).fit(x, y).reliability(bins=0), "bins is 0; give a whole number"),
         (lambda x, y: im.Sphere(2.5), "ambient_dim is 2.5; it must be a whole number"),

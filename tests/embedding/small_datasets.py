@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
 
@@ -71,3 +72,26 @@ def tar_shards(root: Path, images: int = 10, per_shard: int = 4) -> list[Path]:
                     archive.addfile(info, io.BytesIO(content))
         shards.append(path)
     return shards
+
+
+def tiff(pixels: np.ndarray, tags: dict[int, list[int]] | None = None) -> bytes:
+    """An uncompressed TIFF of one strip, in the byte order of the array, with any tags: PIL writes few kinds."""
+    end = ">" if pixels.dtype.byteorder == ">" else "<"
+    data = pixels.astype(pixels.dtype.newbyteorder(end)).tobytes()
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    short = {258: [8 * pixels.itemsize] * samples, 259: [1], 262: [1], 277: [samples]} | (tags or {})
+    long = {256: short.pop(256, [pixels.shape[1]]), 257: [pixels.shape[0]], 273: [0], 279: [len(data)]}
+    entries = sorted([(tag, "H", v) for tag, v in short.items()] + [(tag, "I", v) for tag, v in long.items()])
+    after = 8 + 2 + 12 * len(entries) + 4
+    values = {tag: struct.pack(f"{end}{len(v)}{code}", *v) for tag, code, v in entries}
+    large = b"".join(v for v in values.values() if len(v) > 4)
+    values[273] = struct.pack(end + "I", after + len(large))
+    out = (b"II" if end == "<" else b"MM") + struct.pack(end + "HIH", 42, 8, len(entries))
+    for tag, code, v in entries:
+        out += struct.pack(end + "HHI", tag, 3 if code == "H" else 4, len(v))
+        if len(values[tag]) > 4:
+            out += struct.pack(end + "I", after)
+            after += len(values[tag])
+        else:
+            out += values[tag].ljust(4, b"\0")
+    return out + bytes(4) + large + data

@@ -139,6 +139,40 @@ def test_tables_are_not_paired_by_their_lines(tmp_path: Path) -> None:
         open_source([tmp_path / "a.jsonl"], columns=Columns("a", "a"))
 
 
+LISTS = {"a": ["cat", "dog", "pig", "hen"], "b": [["ein Kater", "Kater"], ["Hund"], [], None]}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_list_of_texts_is_several_captions(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"t.{kind}"
+    if kind == "jsonl":
+        rows = [dict(zip(LISTS, row, strict=True)) for row in zip(*LISTS.values(), strict=True)]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(LISTS), file)
+    source = open_source([file])
+    assert [(s.key, s.read().decode(), s.texts) for s in source.samples()] == [
+        ("row 1", "cat", ("ein Kater", "Kater")),
+        ("row 2", "dog", ("Hund",)),
+    ]
+    assert [(each.key, each.reason) for each in source.left_out] == [
+        (f"row {row}", "lacks one of the two texts") for row in (3, 4)
+    ]
+    with pytest.raises(im.InputError, match=r"row 1 has 2 texts in the column 'b'; only the second text may be"):
+        open_source([file], columns=Columns("b", "a"))
+
+
+def test_what_is_no_text_in_a_list_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"a": ["one"], "b": ["ok", 3, null, {"q": 1}, " ", ["n"]]}')
+    (sample,) = open_source([file]).samples()
+    assert (sample.read(), sample.texts) == (b"one", ("ok", "3"))
+    assert sample.damage == tuple(
+        f"has a{'n empty caption' if what is None else f' caption that is {what}'}"
+        for what in ("missing", "a dict", None, "a list")
+    )
+
+
 @pytest.mark.parametrize(
     ("images", "annotations", "words"),
     [
@@ -276,15 +310,58 @@ def test_a_picture_that_promises_too_much() -> None:
     assert decode_image(png(Image.new("L", (3000, 2000), 7))).size == (3000, 2000)
 
 
-def test_twelve_bits() -> None:
-    """A TIFF may hold 12 bits in words of 16: white is 4,095 there."""
-    from infomech.embedding.images import _bits
+GREY = np.array([[0, 16384, 32768, 65535]], dtype=np.uint16)
+RAMP = [0, 64, 128, 255]
 
-    class Grey:
-        tag_v2 = {258: (12,)}  # noqa: RUF012
 
-    assert _bits(Grey()) == 12
-    assert _bits(Image.new("L", (1, 1))) == 16
+@pytest.mark.parametrize(
+    ("pixels", "tags", "truth"),
+    [
+        (GREY, {}, RAMP),
+        (GREY.astype(">u2"), {}, RAMP),
+        (GREY, {262: [0]}, [255, 191, 127, 0]),  # white is zero
+        ((GREY >> 8).astype(np.uint8), {}, RAMP),
+        ((GREY >> 8).astype(np.uint8), {262: [0]}, [255, 191, 127, 0]),
+        (np.frombuffer(b"\x00\x0f\xff", np.uint8)[None], {256: [2], 258: [12]}, [0, 255]),  # 12 bits: white is 4,095
+        (np.frombuffer(b"\x0f", np.uint8)[None], {256: [8], 258: [1]}, [0] * 4 + [255] * 4),
+        (np.frombuffer(b"\x0f", np.uint8)[None], {256: [8], 258: [1], 262: [0]}, [255] * 4 + [0] * 4),
+        (np.stack([GREY] * 3, -1), {262: [2]}, RAMP),
+        (np.stack([GREY] * 4, -1), {262: [2], 338: [2]}, RAMP),
+        (np.stack([GREY * 0] * 3 + [GREY], -1), {262: [5]}, [255, 191, 127, 0]),  # black ink
+        (np.array([[2, 1, 0]], np.uint8), {262: [3], 320: [0, 32768, 65535, *[0] * 253] * 3}, [255, 128, 0]),
+    ],
+)
+def test_tiffs_have_the_pixels_that_they_say(pixels: np.ndarray, tags: dict[int, list[int]], truth: list[int]) -> None:
+    seen = np.asarray(decode_image(datasets.tiff(pixels, tags)))
+    assert np.abs(seen[0].astype(int) - np.array(truth)[:, None]).max() <= 1
+    turned = np.asarray(decode_image(datasets.tiff(pixels, tags | {0x0112: [6]})))  # a turned copy has no tags
+    assert np.array_equal(turned[:, 0], seen[0])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "tags", "words"),
+    [
+        (GREY.astype(np.int16), {339: [2]}, "signed numbers"),
+        ((GREY >> 8).astype(np.uint8), {339: [2]}, "signed numbers"),
+        (GREY.astype(np.float32), {339: [3]}, "floating-point numbers"),
+        (GREY.astype(np.uint32), {}, "32-bit numbers"),
+        (np.stack([GREY] * 2, -1), {338: [2]}, "no readable image"),
+    ],
+)
+def test_tiffs_without_a_range(pixels: np.ndarray, tags: dict[int, list[int]], words: str) -> None:
+    with pytest.raises(Damaged, match=words):
+        decode_image(datasets.tiff(pixels, tags))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_modes_of_pictures(mode: str, kind: str) -> None:
+    grey = Image.fromarray(np.array([[0, 255, 0, 255]], np.uint8)).convert("RGB")
+    try:
+        content = png(grey.convert(mode), kind)
+    except OSError:
+        pytest.skip(f"{kind} has no {mode}")
+    assert np.abs(np.asarray(decode_image(content)).astype(int) - np.asarray(grey)).max() <= 2
 
 
 @pytest.mark.parametrize("damage", ["header", "zeros", "two in one", "cut", "no end", "compressed"])

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import infomech as im
-from infomech.corrections import MeanRemoval, score_corrections
+from infomech import compression, energies, equilibria, geometry, io, scores
+from infomech.corrections import MeanRemoval, OneSided, score_corrections
 from infomech.io import as_pairs, as_rows
 
 G = torch.Generator().manual_seed(0)
@@ -127,6 +128,74 @@ def test_every_public_function_takes_them() -> None:
     moved = [MeanRemoval().fit(x, y, pairs=p).transform(x, y)[0][0, 0].item() for x, y, p in given]
     for values in (budgets, gaps, reports, scores, moved):
         assert values[0] == values[1] == values[2]
+
+
+UNIT = torch.nn.functional.normalize(X.detach().clone(), dim=1)
+LAW = im.VonMisesFisher(UNIT[0], 5.0)
+REMOVED = MeanRemoval().fit(UNIT, torch.nn.functional.normalize(Y, dim=1))
+ONE = OneSided().fit(UNIT.numpy())
+SMALL = compression.Compression(compression.Plan(bits="int8")).fit(UNIT, Y)
+RATIO = scores.DensityRatio(0.3).fit(UNIT[:50], Y[:50])
+REGRESSION = equilibria.EmpiricalPotential(UNIT, Y, bandwidth=0.3)
+DOORS: dict[str, Callable[[Any], torch.Tensor | np.ndarray]] = {
+    "OneSided.fit": lambda rows: OneSided().fit(rows).transform(UNIT.numpy()),
+    "OneSided.transform": lambda rows: ONE.transform(rows),
+    "MeanRemoval.transform": lambda rows: REMOVED.transform(rows),
+    "Compression.transform": lambda rows: SMALL.transform(rows, side="x"),
+    "Cosine.pairwise": lambda rows: im.Cosine().pairwise(rows, UNIT),
+    "RBF.pairwise": lambda rows: im.RBF(0.5).pairwise(UNIT, rows),
+    "RBF.pointwise": lambda rows: im.RBF(0.5).pointwise(rows, UNIT),
+    "RBF.affine": lambda rows: im.RBF(0.5).affine(rows).terms,
+    "VonMisesFisher.log_density": LAW.log_density,
+    "VonMisesFisher.log_partition_field": lambda rows: LAW.log_partition_field(rows, temperature=0.1),
+    "alignment_potential": lambda rows: energies.alignment_potential(rows, UNIT[:, None]),
+    "alignment_potential, positives": lambda rows: energies.alignment_potential(
+        UNIT, np.asarray(as_rows(rows, "x"))[:, None]
+    ),
+    "log_partition_field": lambda rows: energies.log_partition_field(UNIT, rows, temperature=0.2),
+    "EmpiricalPotential": REGRESSION,
+    "EmpiricalPotential.x": lambda rows: equilibria.EmpiricalPotential(rows, Y, bandwidth=0.3).leave_one_out(),
+    "LinearPotential": equilibria.LinearPotential(UNIT[0]),
+    "to_tangent": lambda rows: geometry.to_tangent(im.Sphere(4), UNIT, rows),
+    "FlatTorus.angles": im.FlatTorus(2).angles,
+    "DensityRatio.log_ratio": lambda rows: RATIO.log_ratio(rows, UNIT),
+    "DensityRatio.query_vectors": RATIO.query_vectors,
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "container", ["numpy", "requires grad", "not a leaf", "rows of tensors", "rows of arrays", "arrow lists"]
+)
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door_takes_them(name: str, container: str) -> None:
+    given, truth = DOORS[name](CONTAINERS[container](UNIT)), DOORS[name](UNIT)
+    assert np.allclose(torch.as_tensor(given).detach(), torch.as_tensor(truth), atol=1e-6)
+    if (name, container) != ("OneSided.transform", "rows of arrays"):  # a list is float64 to scikit-learn
+        assert torch.as_tensor(given).dtype == torch.as_tensor(truth).dtype
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["Cosine.pairwise", "OneSided.transform", "RBF.pointwise", "alignment_potential"])
+def test_every_door_takes_other_types(name: str, dtype: torch.dtype) -> None:
+    given, truth = torch.as_tensor(DOORS[name](UNIT.to(dtype))), torch.as_tensor(DOORS[name](UNIT))
+    assert torch.allclose(given.float(), truth.float(), atol=2e-2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_pandas_through_the_doors() -> None:
+    pandas = pytest.importorskip("pandas")
+    for name, door in DOORS.items():
+        for rows in (pandas.DataFrame(UNIT.numpy()), pandas.Series(list(UNIT.numpy()))):
+            if name != "OneSided.transform" or isinstance(rows, pandas.Series):  # which knows names of columns
+                assert np.allclose(torch.as_tensor(door(rows)), torch.as_tensor(door(UNIT)), atol=1e-6), name
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_is_written(tmp_path: Path, container: str) -> None:
+    io.write_embeddings(tmp_path / "x.npy", CONTAINERS[container](UNIT))
+    assert io.read_embeddings(tmp_path / "x.npy").float().equal(UNIT)
 
 
 @pytest.mark.parametrize(

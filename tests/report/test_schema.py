@@ -165,6 +165,6 @@ def test_a_report_is_frozen_and_hands_out_its_parts(diagnosis):
     report = Report(diagnosis)
     assert (report.budget, report.gap) == (diagnosis.budget, diagnosis.gap)
     assert (report.geometry, report.retrieval) == (diagnosis.geometry, diagnosis.retrieval)
-    assert report.findings is diagnosis.findings
+    assert report.findings == diagnosis.findings
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.diagnosis = None

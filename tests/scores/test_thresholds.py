@@ -75,6 +75,26 @@ def test_thresholds_do_what_was_asked_for() -> None:
     assert best.score.low <= best.score.value <= best.score.high
 
 
+def test_the_best_f1_at_a_small_prior_is_right_or_refused() -> None:
+    """Where no random pair lies above a threshold, a precision of 1 would be said of what nobody has counted."""
+    scores = table(400, 1)
+    for prior in (0.5, 0.1, 0.01):
+        best = for_best_f1(scores, prior=prior)
+        assert all(math.isfinite(v) for v in (best.score.value, best.score.low, best.score.high))
+        assert best.precision is not None
+        hit, miss = prior * best.true_positive_rate.value, (1 - prior) * best.false_positive_rate.value
+        assert best.precision.value == pytest.approx(hit / (hit + miss))
+    for prior in (1e-5, 1e-12, 1e-290):
+        with pytest.raises(im.InputError, match=r"finer than 400 groups can resolve: .* give a larger prior"):
+            for_best_f1(scores, prior=prior)
+    apart = torch.diag(torch.linspace(1, 2, 400, dtype=torch.float64))
+    perfect = for_best_f1(PairTable(apart), prior=0.1)
+    assert perfect.precision is not None
+    assert perfect.precision.value == 1
+    with pytest.raises(im.InputError, match="0 effective random pairs"):
+        for_best_f1(PairTable(apart), prior=1e-12)
+
+
 def test_a_rate_finer_than_the_data_resolve_is_refused_with_one_that_they_do() -> None:
     scores = table(200, 2)
     finest = finest_rate(scores)
@@ -109,7 +129,8 @@ def test_the_ratio_and_the_critic_stand_side_by_side() -> None:
         ({"precision": 0.5}, "give prior"),
         ({"best_f1": True, "prior": 2.0}, "prior is 2"),
         ({"false_positive_rate": 1e-7}, "finer than 600 groups can resolve"),
-        ({"false_positive_rate": 0.0}, "a share between 0 and 1"),
+        ({"false_positive_rate": 0.0}, "a share, between 0 and 1"),
+        ({"best_f1": True, "prior": 5e-324}, "shares below 1e-300 are lost in rounding"),
     ):
         with pytest.raises(im.InputError, match=message):
             ratio.threshold(**wrong)  # type: ignore[arg-type]

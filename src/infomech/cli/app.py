@@ -13,10 +13,36 @@ from functools import wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's, or that of typer's copy
+
+
+class _OneLine(TyperGroup):
+    """Says in one line what is wrong with the words of a command, as everything else is said."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        standalone_mode = extra.pop("standalone_mode", True)
+        extra["prog_name"] = extra.get("prog_name") or "infomech"
+        try:
+            code = super().main(*args, **(extra | {"standalone_mode": False}))
+        except UsageError as error:
+            if not standalone_mode:
+                raise
+            raise SystemExit(usage_failure(error)) from None
+        except typer.Abort as stop:
+            if not standalone_mode:
+                raise
+            # some versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
+            raise SystemExit(130 if isinstance(stop.__cause__, KeyboardInterrupt) else 1) from None
+        if standalone_mode:
+            raise SystemExit(code or 0)
+        return code
+
 
 app = typer.Typer(
     name="infomech",
+    cls=_OneLine,
     help="What is my contrastive loss made of, how large is my modality gap, and what can I do about it?",
     epilog="Start with: infomech demo. Exit codes: 0 fine, 1 a serious finding (with --fail-on) or a failed claim, "
     "2 unusable input, 70 a fault of infomech itself, 130 interrupted.",
@@ -76,7 +102,26 @@ Normalize = Annotated[
         rich_help_panel="What the rows mean",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the order of groups, the control and the samples shown.")]
+
+
+def _seed(text: str | int) -> int:
+    from .._checks import HIGHEST_SEED
+
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise typer.BadParameter(f"{text} is no seed; give a whole number from 0 to {HIGHEST_SEED:,}")
+    return seed
+
+
+def seed_option(help: str) -> Any:
+    """The option --seed, which is refused before any work."""
+    return typer.Option("--seed", parser=_seed, metavar="INTEGER", help=help)
+
+
+Seed = Annotated[int, seed_option("Seed of the order of groups, the control and the samples shown.")]
 Device = Annotated[
     str,
     typer.Option(help="Where the work is done: cpu, cuda, cuda:1; auto takes the first GPU, if it has the memory."),
@@ -113,7 +158,7 @@ def command(
                 if isinstance(error, OSError):
                     reason = f"{error.filename or 'the output'}: {error.strerror or error}"
                     raise failure(f"{reason}; what was there before is untouched", 2) from None
-                if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
+                if isinstance(error, typer.Exit | typer.Abort | UsageError):
                     raise
                 if type(error).__name__ == "OutOfMemoryError":  # torch's, of a card
                     raise failure("the device ran out of memory; pass --device cpu, or fewer rows", 2) from None
@@ -140,6 +185,7 @@ _FLAGS = {
     "batch_size": "--batch-size",
     "normalize": "--normalize",
     "seed": "--seed",
+    "seen": "--seen",
     "share": "--share",
     "overwrite": "--overwrite",
     "strict": "--strict",
@@ -178,6 +224,17 @@ def failure(message: str, code: int) -> typer.Exit:
     """One line on the error stream, and the exit that follows."""
     sys.stderr.write(f"infomech: {printable(message)}\n")
     return typer.Exit(code)
+
+
+def usage_failure(error: Exception) -> int:
+    """One line on the error stream about words that no command takes, and the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed already
+        return 2
+    context = getattr(error, "ctx", None)
+    where = "infomech" if context is None else context.command_path
+    said = " ".join(error.format_message().split()).removesuffix(".")  # type: ignore[attr-defined]
+    sys.stderr.write(f"infomech: {printable(said[:1].lower() + said[1:])}; see {where} --help\n")
+    return 2
 
 
 def printable(text: str) -> str:
@@ -228,11 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         try:
             app(args=None if arguments is None else list(arguments))
-        except SystemExit as stop:
-            # some versions of typer turn an interrupt outside of a command into exit code 1, which means a finding here
-            if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
         finally:
             if arguments is None:  # the process ends here: an interrupt while Python cleans up is one, too
                 with suppress(ValueError):  # in a thread, which gets no signals
@@ -256,10 +308,12 @@ __all__ = [
     "Second",
     "Seed",
     "Temperature",
+    "UsageError",
     "app",
     "command",
     "failure",
     "flowing",
     "main",
     "printable",
+    "seed_option",
 ]

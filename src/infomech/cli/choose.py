@@ -7,7 +7,7 @@ import typer
 
 from .app import AsJson, First, Normalize, Overwrite, Pairs, Quiet, Second, Seed, command
 from .inputs import check_apart, find_encoding
-from .show import console, print_json, progress_bar
+from .show import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,9 @@ def _show(found: "Ranking | Shrunk", written: str | None, *, as_json: bool) -> N
     if as_json:
         print_json(found.to_dict())
         return
-    print_table(found.title(), found.header, found.lines())
+    typer.echo(f"{found.title()}\n")
+    print_table(found.header, found.lines())
+    typer.echo("")
     for line in found.remarks():
         typer.echo(line)
     if written is not None:
@@ -198,19 +200,4 @@ def _common_pairs(files: "Sequence[str | None]", names: "Sequence[str]") -> Any:
     return known[0][1] if known else None
 
 
-def print_table(title: str, header: "Sequence[str]", lines: "Sequence[Sequence[str]]") -> None:
-    """A table on the standard output, a line for each row; the first column is text."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for at, name in enumerate(header):
-        table.add_column(name, justify="right" if at else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*map(escape, line))
-    typer.echo(title)
-    console().print(table)
-
-
-__all__ = ["print_table", "rank", "shrink"]
+__all__ = ["rank", "shrink"]

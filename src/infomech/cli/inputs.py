@@ -40,13 +40,13 @@ class Files:
         Raises:
             InputError: for a file or device that cannot be used, or if both hold the same rows.
         """
-        from .._checks import InputError
+        from .._checks import InputError, same_rows
         from ..io.devices import resolve_device, rows_on
 
         resolve_device(device)  # before files are read
         x, y = read_rows(self.x), read_rows(self.y)
         _tell_ignored(_path_and_key(name)[0] for name in (self.x, self.y))
-        if x.shape == y.shape and bool((x == y).all()):
+        if same_rows(x, y):
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
         return rows_on(device, x, y)
 
@@ -202,13 +202,6 @@ def read_rows(file: str) -> "Tensor":
     return read_embeddings(name, key=key)
 
 
-def read_both(x: str, y: str, device: str) -> "tuple[Tensor, Tensor]":
-    """Embeddings of two files, on a device."""
-    from ..io.devices import rows_on
-
-    return rows_on(device, read_rows(x), read_rows(y))
-
-
 def _tell_ignored(paths: Iterable[str]) -> None:
     """Say on the error stream what lies beside shards and is none."""
     from ..io.arrays import no_data_beside
@@ -234,11 +227,12 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
 
     targets = [folder / name for name in owned]
     for given in (_path_and_key(name)[0] for name in inputs):
-        if any(_same(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
+        if any(same_place(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
 
-def _same(one: Path, other: str) -> bool:
+def same_place(one: Path, other: str) -> bool:
+    """Whether two names are of one file or folder, through links too."""
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
@@ -247,7 +241,7 @@ def check_no_input(file: Path, inputs: Iterable[str]) -> None:
     from .._checks import InputError
 
     for given in (_path_and_key(name)[0] for name in inputs):
-        if _same(file, given):
+        if same_place(file, given):
             raise InputError(f"{file} is the input {given}; nothing was written: name another file")
 
 
@@ -257,7 +251,7 @@ __all__ = [
     "check_no_input",
     "find_encoding",
     "find_files",
-    "read_both",
     "read_rows",
+    "same_place",
     "two_names",
 ]

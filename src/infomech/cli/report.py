@@ -1,6 +1,7 @@
 """Commands on two files of embeddings: report, doctor, compare, correct."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,8 @@ from .app import (
     Temperature,
     command,
 )
-from .inputs import Files, check_apart, find_files, read_both
-from .show import print_findings, print_json, progress_bar
+from .inputs import Files, check_apart, find_files, read_rows, same_place
+from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..diagnosis import Settings
@@ -195,11 +196,15 @@ def compare(
 
     Writes compare.html, compare.json, compare.md and figures/.
     """
+    from .._checks import InputError
     from ..report import Comparison
     from ..report import compare as compare_reports
 
     Comparison.check_folder(out, overwrite=overwrite)
     check_apart(out, (), [str(folder) for folder in folders])
+    for one, other in combinations(folders, 2):
+        if same_place(one, str(other)):
+            raise InputError(f"{one} and {other} are the same report; name each once")
     chosen = names.split(",") if names is not None else None
     result = compare_reports(folders, names=chosen, same_rows=same_rows)
     page = result.save(out, overwrite=overwrite)
@@ -277,8 +282,8 @@ def correct(
         return
     typer.echo(files.stated())
     header, lines = corrected_table(scored, settings.names)
-    for label, *cells in zip(header, *lines, strict=True):  # a column for each correction reads better on a screen
-        typer.echo(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    turned = list(zip(header, *lines, strict=True))  # a column for each correction reads better on a screen
+    print_table(turned[0], turned[1:])
     typer.echo("")
     for text in corrected_text(scored, settings.names):
         typer.echo(text)
@@ -325,11 +330,13 @@ def _diagnosed(
     from ..io import read_labels
     from ..report import Report
     from ..report.attach import with_scores, with_sigmoid
-    from ..report.seen import apart, with_seen
+    from ..report.seen import apart, checked_seen, with_seen
 
     if seen is not None and split is not None:
         raise InputError("both --seen and --split are given; give the seen pairs in one way")
     embeddings, trained = files.read(device), None
+    if seen is not None:
+        rows = checked_seen(tuple(map(read_rows, seen)), *embeddings, device=device)
     if split is not None:
         unseen, settings, trained = apart(*embeddings, settings, read_labels(split))
         embeddings = unseen.x, unseen.y
@@ -338,7 +345,7 @@ def _diagnosed(
         if scores:
             found = with_scores(found, *embeddings, settings)
         if seen is not None:
-            found = with_seen(found, *read_both(*seen, device), settings)
+            found = with_seen(found, *rows, settings)
         if trained is not None:
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:

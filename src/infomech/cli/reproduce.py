@@ -11,7 +11,7 @@ from .._checks import InputError
 from .._files import reserved
 from ..experiments.experiment import Experiment, Option, options_of, unknown_option
 from ..experiments.registry import EXPERIMENTS, choose_all, shared_options
-from .app import Quiet, flowing
+from .app import Quiet, UsageError, flowing, seed_option
 from .show import progress_bar
 
 _ABOUT = """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
@@ -21,7 +21,7 @@ given again.
 """
 
 Fast = Annotated[bool, typer.Option("--fast", help="The same shape in a fraction of the work.")]
-Seed = Annotated[int, typer.Option(help="First seed of the runs.")]
+Seed = Annotated[int, seed_option("First seed of the runs.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
 _FLAGS = ("--fast", "--overwrite", "--quiet", "--list")
 _COMMON = ("--out", "--seed", "--help", *_FLAGS)
@@ -44,8 +44,9 @@ def run_reproduce(arguments: Sequence[str]) -> None:
         _check_options(name, given[1:])
     try:
         _commands()(args=given, prog_name="infomech reproduce", standalone_mode=False)
-    except typer.BadParameter as error:
-        raise InputError(f"{name}: {error.format_message()}") from None
+    except UsageError as error:
+        said = error.format_message()  # type: ignore[attr-defined]
+        raise InputError(f"{name}: {said[:1].lower()}{said[1:].removesuffix('.')}") from None
 
 
 def _name_first(arguments: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import typer
 
 from .app import AsJson, First, Names, Overwrite, Pairs, Quiet, Second, Seed, Temperature, command
 from .inputs import check_apart, check_no_input, find_files, read_rows
-from .show import print_findings, print_json, progress_bar
+from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def score(
         name
         for name, given in (
             ("--temperature", temperature), ("--pairs", pairs), ("--method", method), ("--calibrate", calibrate),
-            ("--weights", None if weights == _WEIGHTS else weights), ("--names", names),
+            ("--weights", None if weights == _WEIGHTS else weights), ("--names", names), ("--seed", seed or None),
         )
         if given is not None
     ]  # fmt: skip
@@ -158,9 +158,8 @@ def _fit(
     print_findings(score_findings(summary, files.names))
     for direction in ("x_to_y", "y_to_x"):
         header, rows = comparison_table(comparison, direction)
-        typer.echo(f"\n{direction_words(direction, files.names):30}" + "".join(f"{cell:>20}" for cell in header[1:]))
-        for label, *cells in rows:
-            typer.echo(f"{label:30}" + "".join(f"{cell:>20}" for cell in cells))
+        typer.echo("")
+        print_table([direction_words(direction, files.names), *header[1:]], rows)
     typer.echo(f"\nPage: {out / 'score.html'}")
 
 

@@ -3,12 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from .app import printable
 
 if TYPE_CHECKING:
     from .._typing import Progress
@@ -135,9 +137,20 @@ def print_findings(findings: "Sequence[Finding]") -> None:
         screen.print(Padding(escape(finding.text), (0, 0, 0, 8), expand=False), highlight=False)
 
 
+def print_table(header: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> None:
+    """A table on the standard output, as wide as its cells: the first column is text, the others are numbers."""
+    from rich.cells import cell_len
+
+    table = [[printable(" ".join(cell.split())) for cell in row] for row in (header, *rows)]
+    widths = [max(cell_len(row[at]) for row in table) for at in range(len(header))]
+    for first, *others in table:
+        cells = [" " * (width - cell_len(cell)) + cell for cell, width in zip(others, widths[1:], strict=True)]
+        typer.echo("  ".join([first + " " * (widths[0] - cell_len(first)), *cells]).rstrip())
+
+
 def print_json(content: object) -> None:
     """Strict JSON on the standard output."""
     typer.echo(json.dumps(content, indent=2, allow_nan=False))
 
 
-__all__ = ["console", "print_findings", "print_json", "progress_bar", "rate_bar"]
+__all__ = ["console", "print_findings", "print_json", "print_table", "progress_bar", "rate_bar"]

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, Overwrite, Quiet, Seed, command
+from .app import AsJson, Overwrite, Quiet, Seed, command, seed_option
 from .report import diagnose_files
-from .show import console, print_json, progress_bar
+from .show import console, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..report import Comparison
 
 
@@ -63,7 +61,10 @@ def _demo(
         from ..experiments.glyphs.picture import save_picture
 
         save_picture(comparison, models, picture)
-    console().print(demo_table(comparison))
+    header, rows = demo_table(comparison)
+    typer.echo("1,500 unseen names and their pictures\n")
+    print_table(header, rows)
+    typer.echo("")
     typer.echo(comparison.decision())
     typer.echo(f"\nReports: {', '.join(str(folder / 'report.html') for folder in folders)}")
     typer.echo(f"Both models side by side: {page}")
@@ -73,7 +74,7 @@ def _demo(
 def verify(
     only: Annotated[str | None, typer.Option(help="Claims to check, with commas between; all by default.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Also draw a figure for each claim, here.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    seed: Annotated[int, seed_option("Seed of all random draws.")] = 0,
     details: Annotated[bool, typer.Option("--details", help="A row for each measurement, not for each claim.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -108,11 +109,8 @@ def reproduce(
     run_reproduce(arguments or [])
 
 
-def demo_table(comparison: "Comparison") -> "Table":
+def demo_table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
     """A few numbers of both models, and their paired differences."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from .._words import with_error
 
     shown = {
@@ -120,13 +118,11 @@ def demo_table(comparison: "Comparison") -> "Table":
         "gap": ("energy_distance",),
         "budget": ("divergence_sym", "effective_negatives_xy"),
     }
-    table = Table(title="1,500 unseen names and their pictures", box=SIMPLE_HEAD, padding=(0, 1))
-    for title in ("", *comparison.names, "difference"):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    lines = []
     for section, keys in shown.items():
         for row in comparison.rows(section):
             if row.key in keys:
                 cells = [with_error(cell) if cell is not None else "" for cell in row.estimates]
                 change = row.differences[-1]
-                table.add_row(row.measure.label, *cells, "" if change is None else with_error(change.estimate))
-    return table
+                lines.append([row.measure.label, *cells, "" if change is None else with_error(change.estimate)])
+    return ["", *comparison.names, "difference"], lines

@@ -3,15 +3,14 @@
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width
-from .._files import write_file
+from .._checks import InputError, check_choice, check_flag, check_kind, check_rows, check_same_width, check_whole, shown
+from .._files import as_path, write_file
 from .._typing import PairsLike, RowsLike
 from ..corrections.base import unit
 from ..io import as_pairs, as_rows
@@ -40,6 +39,13 @@ class Plan:
     width: int | None = None
     bits: Bits = "float32"
     mean_removal: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.dimensions, "dimensions", get_args(Dimensions))
+        check_choice(self.bits, "bits", BITS)
+        check_flag(self.mean_removal, "mean_removal")
+        if self.dimensions != "all" or self.width is not None:
+            check_whole(self.width, "width", least=1)
 
     @property
     def name(self) -> str:
@@ -70,11 +76,16 @@ class Compression:
     """
 
     def __init__(self, plan: Plan) -> None:
+        if not isinstance(plan, Plan):
+            raise InputError(f"plan is {shown(plan)}; give a Plan, Plan(bits='int8') say")
         self.plan = plan
         self._starts: dict[str, Tensor] = {}
         self._matrix: Tensor | None = None
         self._quantiser: Quantiser = quantiser(plan.bits)
         self._width = 0
+
+    def __repr__(self) -> str:
+        return f"Compression({self.plan!r})"
 
     def fit(self, x: RowsLike, y: RowsLike, *, pairs: PairsLike | None = None) -> "Compression":
         """Fit to pairs.
@@ -139,6 +150,7 @@ class Compression:
     def decode(self, codes: Tensor) -> Float[Tensor, "n k"]:
         """Unit rows, float32, that codes stand for; compare them by inner products."""
         self._fitted("x")
+        check_kind(codes, "codes", Tensor, "what encode returns")
         return unit(self._quantiser.decode(codes, self._width), "codes").float()
 
     def transform(self, rows: RowsLike, *, side: Side) -> Float[Tensor, "n k"]:
@@ -152,6 +164,7 @@ class Compression:
         return self._quantiser.bytes_a_row(self._width)
 
     def _fitted(self, side: str) -> Tensor:
+        check_choice(side, "side", ("x", "y"))
         if not self._starts:
             raise InputError("the compression has not been fitted; call fit(x, y) first")
         return self._starts[side]
@@ -178,7 +191,7 @@ def load(path: str | os.PathLike[str]) -> Compression:
     Raises:
         InputError: for another file, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     path = path / "map.safetensors" if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path} does not exist; name the file or folder that infomech shrink wrote")

@@ -1,5 +1,6 @@
 """Which ways to shorten rows are tried."""
 
+from .._checks import check_whole
 from .compression import Plan
 
 SMALLEST = 32  # dimensions
@@ -13,6 +14,7 @@ def plans(dim: int) -> list[Plan]:
     >>> [plan.name for plan in plans(64)][:4]
     ['first 32', 'PCA 32', 'PCA 32, int8', 'all dimensions, int8']
     """
+    check_whole(dim, "dim", least=1)
     widths = []
     width = SMALLEST
     while width < dim:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width
+from .._checks import InputError, check_between, check_choice, check_rows, check_same_width
 from .._typing import PairsLike, RowsLike
 from ..io import as_pairs, as_rows
 from ..measures.paired import check_pairs
@@ -101,6 +101,7 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         """Corrected unit rows of one modality; see `transform`."""
         if self._maps is None:
             raise InputError(f"{self.name} has not been fitted; call fit(x, y) first")
+        check_choice(side, "side", ("x", "y"))
         affine = self._maps[side == "y"]
         rows = as_rows(rows, side)
         check_rows(rows, side)
@@ -176,8 +177,7 @@ def covariance(rows: Float[Tensor, "p d"], shrinkage: float) -> tuple[Float[Tens
 
 def check_shrinkage(value: float) -> None:
     """Raise InputError unless it is a share."""
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"shrinkage is {value}; it is a share, between 0 and 1")
+    check_between(value, "shrinkage", "a share", ends=True)
 
 
 __all__ = ["AffineMap", "Correction", "check_shrinkage", "covariance", "unit"]

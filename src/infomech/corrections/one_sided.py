@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from .._checks import InputError
+from ..io import as_rows
 from .base import Correction
 from .shifts import MeanRemoval
 
@@ -60,7 +62,9 @@ class OneSided(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: 
         if not isinstance(self.correction, Correction | None):
             raise InputError(f"correction is {self.correction!r}; give one of infomech.corrections, Whitening() say")
         correction = MeanRemoval() if self.correction is None else clone(self.correction)
-        checked = torch.tensor(validate_data(self, rows, dtype=_TYPES, ensure_min_samples=2, ensure_min_features=2))
+        checked = torch.tensor(
+            validate_data(self, _known(rows), dtype=_TYPES, ensure_min_samples=2, ensure_min_features=2)
+        )
         directed = checked[_has_direction(checked)]
         if len(directed) < 2:
             raise InputError(f"{len(directed)} of {len(checked)} rows are not zero; at least two are needed")
@@ -74,7 +78,7 @@ class OneSided(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: 
             ValueError: before `fit`, for rows of another width, or where a corrected row is zero.
         """
         check_is_fitted(self)
-        checked = torch.tensor(validate_data(self, rows, dtype=_TYPES, reset=False))
+        checked = torch.tensor(validate_data(self, _known(rows), dtype=_TYPES, reset=False))
         found = torch.zeros_like(checked)
         at = _has_direction(checked)
         if bool(at.any()):
@@ -100,6 +104,18 @@ class OneSided(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: 
         out.correction_ = correction
         out.n_features_in_ = len(correction.parameters["x_start"])
         return out
+
+
+def _known(rows: Any) -> Any:
+    """What scikit-learn knows as it is, names of columns with it; a NumPy array of what it does not know."""
+    own = isinstance(rows, np.ndarray) or hasattr(rows, "columns") or scipy.sparse.issparse(rows)
+    if own or (isinstance(rows, list | tuple) and not any(isinstance(row, Tensor) for row in rows)):
+        return rows
+    known = isinstance(rows, Tensor) or hasattr(rows, "to_numpy") or isinstance(rows, list | tuple)
+    if not known:  # it says itself what is wrong
+        return rows
+    found = as_rows(rows, "rows").cpu()
+    return (found.float() if found.dtype is torch.bfloat16 else found).numpy()
 
 
 def _has_direction(rows: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:

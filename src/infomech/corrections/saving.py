@@ -2,14 +2,13 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import InputError
-from .._files import write_file
+from .._files import as_path, write_file
 from ..io.fitted import dump_fitted, read_fitted
 from .base import AffineMap, Correction
 from .scoring import METHODS
@@ -36,7 +35,7 @@ def load_correction(path: str | os.PathLike[str]) -> Correction:
     Raises:
         InputError: for another file, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     metadata, tensors = read_fitted(path, "correction", "fit it again with infomech correct", mark="method")
     if metadata["method"] not in METHODS:
         raise InputError(f"{path} holds a correction that is not known, {metadata['method']!r}; fit another")

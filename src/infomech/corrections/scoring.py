@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_between, check_distinct, check_progress, shown
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -15,6 +15,7 @@ from ..diagnosis import Diagnosis, Estimate, Measures, Settings, examine
 from ..diagnosis.differences import Difference, difference, paired_difference
 from ..diagnosis.information.pairing import information_difference
 from ..diagnosis.measures import records
+from ..io import as_rows
 from ..measures import PairedSample
 from . import shifts, transports
 from .base import Correction
@@ -106,8 +107,8 @@ def make_correction(method: str) -> Correction:
     >>> make_correction("whitening").name
     'whitening'
     """
-    if method not in METHODS:
-        raise InputError(f"{method!r} is no correction; there are: {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise InputError(f"{shown(method)} is no correction; there are: {', '.join(METHODS)}")
     return METHODS[method]()
 
 
@@ -149,9 +150,13 @@ def score_corrections(
     >>> gaps[1] < 0.2 * gaps[0]
     True
     """
+    check_progress(progress)
+    if not isinstance(methods, list | tuple):
+        raise InputError(f"methods is {shown(methods)}; give a list of {', '.join(METHODS)}")
     corrections = {name: make_correction(name) for name in methods}
-    if not 0.0 < share < 1.0:
-        raise InputError(f"share is {share}; it is the part of the groups to fit on, between 0 and 1")
+    check_between(share, "share", "the part of the groups to fit on")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted_groups = round(share * sample.groups)
     if min(fitted_groups, sample.groups - fitted_groups) < _LEAST // 2:

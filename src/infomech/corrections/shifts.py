@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, is_number, shown
 from .base import AffineMap, Correction
 
 
@@ -27,8 +27,8 @@ class CentroidShift(Correction):
     name = "centroid-shift"
 
     def __init__(self, amount: float = 1.0) -> None:
-        if not -10.0 <= amount <= 10.0:
-            raise InputError(f"amount is {amount}; 1 closes the gap of the centroids, 0 leaves it")
+        if not is_number(amount) or not -10.0 <= amount <= 10.0:
+            raise InputError(f"amount is {shown(amount)}; 1 closes the gap of the centroids, 0 leaves it")
         self.amount = amount
 
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import check_flag
 from .base import AffineMap, Correction, check_shrinkage, covariance
 
 _SHRINKAGE = 0.01  # of a covariance: 512 features from some thousand rows leave the small eigenvalues unknown
@@ -77,6 +78,7 @@ class OrthogonalProcrustes(Correction):
     name = "procrustes"
 
     def __init__(self, center: bool = True) -> None:
+        check_flag(center, "center")
         self.center = center
 
     def _fitted(self, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> tuple[AffineMap, AffineMap]:

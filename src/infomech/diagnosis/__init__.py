@@ -4,7 +4,7 @@ from .budget import EnergyBudget, decompose
 from .diagnosis import Diagnosis, Pictures
 from .estimate import Estimate
 from .examine import examine
-from .findings import Finding
+from .findings import Finding, Findings
 from .gaps import gap
 from .inputs import Inputs
 from .measures import Measures
@@ -15,6 +15,7 @@ __all__ = [
     "EnergyBudget",
     "Estimate",
     "Finding",
+    "Findings",
     "Inputs",
     "Measures",
     "Pictures",

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._shown import Fields
 from ..reductions import RowTerms, few_launches
 from .batch_tables import Batches
 from .estimate import Estimate
@@ -15,8 +16,8 @@ from .uncertainty import block_jackknife, symmetric_interval
 _ANCHORS, _SETS, _BATCHES = 256, 32, 4  # anchors, in sets of equal size; random batches that each set meets
 
 
-@dataclass(frozen=True)
-class BatchGradient:
+@dataclass(frozen=True, repr=False)
+class BatchGradient(Fields):
     """The gradient at the embeddings with N random negatives, against that with all other groups as negatives.
 
     ``error`` is sqrt(E |g_N - g|^2 / E |g|^2), ``cosine`` E g_N.g / sqrt(E |g_N|^2 E |g|^2), over anchors, batches and

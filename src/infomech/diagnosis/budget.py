@@ -2,18 +2,17 @@
 
 import hashlib
 from dataclasses import dataclass, field, fields
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_loss_temperature, check_temperature
+from .._checks import check_distinct, check_loss_temperature, check_progress, check_temperature, check_whole
 from .._files import plain
-from .._shown import Brief, Shown, data_frame
+from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
-from .._words import interval_text, with_error
+from .._words import interval_text, number, with_error
 from ..geometry import Critic
 from ..io.devices import rows_on
 from ..measures import PairedSample
@@ -76,8 +75,14 @@ _CURVES = {
 }  # the columns that a curve prints
 
 
-@dataclass(frozen=True)
-class WithoutDuplicates:
+_PRINTED = (
+    "alignment", "dispersion_x", "dispersion_y", "divergence_sym", "energy_sym", "infonce_sym", "remainder",
+    "effective_negatives",
+)  # the parts that fit on ten lines  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class WithoutDuplicates(Fields):
     """The budget again with one group of each that near-duplicates tie together."""
 
     groups: int  # that are left; at most 2,048 of them are measured
@@ -86,18 +91,58 @@ class WithoutDuplicates:
     with_them: dict[str, Estimate]  # the parts of all groups, at the same N
     growth: Growth
 
+    def _brief(self) -> Brief:
+        shown = [name for name in _PRINTED if name in self.parts]
+        rows = [
+            [name.replace("_", " "), *(with_error(by[name]) for by in (self.parts, self.with_them))] for name in shown
+        ]
+        title = f"Without near-duplicates: {self.groups:,} groups, N = {self.negatives:,} negatives, nats"
+        return Brief(title, ["part", "without", "with them"], rows, "to_dict(), to_pandas()")
 
-@dataclass(frozen=True)
-class Beyond:
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each part, without near-duplicates and with them.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        both = (("without", self.parts), ("with them", self.with_them))
+        rows = [row for words, parts in both for row in records(parts, duplicates=words)]
+        return data_frame(rows, index=["duplicates", "name"])
+
+
+@dataclass(frozen=True, repr=False)
+class Beyond(Fields):
     """A batch larger than the data: an extrapolation, see `Continuation`."""
 
     negatives: int  # N of the batch that was asked for
     measured: int  # the largest N that is measured
     parts: dict[str, Continuation]
 
+    def _brief(self) -> Brief:
+        shown = [name for name in _PRINTED if name in self.parts]
+        rows = [
+            [name.replace("_", " "), number(part.low), number(part.high), with_error(part.per_doubling)]
+            for name in shown
+            for part in [self.parts[name]]
+        ]
+        title = f"N = {self.negatives:,} negatives, extrapolated from {self.measured:,} that are measured, nats"
+        return Brief(title, ["part", "at least", "at most", "a doubling moves it by"], rows, "to_dict(), to_pandas()")
 
-@dataclass(frozen=True)
-class Contributions:
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each part: the bracket, and what the last doubling moved it by.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        rows = [
+            {"name": name, "low": part.low, "high": part.high, "per_doubling": part.per_doubling.value}
+            for name, part in self.parts.items()
+        ]
+        return data_frame(rows, index="name")
+
+
+@dataclass(frozen=True, repr=False)
+class Contributions(Fields):
     """What a paired comparison of two models needs: the parts of each pair and row at N, and the block replicates.
 
     Two results may be paired where their digests are equal: the same pairs, dealt to the same blocks.
@@ -306,7 +351,9 @@ def decompose(
     """
     (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
+    check_progress(progress)
     x, y = rows_on(device, x, y)
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )
@@ -318,10 +365,8 @@ def decompose(
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raise InputError unless a batch has at least one negative."""
-    if batch_size is not None and not isinstance(batch_size, Integral):
-        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number")
-    if batch_size is not None and batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
+    if batch_size is not None:
+        check_whole(batch_size, "batch_size", least=2)
 
 
 def default_batch(groups: int) -> int:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._shown import Fields
 from .batch_budget import BatchStatistics
 from .estimate import Estimate
 
@@ -23,8 +24,8 @@ CONTINUED = (
 )
 
 
-@dataclass(frozen=True)
-class Continuation:
+@dataclass(frozen=True, repr=False)
+class Continuation(Fields):
     """One part of the budget at an N that was not measured: an extrapolation of what its last doublings moved it by.
 
     ``log_linear``: every further doubling moves it as much as the last one did. ``geometric``: every further doubling

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .._checks import InputError, check_temperature
+from .._shown import Fields
 from .._typing import Progress
 from ..measures import PairedSample
 from .batch_budget import BatchStatistics, batch_statistics
@@ -29,8 +30,8 @@ _GROUPS = 2048  # every temperature walks the data again: a random part of the g
 _FEWEST = 8
 
 
-@dataclass(frozen=True)
-class Curves:
+@dataclass(frozen=True, repr=False)
+class Curves(Fields):
     """Parts of the budget at a batch of N negatives, over temperature and N; rows are temperatures, columns are N.
 
     N stops at the data: at all other groups of those that are looked at. ``budget.curve`` is the same at the model's

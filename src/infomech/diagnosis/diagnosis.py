@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shown import Fields
 from .budget import EnergyBudget
 from .curves import Curves
 from .estimate import Estimate
@@ -18,7 +19,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
-class Pictures:
+class Pictures(Fields):
     """What the figures show that the tables do not; samples and curves, for looking only."""
 
     similarity_edges: FloatArray  # (bins + 1,) common edges of the histograms
@@ -36,7 +37,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, repr=False)
-class Diagnosis:
+class Diagnosis(Fields):
     """All numbers of a report. `infomech.report.Report` writes it to files."""
 
     inputs: Inputs

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._shown import Fields
 from .estimate import Estimate
 from .uncertainty import block_jackknife, symmetric_interval, t_quantile
 
@@ -19,8 +20,8 @@ _ROOTS = ("centroid_gap", "centroid_norm_x", "centroid_norm_y")  # of a square t
 RECALLS = tuple(f"{side}_recall_at_{k}" for side in ("x_to_y", "y_to_x") for k in (1, 5, 10))
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+@dataclass(frozen=True, slots=True, repr=False)
+class Difference(Fields):
     """What one report has more than the first one."""
 
     estimate: Estimate

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_distinct, check_progress, shown
 from .._files import environment
 from .._typing import Progress, RowsLike
 from ..io import as_labels, as_rows
@@ -57,11 +57,13 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
 
     Source: E1 to E7.
     """
+    if not isinstance(settings, Settings):
+        raise InputError(f"settings is {shown(settings)}; give Settings(temperature=...)")
+    check_progress(progress)
     started = time.perf_counter()
     temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
     x, y = as_rows(x, "x"), as_rows(y, "y")
-    if x.numel() and x.shape == y.shape and x.dtype == y.dtype and x.device == y.device and x.equal(y):
-        raise InputError("x and y hold the same rows; give the embeddings of both modalities")
+    check_distinct(x, y)
     if labels is not None and len(labels) != len(x):
         raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
     if labels is not None:

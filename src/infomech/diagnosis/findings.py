@@ -1,10 +1,13 @@
 """Findings (E7): plain sentences, each with the number that led to it, its effect, and the command to try next."""
 
 import math
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from .._files import plain
+from .._shown import Brief, Shown, data_frame
 from .._words import number, significant, with_interval
 from .budget import EnergyBudget
 from .estimate import Estimate
@@ -33,8 +36,8 @@ SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note", "good")
 CLIP_SCALE = 100.0  # CLIP's clamp of the logit scale 1 / tau
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Shown):
     """One thing that a person should know about their embeddings.
 
     Args:
@@ -51,6 +54,35 @@ class Finding:
     title: str
     text: str
     value: float
+
+    def _brief(self) -> Brief:
+        lines = textwrap.wrap(self.text, 110, break_long_words=False, break_on_hyphens=False)
+        return Brief(f"{self.severity.capitalize()}: {self.title}", [self.code], [[line] for line in lines], "text")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain strings and a number, by field."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+
+class Findings(Shown, list[Finding]):
+    """Findings in their order, the gravest first: a list that prints as a table."""
+
+    def _brief(self) -> Brief:
+        rows = [[each.title, each.severity] for each in self]
+        title = f"{len(self)} finding{'s' * (len(self) != 1)}; print one for what to do"
+        return Brief(title, ["finding", "severity"], rows, "to_dict(), to_pandas()")
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Each finding by its code."""
+        return {each.code: each.to_dict() for each in self}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each finding.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame([each.to_dict() for each in self], index="code")
 
 
 @dataclass(frozen=True)
@@ -431,4 +463,4 @@ def _hubs(e: Evidence) -> Iterator[Finding]:
             )
 
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Severity", "find"]
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity", "find"]

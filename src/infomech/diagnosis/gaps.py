@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_choice, check_loss_temperature, check_progress, is_number, shown
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..io.devices import rows_on
@@ -120,12 +120,12 @@ def gap(
     >>> measures["energy_distance"].low > 0
     True
     """
-    if statistic not in ("U", "V"):
-        raise InputError(f"statistic is {statistic!r}; it must be 'U' (unbiased) or 'V'")
+    check_choice(statistic, "statistic", ("U", "V"))
     check_loss_temperature(temperature)
     check_batch_size(batch_size)
-    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
-        raise InputError(f"bandwidth is {bandwidth}; it must be a finite number above 0")
+    check_progress(progress)
+    if bandwidth is not None and not (is_number(bandwidth) and 0 < bandwidth < math.inf):
+        raise InputError(f"bandwidth is {shown(bandwidth)}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
     batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature])

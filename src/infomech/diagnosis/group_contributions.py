@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shown import Fields
 
-@dataclass(frozen=True)
-class GroupContributions:
+
+@dataclass(frozen=True, repr=False)
+class GroupContributions(Fields):
     """Of gap measures the delete-a-block replicates, of recalls each group's hits.
 
     They stand beside the budget's `Contributions`, whose digest says of which pairs, in which order of the groups.

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from .._shown import Fields
 
-@dataclass(frozen=True)
-class Inputs:
+
+@dataclass(frozen=True, repr=False)
+class Inputs(Fields):
     """What was looked at."""
 
     name_x: str  # "image", say; "x" by default

@@ -18,9 +18,7 @@ class Measures(Shown, dict[str, Estimate]):
     """
 
     def _brief(self) -> Brief:
-        rows = [[name, with_error(estimate), interval_text(estimate)] for name, estimate in self.items()]
-        title = f"{len(self)} measure{'s' * (len(self) != 1)}"
-        return Brief(title, ["name", "estimate", "95% interval"], rows, "to_dict(), to_pandas()")
+        return measured(f"{len(self)} measure{'s' * (len(self) != 1)}", self)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain numbers: name -> ``{"value", "stderr", "low", "high"}``."""
@@ -35,9 +33,15 @@ class Measures(Shown, dict[str, Estimate]):
         return data_frame(records(self), index="name")
 
 
+def measured(title: str, estimates: Mapping[str, Estimate], more: str = "to_dict(), to_pandas()") -> Brief:
+    """A table of estimates with their intervals."""
+    rows = [[name, with_error(estimate), interval_text(estimate)] for name, estimate in estimates.items()]
+    return Brief(title, ["name", "estimate", "95% interval"], rows, more)
+
+
 def records(measures: Mapping[str, Estimate], **more: str) -> list[dict[str, Any]]:
     """Rows of a table, with further columns in front."""
     return [{**more, "name": name, **estimate.to_dict()} for name, estimate in measures.items()]
 
 
-__all__ = ["Measures", "records"]
+__all__ = ["Measures", "measured", "records"]

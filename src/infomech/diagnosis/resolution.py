@@ -6,14 +6,16 @@ The limit is given only where the last doubling of N moved each of the four log 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from .._shown import Brief, Fields, data_frame
 from .batch_budget import PARTS, BatchStatistics
 from .batch_tables import SIDES, Batches
 from .estimate import Estimate
+from .measures import measured, records
 
 LARGEST_GROWTH = 0.05  # nats, of each log kernel mean over the last doubling
 _ANCHORS, _TIMES = 256, 8  # groups that give an anchor each to the search; times that the others are halved at random
@@ -22,8 +24,8 @@ _COLUMN: dict[str, Literal[0, 1]] = {"x": 0, "y": 1}
 _LIMITS = tuple(n for n in PARTS if not n.startswith(("effective", "infonce", "remainder", "log_")))
 
 
-@dataclass(frozen=True)
-class Growth:
+@dataclass(frozen=True, repr=False)
+class Growth(Fields):
     """How much the last doubling of N that the data hold moved each log kernel mean g, in nats."""
 
     xx: Estimate
@@ -41,6 +43,14 @@ class Growth:
     def resolved(self) -> bool:
         """Whether none moved by more than 0.05 nats."""
         return self.largest <= LARGEST_GROWTH
+
+    def _brief(self) -> Brief:
+        before, after = self.negatives
+        title = (
+            f"From {before:,} to {after:,} negatives, the last doubling: what it moved each log kernel mean by, nats"
+            f" ({'' if self.resolved else 'not '}resolved)"
+        )
+        return measured(title, {side: getattr(self, side) for side in SIDES}, more="to_dict()")
 
 
 def growth(statistics: BatchStatistics) -> Growth:
@@ -64,8 +74,8 @@ def growth(statistics: BatchStatistics) -> Growth:
     return Growth(**found, negatives=(first, second))
 
 
-@dataclass(frozen=True)
-class LimitBudget:
+@dataclass(frozen=True, repr=False)
+class LimitBudget(Fields):
     """The budget in the limit of large batches (E1), where the data determine it; nats.
 
     Corrected for the bias of the logarithm by the block jackknife. The limit is that of a law without neighbours rarer
@@ -81,6 +91,19 @@ class LimitBudget:
     divergence_yx: Estimate
     divergence_sym: Estimate
     energy_sym: Estimate
+
+    def _brief(self) -> Brief:
+        parts = {name: estimate for name, estimate in vars(self).items() if not name.startswith("divergence_")}
+        parts["divergence_sym"] = self.divergence_sym
+        return measured("The limit of large batches, nats; neighbours rarer than 1/n are not in it", parts)
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each part.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        return data_frame(records(vars(self)), index="name")
 
 
 def limit(statistics: BatchStatistics) -> LimitBudget | None:

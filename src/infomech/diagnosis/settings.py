@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_each_row, check_flag, check_loss_temperature, check_seed, shown
 from .._typing import PairsLike
 from .budget import check_batch_size
 
@@ -46,14 +46,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_loss_temperature(self.temperature)
-        several = not isinstance(self.names, str) and len(self.names) == 2
+        several = isinstance(self.names, tuple | list) and len(self.names) == 2
         if not several or not all(isinstance(name, str) and name.strip() for name in self.names):
-            raise InputError(f"names is {self.names!r}; give two names, one for each modality")
+            raise InputError(f"names is {shown(self.names)}; give two names, one for each modality")
         if self.names[0] == self.names[1]:
             raise InputError(f"names is {self.names!r}; give the modalities names that differ")
         if not all(name.isprintable() for name in self.names):
             raise InputError(f"names is {self.names!r}; give names without control characters")
         check_batch_size(self.batch_size)
+        check_each_row(self.labels, "labels")
+        check_each_row(self.ids, "ids")
+        check_flag(self.normalize, "normalize", none=True)
+        check_flag(self.curves, "curves")
+        check_seed(self.seed)
 
 
 __all__ = ["Settings"]

@@ -5,7 +5,7 @@ import itertools
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_choice, check_flag, check_kind, check_whole, shown
+from .._files import as_path
 from .._shown import Brief, Shown
 from ..io.devices import resolve_device
 from ..io.text import unencodable
@@ -134,8 +135,12 @@ def extract(
         InputError: for a folder with embeddings of another model, data or setting; for damaged items with ``strict``;
             for a model that returns no finite (n, d) rows; where no space is left.
     """
-    options = options or ExtractOptions()
+    options = ExtractOptions() if options is None else options
     _check(options)
+    check_kind(source, "source", Source, "what open_source returns")
+    if not isinstance(towers, Mapping) or not {source.first, "text"} <= towers.keys():
+        raise InputError(f"towers is {shown(towers)}; give a dictionary with encoders of {source.first} and of text")
+    folder = as_path(folder, "folder")
     both = source.names if names is None else _checked_names(names)
     if options.strict and source.left_out:
         first = source.left_out[0]
@@ -170,16 +175,22 @@ def extract(
 
 
 def _check(options: ExtractOptions) -> None:
+    check_kind(options, "options", ExtractOptions, "ExtractOptions(), or None")
     for name in ("batch_size", "workers", "shard_batches"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
+        check_whole(getattr(options, name), name, least=1)
+    for name in ("normalize", "strict"):
+        check_flag(getattr(options, name), name)
+    check_choice(options.precision, "precision", ("fp32", "bf16", "fp16"))
     resolve_device(options.device)
 
 
 def _checked_names(names: tuple[str, str]) -> tuple[str, str]:
-    good = len(names) == 2 and all(re.fullmatch(r"[\w-]+", name) for name in names)
+    listed = isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
+    good = listed and all(re.fullmatch(r"[\w-]+", name) for name in names)
     if not good or names[0].lower() == names[1].lower():
-        raise InputError(f"names is {names!r}; give two names of letters, digits, - and _: folders are called by them")
+        raise InputError(
+            f"names is {shown(names)}; give two names of letters, digits, - and _: folders are called by them"
+        )
     return names[0], names[1]
 
 

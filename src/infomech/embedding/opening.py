@@ -5,9 +5,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .._checks import InputError
+from .._checks import InputError, check_choice, check_kind, shown
+from .._files import as_path
 from ..io.tables import TABLES, read_table
 from ..io.text import NotText, TextTable, is_no_data, read_json, read_lines, text_of
 from .sources import (
@@ -50,6 +51,13 @@ def open_source(
     Raises:
         InputError: where nothing usable is found, or captions and images have nothing in common.
     """
+    if isinstance(paths, str | os.PathLike) or not isinstance(paths, Sequence) or not paths:
+        raise InputError(f"paths is {shown(paths)}; give a list of files or folders")
+    if columns is not None:
+        check_kind(columns, "columns", Columns, "Columns(image=NAME, caption=NAME), or None")
+    if kind is not None:
+        check_choice(kind, "kind", get_args(Kind))
+    paths = [as_path(path, "paths") for path in paths]
     for path in paths:
         if not _exists(path):
             raise InputError(f"{str(path)!r} does not exist; check the path")
@@ -118,6 +126,7 @@ def open_coco(folder: Path, *, split: str = "val2017") -> ListedImages:
     Raises:
         InputError: for a folder without that layout, with the addresses to fetch it from.
     """
+    folder = as_path(folder, "folder")
     captions_file = folder / "annotations" / f"captions_{split}.json"
     images = folder / split
     if not captions_file.exists() or not images.is_dir():
@@ -322,6 +331,8 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
         (columns.caption, CAPTION_COLUMNS, "Columns(caption=NAME)"),
     ):
         column = wanted if wanted else _usual(names, usual)
+        if wanted and wanted not in names:
+            raise _no_column(table, wanted, option, names)
         if column is None or column not in names:
             if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
                 raise InputError(
@@ -330,6 +341,10 @@ def _columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, st
             raise InputError(f"{table} has the columns {_listed(names)}; say which one with {option}")
         out.append(column)
     return out[0], out[1]
+
+
+def _no_column(table: Path, wanted: str, option: str, names: Sequence[str]) -> InputError:
+    return InputError(f"{table} has no column {wanted!r} for {option}; it has {_listed(names)}")
 
 
 def _usual(names: Sequence[str], usual: Sequence[str]) -> str | None:
@@ -348,7 +363,7 @@ def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
         image = columns.image or _usual(names, IMAGE_COLUMNS)
         if image is not None and any(_in_table(row.get(image)) for row in content.rows):
             return _image_table(content, *_columns(paths[0], content, columns))
-        return _paired_rows(content, *_text_columns(paths[0], content, columns))
+        return _paired_rows(paths[0], content, *_text_columns(paths[0], content, columns))
     if len(paths) != 2:
         raise InputError(f"{len(paths)} text files are given; paired texts are two files, line by line")
     for path in paths:
@@ -362,7 +377,10 @@ def _open_texts(paths: Sequence[Path], columns: Columns) -> Source:
         raise InputError(
             f"{paths[0]} has {len(sides[0])} lines and {paths[1]} has {len(sides[1])}; line i belongs to line i"
         )
-    return PairedTexts(list(zip(*sides, strict=True)))
+    return PairedTexts([(left, (right,)) for left, right in zip(*sides, strict=True)])
+
+
+_BOTH = "Columns(image=NAME) and Columns(caption=NAME)"
 
 
 def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[str, str]:
@@ -371,17 +389,19 @@ def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[st
     given = columns.image is not None and columns.caption is not None
     if given and columns.image == columns.caption:
         raise InputError(f"the column {columns.image!r} is named twice; a text is paired with one of another column")
+    for wanted, option in ((columns.image, "Columns(image=NAME)"), (columns.caption, "Columns(caption=NAME)")):
+        if wanted and wanted not in names:
+            raise _no_column(table, wanted, option, names)
     first = columns.image or (names[0] if names else "")
     second = columns.caption or next((name for name in names if name != first), "")
     if first not in names or second not in names:
         raise InputError(f"{table} has the columns {_listed(names)}; two columns of texts are needed")
-    both = "Columns(image=NAME) and Columns(caption=NAME)"
     if not given and len(names) > 2:
-        raise InputError(f"{table} has {len(names)} columns ({_listed(names)}); name the two of texts with {both}")
+        raise InputError(f"{table} has {len(names)} columns ({_listed(names)}); name the two of texts with {_BOTH}")
     if not given and all(len(name.split()) > 2 for name in names):
         raise InputError(
             f"{table} has no header, it seems: its first line is {_listed(names)[:120]}; add one, or name both columns "
-            f"with {both}"
+            f"with {_BOTH}"
         )
     values = [_path_of(row.get(first)) for row in content.rows]
     named = [value for value in values if isinstance(value, str) and value]
@@ -390,24 +410,35 @@ def _text_columns(table: Path, content: TextTable, columns: Columns) -> tuple[st
     return first, second
 
 
-def _paired_rows(content: TextTable, first: str, second: str) -> PairedTexts:
-    """Two columns of texts; a row where one of them is missing or no text is named and left out."""
+def _paired_rows(table: Path, content: TextTable, first: str, second: str) -> PairedTexts:
+    """Two columns of texts, the second of one or of lists; a row without one of them is named and left out."""
     lines, keys, left_out = [], [], []
+    damages: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(content.rows, start=1):
-        pair = []
-        for name in (first, second):
-            try:
-                pair.append(text_of(row.get(name)))
-            except NotText as error:
-                left_out.append(LeftOut(f"row {number}", f"has in {name} a value that {error}"))
-                break
-        else:
-            if None in pair:
-                left_out.append(LeftOut(f"row {number}", "lacks one of the two texts"))
-            else:
-                lines.append((str(pair[0]).strip(), str(pair[1]).strip()))
-                keys.append(f"row {number}")
-    return PairedTexts(lines, left_out, keys=keys)
+        key, value, others = f"row {number}", row.get(first), row.get(second)
+        if isinstance(value, list | tuple):
+            if len(value) > 1:
+                raise InputError(
+                    f"{table} row {number} has {len(value)} texts in the column {first!r}; only the second text may be "
+                    f"several: say which is which with {_BOTH}"
+                )
+            value = value[0] if value else None
+        several = isinstance(others, list | tuple)
+        name = first
+        try:
+            left, name = text_of(value), second
+            right, damage = captions_of(others) if several else ((text_of(others),), ())
+        except NotText as error:
+            left_out.append(LeftOut(key, f"has in {name} a value that {error}"))
+            continue
+        if left is None or None in right or (several and not others):
+            left_out.append(LeftOut(key, "lacks one of the two texts"))
+            continue
+        lines.append((left.strip(), tuple(str(text).strip() for text in right)))
+        keys.append(key)
+        if damage:
+            damages[key] = damage
+    return PairedTexts(lines, left_out, keys=keys, damage=damages)
 
 
 __all__ = ["Columns", "Kind", "coco_instructions", "open_coco", "open_source"]

@@ -121,13 +121,14 @@ class ImageTable(Source):
 
 @dataclass(frozen=True)
 class PairedTexts(Source):
-    """Line i of one text with line i of another."""
+    """Line i of one text with line i of another, or with several."""
 
-    lines: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, tuple[str, ...]]]
     left_out: Sequence[LeftOut] = ()
     names: tuple[str, str] = ("x", "y")
     first: Modality = "text"
     keys: Sequence[str] = ()  # of the pairs; "line 1" and so on by default
+    damage: dict[str, tuple[str, ...]] = field(default_factory=dict)  # key -> what is wrong with second texts of it
 
     @property
     def count(self) -> int | None:  # noqa: D102
@@ -136,7 +137,8 @@ class PairedTexts(Source):
     def samples(self) -> Iterator[Sample]:  # noqa: D102
         keys = self.keys or [f"line {number}" for number in range(1, len(self.lines) + 1)]
         for key, (left, right) in zip(keys, self.lines, strict=True):
-            yield Sample(key, _constant(left.encode("utf-8", errors="surrogatepass")), (right,))
+            content = left.encode("utf-8", errors="surrogatepass")
+            yield Sample(key, _constant(content), right, self.damage.get(key, ()))
 
 
 def _constant(content: bytes) -> Callable[[], bytes]:

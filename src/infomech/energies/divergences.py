@@ -30,6 +30,7 @@ def kl_divergence(rho: Density, other: Density) -> Scalar:
     >>> kl_divergence(north, south)  # 4 (coth 2 - 1/2)
     tensor(2.1493, dtype=torch.float64)
     """
+    check_same_nodes(rho, other)
     return rho.kl(other)
 
 
@@ -54,6 +55,7 @@ def symmetric_divergence(rho1: Density, rho2: Density) -> Scalar:
     >>> symmetric_divergence(north, flat)  # coth 2 - 1/2
     tensor(0.5373, dtype=torch.float64)
     """
+    check_same_nodes(rho1, rho2)
     return (rho1.kl(rho2) + rho2.kl(rho1)) / 2
 
 

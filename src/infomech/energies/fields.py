@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .._checks import InputError, check_rows, check_same_width, check_temperature
-from .._typing import OtherRows, RowsLike
-from ..geometry import Cosine, Critic, Manifold, Quadrature, Sphere, log_kernel_volume
-from ..io.rows import as_points
+from .._checks import InputError, check_flag, check_rows, check_same_width, check_temperature
+from .._typing import OtherRows, PointsLike, RowsLike
+from ..geometry import Cosine, Critic, Manifold, Quadrature, Sphere, as_critic, log_kernel_volume
+from ..io.rows import as_floats, as_points
 from ..measures import Density, VonMisesFisher
 
 Law = OtherRows | Density | VonMisesFisher
@@ -59,7 +59,8 @@ def log_partition_field(
     >>> log_partition_field(torch.eye(3, dtype=torch.float64)[:1], flat, temperature=0.5)  # log(sinh(2) / 2)
     tensor([0.5952], dtype=torch.float64)
     """
-    z, law = as_points(z, "z"), _law(law)
+    z, law, critic = as_points(z, "z"), _law(law), as_critic(critic)
+    check_flag(leave_own_out, "leave_own_out")
     check_rows(z, "z")
     check_temperature(temperature)
     if isinstance(law, Tensor):
@@ -72,14 +73,14 @@ def log_partition_field(
     elif leave_own_out:
         raise InputError(f"leave_own_out is for draws; a {type(law).__name__} has none")
     if isinstance(law, VonMisesFisher):
-        if not (critic is None or isinstance(critic, Cosine)):
+        if not isinstance(critic, Cosine):
             raise InputError(f"critic is {critic}; the field of a von Mises-Fisher law is closed for Cosine() only")
         return law.log_partition_field(z, temperature=temperature)
     if isinstance(law, Density):
         nodes, log_weights = law.quadrature.nodes, law.log_values + law.quadrature.log_weights
     else:
         nodes, log_weights = law, None
-    return _log_mean_kernel(z, nodes, log_weights, temperature, critic or Cosine(), leave_own_out)
+    return _log_mean_kernel(z, nodes, log_weights, temperature, critic, leave_own_out)
 
 
 def _law(law: Any) -> Law:
@@ -148,9 +149,10 @@ def log_smoothed_density(
     tensor([-1.0609], dtype=torch.float64)
     """
     z, law = as_points(z, "z"), _law(law)
+    check_rows(z, "z")
     if manifold is None:
         manifold = law.quadrature.manifold if isinstance(law, Density) else Sphere(z.shape[1])
-    volume = log_kernel_volume(manifold, Cosine() if critic is None else critic, temperature)
+    volume = log_kernel_volume(manifold, as_critic(critic), temperature)
     field = log_partition_field(z, law, temperature=temperature, critic=critic, leave_own_out=leave_own_out)
     return field - volume
 
@@ -207,14 +209,12 @@ def log_smoothing_kernel(
     >>> bool(grid.log_integrate(log_smoothing_kernel(grid, temperature=0.5)).abs().max() < 1e-12)
     True
     """
-    critic = Cosine() if critic is None else critic
+    critic = as_critic(critic)
     log_volume = log_kernel_volume(quadrature.manifold, critic, temperature)
     return critic.pairwise(quadrature.nodes, quadrature.nodes) / temperature - log_volume
 
 
-def alignment_potential(
-    z: RowsLike, positives: Float[Tensor, "n k d"], *, critic: Critic | None = None
-) -> Float[Tensor, " n"]:
+def alignment_potential(z: RowsLike, positives: PointsLike, *, critic: Critic | None = None) -> Float[Tensor, " n"]:
     """Alignment potential at each z from k draws of its partner's law: U(z_i) = -mean_k s(z_i, v_ik).
 
     Two modalities have two: U12 at points of the first with partners from the second, and U21 the other way round.
@@ -235,7 +235,8 @@ def alignment_potential(
     >>> alignment_potential(torch.eye(2), torch.eye(2)[:, None, :])
     tensor([-1., -1.])
     """
-    critic, z = Cosine() if critic is None else critic, as_points(z, "z")
+    critic, z, positives = as_critic(critic), as_points(z, "z"), as_floats(positives, "positives")
+    check_rows(z, "z")
     if positives.ndim != 3 or (len(positives), positives.shape[2]) != z.shape:
         raise InputError(
             f"positives have shape {tuple(positives.shape)}; for {len(z)} points give (n, k, {z.shape[1]})"

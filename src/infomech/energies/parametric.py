@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from .._checks import InputError, check_partners, check_temperature
+from .._shown import Fields
 from .._typing import RowsLike, Scalar
-from ..geometry import Cosine, Critic, Manifold, Sphere, log_sphere_mgf
+from ..geometry import Critic, Manifold, Sphere, as_critic, log_sphere_mgf
 from ..io.rows import as_points
 from ..measures import VonMisesFisher
 from .fields import log_smoothed_density
@@ -19,8 +20,8 @@ _NODES = 256
 _REACH = 12.0  # standard deviations of the polar angle on each side of its mode
 
 
-@dataclass(frozen=True)
-class SymmetricEnergy:
+@dataclass(frozen=True, repr=False)
+class SymmetricEnergy(Fields):
     """J12, J21 and their mean, each a scalar in nats.
 
     Args:
@@ -77,9 +78,10 @@ def energy(
     >>> round(float(energy(x, x, temperature=0.5)), 1)  # uniform and aligned: -1 / 0.5 - log(4 pi)
     -4.5
     """
+    check_temperature(temperature)
     x, partner = as_points(x, "x"), as_points(partner, "partner")
     check_partners(x, partner)
-    score = (Cosine() if critic is None else critic).pointwise(x, partner).mean() / temperature
+    score = as_critic(critic).pointwise(x, partner).mean() / temperature
     density = log_smoothed_density(x, x, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True)
     return density.mean() - score
 
@@ -114,9 +116,10 @@ def symmetric_energy(
     >>> symmetric_energy(x, x, temperature=0.5).sym < 0
     tensor(True)
     """
+    check_temperature(temperature)
     x, y = as_points(x, "x"), as_points(y, "y")
     check_partners(x, y)
-    score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
+    score = as_critic(critic).pointwise(x, y).mean() / temperature
     on_y, on_x = (
         log_smoothed_density(a, b, temperature=temperature, manifold=manifold, critic=critic, leave_own_out=True).mean()
         for a, b in ((x, y), (y, x))

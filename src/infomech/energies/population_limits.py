@@ -39,9 +39,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .._checks import InputError, check_partners
+from .._checks import InputError, check_partners, check_temperature
+from .._shown import Fields
 from .._typing import Rows, RowsLike, Scalar
-from ..geometry import Cosine, Critic
+from ..geometry import Critic, as_critic
 from ..io.rows import as_points
 from ..measures import Density, check_same_nodes
 from .fields import log_partition_field
@@ -71,14 +72,15 @@ def directed_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Crit
     >>> round(directed_limit(x, y, temperature=1.0).item(), 1)  # independent and uniform: log sinh 1
     0.2
     """
+    check_temperature(temperature)
     x, y = as_points(x, "x"), as_points(y, "y")
     check_partners(x, y)
-    score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
+    score = as_critic(critic).pointwise(x, y).mean() / temperature
     return log_partition_field(x, y, temperature=temperature, critic=critic, leave_own_out=True).mean() - score
 
 
-@dataclass(frozen=True)
-class SigmoidLimit:
+@dataclass(frozen=True, repr=False)
+class SigmoidLimit(Fields):
     """The large-batch limit of the sigmoid loss less log(n - 1), with its best bias, in nats.
 
     Args:
@@ -152,9 +154,10 @@ def sigmoid_limit(x: RowsLike, y: RowsLike, *, temperature: float, critic: Criti
         field = log_partition_field(a, b, temperature=temperature, critic=critic, leave_own_out=True)
         return torch.logsumexp(field, 0) - math.log(len(field))
 
+    check_temperature(temperature)
     x, y = as_points(x, "x"), as_points(y, "y")
     check_partners(x, y)
-    score = (Cosine() if critic is None else critic).pointwise(x, y).mean() / temperature
+    score = as_critic(critic).pointwise(x, y).mean() / temperature
     return SigmoidLimit(-score, log_mean(x, y), log_mean(x, x), log_mean(y, y))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_temperature
+from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..geometry import Cosine, Quadrature, Sphere, log_kernel_volume
 from ..measures import Density
@@ -25,8 +26,8 @@ Encoder = Float[Tensor, "2 2"]
 Encoders = Float[Tensor, "2 2 2"]
 
 
-@dataclass(frozen=True)
-class AngularEnergy:
+@dataclass(frozen=True, repr=False)
+class AngularEnergy(Fields):
     """The terms of the energies D5 and D6 of two encoders of observed angles, each a scalar in nats.
 
     Args:

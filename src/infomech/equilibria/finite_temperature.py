@@ -47,7 +47,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_seed, check_temperature, check_whole
+from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..energies import cross_entropy, log_smoothing_kernel, smoothed_log_density
 from ..energies.intrinsic import check_potential
@@ -65,8 +66,8 @@ _CLOSE = 1e-3  # atoms nearer than this many kernel widths are one
 _HEAVIEST_NEW = 0.05
 
 
-@dataclass(frozen=True)
-class VmfEquilibrium:
+@dataclass(frozen=True, repr=False)
+class VmfEquilibrium(Fields):
     """The minimiser of D5 within the von Mises-Fisher family, for U(z) = -h m.z.
 
     Args:
@@ -145,6 +146,7 @@ def vmf_equilibrium(ambient_dim: int, *, temperature: float, slope: float = 1.0)
     """
     check_temperature(temperature)
     check_temperature(slope, "slope")
+    check_whole(ambient_dim, "ambient_dim", least=2)
     gibbs = vmf_energy(ambient_dim, slope / temperature, temperature=temperature, slope=slope)
     if slope >= _COLLAPSE:
         point = vmf_energy(ambient_dim, math.inf, temperature=temperature, slope=slope)
@@ -276,8 +278,8 @@ def held_second_variation(rho: Density, direction: NodeValues, *, temperature: f
     return rho.quadrature.integrate(2 * direction * ratio - rho.values * ratio.square())
 
 
-@dataclass(frozen=True, eq=False)
-class AtomicEquilibrium:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtomicEquilibrium(Fields):
     """A measure of atoms that is stationary for D5 with the potential held, the lowest of several starts.
 
     Args:
@@ -374,6 +376,7 @@ def minimise_measure(
     >>> found.count(), [round(m, 3) for m in found.masses[:3].tolist()]
     (3, [0.369, 0.316, 0.316])
     """
+    check_seed(seed)
     check_temperature(temperature)
     if not isinstance(quadrature.manifold, Sphere):
         raise InputError(f"quadrature is on {quadrature.manifold}; atoms are placed on spheres")

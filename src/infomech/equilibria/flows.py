@@ -18,7 +18,8 @@ from jaxtyping import Float
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_kind, check_temperature
+from .._shown import Fields
 from .._typing import Rows
 from ..energies import intrinsic_energy_sym, intrinsic_variation_sym, symmetric_divergence
 from ..geometry import Manifold, Quadrature, faces
@@ -34,8 +35,8 @@ _ROUNDING = 1e-13  # relative rise of an energy that is rounding
 _SHORTEST = 1e-10  # of the first step: below it a line search gives up
 
 
-@dataclass(frozen=True, eq=False)
-class Flow:
+@dataclass(frozen=True, eq=False, repr=False)
+class Flow(Fields):
     """A gradient flow of densities, and how it went.
 
     Args:
@@ -123,6 +124,7 @@ def fokker_planck(
     ('converged', True)
     """
     _check_limits(first_step=first_step, max_time=max_time, growth=growth, max_steps=max_steps)
+    check_kind(start, "start", Density, "a Density")
     grid = start.quadrature
     law = GibbsLaw(potential, temperature, grid)
     chain = _ReversibleChain(law)

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_kind, check_temperature
+from .._shown import Fields
 from .._typing import Rows, Scalar
 from ..geometry import Quadrature, Sphere
 from ..measures import Density, VonMisesFisher
 from .potentials import LinearPotential, Potential, TwoWellPotential, potential_at_nodes
 
 
-@dataclass(frozen=True, eq=False)
-class GibbsLaw:
+@dataclass(frozen=True, eq=False, repr=False)
+class GibbsLaw(Fields):
     """The law rho* = exp(-U / tau) / Z, the unique minimiser of the intrinsic energy (T3).
 
     Args:
@@ -43,6 +44,7 @@ class GibbsLaw:
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        check_kind(self.quadrature, "quadrature", Quadrature, "what quadrature_rule returns")
         _ = self.node_values
 
     @cached_property

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._checks import InputError, check_temperature
+from .._shown import Fields
 from .._typing import Rows, Scalars
 from ..geometry import Manifold, geodesic_step, to_tangent
 from .potentials import Potential
@@ -24,8 +25,8 @@ _TARGET_ACCEPTANCE = 0.574  # optimal for MALA in high dimension (Roberts and Ro
 _RHAT_LIMIT = 1.01
 
 
-@dataclass(frozen=True, eq=False)
-class LangevinSamples:
+@dataclass(frozen=True, eq=False, repr=False)
+class LangevinSamples(Fields):
     """Draws of Langevin chains, with how far they can be trusted.
 
     Args:

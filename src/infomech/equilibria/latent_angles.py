@@ -24,7 +24,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_between, check_number
 from .._typing import Rows, Scalars
 from ..measures import VonMisesFisher
 
@@ -58,8 +58,9 @@ class LatentAngles:
     observation_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise InputError(f"weight is {self.weight}; the share of the first mode lies between 0 and 1")
+        check_between(self.weight, "weight", "the share of the first mode", ends=True)
+        for name in ("concentration", "misalignment", "observation_noise"):
+            check_number(getattr(self, name), name)
         if not 0 <= self.concentration <= _SHARPEST:
             raise InputError(f"concentration is {self.concentration}; it must lie between 0 and {_SHARPEST:g}")
         for name, value in (("misalignment", self.misalignment), ("observation_noise", self.observation_noise)):

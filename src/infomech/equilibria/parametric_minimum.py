@@ -11,7 +11,8 @@ import scipy.optimize
 import torch
 from numpy.typing import NDArray
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_seed, check_temperature
+from .._shown import Fields
 from ..geometry import Sphere, quadrature_rule
 from ..measures import Density
 from .encoded_angles import AngleTables, AngularEnergy, Encoders, encoded_divergence, encoded_law
@@ -26,8 +27,8 @@ _GRADIENT = 1e-6  # length of the gradient, in nats per unit of encoders of unit
 _SINGULAR = 50.0  # condition number from which an encoder counts as on its way to rank one
 
 
-@dataclass(frozen=True, eq=False)
-class ParametricStart:
+@dataclass(frozen=True, eq=False, repr=False)
+class ParametricStart(Fields):
     """Where one start ended.
 
     Args:
@@ -57,8 +58,8 @@ class ParametricStart:
     steps: int
 
 
-@dataclass(frozen=True, eq=False)
-class ParametricMinimum:
+@dataclass(frozen=True, eq=False, repr=False)
+class ParametricMinimum(Fields):
     """The lowest regular minimum of the deterministic energy, and all that was found beside it.
 
     Args:
@@ -136,6 +137,7 @@ def minimise_parametric(
     >>> found.status, round(found.dsym, 4)
     ('global', 0.0243)
     """
+    check_seed(seed)
     check_temperature(temperature)
     if nodes < 128 or nodes % 4:
         raise InputError(f"nodes is {nodes}; take a multiple of 4, at least 128")

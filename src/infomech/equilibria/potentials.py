@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width, check_temperature
-from .._typing import OtherRows, Points, Rows, Scalars
+from .._checks import InputError, check_between, check_rows, check_same_width, check_temperature, shown
+from .._typing import Points, PointsLike, Rows, RowsLike, Scalars
 from ..energies.intrinsic import check_potential
-from ..geometry import Cosine, Critic, Quadrature
+from ..geometry import Critic, Quadrature, as_critic
+from ..io.rows import as_floats, as_points
 
 Potential = Callable[[Points], Scalars]
 """A potential is any differentiable function of points (..., d) -> (...,); those below know more about themselves."""
@@ -34,10 +35,11 @@ class LinearPotential:
     direction: Float[Tensor, " d"]
 
     def __post_init__(self) -> None:
-        _check_unit(self.direction, "direction")
+        object.__setattr__(self, "direction", _unit_vector(self.direction, "direction"))
 
-    def __call__(self, z: Points) -> Scalars:  # noqa: D102
-        return -(z @ self.direction)
+    def __call__(self, z: PointsLike) -> Scalars:  # noqa: D102
+        points, direction = _of_one_type(z, self.direction)
+        return -(points @ direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +65,10 @@ class TwoWellPotential:
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_unit(self.first, "first well")
-        _check_unit(self.second, "second well")
+        object.__setattr__(self, "first", _unit_vector(self.first, "first well"))
+        object.__setattr__(self, "second", _unit_vector(self.second, "second well"))
         check_temperature(self.sharpness, "sharpness")
-        if not 0 < self.weight < 1:
-            raise InputError(f"weight is {self.weight}; the share of the first well lies strictly between 0 and 1")
+        check_between(self.weight, "weight", "the share of the first well")
 
     @classmethod
     def paper(cls, *, dtype: torch.dtype = torch.float64, device: torch.device | None = None) -> "TwoWellPotential":
@@ -85,9 +86,10 @@ class TwoWellPotential:
         """Both wells, (2, d)."""
         return torch.stack([self.first, self.second])
 
-    def __call__(self, z: Points) -> Scalars:  # noqa: D102
+    def __call__(self, z: PointsLike) -> Scalars:  # noqa: D102
+        z, wells = _of_one_type(z, self.wells)
         prior = torch.tensor([self.weight, 1 - self.weight], dtype=z.dtype, device=z.device).log()
-        return -torch.logsumexp(self.sharpness * (z @ self.wells.mT) + prior, dim=-1) / self.sharpness
+        return -torch.logsumexp(self.sharpness * (z @ wells.mT) + prior, dim=-1) / self.sharpness
 
 
 class EmpiricalPotential:
@@ -112,7 +114,8 @@ class EmpiricalPotential:
     tensor([-1., -1.], dtype=torch.float64)
     """
 
-    def __init__(self, x: Rows, y: OtherRows, *, bandwidth: float, critic: Critic | None = None) -> None:
+    def __init__(self, x: RowsLike, y: RowsLike, *, bandwidth: float, critic: Critic | None = None) -> None:
+        x, y = as_points(x, "x"), as_points(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
@@ -120,9 +123,10 @@ class EmpiricalPotential:
             raise InputError(f"x has {len(x)} rows and y has {len(y)}; row i of y must be the partner of row i of x")
         check_temperature(bandwidth, "bandwidth")
         self.x, self.y, self.bandwidth = x, y, bandwidth
-        self.critic = Cosine() if critic is None else critic
+        self.critic = as_critic(critic)
 
-    def __call__(self, z: Points) -> Scalars:  # noqa: D102
+    def __call__(self, z: PointsLike) -> Scalars:  # noqa: D102
+        z, _ = _of_one_type(z, self.x)
         rows = z.reshape(-1, z.shape[-1])
         blocks = [self._block(block, None) for block in rows.split(max(1, _BLOCK // len(self.x)))]
         return torch.cat(blocks).reshape(z.shape[:-1])
@@ -163,15 +167,29 @@ def potential_at_nodes(
     >>> potential_at_nodes(LinearPotential(grid.nodes[0]), grid)[0]
     tensor(-1., dtype=torch.float64)
     """
+    if not isinstance(potential, Tensor) and not callable(potential):
+        raise InputError(f"{name} is {shown(potential)}; give a function of points, or its values at the nodes")
     values = potential if isinstance(potential, Tensor) else potential(quadrature.nodes)
     check_potential(values, quadrature, name)
     return values
 
 
-def _check_unit(vector: Tensor, name: str) -> None:
+def _of_one_type(z: PointsLike, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Points and the vectors that they are set against, as tensors of one type."""
+    points = as_floats(z, "z")
+    if not points.ndim or points.shape[-1] != vectors.shape[-1]:
+        raise InputError(f"z has shape {tuple(points.shape)}; expected points (..., {vectors.shape[-1]})")
+    dtype = torch.promote_types(points.dtype, vectors.dtype)
+    return points.to(dtype), vectors.to(dtype)
+
+
+def _unit_vector(vector: PointsLike, name: str) -> Tensor:
+    vector = as_floats(vector, name)
     norm = float(vector.detach().double().norm())
     if vector.ndim != 1 or not abs(norm - 1) < 1e-3:
         raise InputError(f"{name} has shape {tuple(vector.shape)} and length {norm:.4g}; give one unit vector")
+    checked: Tensor = vector
+    return checked
 
 
 __all__ = ["EmpiricalPotential", "LinearPotential", "Potential", "TwoWellPotential", "potential_at_nodes"]

@@ -21,6 +21,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from .._checks import check_temperature
+from .._shown import Fields
 from ..geometry import Cosine, Sphere, log_kernel_volume
 from .latent_angles import LatentAngles
 
@@ -47,8 +48,8 @@ class _Bits:
         return np.asarray(cells / cells.sum())
 
 
-@dataclass(frozen=True)
-class RankOneLimit:
+@dataclass(frozen=True, repr=False)
+class RankOneLimit(Fields):
     """The lowest energy of two encoders of rank one: a law of two atoms each.
 
     Args:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Fields
 from ..energies import effective_potential, intrinsic_energy_sym, symmetric_divergence
 from ..geometry import Quadrature
 from ..measures import Density, check_same_nodes
@@ -26,8 +27,8 @@ from .potentials import Potential, potential_at_nodes
 NodePotential = Potential | Float[Tensor, " q"]
 
 
-@dataclass(frozen=True, eq=False)
-class BestResponse:
+@dataclass(frozen=True, eq=False, repr=False)
+class BestResponse(Fields):
     """The answer of one modality to the other.
 
     Args:
@@ -134,8 +135,8 @@ def vertex_density(node: int, quadrature: Quadrature, floor: float) -> Density:
     return Density.from_values(values, quadrature)
 
 
-@dataclass(frozen=True, eq=False)
-class Alternation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Alternation(Fields):
     """Best responses in turn, and how they ended.
 
     Args:

@@ -45,17 +45,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_kind, check_number, check_temperature, check_whole
+from .._shown import Fields
 from .._typing import Scalar
 from ..energies import intrinsic_variation_sym, log_smoothing_kernel
-from ..geometry import Cosine, Critic, Harmonics, harmonics, mean_resultant
+from ..geometry import Critic, Harmonics, as_critic, harmonics, mean_resultant
 from ..measures import Density, check_same_nodes
 
 _VISIBLE = 1e-9  # modes that the kernel damps below this carry rounding, not information
 
 
-@dataclass(frozen=True, eq=False)
-class MatchedStability:
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchedStability(Fields):
     """Second-order coefficients of the energy around matched marginals, mode by mode.
 
     Coefficients are per unit of int sum^2 / rho for the common modes, and of int sum_{i<j} (d_i - d_j)^2 / rho for the
@@ -163,7 +164,9 @@ def kernel_eigenvalues(
     tensor([1.0000, 0.9000, 0.7300], dtype=torch.float64)
     """
     check_temperature(temperature)
-    slope = (Cosine() if critic is None else critic).affine_form(1.0)[1]
+    check_whole(ambient_dim, "ambient_dim", least=2)
+    check_whole(degrees, "degrees", least=0)
+    slope = as_critic(critic).affine_form(1.0)[1]
     kappa = torch.tensor(slope / temperature, dtype=torch.float64)
     ratios = [mean_resultant(ambient_dim + 2 * j, kappa) for j in range(degrees)]
     return torch.cat([kappa.new_ones(1), torch.stack(ratios).cumprod(0)]) if degrees else kappa.new_ones(1)
@@ -205,6 +208,9 @@ def mode_coefficients(
     (0.125, 0.0)
     """
     _check_count(modalities)
+    check_number(divergence_weight, "divergence_weight")
+    if not isinstance(eigenvalues, Tensor):
+        check_number(eigenvalues, "eigenvalues", "a finite number, or a tensor of them")
     a, k = eigenvalues, modalities
     return (a - a * a / 2) / k**2, a / k**2 * ((divergence_weight * k - 1) / (k - 1) - a / 2)
 
@@ -319,6 +325,7 @@ def matched_stability(
     0.633333
     """
     _check_count(modalities)
+    check_kind(rho, "rho", Density, "a Density")
     a_form, b_form = _second_order_forms(rho, temperature=temperature, critic=critic, degree=degree)
     k, lam = modalities, divergence_weight
     common = torch.linalg.eigvalsh(a_form - b_form / 2) / k**2
@@ -328,8 +335,7 @@ def matched_stability(
 
 
 def _check_count(modalities: int) -> None:
-    if modalities < 2:
-        raise InputError(f"modalities is {modalities}; a pairwise loss needs at least 2")
+    check_whole(modalities, "modalities", least=2)
 
 
 def _second_order_forms(

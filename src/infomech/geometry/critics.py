@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
-from .._typing import OtherRows, Points, Rows, Scalars
+from .._checks import InputError, is_number, shown
+from .._typing import PointsLike, RowsLike, Scalars
+from ..io.rows import as_floats
 
 
 class AffineRows(NamedTuple):
@@ -41,8 +42,9 @@ class Critic(ABC):
         """The term b of rows, from their |z|^2; None where it is 0, as it is by default."""
         return None
 
-    def affine(self, rows: Rows) -> AffineRows:
+    def affine(self, rows: RowsLike) -> AffineRows:
         """The affine form for given rows, of any norm: (n, d) -> slope, terms (n,) in float64 or None."""
+        rows = as_floats(rows, "rows")
         squared = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
         return AffineRows(self.slope, self.row_terms(squared))
 
@@ -66,13 +68,59 @@ class Critic(ABC):
             f"the kernel of {type(self).__name__} has no finite volume on R^{dim}; bring the rows to unit length"
         )
 
-    def pointwise(self, z: Points, w: Points) -> Scalars:
-        """s(z_i, w_i) over matching leading axes: (..., d), (..., d) -> (...,)."""
+    def pointwise(self, z: PointsLike, w: PointsLike) -> Scalars:
+        """s(z_i, w_i) over matching leading axes: (..., d), (..., d) -> (...,).
+
+        Raises:
+            InputError: for points that cannot be used, or do not match.
+        """
+        z, w = _of_one_width(z, w)
+        try:
+            torch.broadcast_shapes(z.shape, w.shape)
+        except RuntimeError:
+            raise InputError(
+                f"z has shape {tuple(z.shape)} and w {tuple(w.shape)}; point i of z is scored with point i of w: "
+                "pairwise scores all with all"
+            ) from None
         return self.of_inner((z * w).sum(-1), z.square().sum(-1) + w.square().sum(-1))
 
-    def pairwise(self, z: Rows, w: OtherRows) -> Float[Tensor, "n m"]:
-        """s(z_i, w_j) for all i, j: (n, d), (m, d) -> (n, m). For large n and m use `infomech.reductions`."""
+    def pairwise(self, z: RowsLike, w: RowsLike) -> Float[Tensor, "n m"]:
+        """s(z_i, w_j) for all i, j: (n, d), (m, d) -> (n, m). For large n and m use `infomech.reductions`.
+
+        Raises:
+            InputError: for rows that cannot be used, or of two widths.
+        """
+        z, w = _of_one_width(z, w)
+        if z.ndim != 2 or w.ndim != 2:
+            raise InputError(f"z has shape {tuple(z.shape)} and w {tuple(w.shape)}; expected rows: (n, d) and (m, d)")
         return self.of_inner(z @ w.mT, z.square().sum(-1)[:, None] + w.square().sum(-1)[None, :])
+
+
+def _of_one_width(z: PointsLike, w: PointsLike) -> tuple[Tensor, Tensor]:
+    """Points of two containers as tensors of one type."""
+    z, w = as_floats(z, "z"), as_floats(w, "w")
+    if not z.ndim or not w.ndim or z.shape[-1] != w.shape[-1]:
+        raise InputError(f"z has shape {tuple(z.shape)} and w {tuple(w.shape)}; points must have the same features")
+    if z.dtype != w.dtype:
+        dtype = torch.promote_types(z.dtype, w.dtype)
+        z, w = z.to(dtype), w.to(dtype)
+    return z, w
+
+
+def as_critic(critic: Critic | None) -> Critic:
+    """The critic, the cosine where none is given.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> as_critic(None)
+    Cosine()
+    """
+    if critic is None:
+        return Cosine()
+    if not isinstance(critic, Critic):
+        raise InputError(f"critic is {shown(critic)}; give Cosine(), RBF(scale), or a Critic of your own")
+    return critic
 
 
 @dataclass(frozen=True)
@@ -92,7 +140,7 @@ class Cosine(Critic):
     def of_inner(self, inner: Scalars, squared_norms: Scalars) -> Scalars:  # noqa: D102
         return inner
 
-    def affine(self, rows: Rows) -> AffineRows:  # noqa: D102 (no norms are needed)
+    def affine(self, rows: RowsLike) -> AffineRows:  # noqa: D102 (no norms are needed)
         return AffineRows(1.0, None)
 
 
@@ -113,8 +161,8 @@ class RBF(Critic):
     scale: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise InputError(f"RBF scale is {self.scale}; it must be a finite number above 0")
+        if not is_number(self.scale) or not 0 < self.scale < math.inf:
+            raise InputError(f"RBF scale is {shown(self.scale)}; it must be a finite number above 0")
 
     @property
     def slope(self) -> float:  # noqa: D102
@@ -134,4 +182,4 @@ class RBF(Critic):
         return dim / 2 * (math.log(math.pi / self.scale) + torch.log(temperature))
 
 
-__all__ = ["RBF", "AffineRows", "Cosine", "Critic"]
+__all__ = ["RBF", "AffineRows", "Cosine", "Critic", "as_critic"]

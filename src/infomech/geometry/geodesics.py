@@ -5,11 +5,12 @@ import math
 from jaxtyping import Bool
 from torch import Tensor
 
-from .._typing import Points
+from .._typing import Points, PointsLike
+from ..io.rows import as_floats
 from .manifolds import FlatTorus, Manifold
 
 
-def to_tangent(manifold: Manifold, z: Points, v: Points) -> Points:
+def to_tangent(manifold: Manifold, z: PointsLike, v: PointsLike) -> Points:
     """The component of v tangent to the manifold at z: (..., d), (..., d) -> (..., d).
 
     >>> import torch
@@ -17,11 +18,12 @@ def to_tangent(manifold: Manifold, z: Points, v: Points) -> Points:
     >>> to_tangent(Sphere(2), torch.tensor([1.0, 0.0]), torch.tensor([3.0, 2.0]))
     tensor([0., 2.])
     """
+    z, v = as_floats(z, "z"), as_floats(v, "v")
     zf, vf = _factors(manifold, z), _factors(manifold, v)
     return (vf - (vf * zf).sum(-1, keepdim=True) * zf).flatten(-2)
 
 
-def geodesic_step(manifold: Manifold, z: Points, v: Points) -> tuple[Points, Points, Bool[Tensor, "..."]]:
+def geodesic_step(manifold: Manifold, z: PointsLike, v: PointsLike) -> tuple[Points, Points, Bool[Tensor, "..."]]:
     """Follow the geodesic from z with initial velocity v for unit time.
 
     On a sphere z' = cos|v| z + sin|v| v/|v|, and the velocity there is v' = cos|v| v - |v| sin|v| z.
@@ -35,6 +37,7 @@ def geodesic_step(manifold: Manifold, z: Points, v: Points) -> tuple[Points, Poi
         (z', v', unique): the end points, the velocities there, and whether the geodesic is the only shortest one
         (|v| < pi on each factor), so that v can be told from z and z'.
     """
+    z, v = as_floats(z, "z"), as_floats(v, "v")
     zf, vf = _factors(manifold, z), _factors(manifold, v)
     length = vf.norm(dim=-1, keepdim=True)
     sinc = (length / math.pi).sinc()

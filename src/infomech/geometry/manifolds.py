@@ -3,14 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
-from .._typing import Points, Scalars
+from .._checks import check_draws, check_whole
+from .._typing import Points, PointsLike, Scalars
+from ..io.rows import as_floats
 from .special import log_sphere_area, log_sphere_mgf
 
 
@@ -55,8 +55,7 @@ class Sphere(Manifold):
     ambient_dim: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ambient_dim, Integral) or self.ambient_dim < 2:
-            raise InputError(f"Sphere ambient_dim is {self.ambient_dim}; it must be a whole number, at least 2")
+        check_whole(self.ambient_dim, "Sphere ambient_dim", least=2)
 
     @property
     def squared_radius(self) -> float:  # noqa: D102
@@ -72,6 +71,7 @@ class Sphere(Manifold):
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Points:
+        check_draws(n, generator)
         z = torch.randn(n, self.ambient_dim, generator=generator, dtype=dtype, device=generator.device)
         return torch.nn.functional.normalize(z, dim=-1)
 
@@ -91,8 +91,7 @@ class FlatTorus(Manifold):
     ambient_dim: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise InputError(f"FlatTorus dim is {self.dim}; it must be at least 1")
+        check_whole(self.dim, "FlatTorus dim", least=1)
         object.__setattr__(self, "ambient_dim", 2 * self.dim)
 
     @property
@@ -109,15 +108,18 @@ class FlatTorus(Manifold):
     def uniform(  # noqa: D102
         self, n: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Points:
+        check_draws(n, generator)
         turns = torch.rand(n, self.dim, generator=generator, dtype=dtype, device=generator.device)
         return self.embed(2 * math.pi * turns)
 
-    def embed(self, angles: Float[Tensor, "... k"]) -> Points:
+    def embed(self, angles: PointsLike) -> Points:
         """Points of the torus from angles in radians: (..., k) -> (..., 2k)."""
+        angles = as_floats(angles, "angles")
         return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
 
-    def angles(self, points: Points) -> Float[Tensor, "... k"]:
+    def angles(self, points: PointsLike) -> Float[Tensor, "... k"]:
         """Angles in (-pi, pi] of points of the torus: (..., 2k) -> (..., k)."""
+        points = as_floats(points, "points")
         pair = points.unflatten(-1, (self.dim, 2))
         return torch.atan2(pair[..., 1], pair[..., 0])
 

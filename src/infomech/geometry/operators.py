@@ -8,13 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._checks import InputError
+from .._shown import Fields
 from .._typing import Rows
 from .manifolds import Manifold, Sphere
 from .quadrature import Quadrature, manifold_angles
 
 
-@dataclass(frozen=True, eq=False)
-class Harmonics:
+@dataclass(frozen=True, eq=False, repr=False)
+class Harmonics(Fields):
     """Real eigenfunctions of the Laplace-Beltrami operator at the nodes, orthonormal under the quadrature.
 
     Trigonometric functions on circles, their products on T^2, spherical harmonics on S^2.
@@ -123,8 +124,8 @@ def _spherical_harmonics(angles: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     return torch.stack(out, dim=1), torch.tensor(degrees, device=angles.device)
 
 
-@dataclass(frozen=True, eq=False)
-class Faces:
+@dataclass(frozen=True, eq=False, repr=False)
+class Faces(Fields):
     """The faces between the cells of the grid, for schemes that conserve mass exactly.
 
     With volumes w_i (the quadrature's weights), (Laplace f)_i is approximated to second order by

@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
-from .._typing import Points, Scalars
+from .._checks import InputError, check_whole, shown
+from .._shown import Fields
+from .._typing import PointsLike, Scalars
+from ..io.rows import as_floats
 from .manifolds import FlatTorus, Manifold, Sphere
 
 
-@dataclass(frozen=True, eq=False)
-class Quadrature:
+@dataclass(frozen=True, eq=False, repr=False)
+class Quadrature(Fields):
     """Nodes z_i and weights w_i with sum_i w_i f(z_i) = int f dmu for every f of degree at most `degree`.
 
     The error for smooth f falls faster than any power of the resolution. The weights are also the volumes of the
@@ -64,8 +66,9 @@ class Quadrature:
         return manifold_angles(self.manifold, self.nodes)
 
 
-def manifold_angles(manifold: Manifold, points: Points) -> Float[Tensor, "... k"]:
+def manifold_angles(manifold: Manifold, points: PointsLike) -> Float[Tensor, "... k"]:
     """Angles (t_1, ...) of points of S^1 or T^k, or (colatitude, longitude) on S^2, radians: (..., d) -> (..., k)."""
+    points = as_floats(points, "points")
     if isinstance(manifold, FlatTorus):
         return manifold.angles(points)
     longitude = torch.atan2(points[..., 1], points[..., 0])
@@ -94,8 +97,7 @@ def quadrature_rule(
     >>> len(quadrature_rule(Sphere(2), 64)), len(quadrature_rule(Sphere(3), 16)), len(quadrature_rule(FlatTorus(2), 16))
     (64, 512, 256)
     """
-    if resolution < 2:
-        raise InputError(f"resolution is {resolution}; a quadrature needs at least 2 nodes in each direction")
+    check_whole(resolution, "resolution", least=2, what=" nodes in each direction")
     if isinstance(manifold, FlatTorus) and manifold.dim <= 2:
         nodes, weights, shape = _torus(manifold, resolution)
         degree = resolution - 1
@@ -107,7 +109,7 @@ def quadrature_rule(
         degree = 2 * resolution - 1
     else:
         raise InputError(
-            f"{manifold} has no quadrature here; use Sphere(2), Sphere(3), FlatTorus(1) or FlatTorus(2), "
+            f"{shown(manifold)} has no quadrature here; use Sphere(2), Sphere(3), FlatTorus(1) or FlatTorus(2), "
             "or sample with manifold.uniform"
         )
     return Quadrature(nodes.to(device, dtype), weights.to(device, dtype), manifold, shape, degree)

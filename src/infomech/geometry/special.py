@@ -39,7 +39,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .._checks import InputError
+from .._checks import InputError, check_whole
+from .._typing import PointsLike
+from ..io.rows import as_floats
 
 _DEBYE_FROM = 24.0  # order from which the terms of Debye's expansion beyond the last are below rounding
 _DEBYE_TERMS = 18
@@ -248,7 +250,7 @@ class _ConcentrationDivergence(Function):
         return grads[0] * by_kappa, grads[0] * torch.from_numpy(rise).reshape(other.shape).to(other), None
 
 
-def log_sphere_mgf(dim: int, kappa: Float[Tensor, "..."], *, scaled: bool = False) -> Float[Tensor, "..."]:
+def log_sphere_mgf(dim: int, kappa: PointsLike, *, scaled: bool = False) -> Float[Tensor, "..."]:
     """Log moment generating function of the uniform law on S^{dim-1}: log E[exp(kappa m.z)].
 
     Args:
@@ -271,10 +273,12 @@ def log_sphere_mgf(dim: int, kappa: Float[Tensor, "..."], *, scaled: bool = Fals
     >>> log_sphere_mgf(3, torch.tensor(1e10, dtype=torch.float64), scaled=True)  # -log(2e10)
     tensor(-23.7190, dtype=torch.float64)
     """
+    check_whole(dim, "dim", least=2)
+    kappa = as_floats(kappa, "kappa")
     return cast(Tensor, _LogSphereMgf.apply(kappa, dim, scaled))  # type: ignore[no-untyped-call]
 
 
-def mean_resultant(dim: int, kappa: Float[Tensor, "..."], *, complement: bool = False) -> Float[Tensor, "..."]:
+def mean_resultant(dim: int, kappa: PointsLike, *, complement: bool = False) -> Float[Tensor, "..."]:
     """Mean resultant length A_d(kappa) = E[m.z] under vMF(m, kappa) on S^{dim-1}, in [0, 1] for kappa >= 0.
 
     Args:
@@ -293,12 +297,12 @@ def mean_resultant(dim: int, kappa: Float[Tensor, "..."], *, complement: bool = 
     >>> mean_resultant(3, torch.tensor(10.0, dtype=torch.float64))  # coth 10 - 1/10
     tensor(0.9000, dtype=torch.float64)
     """
+    check_whole(dim, "dim", least=2)
+    kappa = as_floats(kappa, "kappa")
     return cast(Tensor, _MeanResultant.apply(kappa, dim, complement))  # type: ignore[no-untyped-call]
 
 
-def concentration_divergence(
-    dim: int, kappa: Float[Tensor, "..."], other: Float[Tensor, "..."]
-) -> Float[Tensor, "..."]:
+def concentration_divergence(dim: int, kappa: PointsLike, other: PointsLike) -> Float[Tensor, "..."]:
     """KL(vMF(m, kappa) || vMF(m, other)) of two laws on S^{dim-1} with one mean, in nats.
 
     It is the Bregman divergence of the log moment generating function,
@@ -324,6 +328,8 @@ def concentration_divergence(
     >>> concentration_divergence(3, a, b)  # 1 - log 2
     tensor(0.3069, dtype=torch.float64)
     """
+    check_whole(dim, "dim", least=2)
+    kappa, other = as_floats(kappa, "kappa"), as_floats(other, "other")
     if kappa.shape != other.shape:
         raise InputError(f"concentrations have shapes {tuple(kappa.shape)} and {tuple(other.shape)}; give equal shapes")
     lowest = min(float(kappa.detach().amin()), float(other.detach().amin())) if kappa.numel() else 0.0
@@ -341,6 +347,7 @@ def log_sphere_area(dim: int) -> float:
     >>> round(log_sphere_area(3), 6)  # log(4 pi)
     2.531024
     """
+    check_whole(dim, "dim", least=1)
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 

@@ -7,8 +7,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .._checks import check_temperature
-from .critics import Critic
+from .._checks import InputError, check_temperature, shown
+from .critics import Critic, as_critic
 from .manifolds import Manifold
 
 
@@ -57,7 +57,10 @@ def log_kernel_volume(manifold: Manifold | Euclidean, critic: Critic, temperatur
     -867.768882
     """
     check_temperature(temperature)
-    tau = temperature if isinstance(temperature, Tensor) else torch.tensor(temperature, dtype=torch.float64)
+    critic = as_critic(critic)
+    if not isinstance(manifold, Manifold | Euclidean):
+        raise InputError(f"manifold is {shown(manifold)}; give Sphere(d), FlatTorus(k), or Euclidean(d)")
+    tau = temperature if isinstance(temperature, Tensor) else torch.tensor(float(temperature), dtype=torch.float64)
     wide = tau.to(torch.float64)
     if isinstance(manifold, Euclidean):
         value = critic.log_euclidean_volume(manifold.ambient_dim, wide)

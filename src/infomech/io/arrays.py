@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_storage
-from .._files import replacing, unwritable
+from .._checks import InputError, check_rows, check_storage, shown
+from .._files import as_path, replacing, unwritable
 from .text import check_regular, is_no_data
 
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet, .arrow, or a folder of .npy shards"
@@ -45,7 +45,9 @@ def read_embeddings(path: str | os.PathLike[str], *, key: str | None = None) -> 
     >>> read_embeddings(file).shape
     torch.Size([3, 3])
     """
-    path = Path(path)
+    path = as_path(path)
+    if key is not None and not isinstance(key, str):
+        raise InputError(f"key is {shown(key)}; it must be the name of an array: a str")
     if _is_folder(path):
         if key is not None:
             raise InputError(f"{path} is a folder of shards, which have no names; leave key={key!r} away")
@@ -71,11 +73,13 @@ def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    path = Path(path)
+    from .rows import plain_array  # which knows containers, and builds on this module
+
+    path = as_path(path)
     if isinstance(rows, Tensor):
         rows = rows.detach().cpu()
         rows = (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
-    array = np.asarray(rows)
+    array = plain_array(rows, "rows")
     if array.dtype.kind not in "fiu":
         raise InputError(f"rows holds {array.dtype}; expected numbers: a tensor or an array")
     try:
@@ -154,6 +158,9 @@ def is_npy(path: Path) -> bool:
     return _head(path).startswith(b"\x93NUMPY")
 
 
+_NO_NUMBERS = ("Object arrays cannot be loaded", "Python objects in dtype", "pickled")  # as NumPy says it
+
+
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Whatever a parser makes of a damaged file, a crash of any kind or a warning, becomes one line."""
@@ -166,7 +173,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except MemoryError:
         raise InputError(f"{path} asks for more memory than there is; it is too large, or damaged") from None
     except Exception as error:
-        if isinstance(error, ValueError) and "object" in str(error).lower():
+        if isinstance(error, ValueError) and any(words in str(error) for words in _NO_NUMBERS):
             raise _objects(path) from None
         raise InputError(f"{path} is a damaged {what} ({_line(error)}); write it again") from None
 
@@ -195,12 +202,31 @@ def _read_file(path: Path, key: str | None, wanted: Wanted) -> Tensor:
 def load_npy(path: Path) -> AnyArray:
     """The array of a ``.npy`` file, paged in as it is needed."""
     with reading(path, ".npy file"):
+        _check_header(path)
         # copy on write: torch gets memory that it may call its own, and the file does not change
         array: AnyArray = np.load(path, mmap_mode="c", allow_pickle=False)
         beyond = path.stat().st_size - getattr(array, "offset", 0) - array.nbytes if isinstance(array, np.memmap) else 0
         if beyond > 0:
             raise InputError(f"{path} holds {beyond:,} bytes after its array, a second one perhaps; write it again")
         return array
+
+
+def _check_header(path: Path) -> None:
+    """Raise InputError unless the header can be read, and promises no more than the file holds."""
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        except Exception:  # of the parser of Python itself, too
+            raise InputError(f"{path} is a damaged .npy file (its header cannot be read); write it again") from None
+        held = path.stat().st_size - file.tell()
+        promised = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (promised > held and not dtype.hasobject):
+        raise InputError(
+            f"{path} is a damaged .npy file (its header promises {dtype} of shape {shape}, and {held:,} bytes follow); "
+            "write it again"
+        )
 
 
 def _objects(path: Path) -> InputError:

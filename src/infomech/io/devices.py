@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_storage
+from .._checks import InputError, check_storage, shown
 from .._typing import DeviceLike, RowsLike
 from .rows import as_rows
 
@@ -28,6 +28,8 @@ def resolve_device(name: str) -> str:
     ...
     infomech._checks.InputError: device is 'gpu', which torch cannot use here; pass cpu, cuda, mps or auto
     """
+    if not isinstance(name, str):
+        raise InputError(f"device is {shown(name)}; pass cpu, cuda, mps or auto")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from .._checks import InputError
+from .._checks import InputError, shown
+from .._files import as_path
 from .arrays import describe, is_npy, load_npy, read_whole_numbers
 from .text import NotText, read_lines, text_of
 
@@ -24,7 +25,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Int[torch.Tensor, "p 2"]:
     Raises:
         InputError: if the file holds anything but two columns of whole numbers.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
         return torch.from_numpy(_number_table(path))
     pairs = read_whole_numbers(path)
@@ -39,7 +40,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         InputError: if the file is missing or holds something else.
     """
-    path = Path(path)
+    path = as_path(path)
     if not is_npy(path):
         return read_lines(path)
     array = load_npy(path)
@@ -63,6 +64,8 @@ def as_labels(labels: Iterable[Any], name: str = "labels") -> list[str]:
     >>> as_labels([0, "cat", 2.5])
     ['0', 'cat', '2.5']
     """
+    if isinstance(labels, str | bytes | Mapping | Set) or not hasattr(labels, "__iter__"):
+        raise InputError(f"{name} is {shown(labels)}; give a list of strings or numbers")
     out = []
     listed = hasattr(labels, "tolist") and not _is_float(labels)  # tolist() writes 0.1 of float32 as 0.10000000149
     for row, label in enumerate(labels.tolist() if listed else labels):  # type: ignore[attr-defined]

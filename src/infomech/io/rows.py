@@ -28,9 +28,16 @@ def as_rows(values: Any, name: str) -> Tensor:
     torch.Size([2, 2])
     """
     if isinstance(values, Tensor):
-        return values.detach()
-    stacked = _stacked(values, name)
-    return _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+        rows = values.detach()
+    else:
+        stacked = _stacked(values, name)
+        rows = _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+    if rows.ndim != 2:
+        raise InputError(
+            f"{name} has {rows.ndim} dimension{'s' * (rows.ndim != 1)}, shape {tuple(rows.shape)}; expected 2: "
+            "(rows, features)"
+        )
+    return rows
 
 
 def as_pairs(values: Any, name: str = "pairs") -> Tensor:
@@ -44,6 +51,36 @@ def as_pairs(values: Any, name: str = "pairs") -> Tensor:
 def as_points(values: Any, name: str) -> Tensor:
     """As `as_rows`, for functions with gradients: a tensor stays what it is, in its graph."""
     return values if isinstance(values, Tensor) else as_rows(values, name)
+
+
+def as_floats(values: Any, name: str) -> Tensor:
+    """Numbers of any shape as a floating-point tensor; a tensor stays in its graph, whole numbers become float64.
+
+    Raises:
+        InputError: for anything that is no array of numbers.
+
+    >>> as_floats(2, "kappa")
+    tensor(2., dtype=torch.float64)
+    """
+    if not isinstance(values, Tensor):
+        stacked = _stacked(values, name)
+        values = _tensor(_array(values, name, "embeddings"), name) if stacked is None else stacked
+    if values.is_floating_point():
+        found: Tensor = values
+        return found
+    if values.is_complex() or values.dtype is torch.bool:
+        raise InputError(f"{name} holds {values.dtype}; expected numbers")
+    doubled: Tensor = values.double()
+    return doubled
+
+
+def plain_array(values: Any, name: str) -> AnyArray:
+    """Numbers of any container, of any shape and type, as a NumPy array."""
+    stacked = _stacked(values, name)
+    if stacked is None:
+        return _array(values, name, "embeddings")
+    array: AnyArray = (stacked.float() if stacked.dtype is torch.bfloat16 else stacked).cpu().numpy()
+    return array
 
 
 def _array(values: Any, name: str, wanted: Wanted) -> AnyArray:
@@ -109,4 +146,4 @@ def _tensor(array: AnyArray, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-__all__ = ["as_pairs", "as_points", "as_rows"]
+__all__ = ["as_floats", "as_pairs", "as_points", "as_rows", "plain_array"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError
+from .._files import as_path
 from .arrays import reading
 from .text import TextTable, check_regular, read_csv, read_json_lines
 
@@ -19,16 +20,19 @@ def read_table(path: str | os.PathLike[str]) -> TextTable:
     Raises:
         InputError: for a file of another kind, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     check_regular(path)
     suffix = path.suffix.lower()
+    if suffix not in TABLES:
+        raise InputError(f"{path} is no table of captions; expected {', '.join(TABLES)}")
     if suffix == ".parquet":
-        return _read_parquet(path)
-    if suffix in (".jsonl", ".ndjson"):
-        return read_json_lines(path)
-    if suffix in (".csv", ".tsv"):
-        return read_csv(path)
-    raise InputError(f"{path} is no table of captions; expected {', '.join(TABLES)}")
+        table = _read_parquet(path)
+    else:
+        table = read_json_lines(path) if suffix in (".jsonl", ".ndjson") else read_csv(path)
+    if not table.columns:
+        first = "a header and a row for each sample" if suffix in (".csv", ".tsv") else "a row for each sample"
+        raise InputError(f"{path} is empty; expected {first}")
+    return table
 
 
 def _read_parquet(path: Path) -> TextTable:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError
+from .._files import as_path
 
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
@@ -65,7 +66,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         InputError: for a file that is missing, special, or not UTF-8; the line of the first wrong byte is named.
     """
-    path = Path(path)
+    path = as_path(path)
     check_regular(path)
     try:
         content = path.read_bytes()
@@ -202,7 +203,7 @@ def read_csv(path: str | os.PathLike[str]) -> TextTable:
     separator = named[1] if named else _separator(text, "\t" if str(path).lower().endswith(".tsv") else ",")
     rows: list[dict[str, Any]] = []
     header: list[str] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
         with _fields_of_any_length():
             for fields in reader:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .._checks import InputError
+from .._checks import InputError, check_seed
 from .equivalence_rank import ENDED, STOP
 
 Target = str | Callable[..., Any]
@@ -157,6 +157,7 @@ def check_equivalent(
     >>> found.equal, str(found)
     (True, "12 rows: the full batch's value and gradient")
     """
+    check_seed(seed)
     if kind not in ("loss", "step"):
         raise InputError(f"kind is {kind!r}; expected 'loss', called on embeddings, or 'step', called on encoders")
     if kind == "step" and against is None:

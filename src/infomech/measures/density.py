@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_kind
+from .._shown import Fields
 from .._typing import Points, Rows, Scalar, Scalars
 from ..geometry import FlatTorus, Quadrature, Sphere, harmonics, manifold_angles
 
@@ -18,8 +19,8 @@ PointFunction = Callable[[Rows], Scalars]
 _NEWTON_STEPS = 60
 
 
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(Fields):
     """A probability density against the volume measure, known by its logarithm at quadrature nodes.
 
     Args:
@@ -183,6 +184,8 @@ class Density:
 
 def check_same_nodes(first: Density, second: Density) -> None:
     """Raise InputError unless two densities stand on the same nodes."""
+    for each in (first, second):
+        check_kind(each, "density", Density, "a Density: Density.from_log, from_values or uniform")
     a, b = first.quadrature, second.quadrature
     if a is not b and (a.manifold != b.manifold or a.shape != b.shape):
         raise InputError(
@@ -192,6 +195,8 @@ def check_same_nodes(first: Density, second: Density) -> None:
 
 
 def _check_log_values(log_values: Tensor, quadrature: Quadrature) -> None:
+    check_kind(log_values, "log_values", Tensor, "a tensor with a value for each node")
+    check_kind(quadrature, "quadrature", Quadrature, "what quadrature_rule returns")
     if log_values.shape != quadrature.weights.shape:
         raise InputError(f"density has {tuple(log_values.shape)} values for {len(quadrature)} nodes; give one per node")
     bad = torch.isnan(log_values) | torch.isposinf(log_values)

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_rows, check_same_width
+from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed
+from .._shown import Fields
 from .._typing import PairsLike, RowsLike
-from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere
+from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere, as_critic
 from ..io.rows import as_pairs, as_rows
 from ..reductions import GroupedRows, RowTerms, rows_at_once
 
@@ -23,8 +24,8 @@ _SHORTEST = 1e-150  # of a row: its square is above the smallest number of float
 _COLLAPSED = 1e-3  # total variance of unit rows below which float32 distances lose too many digits
 
 
-@dataclass(frozen=True)
-class PairedSample:
+@dataclass(frozen=True, repr=False)
+class PairedSample(Fields):
     """Paired embeddings, made ready for the sweeps: unit rows, sorted by group, cut into blocks of groups.
 
     A group is everything that pairs tie together, an image with its captions: a connected component of the graph of
@@ -76,15 +77,15 @@ class PairedSample:
         Raises:
             InputError: for arrays or pairs that cannot be used; the message says what to do.
         """
+        check_seed(seed)
+        check_flag(normalize, "normalize", none=True)
         x, y = as_rows(x, "x"), as_rows(y, "y")
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
         y = y.to(x.device)
         pairs = check_pairs(None if pairs is None else as_pairs(pairs), len(x), len(y)).to(x.device)
-        critic = Cosine() if critic is None else critic
-        if not isinstance(critic, Critic):
-            raise InputError(f"critic is {critic!r}; give one of infomech, Cosine() or RBF(scale), or your own Critic")
+        critic = as_critic(critic)
         as_given = any_norm and critic.integrable and normalize is not True
         norms_x, norms_y = (_norms(rows, name, zero=as_given) for rows, name in ((x, "x"), (y, "y")))
         off = max(float((n - 1).abs().max()) for n in (norms_x, norms_y))

@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_temperature
-from .._typing import Points, Scalar, Scalars
+from .._checks import InputError, check_draws, check_temperature, is_number, shown
+from .._shown import Fields
+from .._typing import PointsLike, Scalar, Scalars
 from ..geometry import Sphere, concentration_divergence, log_sphere_mgf, mean_resultant
+from ..io.rows import as_floats
 
 
-@dataclass(frozen=True, eq=False)
-class VonMisesFisher:
+@dataclass(frozen=True, eq=False, repr=False)
+class VonMisesFisher(Fields):
     """The law vMF(m, k) on S^{d-1} with density c_d(k) exp(k m.z) against surface measure.
 
     Here log c_d(k) = -log|S^{d-1}| - log 0F1(; d/2; k^2/4); k = 0 is the uniform law.
@@ -37,11 +39,14 @@ class VonMisesFisher:
     concentration: float | Scalar
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", as_floats(self.mean, "vMF mean"))
         if self.mean.ndim != 1 or self.mean.shape[0] < 2:
             raise InputError(f"vMF mean has shape {tuple(self.mean.shape)}; expected one vector of at least 2 entries")
         norm = float(self.mean.detach().double().norm())
         if not abs(norm - 1) < 1e-3:
             raise InputError(f"vMF mean has length {norm:.4g}; it must be a unit vector: divide it by its length")
+        if not is_number(self.concentration):
+            raise InputError(f"vMF concentration is {shown(self.concentration)}; it must be a number of at least 0")
         kappa = self._held_kappa
         if not 0 <= kappa < float("inf"):
             raise InputError(f"vMF concentration is {kappa}; it must be finite and at least 0")
@@ -78,13 +83,14 @@ class VonMisesFisher:
         """A_d(k) = E[m.z], in [0, 1]."""
         return mean_resultant(self.dim, self._kappa).to(self.mean)
 
-    def log_density(self, z: Points) -> Scalars:
+    def log_density(self, z: PointsLike) -> Scalars:
         """Log c_d(k) + k m.z at points z (..., d) of the sphere, in nats.
 
         Evaluated as log c_d(k) + k - k |z - m|^2 / 2, which rounding of the length of z hardly touches.
         """
+        points = self._points(z)
         peak = -Sphere(self.dim).log_linear_integral(self._kappa, scaled=True)
-        return (peak - self._kappa / 2 * (z.double() - self._mean).square().sum(-1)).to(z.dtype)
+        return (peak - self._kappa / 2 * (points.double() - self._mean).square().sum(-1)).to(points.dtype)
 
     def entropy(self) -> Scalar:
         """Differential entropy -log c_d(k) - k A_d(k), in nats."""
@@ -102,15 +108,26 @@ class VonMisesFisher:
         Raises:
             InputError: if the laws live on spheres of different dimension.
         """
+        if not isinstance(other, VonMisesFisher):
+            raise InputError(f"other is {shown(other)}; give another VonMisesFisher")
         if self.dim != other.dim:
             raise InputError(f"KL between laws on R^{self.dim} and R^{other.dim}; both must have one dimension")
         of_means = mean_resultant(self.dim, self._kappa) * other._kappa * (self._mean - other._mean).square().sum() / 2
         return (concentration_divergence(self.dim, self._kappa, other._kappa) + of_means).to(self.mean)
 
-    def log_partition_field(self, z: Points, *, temperature: float | Tensor) -> Scalars:
+    def _points(self, z: PointsLike) -> Tensor:
+        points = as_floats(z, "z")
+        if not points.ndim or points.shape[-1] != self.dim:
+            raise InputError(
+                f"z has shape {tuple(points.shape)}; expected points (..., {self.dim}) of the law's sphere"
+            )
+        return points
+
+    def log_partition_field(self, z: PointsLike, *, temperature: float | Tensor) -> Scalars:
         """D3 in closed form, cosine critic: log Gamma(z) = log c(k) - log c(|k m + z / tau|), (..., d) -> (...,)."""
         check_temperature(temperature)
-        pull = z.double() / temperature
+        points = self._points(z)
+        pull = points.double() / temperature
         tilted = (self._kappa * self._mean + pull).norm(dim=-1)
         # |k m + z / tau| - k by the difference of squares: at large k both round to one number.
         longer = (2 * self._kappa * (pull @ self._mean) + pull.square().sum(-1)) / (tilted + self._kappa)
@@ -118,7 +135,7 @@ class VonMisesFisher:
             log_sphere_mgf(self.dim, tilted, scaled=s) - log_sphere_mgf(self.dim, self._kappa, scaled=s)
             for s in (False, True)
         )
-        return torch.where(tilted < self.dim, plain, scaled + longer).to(z.dtype)
+        return torch.where(tilted < self.dim, plain, scaled + longer).to(points.dtype)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """N independent draws, (n, d), by Wood's rejection sampler (1994), exact in any dimension.
@@ -127,6 +144,7 @@ class VonMisesFisher:
             n: number of draws.
             generator: source of randomness; it must be on the mean's device.
         """
+        check_draws(n, generator)
         drops = self._sample_drops(n, generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64, device=self.mean.device)
         mean = self._mean.detach()

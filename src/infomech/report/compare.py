@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .._checks import InputError
-from .._files import Json, check_target, dump_json, plain, write_folder
+from .._checks import InputError, check_flag, shown
+from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
 from .._words import Measure, interval_text, signed_text, with_error
@@ -217,14 +217,14 @@ class Comparison(Shown, SideBySide):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        target = Path(folder)
+        target = as_path(folder, "folder")
         write_folder(target, self._files(figures), owned=FILES, what="comparison", overwrite=overwrite)
         return target / "compare.html"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder."""
-        check_target(Path(folder), owned=FILES, what="comparison", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="comparison", overwrite=overwrite)
 
     def _files(self, figures: bool) -> Iterator[tuple[str, bytes]]:
         from .page import comparison_page
@@ -387,6 +387,11 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, sa
     """
     if isinstance(reports, str | os.PathLike | dict | Report):
         raise InputError("compare needs a list of reports; put the one given into a list")
+    if not isinstance(reports, list | tuple):
+        raise InputError(f"reports is {shown(reports)}; give a list of folders that were saved, or of reports")
+    check_flag(same_rows, "same_rows")
+    if names is not None and (isinstance(names, str) or not all(isinstance(each, str) for each in _listed(names))):
+        raise InputError(f"names is {shown(names)}; give a list with a name for each report, or None")
     if len(reports) == 0:
         raise InputError("there is nothing to compare; name at least one folder of a saved report")
     if names is not None and len(names) != len(reports):
@@ -394,10 +399,10 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, sa
     read = [_read(source, at) for at, source in enumerate(reports)]
     chosen = [name for _, name in read] if names is None else list(names)
     found = [diagnosis for diagnosis, _ in read]
-    shown = tuple(_distinct(chosen))
-    paired, why = _pairing(found, shown, same_rows)
+    titles = tuple(_distinct(chosen))
+    paired, why = _pairing(found, titles, same_rows)
     asked = tuple(each.budget.negatives for each in found)
-    return Comparison(shown, tuple(at_common_negatives(found)), asked, paired, why)
+    return Comparison(titles, tuple(at_common_negatives(found)), asked, paired, why)
 
 
 def _pairing(reports: Sequence[Diagnosis], names: Sequence[str], same_rows: bool) -> tuple[tuple[bool, ...], str]:
@@ -462,10 +467,14 @@ def _read(source: Source, at: int) -> tuple[Diagnosis, str]:
     if isinstance(source, Report | dict):
         diagnosis = source.diagnosis if isinstance(source, Report) else report_from(source, f"report {at + 1}")
         return diagnosis, " ↔ ".join(names_of(diagnosis))
-    path = Path(source)
+    path = as_path(source, "reports")
     if path.is_file():  # the numbers alone: a comparison draws no pictures
         return report_from(read_report_json(path), str(path)), path.resolve().parent.name or str(path)
     return read_report(path), path.resolve().name or str(path)
+
+
+def _listed(names: object) -> list[Any]:
+    return list(names) if isinstance(names, list | tuple) else [None]
 
 
 def _distinct(names: list[str]) -> list[str]:

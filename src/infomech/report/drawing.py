@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._checks import InputError
+from .._checks import InputError, shown
 from .._words import cut
 from .style import SERIES as _SERIES
 from .style import on_paper, whiskers
@@ -44,8 +44,8 @@ def chosen_figure(drawings: Mapping[str, Drawing], name: str | None) -> Figure:
     """The figure of that name, or the first; raises InputError if there is none."""
     if name is None:
         name = next(iter(drawings))
-    if name not in drawings:
-        raise InputError(f"there is no figure {name!r}; choose one of {', '.join(drawings)}")
+    if not isinstance(name, str) or name not in drawings:
+        raise InputError(f"there is no figure {shown(name)}; choose one of {', '.join(drawings)}")
     return drawings[name]()
 
 

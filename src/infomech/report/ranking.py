@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError
-from .._files import Json, check_target, dump_json, plain, write_folder
+from .._checks import InputError, check_distinct, check_each_row, check_progress, same_rows, shown
+from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
-from .._shown import Brief, Shown, data_frame
+from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import signed_text, with_error
 from ..diagnosis import Estimate
@@ -29,8 +29,8 @@ from .style import on_paper, whiskers
 FILES = ("rank.json", "rank.md", *figure_names(["rank"]))
 
 
-@dataclass(frozen=True)
-class Encoding:
+@dataclass(frozen=True, repr=False)
+class Encoding(Fields):
     """What one encoding is worth, and what a row of it takes."""
 
     name: str
@@ -174,13 +174,13 @@ class Ranking(Shown):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        write_folder(Path(folder), self._files(), owned=FILES, what="ranking", overwrite=overwrite)
+        write_folder(as_path(folder, "folder"), self._files(), owned=FILES, what="ranking", overwrite=overwrite)
         return Path(folder) / "rank.md"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder."""
-        check_target(Path(folder), owned=FILES, what="ranking", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="ranking", overwrite=overwrite)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         from .writing import md
@@ -256,11 +256,17 @@ def rank(
     >>> [each.name for each in rank(noisy, batch_size=64, normalize=True).encodings]
     ['good', 'poor']
     """
+    check_progress(progress)
+    if not isinstance(encodings, Mapping) or not all(_is_pair(each) for each in encodings.values()):
+        raise InputError(f"encodings is {shown(encodings)}; give a dictionary: name -> (x, y)")
+    if ids is not None and not isinstance(ids, Mapping):
+        raise InputError(f"ids is {shown(ids)}; give a dictionary: name -> one id for each row of x")
     if len(encodings) < 2:
         raise InputError(f"there is {len(encodings)} encoding to rank; name at least two")
     _check_ids(ids or {})
     first, shapes = "", (0, 0)
     found = []
+    before: dict[str, tuple[Tensor, Tensor]] = {}
     for name, (given_x, given_y) in encodings.items():
         x, y = as_rows(given_x, f"x of {name}"), as_rows(given_y, f"y of {name}")
         if first and (len(x), len(y)) != shapes:
@@ -269,6 +275,11 @@ def rank(
                 "are ranked on the same rows in the same order"
             )
         first, shapes = first or name, (len(x), len(y))
+        check_distinct(x, y, f" of {name}")
+        twin = next((other for other, rows in before.items() if all(map(same_rows, rows, (x, y)))), None)
+        if twin is not None:
+            raise InputError(f"{twin} and {name} hold the same rows; name each encoding once")
+        before[name] = x, y
         sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
         found.append(encoding(name, sample, batch_size, seed=seed, bytes_a_row=_bytes(x, y)))
         if progress is not None:
@@ -282,7 +293,13 @@ def rank(
     )
 
 
+def _is_pair(each: object) -> bool:
+    return isinstance(each, tuple | list) and len(each) == 2
+
+
 def _check_ids(ids: Mapping[str, Sequence[str]]) -> None:
+    for name, own in ids.items():
+        check_each_row(own, f"ids of {name}")
     known = list(ids.items())
     for name, own in known[1:]:
         first, theirs = known[0]

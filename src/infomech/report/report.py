@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .._files import Files, Json, check_target, dump_json, write_folder
+from .._checks import check_flag, check_progress
+from .._files import Files, Json, as_path, check_target, dump_json, write_folder
 from .._shown import Brief, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from .._words import with_error
-from ..diagnosis import Diagnosis, Estimate, Finding, Measures, Settings, examine
+from ..diagnosis import Diagnosis, Estimate, Findings, Measures, Settings, examine
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
 from ..io.devices import rows_on
@@ -22,7 +23,7 @@ from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
-from .seen import with_seen
+from .seen import checked_seen, with_seen
 from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
@@ -88,9 +89,9 @@ class Report(Shown):
         return Measures(self.diagnosis.retrieval)
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Findings:
         """Plain sentences with their numbers (E7)."""
-        return self.diagnosis.findings
+        return Findings(self.diagnosis.findings)
 
     def to_dict(self) -> Json:
         """The content of ``report.json``: plain dictionaries, lists, strings and finite numbers.
@@ -175,14 +176,14 @@ class Report(Shown):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        target = Path(folder)
+        target = as_path(folder, "folder")
         write_folder(target, self._files(figures), owned=FILES, what="report", overwrite=overwrite)
         return target / "report.html"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder: ask before the long work, not after it."""
-        check_target(Path(folder), owned=FILES, what="report", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="report", overwrite=overwrite)
 
     def _files(self, figures: bool) -> Iterator[tuple[str, bytes]]:
         # Only who saves a report pays for the libraries of page and figures.
@@ -256,6 +257,8 @@ def diagnose(
     >>> sorted(report.to_dict())[:4]
     ['budget', 'findings', 'gap', 'geometry']
     """
+    check_progress(progress)
+    check_flag(scores, "scores")
     settings = Settings(
         temperature=temperature,
         pairs=pairs,
@@ -268,9 +271,10 @@ def diagnose(
         ids=ids,
     )
     x, y = rows_on(device, x, y)
+    trained = None if seen is None else checked_seen(seen, x, y, device=device)
     found = examine(x, y, settings, progress=progress)
     found = with_scores(found, x, y, settings) if scores else found
-    return Report(found if seen is None else with_seen(found, *rows_on(device, *seen), settings))
+    return Report(found if trained is None else with_seen(found, *trained, settings))
 
 
 __all__ = ["FIGURES", "FILES", "Report", "diagnose"]

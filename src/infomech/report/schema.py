@@ -8,13 +8,12 @@ import types
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from .._checks import InputError
-from .._files import Json, plain
+from .._files import Json, as_path, plain
 from ..diagnosis import Diagnosis, Pictures
 from ..diagnosis.batch_budget import PARTS
 from ..diagnosis.budget import BudgetCurve, Contributions
@@ -89,7 +88,7 @@ def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
     Raises:
         InputError: if one of its two files is missing or damaged, or of another schema.
     """
-    path = Path(folder)
+    path = as_path(folder, "folder")
     path = path.parent if path.name == "report.json" and not path.is_dir() else path
     content = read_report_json(path)
     file = path / "pictures.npz"
@@ -332,12 +331,20 @@ def read_report_json(path: str | os.PathLike[str]) -> Json:
     Raises:
         InputError: if there is no such file, or it is not a report, or its schema has another version.
     """
-    file = Path(path)
+    file = as_path(path)
     if file.is_dir():
         file = file / "report.json"
     if not file.exists():
         raise InputError(f"{file} does not exist; name a folder of a saved report")
-    return check_report(read_json(file), str(file))
+    try:
+        content = read_json(file)
+    except InputError as error:
+        if file.suffix.lower() == ".json":
+            raise
+        raise InputError(
+            f"{file} is no infomech report; name a folder of a saved report, or its report.json"
+        ) from error
+    return check_report(content, str(file))
 
 
 def check_report(content: Any, name: str) -> Json:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .._checks import InputError
-from .._typing import PairsLike, RowsLike
+from .._checks import InputError, check_rows, shown
+from .._typing import DeviceLike, PairsLike, RowsLike
 from .._words import number, with_interval
 from ..diagnosis import Diagnosis, Finding, Settings
 from ..diagnosis.differences import difference
@@ -18,9 +19,11 @@ from ..diagnosis.information.pairing import at_common_negatives
 from ..diagnosis.information.shared import Information, asked_of, batches_for, measure
 from ..diagnosis.thresholds import MEMORISED
 from ..io import as_labels
-from ..io.rows import as_pairs
+from ..io.devices import rows_on
+from ..io.rows import as_pairs, as_rows
 from ..measures import PairedSample
 from ..measures.paired import check_pairs
+from ..scores.own_rows import row_digests
 
 SEEN_WORDS = ("seen", "train", "training")
 UNSEEN_WORDS = ("unseen", "val", "valid", "validation", "dev", "test", "heldout", "held-out")
@@ -85,6 +88,37 @@ def _part(x: Tensor, y: Tensor, pairs: Int[Tensor, "p 2"], chosen: Tensor) -> Pa
     return Part(x[rows_x.to(x.device)], y[rows_y.to(y.device)], places)
 
 
+def checked_seen(seen: object, x: Tensor, y: Tensor, *, device: DeviceLike = None) -> tuple[Tensor, Tensor]:
+    """Rows that the model was trained on, on a device; call it before the long work.
+
+    Args:
+        seen: x and y of the pairs.
+        x: rows of the first modality that are to be diagnosed.
+        y: of the second.
+        device: as in `infomech.diagnose`.
+
+    Raises:
+        InputError: unless these are two sets of rows, and other ones than those that are to be diagnosed.
+    """
+    if not isinstance(seen, tuple | list) or len(seen) != 2:
+        raise InputError(f"seen is {shown(seen)}; give two sets of rows, x and y of pairs that were trained on")
+    rows = tuple(as_rows(each, f"seen {name}") for each, name in zip(seen, "xy", strict=True))
+    for each, name in zip(rows, "xy", strict=True):
+        check_rows(each, f"seen {name}")
+    if _same_in_any_order(*rows):
+        raise InputError("seen holds the same rows twice; give the embeddings of both modalities")
+    for each, given in product(rows, (x, y)):
+        if _same_in_any_order(each, given):
+            raise InputError("seen holds the rows that are diagnosed; give pairs that the model was trained on")
+    return rows_on(device, *rows)
+
+
+def _same_in_any_order(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or other.ndim != 2:
+        return False
+    return row_digests(one).sort().values.cpu().equal(row_digests(other).sort().values.cpu())
+
+
 def with_seen(
     diagnosis: Diagnosis, x: RowsLike, y: RowsLike, settings: Settings, *, pairs: PairsLike | None = None
 ) -> Diagnosis:
@@ -144,4 +178,4 @@ def finding(unseen: Information, seen: Information) -> Finding:
     )
 
 
-__all__ = ["Part", "apart", "finding", "with_seen"]
+__all__ = ["Part", "apart", "checked_seen", "finding", "with_seen"]

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature, check_temperature
+from .._checks import (
+    InputError,
+    check_choice,
+    check_distinct,
+    check_loss_temperature,
+    check_progress,
+    check_seed,
+    check_temperature,
+    shown,
+)
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import interval_text, with_error
@@ -211,10 +220,14 @@ def shared_information(
     """
     if temperature is not None:
         (check_loss_temperature if critic is None else check_temperature)(temperature)
-    if direction not in _SIDES:
-        raise InputError(f"direction is {direction!r}; it is one of {', '.join(_SIDES)}")
+    check_choice(direction, "direction", tuple(_SIDES))
+    if not isinstance(offsets, tuple | list) or len(offsets) != 2:
+        raise InputError(f"offsets is {shown(offsets)}; give numbers for the rows of x and for those of y, or None")
     check_batch_size(batch_size)
+    check_progress(progress)
+    check_seed(seed)
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     if _all_equal(x) or _all_equal(y):
         groups = min(len(x), len(y))
         return SharedInformation(nothing_shared(groups, chosen_batch(batch_size, groups)))
@@ -235,8 +248,13 @@ def _ordered(offset: Sequence[float] | Tensor | None, sample: PairedSample, colu
     if offset is None:
         return None
     given = (sample.given_x, sample.given_y)[column]
-    values = torch.as_tensor(offset, dtype=torch.float64, device=given.device)
     name = "xy"[column]
+    try:
+        values = torch.as_tensor(offset, dtype=torch.float64, device=given.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(
+            f"offsets of {name} are {shown(offset)}; give one finite number for each of its rows"
+        ) from None
     if values.shape != (len(given),):
         raise InputError(f"offsets of {name} have shape {tuple(values.shape)}; give one number for each of its rows")
     if not bool(values.isfinite().all()):

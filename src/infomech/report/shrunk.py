@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .._checks import InputError
-from .._files import Json, check_target, dump_json, plain, write_folder
+from .._checks import InputError, check_between, check_distinct, check_progress, shown
+from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
-from .._shown import Brief, Shown, data_frame
+from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import PairsLike, Progress, RowsLike
 from .._words import signed_text, with_error
 from ..compression import Compression, Plan
@@ -32,8 +32,8 @@ FILES = ("shrink.json", "shrink.md", "map.safetensors", *figure_names(["shrink"]
 _ANCHORS = 4096  # groups
 
 
-@dataclass(frozen=True)
-class Variant:
+@dataclass(frozen=True, repr=False)
+class Variant(Fields):
     """One way to shorten rows: what it keeps, what it costs, what a row of it takes."""
 
     plan: Plan
@@ -163,13 +163,13 @@ class Shrunk(Shown):
         Raises:
             InputError: if the folder may not or cannot be written.
         """
-        write_folder(Path(folder), self._files(), owned=FILES, what="choice", overwrite=overwrite)
+        write_folder(as_path(folder, "folder"), self._files(), owned=FILES, what="choice", overwrite=overwrite)
         return Path(folder) / "shrink.md"
 
     @staticmethod
     def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Raise InputError if `save` would refuse the folder."""
-        check_target(Path(folder), owned=FILES, what="choice", overwrite=overwrite)
+        check_target(as_path(folder, "folder"), owned=FILES, what="choice", overwrite=overwrite)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         yield "shrink.json", dump_json(self.to_dict())
@@ -266,9 +266,12 @@ def shrink(
     >>> found.smallest
     'all dimensions, int8'
     """
-    if not 0.0 < share < 1.0:
-        raise InputError(f"share is {share}; it is the part of the groups to fit on, between 0 and 1")
+    check_between(share, "share", "the part of the groups to fit on")
+    check_progress(progress)
+    if plans is not None and not (isinstance(plans, list | tuple) and all(isinstance(each, Plan) for each in plans)):
+        raise InputError(f"plans is {shown(plans)}; give a list of infomech.compression.Plan, or None")
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted = round(share * sample.groups)
     if sample.groups - fitted < FEWEST_GROUPS:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from sklearn.base import clone
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, check_choice, shown
 from .._typing import PairsLike
 from ..corrections import Correction
 from .fields import NO_GROUP, Field
@@ -29,7 +29,7 @@ def check_weights(weights: Any) -> tuple[float, float] | None:
     try:
         first, second = (float(weight) for weight in weights)
     except (TypeError, ValueError):
-        raise InputError(f"weights is {weights!r}; give two numbers that sum to 1, or {HELD_OUT!r}") from None
+        raise InputError(f"weights is {shown(weights)}; give two numbers that sum to 1, or {HELD_OUT!r}") from None
     if not (math.isfinite(first) and math.isfinite(second) and abs(first + second - 1) < 1e-9):
         raise InputError(
             f"weights is ({first:g}, {second:g}); give two finite numbers that sum to 1: (0.5, 0.5) for the symmetric "
@@ -43,7 +43,7 @@ def fitted_correction(
 ) -> Correction | None:
     """The correction, fitted on the reference if it is not yet; what was given stays as it was."""
     if not isinstance(correction, Correction | None):
-        raise InputError(f"correction is {correction!r}; give one of infomech.corrections, Whitening() say")
+        raise InputError(f"correction is {shown(correction)}; give one of infomech.corrections, Whitening() say")
     if correction is None or correction.fitted:
         return correction
     fresh: Correction = clone(correction)
@@ -52,8 +52,7 @@ def fitted_correction(
 
 def checked_side(side: str) -> str:
     """The name of a side."""
-    if side not in ("x", "y"):
-        raise InputError(f"side is {side!r}; it is 'x' or 'y', whose rows they are")
+    check_choice(side, "side", ("x", "y"))
     return side
 
 
@@ -61,7 +60,12 @@ def checked_groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
     """A group of the reference for each row, -1 for none."""
     if groups is None:
         return torch.full((count,), NO_GROUP, dtype=torch.int64)
-    groups = torch.as_tensor(groups)
+    try:
+        groups = torch.as_tensor(groups)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(
+            f"{name} is {shown(groups)}; give one group of the reference for each row, -1 for none"
+        ) from None
     if groups.shape != (count,) or groups.is_floating_point():
         raise InputError(
             f"{name} has shape {tuple(groups.shape)} and {groups.dtype}; give one group of the reference for each of "
@@ -69,6 +73,29 @@ def checked_groups(groups: Any, count: int, name: str) -> Int[Tensor, " n"]:
         )
     numbers: Tensor = groups.long()
     return numbers
+
+
+def checked_rows(rows: Any, n: int, m: int) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Row numbers of x and of y, one of each for every pair."""
+    if not isinstance(rows, tuple | list) or len(rows) != 2:
+        raise InputError(f"rows is {shown(rows)}; give row numbers of x and of y, two lists of one length")
+    pairs = _numbers_of(rows)
+    for side, numbers, count in zip("xy", pairs, (n, m), strict=True):
+        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
+            raise InputError(f"rows names a row of {side} that is none; {side} has rows 0 to {count - 1}")
+    return pairs
+
+
+def _numbers_of(rows: Any) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Two lists of whole numbers as tensors."""
+    try:
+        first, second = (torch.as_tensor(each).cpu() for each in rows)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        first = second = torch.zeros(())
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if first.ndim != 1 or first.shape != second.shape or first.dtype not in kinds or second.dtype not in kinds:
+        raise InputError(f"rows is {shown(rows)}; give row numbers of x and of y, two lists of one length")
+    return first.long(), second.long()
 
 
 def unit_rows(rows: Tensor, name: str) -> Tensor:
@@ -102,6 +129,7 @@ __all__ = [
     "HELD_OUT",
     "check_weights",
     "checked_groups",
+    "checked_rows",
     "checked_side",
     "fitted_correction",
     "inner_products",

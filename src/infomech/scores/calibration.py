@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError
-from .._shown import Brief, Shown
+from .._checks import InputError, check_choice
+from .._shown import Brief, Fields, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.uncertainty import proportion_estimate, symmetric_interval, wilson_estimate
@@ -22,8 +22,8 @@ _FOLDS = 5
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Fields):
     """A monotone map from the log ratio to the log odds of a match when true and random pairs are equally likely.
 
     Between its knots it is linear; outside of them it goes on with slope `slope`.
@@ -50,8 +50,7 @@ def fit_calibration(true: Array, wrong: Array, method: str, *, counts: Array | N
     Raises:
         InputError: for another method.
     """
-    if method not in METHODS:
-        raise InputError(f"method is {method!r}; it is one of {', '.join(METHODS)}")
+    check_choice(method, "method", METHODS)
     ratios = np.concatenate([true, wrong])
     matches = np.concatenate([np.ones(len(true)), np.zeros(len(wrong))])
     each = np.ones(len(wrong)) if counts is None else counts

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_between, check_distinct, check_loss_temperature, check_progress, shown
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -163,11 +163,17 @@ def compare_scores(
     Source: E5, E9.
     """
     check_loss_temperature(temperature)
+    check_between(false_positive_rate, "false_positive_rate", "a share (0.001)")
+    check_progress(progress)
+    if methods is not None and not isinstance(methods, list | tuple):
+        raise InputError(f"methods is {shown(methods)}; give a list of {', '.join(BASELINES)}")
     chosen = list(BASELINES) if methods is None else ["cosine", *(m for m in methods if m != "cosine")]
-    unknown = [name for name in chosen if name not in BASELINES]
+    unknown = [name for name in chosen if not isinstance(name, str) or name not in BASELINES]
     if unknown:
-        raise InputError(f"{unknown[0]!r} is no score to compare with; there are: {', '.join(BASELINES)}")
-    reference = Reference.of(as_rows(x, "x"), as_rows(y, "y"), pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
+        raise InputError(f"{shown(unknown[0])} is no score to compare with; there are: {', '.join(BASELINES)}")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
+    reference = Reference.of(x, y, pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
     if reference.groups < _LEAST_GROUPS:
         raise InputError(
             f"there are {reference.groups} groups; at least {_LEAST_GROUPS} are needed to learn a score on one half "

@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_between, check_distinct, check_flag, check_loss_temperature, check_seed
 from .._typing import PairsLike, Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
 from ..io import as_rows
 from .arguments import (
     check_weights,
+    checked_rows,
     checked_side,
     fitted_correction,
 )
@@ -111,8 +112,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             InputError: for rows, pairs or parameters that cannot be used.
         """
         check_loss_temperature(self.temperature)
+        check_seed(self.seed)
         weights = check_weights(self.weights)
         given = x, y = as_rows(x, "x"), as_rows(y, "y")
+        check_distinct(x, y)
         self.correction_ = fitted_correction(self.correction, x, y, pairs)
         if self.correction_ is not None:
             x, y = self.correction_.transform(x, y)
@@ -249,6 +252,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             (n, m), in the reference's floating-point type; rows are queries of x whatever the side.
         """
         weights = self.weights_
+        check_flag(ranking, "ranking")
         if ranking:
             own = self.ranking_weights_[checked_side(side)]
             weights = (own, 0.0) if side == "x" else (0.0, own)
@@ -315,7 +319,8 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         scores, reference = self._rows(), self._fit()
         other = reference.y if checked_side(side) == "x" else reference.x
         weight = self.ranking_weights_[side]
-        count = len(rows) if hasattr(rows, "__len__") else 0
+        rows = as_rows(rows, side)
+        count = len(rows)
         for part, own in scores.parts(rows, side, groups):
             terms = scores.terms(part)
             field = log_field(part, other, self._kernel, terms=terms, left_out=(own,)).log_mean
@@ -355,7 +360,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
             if len(x) != len(y):
                 raise InputError(f"x has {len(x)} rows and y has {len(y)}; matching rows are scored: say which match")
             rows = torch.arange(len(x)), torch.arange(len(x))
-        scores, (i, j) = self._rows(), rows
+        scores, (i, j) = self._rows(), checked_rows(rows, len(x), len(y))
         critic = torch.cat(
             [scores.critic_scores(x[a], y[b]) for a, b in zip(i.split(CHUNK), j.split(CHUNK), strict=True)]
         )
@@ -446,6 +451,11 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         Raises:
             InputError: unless one of the three is asked for, and where the reference cannot resolve it.
         """
+        check_flag(best_f1, "best_f1")
+        shares = {"false_positive_rate": false_positive_rate, "precision": precision, "prior": prior}
+        for name, share in shares.items():
+            if share is not None:
+                check_between(share, name, "a share")
         wanted = [false_positive_rate is not None, precision is not None, best_f1]
         if sum(wanted) != 1:
             raise InputError("ask for one of false_positive_rate=, precision= or best_f1=True")

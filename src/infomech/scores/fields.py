@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._shown import Fields
 from .._typing import Progress, Rows
 from ..measures import PairedSample
 from ..reductions.exclusion import SameGroup
@@ -20,8 +21,8 @@ _ROWS, _COLUMNS = 1024, 2048  # of a tile: 8 MB of float32
 _DOMINANT = 0.999  # share of a field above which taking a group away loses digits: it is summed again
 
 
-@dataclass(frozen=True)
-class Side:
+@dataclass(frozen=True, repr=False)
+class Side(Fields):
     """The reference's rows of one modality, sorted by group, weighed as the law of pairs weighs them.
 
     Args:
@@ -81,8 +82,8 @@ class Kernel:
         return self.slope / self.temperature
 
 
-@dataclass(frozen=True)
-class Field:
+@dataclass(frozen=True, repr=False)
+class Field(Fields):
     """log Gamma of rows, and how well the reference knows it."""
 
     log_mean: Float[Tensor, " n"]  # float64

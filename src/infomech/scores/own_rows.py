@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .._shown import Fields
 from .fields import NO_GROUP
 
 _ROWS = 512  # at once: their bits stay in a processor's cache
@@ -42,8 +43,8 @@ def _mixed(rows: Tensor, factors: Tensor) -> Tensor:
     return total ^ (total >> 33)
 
 
-@dataclass(frozen=True)
-class OwnRows:
+@dataclass(frozen=True, repr=False)
+class OwnRows(Fields):
     """The given rows of one side of a reference, found by their digests.
 
     Args:

@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from .._shown import Fields
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.uncertainty import t_quantile, wilson_estimate
 
 
-@dataclass(frozen=True)
-class Counts:
+@dataclass(frozen=True, repr=False)
+class Counts(Fields):
     """Who lies above a threshold, by group: of g true pairs, and of g (g - 1) random ones."""
 
     true: Float[Tensor, " g"]  # 1 or 0
@@ -97,8 +98,8 @@ def _positive(value: float, variance: float, degrees: float) -> Estimate:
     return Estimate(value, stderr, value / factor, min(value * factor, 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+@dataclass(frozen=True, slots=True, repr=False)
+class Rates(Fields):
     """What a threshold does."""
 
     true_positive_rate: Estimate
@@ -106,8 +107,8 @@ class Rates:
     precision: Estimate | None  # at the prior that was asked for
 
 
-@dataclass(frozen=True)
-class PairTable:
+@dataclass(frozen=True, repr=False)
+class PairTable(Fields):
     """One score of g true pairs (the diagonal) and of all random pairs of different groups.
 
     Args:

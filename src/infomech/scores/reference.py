@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._shown import Fields
 from .._typing import PairsLike
 from ..geometry import Critic
 from ..measures import PairedSample
@@ -16,8 +17,8 @@ from .own_rows import OwnRows, row_digests
 MOST_GROUPS = 4096  # of which every pair is scored: 16.8 million random pairs
 
 
-@dataclass(frozen=True)
-class Reference:
+@dataclass(frozen=True, repr=False)
+class Reference(Fields):
     """Both sides of the reference, its pairs, and where its rows stood when they were given."""
 
     x: Side
@@ -117,8 +118,8 @@ class Reference:
         return PairScores(scores, field_x, field_y)
 
 
-@dataclass(frozen=True)
-class PairScores:
+@dataclass(frozen=True, repr=False)
+class PairScores(Fields):
     """Scores of g independent pairs with each other's partners: true pairs on the diagonal, random ones off it.
 
     Row i and column i are of one group. Every field leaves out the groups of both of a pair's rows, so that a pair is

@@ -4,7 +4,6 @@ import json
 import math
 import os
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError, check_loss_temperature
-from .._files import write_file
+from .._files import as_path, write_file
 from ..corrections import Correction
 from ..corrections.saving import correction_settings, rebuilt_correction
 from ..geometry import RBF, Cosine, Critic
@@ -76,7 +75,7 @@ def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
     Raises:
         InputError: for another file, a damaged one, or one of another version.
     """
-    path = Path(path)
+    path = as_path(path)
     metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score", mark="kind")
     if metadata["kind"] != KIND:
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")

@@ -1,25 +1,28 @@
 """The best candidates of many queries, without ever holding all scores."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import check_progress, check_whole
+from .._shown import Brief, Fields, data_frame
 from .._typing import Progress, RowsLike
+from .._words import number
 from ..io import as_rows
 from .fields import NO_GROUP, Kernel, Side, log_field_without
 
 if TYPE_CHECKING:
     from .density_ratio import DensityRatio
 
+_FEW, _LINES = 5, 8  # candidates that a line shows, and lines
 _QUERIES = 2048  # at once against one block of candidates
 
 
-@dataclass(frozen=True)
-class Matches:
+@dataclass(frozen=True, repr=False)
+class Matches(Fields):
     """The k best candidates of each query, best first.
 
     Args:
@@ -29,6 +32,28 @@ class Matches:
 
     rows: Int[Tensor, "n k"]
     ranking: Float[Tensor, "n k"]
+
+    def _brief(self) -> Brief:
+        n, k = self.rows.shape
+        rows = [
+            [f"{query:,}", ", ".join(map(str, self.rows[query, :_FEW].tolist())), number(float(self.ranking[query, 0]))]
+            for query in range(n if n <= _LINES else _LINES - 1)
+        ]
+        if n > _LINES:
+            rows.append([f"... and {n - len(rows):,} more", "", ""])
+        title = f"The {k:,} best candidates of each of {n:,} queries, best first"
+        return Brief(title, ["query", f"rows (the first {min(k, _FEW)})", "ranking of the first"], rows)
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each query and rank.
+
+        Raises:
+            InputError: if pandas is not installed.
+        """
+        places = [(query, place) for query in range(len(self.rows)) for place in range(self.rows.shape[1])]
+        pairs = zip(places, self.rows.flatten().tolist(), self.ranking.flatten().tolist(), strict=True)
+        records = [{"query": q, "rank": place + 1, "row": row, "ranking": score} for (q, place), row, score in pairs]
+        return data_frame(records, index=["query", "rank"])
 
 
 @dataclass(frozen=True)
@@ -90,8 +115,8 @@ def best_matches(
     Raises:
         InputError: for a k below 1, or rows that cannot be used.
     """
-    if k < 1:
-        raise InputError(f"k is {k}; ask for one candidate at least")
+    check_whole(k, "k", least=1)
+    check_progress(progress)
     total = len(as_rows(candidates, side))
     k = min(k, total)
     other = "x" if side == "y" else "y"

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .._checks import InputError, check_loss_temperature
+from .._checks import InputError, check_distinct, check_kind, check_loss_temperature, check_number, check_whole, shown
 from .._shown import Brief, Shown
 from .._typing import PairsLike, RowsLike
 from .._words import interval_text, with_error
@@ -102,11 +103,14 @@ def best_bias(
     True
     """
     check_loss_temperature(temperature)
-    if batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 2")
-    if bias is not None and not math.isfinite(bias):
-        raise InputError(f"bias is {bias}; it must be a finite number (SigLIP starts at -10)")
-    reference = Reference.of(as_rows(x, "x"), as_rows(y, "y"), pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
+    check_whole(batch_size, "batch_size", least=2)
+    batch_size = min(int(batch_size), 2**62)
+    if bias is not None:
+        check_number(bias, "bias", "a finite number (SigLIP starts at -10)")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_distinct(x, y)
+    reference = Reference.of(x, y, pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
+    bias = None if bias is None else float(bias)
     i, j = reference.one_pair_a_group(MOST_GROUPS, seed=seed).T
     logits = reference.x.values[i] @ reference.y.values[j].T / temperature
     found = _solve(logits, batch_size)
@@ -192,12 +196,31 @@ def sigmoid_probability(
     """
     check_loss_temperature(temperature)
     check_prior(prior)
+    check_whole(batch_size, "batch_size", least=2)
+    check_number(bias, "bias")
+    scores = as_scores(scores)
     shift = math.log(prior) - math.log1p(-prior) + math.log(batch_size - 1)
-    return torch.sigmoid(scores / temperature + bias + shift)
+    return torch.sigmoid(scores / temperature + float(bias) + shift)
+
+
+def as_scores(scores: Any) -> Tensor:
+    """Scores of any container as a tensor, in their own type.
+
+    Raises:
+        InputError: for anything but numbers.
+    """
+    try:
+        found = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores))
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.zeros(0, dtype=torch.bool)
+    if found.dtype is torch.bool or found.is_complex():
+        raise InputError(f"scores is {shown(scores)}; give numbers: the cosines of the pairs")
+    return found.detach()
 
 
 def sigmoid_findings(fit: SigmoidFit) -> list[Finding]:
     """Whether the bias fits, and what it costs."""
+    check_kind(fit, "fit", SigmoidFit, "what best_bias returns")
     if fit.given is None or fit.cost is None:
         return []
     off = fit.given - fit.bias.value

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._checks import InputError
-from .._shown import Brief, Shown
+from .._checks import InputError, check_kind, shown
+from .._shown import Brief, Fields, Shown
 from .._words import number, with_error
 from ..diagnosis.differences import Difference, paired_recall
 from ..diagnosis.estimate import Estimate
@@ -28,8 +28,8 @@ FEW = 10.0  # effective groups in a row's field, below which it says little
 Curve = list[float]
 
 
-@dataclass(frozen=True)
-class Look:
+@dataclass(frozen=True, repr=False)
+class Look(Fields):
     """How one score tells true pairs from random ones.
 
     Args:
@@ -47,8 +47,8 @@ class Look:
     true_rates: Curve
 
 
-@dataclass(frozen=True)
-class Search:
+@dataclass(frozen=True, repr=False)
+class Search(Fields):
     """R@1 of one direction among the reference's own rows, fields without the pair's groups."""
 
     critic: Estimate
@@ -115,6 +115,8 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
 
     Source: E9.
     """
+    if not isinstance(ratio, DensityRatio):
+        raise InputError(f"ratio is {shown(ratio)}; give a fitted DensityRatio")
     scores = ratio.pair_scores()
     thresholds, unresolved = [], ""
     for rate in RATES:
@@ -181,6 +183,7 @@ def _sparse(ratio: DensityRatio) -> float:
 
 def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
     """What a person should know, with its number and what to do (E7)."""
+    check_kind(summary, "summary", ScoreSummary, "what summarise returns")
     found: list[Finding] = []
     for threshold in summary.thresholds:
         if threshold.critic is None or not threshold.goal.endswith(" 0.001"):

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError
-from .._shown import Brief, Shown
+from .._checks import InputError, check_between
+from .._shown import Brief, Fields, Shown
 from .._words import interval_text, with_error
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.uncertainty import t_quantile
 from .rates import PairTable, Rates
 
 LEAST_EFFECTIVE = 10.0  # random pairs above a threshold, fewer of which do not tell its rate
+_SMALLEST_PRIOR = 1e-300
+_UNSEEN = 0.1  # random pairs for each true one above a threshold that may go unseen: a tenth of the precision
 _CANDIDATES = 48  # thresholds whose F1 is compared with the best
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+@dataclass(frozen=True, slots=True, repr=False)
+class Cut(Fields):
     """A threshold of one score, and what it does."""
 
     score: Estimate
@@ -80,8 +82,7 @@ def for_false_positive_rate(table: PairTable, rate: float) -> Cut:
 
     Source: E9.
     """
-    if not 0.0 < rate < 1.0:
-        raise InputError(f"false_positive_rate is {rate:g}; it is a share between 0 and 1: 0.001")
+    check_between(rate, "false_positive_rate", "a share (0.001)")
     if rate * table.random_pairs < LEAST_EFFECTIVE:
         raise _too_fine(table, f"a false positive rate of {rate:g}", rate * table.random_pairs)
     value = table.quantile(rate)
@@ -104,8 +105,7 @@ def for_precision(table: PairTable, precision: float, prior: float) -> Cut:
     Source: E9.
     """
     check_prior(prior)
-    if not 0.0 < precision < 1.0:
-        raise InputError(f"precision is {precision:g}; it is a share between 0 and 1: 0.9")
+    check_between(precision, "precision", "a share (0.9)")
     goal = f"a precision of {precision:g} at a prior of {prior:g}"
     grid = np.unique(np.concatenate([table.true, table.wrong[:: max(1, len(table.wrong) // 20_000)], _tail(table)]))
     true, false = (1 - precision) * prior, precision * (1 - prior)
@@ -132,6 +132,9 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
     Its interval holds the thresholds whose F1 is not told apart from the best; the F1 of a threshold is flat at its
     top, so that it is wide.
 
+    Raises:
+        InputError: where fewer than ten effective random pairs lie above it, and so many more could change the F1.
+
     Source: E9.
     """
     check_prior(prior)
@@ -139,6 +142,13 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
     best = int(np.argmax(f1))
     value = float(table.true[best])
     counts = table.counts(value)
+    hidden = LEAST_EFFECTIVE / table.random_pairs
+    if counts.effective < LEAST_EFFECTIVE and (1 - prior) * hidden > _UNSEEN * prior * counts.true_rate:
+        raise InputError(
+            f"the best F1 at a prior of {prior:g} is finer than {len(table):,} groups can resolve: "
+            f"{counts.effective:.3g} effective random pairs lie above its threshold, and unseen ones could outweigh "
+            "the true ones; give a larger prior, or fit on more groups"
+        )
     first = _f1_slopes(counts.true_rate, counts.false_rate, prior)
     alike = np.zeros(len(f1), dtype=bool)
     alike[best] = True
@@ -159,8 +169,11 @@ def for_best_f1(table: PairTable, prior: float) -> Cut:
 
 def check_prior(prior: float) -> None:
     """Raise InputError unless it is a probability of its own."""
-    if not 0.0 < prior < 1.0:
-        raise InputError(f"prior is {prior:g}; it is the share of true pairs among those you ask about, 0.01 say")
+    check_between(prior, "prior", "the share of true pairs among those you ask about (0.01)")
+    if prior < _SMALLEST_PRIOR:
+        raise InputError(
+            f"prior is {prior:g}; shares below {_SMALLEST_PRIOR:g} are lost in rounding: give a larger one"
+        )
 
 
 def finest_rate(table: PairTable) -> float | None:
@@ -198,7 +211,8 @@ def _f1(true: Any, false: Any, prior: float) -> Any:
 def _f1_slopes(true: float, false: float, prior: float) -> tuple[float, float]:
     """Derivatives of F1 by both rates."""
     whole = prior + prior * true + (1 - prior) * false
-    return 2 * prior * (whole - prior * true) / whole**2, -2 * prior * true * (1 - prior) / whole**2
+    share = prior / whole  # whole**2 leaves float64 at the smallest priors
+    return 2 * share * (1 - share * true), -2 * share * true * ((1 - prior) / whole)
 
 
 def _between(value: float, low: float, high: float, groups: int) -> Estimate:

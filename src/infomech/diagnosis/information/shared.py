@@ -11,8 +11,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..._checks import InputError
+from ..._checks import InputError, check_whole
 from ..._files import plain
+from ..._shown import Fields
 from ..._typing import Progress
 from ...measures import PairedSample
 from ..batch_budget import column_weights, windowed_error
@@ -33,16 +34,16 @@ Status = Literal["found", "no_information", "no_errors", "undefined"]
 _STATUS: dict[Where, Status] = {"inside": "found", "highest": "no_information", "lowest": "no_errors"}
 
 
-@dataclass(frozen=True)
-class OverTemperature:
+@dataclass(frozen=True, repr=False)
+class OverTemperature(Fields):
     """InfoNCE at N against the temperature; nats."""
 
     temperatures: list[float]
     infonce: list[Estimate]
 
 
-@dataclass(frozen=True)
-class OverNegatives:
+@dataclass(frozen=True, repr=False)
+class OverNegatives(Fields):
     """Shared information against N, each at its own best temperature."""
 
     negatives: list[int]
@@ -50,8 +51,8 @@ class OverNegatives:
     temperatures: list[float]
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Fields):
     """What a model's own temperature costs."""
 
     temperature: float
@@ -59,8 +60,8 @@ class Calibration:
     cost: Estimate  # that, less InfoNCE at the best temperature; at least 0 but for its error
 
 
-@dataclass(frozen=True)
-class PairShares:
+@dataclass(frozen=True, repr=False)
+class PairShares(Fields):
     """What a paired comparison of two models takes: each pair's share, and the replicates without each block.
 
     Two results may be paired where their digests are equal: the same pairs, dealt to the same blocks.
@@ -85,8 +86,8 @@ class PairShares:
         return sha.hexdigest()
 
 
-@dataclass(frozen=True)
-class Information:
+@dataclass(frozen=True, repr=False)
+class Information(Fields):
     """Shared information of paired embeddings at N negatives, and all that was measured with it; nats."""
 
     information: Estimate
@@ -168,8 +169,8 @@ def asked_of(
 ) -> Asked:
     """What is asked of a sample, its groups and N checked."""
     check_groups(sample.groups)
-    if anchors is not None and anchors < 2:
-        raise InputError(f"anchors is {anchors}; it must be at least 2 groups")
+    if anchors is not None:
+        check_whole(anchors, "anchors", least=2, what=" (groups)")
     batch = chosen_batch(batch_size, sample.groups)
     if batch > sample.groups:
         raise InputError(

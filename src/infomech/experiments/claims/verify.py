@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ... import __version__
-from ..._checks import InputError
+from ..._checks import InputError, check_seed
 from ...reductions import torch_threads
 from .claim import Claim, ClaimResult, Evidence
 
@@ -50,14 +50,13 @@ def run_claims(
         One result per claim, in the order of the tags.
 
     Raises:
-        InputError: for an unknown tag or a negative seed.
+        InputError: for an unknown tag or a seed that is none.
 
     >>> [result] = run_claims("T3")
     >>> result.tag, result.holds
     ('T3', True)
     """
-    if seed < 0:
-        raise InputError(f"seed is {seed}; it must be 0 or above")
+    check_seed(seed)
     claims = all_claims()
     chosen = list(claims) if only is None else _tags(only, list(claims))
     results = []

@@ -128,7 +128,7 @@ def sentence_rows(folder: Path, *, functions: int, embeddings: Path | None, seed
         order = torch.randperm(len(parts[0]), generator=torch.Generator().manual_seed(seed))[:count]
         return parts[0][order], parts[1][order]
     chosen = standard_library_functions(functions, seed=seed)
-    source = PairedTexts([(f.docstring, f.body) for f in chosen], names=NAMES)
+    source = PairedTexts([(f.docstring, (f.body,)) for f in chosen], names=NAMES)
     x, y, _ = extract(source, load_sentence_towers(), folder, options=ExtractOptions(batch_size=64)).load()
     return torch.tensor(np.asarray(x)), torch.tensor(np.asarray(y))
 

@@ -77,7 +77,7 @@ def run_sentence_encoder(
     """
     towers = load_sentence_towers(resolve_device(plan.device)) if towers is None else towers
     functions = standard_library_functions(plan.functions, seed=seed)
-    source = PairedTexts([(f.docstring, f.body) for f in functions], names=NAMES)
+    source = PairedTexts([(f.docstring, (f.body,)) for f in functions], names=NAMES)
     extraction = extract(
         source,
         towers,
