@@ -210,6 +210,7 @@ def test_stationary_measures_are_not_unique() -> None:
     assert found[1].energy - found[0].energy == pytest.approx(7.425e-8, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_descent_on_nodes_finds_no_lower_energy() -> None:
     # Multiplicative descent on 256 nodes, which needs no atoms: above the atoms' energy, and close to it.
     grid, tau = quadrature_rule(Sphere(2), 256), 0.3

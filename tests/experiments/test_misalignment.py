@@ -98,6 +98,7 @@ def test_outcomes() -> None:
     assert outcome(-1.0, 80.0, -1.0) == "singular"
 
 
+@pytest.mark.slow
 def test_a_small_run_reaches_the_prediction_and_names_what_did_not(tmp_path: Path) -> None:
     plan = Plan(misalignments=(0.0, 0.4), seeds=6, steps=1200)
     results = run_misalignment(tmp_path / "out", plan=plan)

