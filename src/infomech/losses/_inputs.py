@@ -239,6 +239,16 @@ def check_has_negatives(pairs: int) -> None:
         raise NoNegativesError("the batch holds one pair only; a contrastive loss needs negatives: two pairs or more")
 
 
+def checked_pair_groups(groups: Tensor | None, x: Tensor) -> Tensor | None:
+    """The groups of pairs, on the rows' device; raise InputError unless there is one number for each pair."""
+    if groups is None:
+        return None
+    check_tensor(groups, "groups")
+    if tuple(groups.shape) != (x.shape[0],):
+        raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({x.shape[0]},)")
+    return groups.to(x.device)
+
+
 def checked_weights(
     weights: Tensor | None, rows: int, device: torch.device, *, of_a_part: bool = False, look: bool = True
 ) -> Tensor | None:
@@ -289,6 +299,7 @@ __all__ = [
     "checked_backend",
     "checked_extent",
     "checked_inverse_temperature",
+    "checked_pair_groups",
     "checked_weights",
     "finished",
     "kind_of",

@@ -21,9 +21,9 @@ from ._inputs import (
     check_negative_rows,
     check_paired,
     check_shapes,
-    check_tensor,
     checked_extent,
     checked_inverse_temperature,
+    checked_pair_groups,
     checked_weights,
     finished,
     looks,
@@ -194,12 +194,7 @@ def _checked(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False
     inverse = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
     x, y = (_of_moderate_size(z.narrow(1, 0, width)) for z in (x, y))
     extent = checked_extent(x, y, inverse, look=look)
-    groups = request.groups
-    if groups is not None:
-        check_tensor(groups, "groups")
-        if tuple(groups.shape) != (n,):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({n},)")
-        groups = groups.to(x.device)
+    groups = checked_pair_groups(request.groups, x)
     weights = checked_weights(request.weights, n, x.device, of_a_part=of_a_part, look=look)
     return _Ready(x, y, negatives, inverse, extent, weights, groups)
 

@@ -21,10 +21,10 @@ from ._inputs import (
     check_has_negatives,
     check_paired,
     check_shapes,
-    check_tensor,
     checked_backend,
     checked_extent,
     checked_inverse_temperature,
+    checked_pair_groups,
     checked_weights,
     finished,
     kind_of,
@@ -155,13 +155,8 @@ def _check(x: Tensor, y: Tensor, request: PairedRequest, *, of_a_part: bool = Fa
     if request.normalize:
         x, y = unit_rows(x), unit_rows(y)
     inverse_temperature = checked_inverse_temperature(request.temperature, x.device, request.logit_scale, look=look)
-    groups = request.negatives.groups
     weight = _checked_weight(request.divergence_weight, look=look)
-    if groups is not None:
-        check_tensor(groups, "groups")
-        if tuple(groups.shape) != (x.shape[0],):
-            raise InputError(f"groups has shape {tuple(groups.shape)}; expected one number a pair: ({x.shape[0]},)")
-        groups = groups.to(x.device)
+    groups = checked_pair_groups(request.negatives.groups, x)
     weights = checked_weights(request.weights, x.shape[0], x.device, of_a_part=of_a_part, look=look)
     critic = request.negatives.critic
     scale = inverse_temperature if critic is None else critic.slope * inverse_temperature

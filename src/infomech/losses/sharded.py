@@ -15,7 +15,7 @@ from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
 from ..reductions.losses import passes
-from ..reductions.losses.backends import decoded_backend, takes_kernels, tiles_precision
+from ..reductions.losses.backends import asks_for_kernels, decoded_backend, takes_kernels, tiles_precision
 from ..reductions.losses.infonce import PairedLogSums
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.levels import per_total, positive_scores, without_terms
@@ -221,8 +221,7 @@ class _Visitor:
 
 def _on_kernels(x: Tensor, y: Tensor, shards: Shards, code: str, backend: str) -> bool:
     """Whether every rank can use the kernels, for rows like these and an exclusion's code."""
-    backend, _ = decoded_backend(backend)
-    if backend == "tiles" or (backend == "auto" and x.device.type != "cuda"):
+    if not asks_for_kernels(backend, x.device):
         return False
     some = (z.new_empty(1, 1) for z in (x, y))  # a rank may have no rows
     can = torch.tensor(takes_kernels(backend, code, *some), dtype=torch.int32, device=x.device)
@@ -236,10 +235,11 @@ def _way(x: Tensor, y: Tensor, terms: TermsOfBoth, setting: _Setting) -> Any:
     code = "own_row" if setting.groups is None else "same_group"
     if not _on_kernels(x, y, setting.shards, code, setting.backend):
         return passes
-    from ..reductions.losses.kernel_passes import KernelPasses  # here: it imports Triton, which need not be there
+    from ..reductions.kernels.scores import level_limit  # here: it imports Triton, which need not be there
+    from ..reductions.losses.kernel_passes import KernelPasses
 
     largest = sum(abs(t.top) + t.spread for t in terms if t is not None)
-    tame = setting.shards.bound + largest <= KernelPasses.limit(terms)
+    tame = setting.shards.bound + largest <= level_limit(terms != (None, None))
     return KernelPasses(tame, decoded_backend(setting.backend)[1])
 
 

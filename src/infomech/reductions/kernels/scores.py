@@ -9,6 +9,11 @@ from .operands import Operand, Product, operand, product_for
 from .rows import extents
 
 
+def level_limit(has_terms: bool) -> float:
+    """Up to which bound on scores, with their terms, all peaks may be 0: no product of exponentials leaves float32."""
+    return 40.0 if has_terms else 60.0
+
+
 class Scores(NamedTuple):
     """A score matrix s_ij = scale x_i.y_j, as its kernels take it.
 
@@ -38,8 +43,8 @@ class Scores(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """Up to which bound all peaks may be 0: then no product of exponentials leaves float32."""
-        return 60.0 if self.x_terms is None and self.y_terms is None else 40.0
+        """Up to which bound all peaks may be 0; see `level_limit`."""
+        return level_limit(self.x_terms is not None or self.y_terms is not None)
 
     @property
     def careful(self) -> bool:
@@ -108,4 +113,4 @@ def scores(
     return Scores(left, right, product, scale.detach(), bounds, terms[0], terms[1], own, *numbers), pairs
 
 
-__all__ = ["Scores", "scores"]
+__all__ = ["Scores", "level_limit", "scores"]

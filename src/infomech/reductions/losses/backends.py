@@ -78,15 +78,21 @@ def check_backend(backend: str, rows: Tensor) -> None:
         _check_triton(rows)
 
 
+def asks_for_kernels(code: str, device: torch.device) -> bool:
+    """Whether a backend of `coded` wants the kernels for rows on a device, if these can."""
+    backend, _ = decoded_backend(code)
+    return backend == "triton" or (backend == "auto" and device.type == "cuda")
+
+
 def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     """Whether the kernels do it, for rows of these dtypes and an exclusion's code.
 
     With ``"auto"`` where they can, on CUDA; what they cannot do where they were to falls to the tiles, said once.
     """
-    device, (backend, _) = rows[0].device, decoded_backend(backend)
-    if backend == "tiles" or (backend == "auto" and device.type != "cuda"):
+    device = rows[0].device
+    if not asks_for_kernels(backend, device):
         return False
-    if backend == "triton":
+    if decoded_backend(backend)[0] == "triton":
         _check_triton(rows[0])
     why_not = usable(device, *(z.dtype for z in rows))
     unknown = _beyond_kernels(exclusion)
@@ -131,6 +137,7 @@ __all__ = [
     "PRECISIONS",
     "Backend",
     "Precision",
+    "asks_for_kernels",
     "attempted",
     "check_backend",
     "coded",

@@ -11,7 +11,7 @@ from ..tiling import compute_dtype
 from .backends import attempted, decoded_backend, takes_kernels
 from .kept import KeptTiles, room, tiles
 from .levels import above_all_scores, as_number, as_tensor, per_total, shift_for, with_safe_shift
-from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
+from .operators import empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, inner_product, paired_scores, scatter
 from .terms import NegativeTerms, top_of
 
@@ -230,7 +230,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, peaks, totals, kept, shift, wanted),
         ctx.backend,
     )
-    found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    found = only_wanted(gradients, wanted)
     return *found, None, None, None, None, None
 
 
@@ -246,7 +246,7 @@ def _differentiate_scores(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
     wanted = list(ctx.needs_input_grad[:3])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
     gradients = scores_backward(cotangent, x, y, scale, products, wanted, ctx.backend)
-    return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None
+    return *only_wanted(gradients, wanted), None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

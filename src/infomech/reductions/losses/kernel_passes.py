@@ -36,11 +36,6 @@ class KernelPasses:
     tame: bool
     precision: str | None = None
 
-    @staticmethod
-    def limit(terms: TermsOfBoth) -> float:
-        """Up to which bound on scores and terms a matrix is tame; see `Scores.limit`."""
-        return 60.0 if terms == (None, None) else 40.0
-
     def _matrix(self, x: Tensor, y: Tensor, scale: Tensor, terms: TermsOfBoth, exclusion: Exclusion) -> Scores:
         u, v = (None if t is None else t.terms for t in terms)
         matrix, _ = matrix_of(x, y, scale.double(), (u, v), exclusion, precision=self.precision)

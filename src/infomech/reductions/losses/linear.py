@@ -15,7 +15,7 @@ from ..._typing import OtherRows, Rows
 from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from .infonce import row_scores
-from .operators import doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
+from .operators import doubled, empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import inner_product
 
 _SUMS_OF_ROWS: tuple[set[str], ...] = ({"own_row"}, {"same_group"}, {"own_row", "same_group"}, set())
@@ -187,7 +187,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:4])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
     gradients = backward(cotangent, x, y, scale, terms, ctx.exclusion, excluded, wanted)
-    return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None, None
+    return *only_wanted(gradients, wanted), None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -22,7 +22,7 @@ from ..shifts import fixed_shift
 from ..tiling import blocks, compute_dtype, diagonal_of, tile_shape
 from ..workspace import Workspace
 from .levels import as_number, as_tensor, may_wait, per_total, positive_scores, with_safe_shift
-from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
+from .operators import empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import Side, absorb, exponentials, softmax_weights
 
 SMALLEST_LENGTH = 1e-12  # as torch.nn.functional.normalize has it: shorter rows are divided by it
@@ -351,7 +351,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     given.append(or_zeros(cotangents[2], (shape[0], y.shape[0]), scale) if ctx.cols else nothing(scale))
     wanted = list(ctx.needs_input_grad[:3])
     gradients = backward(*given, x, y, scale, ctx.dims, ctx.exclusion, excluded, *sums, wanted)
-    found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    found = only_wanted(gradients, wanted)
     return *found, None, None, None, None
 
 

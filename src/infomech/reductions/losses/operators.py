@@ -1,6 +1,6 @@
 """What every operator of this folder has in common: none can be differentiated twice, none reads a traced value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -112,6 +112,11 @@ def doubled(tensor: Tensor | None) -> Tensor | None:
 def or_zeros(cotangent: Tensor | None, shape: tuple[Size, ...], scale: Tensor) -> Tensor:
     """A cotangent of that shape, zeros where nothing depends on its value."""
     return scale.new_zeros(shape) if cotangent is None else cotangent
+
+
+def only_wanted(gradients: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients that were asked for; None in place of the empty others."""
+    return [gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)]
 
 
 def nothing(like: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .levels import (
     with_safe_shift,
     without_terms,
 )
-from .operators import empty_like_wanted, nothing, once_only, operator, or_zeros
+from .operators import empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import Side, add_scaled_rows, gather, gather_within, inner_product, paired_scores, scatter, scatter_within
 from .terms import NegativeTerms, top_of
 
@@ -289,7 +289,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         *(x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, ctx.within),
         *(peaks, totals, kept, shift, wanted, ctx.backend),
     )
-    found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    found = only_wanted(gradients, wanted)
     return *found, None, None, None, None, None, None
 
 

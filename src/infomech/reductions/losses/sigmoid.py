@@ -13,7 +13,16 @@ from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
 from ..workspace import Workspace
 from .backends import attempted, decoded_backend, takes_kernels
-from .operators import any_gradient, doubled, empty_like_wanted, nothing, once_only, operator, or_zeros
+from .operators import (
+    any_gradient,
+    doubled,
+    empty_like_wanted,
+    nothing,
+    once_only,
+    only_wanted,
+    operator,
+    or_zeros,
+)
 from .passes import inner_product
 
 XTerms = Float[Tensor, " n"]
@@ -239,7 +248,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     scale, *gradients = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:5])
     gradients = backward(or_zeros(cotangents[0], (), scale), *ctx.dtypes, scale, *gradients, wanted)
-    found = (gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+    found = only_wanted(gradients, wanted)
     return *found, None, None, None, None, None
 
 
@@ -357,7 +366,7 @@ def _differentiate_rows(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     wanted = list(ctx.needs_input_grad[:5])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
     gradients = rows_backward(cotangent, x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, wanted)
-    return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None, None
+    return *only_wanted(gradients, wanted), None, None
 
 
 rows_forward.register_autograd(_differentiate_rows, setup_context=_save_rows)
