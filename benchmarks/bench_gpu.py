@@ -208,6 +208,12 @@ def numbers(x: Tensor) -> Tensor:
     return torch.linspace(-1, 1, len(x), device=x.device)
 
 
+def several(x: Tensor) -> Tensor:
+    """Pairs: every row with its partner and four more, anywhere."""
+    n, k = len(x), torch.arange(5 * len(x), device=x.device)
+    return torch.stack([k % n, (k % n + (k // n) * 7919) % n], 1)
+
+
 FAMILY: dict[str, Callable[[Tensor, Tensor, str], Tensor]] = {
     "control": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.05, divergence_weight=0.75, backend=b),
     "control at 0.005": lambda x, y, b: losses.symmetric_infonce(
@@ -221,6 +227,19 @@ FAMILY: dict[str, Callable[[Tensor, Tensor, str], Tensor]] = {
     ),
     "one direction": lambda x, y, b: losses.infonce(x, y, temperature=0.05, backend=b),
     "sigmoid": lambda x, y, b: losses.sigmoid_loss(x, y, temperature=0.1, bias=-5.0, backend=b),
+    "several positives": lambda x, y, b: losses.symmetric_infonce(x, y, temperature=0.05, pairs=several(x), backend=b),
+    "sigmoid, several": lambda x, y, b: losses.sigmoid_loss(
+        x, y, temperature=0.1, bias=-5.0, pairs=several(x), backend=b
+    ),
+    "sigmoid, by group": lambda x, y, b: losses.sigmoid_loss(
+        x,
+        y,
+        temperature=0.1,
+        bias=-5.0,
+        groups=torch.arange(len(x), device=x.device) // 3,
+        same_group="positive",
+        backend=b,
+    ),
 }
 
 
@@ -395,6 +414,17 @@ def control() -> None:
             record(f"Control, {n:,} x 512, tau {tau}: {b:.2f} ms = {b / a:.2f} times the loss, {a:.2f} ms.")
 
 
+def positives() -> None:
+    """Several positives by pair, beside the loss with one: its tiles with listed entries are visited twice."""
+    for n in (8192, 32768):
+        x, y = rows(n, 512, torch.bfloat16)
+        pairs = several(x)
+        one, more = (
+            milliseconds(lambda o=o, x=x, y=y: step(lambda p, q: ours(p, q, **o), x, y)) for o in ({}, {"pairs": pairs})
+        )
+        record(f"Five positives a row, {n:,} x 512: {more:.2f} ms = {more / one:.2f} times the loss, {one:.2f} ms.")
+
+
 def fused_siglip(call: Callable[..., Tensor], log_scale: Tensor, bias: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return call(x, y, log_scale, bias)
 
@@ -507,8 +537,8 @@ KINDS: dict[str, tuple[torch.dtype, str, Callable[[Tensor, Tensor], Tensor]]] = 
 }
 SECTIONS: dict[str, Callable[[], None]] = {
     "compiled": compiled, "card": card, "parity": parity, "bits": bits, "syncs": syncs, "loss": loss,
-    "control": control, "sigmoid": sigmoids, "parts": parts, "graph": graph, "epoch": epoch, "host": host,
-    "fullgraph": fullgraph, "peers": peers,
+    "control": control, "positives": positives, "sigmoid": sigmoids, "parts": parts, "graph": graph, "epoch": epoch,
+    "host": host, "fullgraph": fullgraph, "peers": peers,
 }  # fmt: skip
 
 

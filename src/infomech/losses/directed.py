@@ -111,7 +111,7 @@ def infonce(
             used. Rows of all ranks are held, O(N d); their scores never.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`. Without a look as many
             (anchor, candidate) pairs as anchors are taken to be one for each.
-        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`. Listed pairs go to the tiles.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.
         precision: of products of float32 rows; see `symmetric_infonce`.
 
     Returns:

@@ -230,7 +230,7 @@ def _prepared(
     positives = ready.positives
     if positives is None:
         assert named is not None
-        positives = GroupPositives(*named, without_own=request.exclude_own)
+        positives = GroupPositives(*named, without_own=request.exclude_own, backend=request.backend)
     direction = Direction(
         anchors,
         positives,

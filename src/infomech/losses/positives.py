@@ -138,10 +138,13 @@ class GroupPositives(Positives):
         rows: (n,) group of each anchor.
         cols: (m,) group of each candidate.
         without_own: leave out (i, i).
+        backend: see `symmetric_infonce`.
     """
 
-    def __init__(self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False) -> None:
-        self._rows, self._cols, self._without_own = rows, cols, without_own
+    def __init__(
+        self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False, backend: str = "auto"
+    ) -> None:
+        self._rows, self._cols, self._without_own, self._backend = rows, cols, without_own, backend
         self.single = False
         self._codes = group_codes(rows, cols)
         of_rows, of_cols = self._codes
@@ -168,7 +171,7 @@ class GroupPositives(Positives):
         of_group: Exclusion = OtherGroups(self._rows, self._cols)
         kept = Both(of_group, OwnRow()) if self._without_own else of_group
         return log_sums_of_rows(x, y, scale=scale, y_terms=terms, score_bound=bound, exclusion=kept,
-                                backend="tiles")  # fmt: skip
+                                backend=self._backend)  # fmt: skip
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return SameGroup(self._rows, self._cols)

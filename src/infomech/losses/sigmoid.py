@@ -251,7 +251,8 @@ def _questions(
     elif request.same_group == "positive":
         assert groups is not None
         every_row = gathered(groups[0], of_x) if request.counted_as == "per_anchor" else groups[0]
-        return (found := PairsOfGroups(*groups, every_row, request.counted_as)), found.exclusion()
+        found = PairsOfGroups(*groups, every_row, request.counted_as, request.backend)
+        return found, found.exclusion()
     return true, true.exclusion() if groups is None else joined(true.exclusion(), SameGroup(*groups))
 
 

@@ -104,12 +104,14 @@ class PairsOfGroups(TruePairs):
         cols: (m,) those of y.
         every_row: groups of all rows of x, of other ranks too: what the groups' sizes are counted from.
         counted_as: see `listed_pairs`.
+        backend: see `symmetric_infonce`.
     """
 
     rows: Int[Tensor, " n"]
     cols: Int[Tensor, " m"]
     every_row: Int[Tensor, " N"]
     counted_as: CountedAs
+    backend: str = "auto"
 
     def total(self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor) -> Scalar:  # noqa: D102
         return softplus_sum(
@@ -120,7 +122,7 @@ class PairsOfGroups(TruePairs):
             y_terms=-y_terms,
             exclusion=OtherGroups(self.rows, self.cols),
             row_weights=None if self.counted_as == "each" else self._weights(),
-            backend="tiles",
+            backend=self.backend,
         )
 
     def of_rows(  # noqa: D102

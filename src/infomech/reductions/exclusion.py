@@ -300,6 +300,11 @@ class Listed(Exclusion):
         self._entries = Entries(pairs)
         self._log_weights = None if log_weights is None else log_weights.detach()
 
+    @property
+    def pairs(self) -> Int[Tensor, "p 2"]:
+        """The entries."""
+        return self._entries.pairs
+
     def coded(self) -> Coded:  # noqa: D102
         if self._log_weights is None:
             return Coded("listed", [self._entries.pairs])

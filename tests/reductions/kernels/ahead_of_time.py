@@ -22,15 +22,15 @@ from triton.compiler import ASTSource
 from infomech.reductions.kernels.block_sums import _block_sums
 from infomech.reductions.kernels.configs import Tiles, nearest
 from infomech.reductions.kernels.counts import _counts_above
-from infomech.reductions.kernels.log_sums import _sums_by_tile, _sums_on_diagonal
+from infomech.reductions.kernels.log_sums import _sums_again, _sums_by_tile
 from infomech.reductions.kernels.merging import _merge, _merge_within
 from infomech.reductions.kernels.rows import _extents, _finish, _levels, _pair_products, _positives
-from infomech.reductions.kernels.softplus import _softplus, _softplus_on_diagonal
-from infomech.reductions.kernels.weights import _weights, _weights_on_diagonal
+from infomech.reductions.kernels.softplus import _softplus, _softplus_again
+from infomech.reductions.kernels.weights import _weights, _weights_again
 
 ELEMENT = {"half": "bf16", "three": "bf16", "tf32": "fp32", "ieee": "fp32"}
-FLOATS = ("U", "V", "A", "B", "P", "Q", "RS", "CS", "RP", "RT", "CP", "CT", "OWNED", "VALUES", "EX", "EY")
-NUMBERS = ("M", "N", "D", "first", "skip", "across", "down", "width")
+FLOATS = ("U", "V", "A", "B", "P", "Q", "W", "RS", "CS", "RP", "RT", "CP", "CT", "OWNED", "VALUES", "EX", "EY")
+NUMBERS = ("M", "N", "D", "first", "skip", "across", "down", "width", "row", "col")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Case:
     tiles: str
     terms: tuple[bool, bool] = (False, False)
     sums: tuple[bool, bool] = (False, False)
-    groups: bool = False
+    groups: str = ""
+    listed: bool = False
     cols: bool = True
     store: bool = True
     half: bool = False
+    weighted: bool = False
 
 
 BOTH = (True, True)
@@ -54,21 +56,27 @@ CASES = [
     Case("weights of one side", _weights, "weights", terms=(False, True), cols=False),
     Case("weights with terms", _weights, "careful", terms=BOTH),
     Case("weights with terms and sums", _weights, "careful", terms=BOTH, sums=BOTH),
-    Case("weights with groups, terms and sums", _weights, "careful", terms=BOTH, sums=BOTH, groups=True),
+    Case("weights with groups, terms and sums", _weights, "careful", terms=BOTH, sums=BOTH, groups="same"),
     Case("weights of one side with sums", _weights, "careful", terms=(False, True), sums=(False, True), cols=False),
     Case("sums of weights alone", _weights, "careful", terms=BOTH, sums=BOTH, store=False),
-    Case("weights on the diagonal", _weights_on_diagonal, "careful", terms=BOTH, sums=BOTH, groups=True),
+    Case("weights on the diagonal", _weights_again, "careful", terms=BOTH, sums=BOTH, groups="same"),
+    Case("weights without listed entries", _weights_again, "weights", listed=True),
+    Case("weights without listed ones, with all", _weights_again, "careful", BOTH, BOTH, groups="same", listed=True),
     Case("log-sums", _sums_by_tile, "sums"),
     Case("log-sums of a symmetric matrix", _sums_by_tile, "sums", half=True),
-    Case("log-sums of a symmetric matrix with groups", _sums_by_tile, "careful", terms=BOTH, groups=True, half=True),
+    Case("log-sums of a symmetric matrix with groups", _sums_by_tile, "careful", terms=BOTH, groups="same", half=True),
     Case("log-sums of one side", _sums_by_tile, "sums", terms=(False, True), cols=False),
     Case("log-sums with terms", _sums_by_tile, "sums", terms=BOTH),
-    Case("log-sums with groups and terms", _sums_by_tile, "careful", terms=BOTH, groups=True),
-    Case("log-sums on the diagonal", _sums_on_diagonal, "sums", terms=BOTH),
+    Case("log-sums with groups and terms", _sums_by_tile, "careful", terms=BOTH, groups="same"),
+    Case("log-sums on the diagonal", _sums_again, "sums", terms=BOTH),
+    Case("log-sums without listed entries", _sums_again, "sums", terms=BOTH, listed=True, half=True),
+    Case("log-sums of other groups", _sums_by_tile, "careful", terms=(False, True), groups="other", cols=False),
     Case("softplus with weights and sums", _softplus, "weights", terms=BOTH, sums=BOTH),
-    Case("softplus with groups", _softplus, "careful", terms=(False, True), sums=(False, True), groups=True),
+    Case("softplus with groups", _softplus, "careful", terms=(False, True), sums=(False, True), groups="same"),
     Case("softplus alone", _softplus, "sums", terms=(False, True), store=False),
-    Case("softplus on the diagonal", _softplus_on_diagonal, "weights", terms=BOTH, sums=BOTH),
+    Case("softplus on the diagonal", _softplus_again, "weights", terms=BOTH, sums=BOTH),
+    Case("softplus of other groups", _softplus, "careful", (False, True), (False, True), groups="other", weighted=True),
+    Case("softplus without listed entries", _softplus_again, "weights", terms=BOTH, sums=BOTH, listed=True),
 ]
 
 
@@ -115,18 +123,20 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     plan = nearest(capability, kind)
     tiles: Tiles = getattr(plan, case.tiles)
     names, element = case.kernel.arg_names, "*" + ELEMENT[kind]
-    types = {"X": element, "Y": element, "G": element, "L": element, "GX": "*i64", "GY": "*i64", "scale": "*fp64",
+    types = {"X": element, "Y": element, "G": element, "L": element, "scale": "*fp64",
              "limit": "fp32", "gain": "fp32"}  # fmt: skip
+    types |= dict.fromkeys(("GX", "GY", "LI", "LJ", "STOPS"), "*i64")
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
     flags = {
         "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
         "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half,
-        "OWN": True, "KEEP": True, "PARTS": 3 if kind == "three" else 1,
-        "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
+        "OWN": True, "KEEP": not case.listed, "LISTED": case.listed, "WEIGHTED": case.weighted,
+        "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "GROUP": tiles.group, "SMS": 132,
     }  # fmt: skip
     absent = {"U": case.terms[0], "V": case.terms[1], "GX": case.groups, "GY": case.groups, "RS": case.sums[0],
-              "CS": case.sums[1]}  # fmt: skip
+              "CS": case.sums[1], "LI": case.listed, "LJ": case.listed, "STOPS": case.listed,
+              "W": case.weighted}  # fmt: skip
     flags |= {name: None for name, there in absent.items() if not there}
     flags = {name: value for name, value in flags.items() if name in names}
     signature = {name: "constexpr" if name in flags else types[name] for name in names}

@@ -35,11 +35,12 @@ from infomech.reductions.kernels import (
 from infomech.reductions.kernels import rows as rows_module
 from infomech.reductions.kernels.scores import scores
 from infomech.reductions.kernels.tile import far
-from infomech.reductions.losses import backends, fused, paired
+from infomech.reductions.losses import backends, directed, fused, paired, sigmoid
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 N = 22
 NUMBERS = torch.linspace(-1, 1, N)
+TILES = configs.Tiles(128, 256, 64, 8, 3)
 SETTINGS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "infonce": (losses.infonce, {"temperature": 0.05}),
     "symmetric": (losses.symmetric_infonce, {"temperature": 0.05}),
@@ -152,7 +153,7 @@ def test_rows_in_double_precision_fall_to_the_tiles_and_it_is_said(caplog: pytes
     assert caplog.messages == ["the Triton kernels take no float64 rows; the tiles go on"]
 
 
-@pytest.mark.parametrize("name", ["infonce", "cold", "groups", "sigmoid"])
+@pytest.mark.parametrize("name", ["infonce", "cold", "groups", "sigmoid", "listed"])
 def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what the package asks for, not the interpreter."""
     seen: list[str] = []
@@ -168,9 +169,10 @@ def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pyte
 
     for read in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
         monkeypatch.setattr(Tensor, read, watched(getattr(Tensor, read)))
-    step(partial(LOSSES[name], check="never"), "triton")
+    loss = {"listed": partial(losses.symmetric_infonce, temperature=0.1, pairs=SEVERAL)}.get(name) or LOSSES[name]
+    step(partial(loss, check="never"), "triton")
     assert seen == []
-    step(LOSSES[name], "triton")
+    step(loss, "triton")
     assert seen  # a look at the rows
 
 
@@ -242,25 +244,53 @@ def test_a_card_or_a_machine_that_kernels_cannot_use(
     support._no_compiler.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["listed pairs", "a filter", "positives by group", "several"])
-def test_what_kernels_cannot_leave_out_falls_to_the_tiles(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    settings: dict[str, Any] = {
-        "listed pairs": {"positives": torch.arange(N).roll(1)},
-        "a filter": {"false_negatives": losses.FalseNegatives(-0.4)},
-        "positives by group": {"groups": torch.arange(N) // 2, "same_group": "positive", "several": "log_mean"},
-        "several": {"positives": torch.stack([torch.arange(2 * N) % N, torch.arange(2 * N) // 2], 1)},
-    }
+SEVERAL = torch.stack([torch.arange(2 * N) % N, torch.arange(2 * N) // 2], 1)
+POSITIVES: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
+    "one listed": (losses.infonce, {"positives": torch.arange(N).roll(1)}),
+    "several": (losses.infonce, {"positives": SEVERAL}),
+    "several of both sides": (losses.symmetric_infonce, {"pairs": SEVERAL, "several": "log_mean"}),
+    "by group": (losses.infonce, {"groups": torch.arange(N) // 2, "same_group": "positive", "several": "log_mean"}),
+    "sigmoid, listed": (losses.sigmoid_loss, {"pairs": SEVERAL, "bias": -1.0}),
+    "sigmoid, by group": (
+        losses.sigmoid_loss,
+        {"groups": torch.arange(N) // 2, "same_group": "positive", "bias": -1.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(POSITIVES))
+def test_several_positives_run_on_kernels(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loss, settings = POSITIVES[name]
+    ours = partial(loss, temperature=0.1, check="never", **settings)
+    want = step(ours, "tiles")
+
+    def no_tiles(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a sweep on tiles")
+
+    for module in (paired, directed, sigmoid):
+        for sweep in ("gather", "scatter", "accumulate"):
+            monkeypatch.setattr(module, sweep, no_tiles, raising=False)
+    support.say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        same(step(ours, "triton"), want, 2e-4)
+    assert caplog.messages == []
+
+
+def test_what_kernels_cannot_leave_out_falls_to_the_tiles(caplog: pytest.LogCaptureFixture) -> None:
     support.say_once.cache_clear()
 
     def loss(x: Tensor, y: Tensor, backend: str) -> Tensor:
-        return losses.infonce(x, y, temperature=0.1, backend=backend, **settings[name])  # type: ignore[arg-type]
+        few = losses.FalseNegatives(-0.4)
+        return losses.infonce(x, y, temperature=0.1, backend=backend, false_negatives=few)  # type: ignore[arg-type]
 
     with caplog.at_level(logging.INFO, logger="infomech"):
         found = [step(loss, "triton") for _ in range(2)]
     same(found[0], step(loss, "tiles"), 2e-4)
-    left = {"listed pairs": "listed", "a filter": "above", "positives by group": "other_groups"}.get(name)
-    said = f"the Triton kernels have no {left!r} among what is left out of a sum or weighed in it; the tiles go on"
-    assert caplog.messages == ([] if name in ("several", "positives by group") else [said])
+    assert caplog.messages == [
+        "the Triton kernels have no 'above' among what is left out of a sum or weighed in it; the tiles go on"
+    ]
 
 
 def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:
@@ -317,9 +347,13 @@ def test_weights_for_which_memory_is_short_come_in_smaller_chunks(
     made, _ = scores(torch.ones(4, 8), torch.ones(4, 8), torch.tensor(1.0, dtype=torch.float64))
     support.say_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="infomech"):
-        found = [gradients.room_for(made._replace(scale=Full()), 3000, 20, None, store=True) for _ in range(2)]
+        found = [gradients.room_for(made._replace(scale=Full()), 3000, 20, None, TILES, store=True) for _ in range(2)]
     assert [rows_ for _, rows_ in found] == [375, 375]
     assert caplog.messages == ["too little memory for the weights of 3000 rows at once: 375 rows, slower"]
+    listed, _ = scores(torch.ones(4, 8), torch.ones(4, 8), made.scale, listed=torch.tensor([[0, 1]]))
+    _, whole = gradients.room_for(listed._replace(scale=Full()), 3000, 20, None, TILES, store=True)
+    assert whole % TILES.rows == whole % TILES.cols == 0
+    assert gradients.room_for(listed, 3000, 20, 7, TILES, store=True)[1] == max(TILES.rows, TILES.cols)
 
 
 class Recorder:
@@ -354,7 +388,7 @@ def test_what_control_takes_of_the_loss(
     kernels = Recorder(entries)
     monkeypatch.setattr(log_sums, "_sums_by_tile", kernels)
     monkeypatch.setattr(gradients, "_weights", kernels)
-    for module, name in ((log_sums, "_sums_on_diagonal"), (gradients, "_weights_on_diagonal")):
+    for module, name in ((log_sums, "_sums_again"), (gradients, "_weights_again")):
         monkeypatch.setattr(module, name, Recorder([]))
     monkeypatch.setattr(log_sums, "merge", lambda *_: None)
     monkeypatch.setattr(log_sums, "merge_within", lambda *_: None)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from infomech.reductions.exclusion import Both, Exclusion, Nothing, OwnRow, SameGroup
+from infomech.reductions.exclusion import Both, Exclusion, Listed, Nothing, OtherGroups, OwnRow, SameGroup
 from infomech.reductions.kernels import configs, gradients
 from infomech.reductions.kernels.gradients import Side, gain, gradients_within
 from infomech.reductions.kernels.log_sums import log_sums, log_sums_within
@@ -31,12 +31,13 @@ OF_WEIGHTS = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11, torch.float32: 2
 OF_RESULTS = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11, torch.float32: 2.0**-24}
 LEAST = {torch.bfloat16: 1e-30, torch.float16: 2.0**-25, torch.float32: 1e-30}  # half of the smallest number
 UNIT = 2.0**-24  # of float32, in which products and sums accumulate
-ONE_SIDE = {("nothing", torch.float32), ("own row", torch.float32), ("groups", torch.bfloat16), ("cold", torch.float16)}
+ONE_SIDE = {("nothing", torch.float32), ("own row", torch.float32), ("groups", torch.bfloat16), ("cold", torch.float16),
+            ("listed", torch.float32), ("other groups", torch.bfloat16)}  # fmt: skip
 one_side = pytest.mark.parametrize(
     ("kind", "dtype"),
     [
         pytest.param(k, d, id=f"{k}-{str(d)[6:]}", marks=[] if (k, d) in ONE_SIDE else pytest.mark.slow)
-        for k in ("nothing", "own row", "groups", "cold")
+        for k in ("nothing", "own row", "groups", "cold", "listed", "other groups")
         for d in DTYPES
     ],
 )
@@ -101,6 +102,7 @@ class Case:
     terms: bool = False
     groups: int = 0
     norms: float = 0.0
+    listed: int = 0
 
     def rows(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         x, y = unit(self.n, self.d, dtype, 1), unit(self.n, self.d, dtype, 2)
@@ -110,14 +112,25 @@ class Case:
         return x, y
 
     def exclusion(self) -> Exclusion:
-        if not self.groups:
-            return OwnRow()
-        numbers = torch.arange(self.n) % self.groups
-        return Both(OwnRow(), SameGroup(numbers, numbers))
+        left_out: Exclusion = OwnRow()
+        if self.groups:
+            numbers = torch.arange(self.n) % self.groups
+            left_out = Both(left_out, SameGroup(numbers, numbers))
+        return Both(left_out, Listed(self.pairs())) if self.listed else left_out
+
+    def pairs(self) -> Tensor:
+        """Entries of a symmetric matrix in no order: some rows with many, many with none, a corner and its opposite."""
+        drawn = torch.randint(self.n, (self.listed, 2), generator=torch.Generator().manual_seed(9))
+        drawn[: self.n // 2, 0] = 1
+        drawn[-1] = torch.tensor([0, self.n - 1])
+        return torch.cat([drawn, drawn.flip(1)]).unique(dim=0).flip(0)
 
     def removed(self) -> Tensor:
         numbers = torch.arange(self.n) % self.groups if self.groups else torch.arange(self.n)
-        return numbers[:, None] == numbers[None, :]
+        out = numbers[:, None] == numbers[None, :]
+        if self.listed:
+            out[tuple(self.pairs().T)] = True
+        return out
 
     def numbers(self) -> tuple[Tensor | None, Tensor | None]:
         if not self.terms:
@@ -139,10 +152,12 @@ CASES = {
     "groups": Case(n=34, groups=9),
     "cold groups and terms": Case(n=34, tau=0.005, groups=9, terms=True),
     "norms to 100": Case(n=33, tau=10.0, norms=100.0),
+    "listed": Case(n=70, listed=90),
+    "cold, listed, groups and terms": Case(n=34, tau=0.005, groups=9, terms=True, listed=30),
 }
-SOON = {torch.float32: set(CASES) - {"hot", "cold terms", "groups"},
+SOON = {torch.float32: set(CASES) - {"hot", "cold terms", "groups", "cold, listed, groups and terms"},
         torch.bfloat16: {"two pairs", "one block", "cold", "norms to 100"},
-        torch.float16: {"two pairs", "cold terms", "groups"}}  # fmt: skip
+        torch.float16: {"two pairs", "cold terms", "cold, listed, groups and terms"}}  # fmt: skip
 GRID = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype)[6:]}", marks=[] if name in SOON[dtype] else pytest.mark.slow)
     for name in CASES
@@ -206,6 +221,22 @@ def test_sums_of_pairs_and_all_their_gradients(name: str, dtype: torch.dtype) ->
             close(ours.grad, theirs.grad, weights * of_sums(dtype, largest, 2 * case.n))
 
 
+def left_out(kind: str, g: Tensor, h: Tensor) -> tuple[Exclusion, Tensor | None]:
+    """An exclusion of a matrix, and the entries that it leaves out."""
+    n, m = len(g), len(h)
+    pairs = torch.stack([torch.arange(n * m) // m, torch.arange(n * m) % m], 1)[3::7]
+    listed = torch.zeros(n, m, dtype=torch.bool)
+    listed[tuple(pairs.T)] = True
+    same = g[:, None] == h[None, :]
+    kinds: dict[str, tuple[Exclusion, Tensor]] = {
+        "own row": (OwnRow(), torch.eye(n, m, dtype=torch.bool)),
+        "groups": (SameGroup(g, h), same),
+        "other groups": (OtherGroups(g, h), ~same),
+        "listed": (Listed(pairs.flip(0)), listed),
+    }
+    return kinds.get(kind, (Nothing(), None))
+
+
 @one_side
 def test_sums_of_one_side(kind: str, dtype: torch.dtype) -> None:
     n, m, d = (21, 50, 19) if kind != "own row" else (50, 35, 8)
@@ -215,8 +246,7 @@ def test_sums_of_one_side(kind: str, dtype: torch.dtype) -> None:
     terms.requires_grad_()
     scale = torch.tensor(200.0 if kind == "cold" else 12.0, dtype=torch.float64, requires_grad=True)
     g, h = torch.arange(n) % 7, torch.arange(m) % 7
-    exclusion = {"own row": OwnRow(), "groups": SameGroup(g, h)}.get(kind, Nothing())
-    removed = {"own row": torch.eye(n, m, dtype=torch.bool), "groups": g[:, None] == h[None, :]}.get(kind)
+    exclusion, removed = left_out(kind, g, h)
     found = row_log_sums(x, y, scale=scale, y_terms=terms, exclusion=exclusion, backend="triton")
     a, b, factor, t = doubles(x, y, scale, terms)
     assert a is not None
@@ -241,16 +271,18 @@ def test_sums_of_one_side(kind: str, dtype: torch.dtype) -> None:
 
 
 @any_dtype
-@pytest.mark.parametrize("kind", ["all", "own row", "groups", "cold"])
+@pytest.mark.parametrize("kind", ["all", "own row", "groups", "cold", "listed", "other groups"])
 def test_softplus_and_its_gradients(kind: str, dtype: torch.dtype) -> None:
     n, m, d = 41, 41, 19
     x, y = unit(n, d, dtype, 1), unit(m, d, dtype, 2)
     u, t = draw(n, seed=3).requires_grad_(), draw(m, seed=4).requires_grad_()
     scale = torch.tensor(200.0 if kind == "cold" else 10.0, dtype=torch.float64, requires_grad=True)
     g = torch.arange(n) % 11
-    exclusion = {"own row": OwnRow(), "groups": SameGroup(g, g)}.get(kind, Nothing())
-    removed = {"own row": torch.eye(n, dtype=torch.bool), "groups": g[:, None] == g[None, :]}.get(kind)
-    found = softplus_sum(x, y, scale=scale, x_terms=u, y_terms=t, exclusion=exclusion, backend="triton")
+    exclusion, removed = left_out(kind, g, g)
+    w = torch.linspace(0, 3, n, dtype=torch.float64) if kind == "other groups" else None
+    found = softplus_sum(
+        x, y, scale=scale, x_terms=u, y_terms=t, exclusion=exclusion, row_weights=w, backend="triton"
+    )  # fmt: skip
     a, b, factor, p, q = doubles(x, y, scale, u, t)
     assert a is not None
     assert b is not None
@@ -259,9 +291,10 @@ def test_softplus_and_its_gradients(kind: str, dtype: torch.dtype) -> None:
     assert q is not None
     s = plus(factor * a @ b.mT, p, q)
     s = s if removed is None else removed_to(s, removed)
-    true = torch.nn.functional.softplus(s).sum()
+    each = torch.ones(n, 1, dtype=torch.float64) if w is None else w[:, None]
+    true = (each * torch.nn.functional.softplus(s)).sum()
     largest = float(s.detach()[s > -torch.inf].abs().max())  # with its terms, which float32 rounds, too
-    weights = s.detach().sigmoid()
+    weights = each * s.detach().sigmoid()
     close(found, true.detach(), of_scores(dtype, largest) * float(weights.sum()) + 64 * UNIT * float(true.detach()))
     found.backward()
     true.backward()

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, chunk_rows, multiprocessors, plan_for, steps_within
 from .launch import launched
+from .listing import NO_LISTING
 from .operands import Operand
 from .scores import Scores
 from .support import say_once
 from .tile import reach
-from .weights import _weights, _weights_on_diagonal
+from .weights import _weights, _weights_again
 
 _ALIGNED_BYTES = 16
 _FLOAT16_GAIN = 2.0**14  # weights are 2 at most; the smallest are to stay normal numbers
@@ -91,7 +92,8 @@ def gradients(
     grad_x = _empty(scores, n, d) if x else None
     grad_y = _empty(scores, m, d) if y else None
     sums = [_zeros(scores, k) if wanted else None for k, wanted in ((n, x_terms), (m, y_terms))]
-    room, chunk = room_for(scores, n, m, chunk, store=x or y)
+    room, chunk = room_for(scores, n, m, chunk, tiles, store=x or y)
+    scores = scores.by_tile(tiles.rows, tiles.cols)
 
     def sweep() -> None:
         for start in range(0, n, chunk):
@@ -131,7 +133,8 @@ def gradients_within(
     tiles = tiles or tiles_for(scores, both=True, sums=x_terms)
     grad = add_to if add_to is not None and x else _empty(scores, n, d).zero_() if x else None
     sums = _zeros(scores, n) if x_terms else None
-    room, chunk = room_for(scores, n, n, chunk or _chunk_within(n), store=x)
+    room, chunk = room_for(scores, n, n, chunk or _chunk_within(n), tiles, store=x)
+    scores = scores.by_tile(tiles.rows, tiles.cols)
 
     def sweep() -> None:
         for start in range(0, n, chunk):
@@ -187,7 +190,13 @@ def _chunk(
     sms = multiprocessors(device)
     _weights[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _weights_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
+        _weights_again[(tall * reach(tiles.rows, tiles.cols),)](
+            **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
+        )
+    if scores.listed is not None:
+        _weights_again[(len(scores.listed.rows),)](
+            **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
+        )
     for total, partial in zip(sums, (by_row, by_col), strict=True):
         if total is not None and partial is not None:
             total += partial.sum(0, dtype=torch.float64)
@@ -220,19 +229,23 @@ def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.add_(torch.mm(a, b, out_dtype=torch.float32))
 
 
-def room_for(scores: Scores, n: int, m: int, chunk: int | None, *, store: bool) -> tuple[Weights, int]:
-    """Room for one chunk of weights: as many rows as the table has, or as memory allows, which is said."""
+def room_for(scores: Scores, n: int, m: int, chunk: int | None, tiles: Tiles, *, store: bool) -> tuple[Weights, int]:
+    """Room for one chunk of weights: as many rows as the table has, or as memory allows, which is said.
+
+    Where entries are listed by tile a chunk is whole tiles.
+    """
+    unit = 1 if scores.listed is None else max(tiles.rows, tiles.cols)
     dtype = scores.product.dtype
     width = -(-m // (_ALIGNED_BYTES // dtype.itemsize)) * (_ALIGNED_BYTES // dtype.itemsize) if store else 0
     halves = 2 if scores.product.parts == 3 else 1
-    wanted = rows = min(n, chunk) if chunk else chunk_rows(n, m, halves * dtype.itemsize)
+    wanted = rows = min(n, -(-(chunk or chunk_rows(n, m, halves * dtype.itemsize)) // unit) * unit)
     while True:
         try:
             high, *low = (scores.scale.new_empty(rows, width, dtype=dtype) for _ in range(halves))
         except torch.OutOfMemoryError:
             if rows <= LEAST_CHUNK:
                 raise
-            rows = max(LEAST_CHUNK, rows // 2)
+            rows = max(LEAST_CHUNK, rows // 2 // unit * unit)
             continue
         if rows < wanted:
             say_once(f"too little memory for the weights of {wanted} rows at once: {rows} rows, slower")

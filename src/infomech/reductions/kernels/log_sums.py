@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
 from .launch import launched
+from .listing import NO_LISTING, listed_tile, without_listed
 from .merging import Partial, Sums, empty_sums, merge, merge_within
 from .scores import Scores
 from .tile import (
@@ -111,20 +112,29 @@ def _sums_by_tile(
         _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
 
 
-@triton.jit(do_not_specialize=["M", "N", "first", "across", "down"])
+@triton.jit(do_not_specialize=["M", "N", "first", "across", "down", "row", "col"])
 @no_type_check
-def _sums_on_diagonal(
-    X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, scale, EX, EY, M, N, D, first, across, down, limit,
+def _sums_again(
+    X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, across, down, row, col,
+    limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    OWN: tl.constexpr, KEEP: tl.constexpr,
+    OWN: tl.constexpr, KEEP: tl.constexpr, LISTED: tl.constexpr, HALF: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The tiles that hold entries (i, i) once more: without these entries, whose scores are kept.
+    """Tiles that hold entries (i, i), whose scores are kept, or with LISTED listed ones: once more, without these.
 
-    Few tiles, so that all the others need not look; the sums of the sweep over all tiles are overwritten.
+    Few tiles, so that all the others need not look; the sums of the sweep over all tiles are overwritten. What is
+    listed comes last, and leaves out entries (i, i) as well.
     """
-    pm, pn, crossed = on_diagonal(tl.program_id(0), first, BM, BN)
-    if crossed & (pn * BN < N):
+    entry = tl.program_id(0)
+    if LISTED:
+        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
+        if HALF:
+            here = here & (pn >= pm * (BM // BN))
+    else:
+        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
+        here = crossed & (pn * BN < N)
+    if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
@@ -132,10 +142,12 @@ def _sums_on_diagonal(
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         own = is_own(rm, rn, first)
         if KEEP:
-            here = (rm < M) & (rm + first >= pn * BN) & (rm + first < min(pn * BN + BN, N))
-            tl.store(OWNED + rm, tl.sum(tl.where(own, s, 0.0), 1) / LOG2E, mask=here)
+            mine = (rm < M) & (rm + first >= pn * BN) & (rm + first < min(pn * BN + BN, N))
+            tl.store(OWNED + rm, tl.sum(tl.where(own, s, 0.0), 1) / LOG2E, mask=mine)
         if OWN:
             s = tl.where(own, float("-inf"), s)
+        if LISTED:
+            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
             _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
@@ -167,6 +179,7 @@ def log_sums(
     by_col = (into[1] or empty_sums(m, device)) if cols else None
     own = torch.empty(min(n, m), dtype=torch.float32, device=device) if keep_own else None
     stripe = stripe_rows(n, m, tiles, stripe_bytes)
+    scores = scores.by_tile(tiles.rows, tiles.cols)
 
     def sweep() -> None:
         for start in range(0, n, stripe):
@@ -191,6 +204,7 @@ def log_sums_within(
     assert tiles.rows % tiles.cols == 0
     by_row = into or empty_sums(n, device)
     stripe = stripe_rows(n, n, tiles, stripe_bytes)
+    scores = scores.by_tile(tiles.rows, tiles.cols)
 
     def sweep() -> None:
         for start in range(0, n, stripe):
@@ -245,7 +259,14 @@ def _stripe(
     _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
-        _sums_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
+        _sums_again[(tall * reach(tiles.rows, tiles.cols),)](
+            **arguments, **kept, **NO_LISTING, first=first, LISTED=False, HALF=half
+        )
+    if scores.listed is not None:
+        kept = {"OWNED": None, "KEEP": False, "OWN": scores.own}
+        _sums_again[(len(scores.listed.rows),)](
+            **arguments, **kept, **scores.listed.arguments, first=first, LISTED=True, HALF=half
+        )
     if half and row is not None and col is not None:
         merge_within(row, col, n, tiles.rows, tiles.cols)
     else:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .listing import Listing
 from .operands import Operand, Product, operand, product_for
 from .rows import extents
 
@@ -28,6 +29,8 @@ class Scores(NamedTuple):
         own: entries (i, i) are left out.
         x_groups: (n,) groups, whole numbers; entries of one group are left out.
         y_groups: (m,) the same of the columns.
+        other_groups: entries of two groups are left out instead.
+        listed: entries that are left out.
     """
 
     x: Operand
@@ -40,6 +43,8 @@ class Scores(NamedTuple):
     own: bool = False
     x_groups: Tensor | None = None
     y_groups: Tensor | None = None
+    other_groups: bool = False
+    listed: Listing | None = None
 
     @property
     def limit(self) -> float:
@@ -56,7 +61,12 @@ class Scores(NamedTuple):
         cut = [None if t is None else t[at] for t, at in
                ((self.x_terms, rows), (self.y_terms, cols), (self.x_groups, rows), (self.y_groups, cols))]  # fmt: skip
         return self._replace(x=self.x.part(rows), y=self.y.part(cols), x_terms=cut[0], y_terms=cut[1],
-                             x_groups=cut[2], y_groups=cut[3])  # fmt: skip
+                             x_groups=cut[2], y_groups=cut[3],
+                             listed=None if self.listed is None else self.listed.part(rows, cols))  # fmt: skip
+
+    def by_tile(self, rows: int, cols: int) -> "Scores":
+        """With the listed entries in the order of tiles of this many rows and columns."""
+        return self if self.listed is None else self._replace(listed=self.listed.by_tile(rows, cols))
 
     def within(self, side: int) -> "Scores":
         """The matrix of the rows, or of the columns, against themselves."""
@@ -72,8 +82,9 @@ class Scores(NamedTuple):
             "X": self.x.values, "Y": self.y.values, "U": self.x_terms, "V": self.y_terms,
             "GX": self.x_groups, "GY": self.y_groups, "scale": self.scale, "EX": self.extents[0], "EY": self.extents[1],
             "M": len(self.x), "N": len(self.y), "D": self.x.depth, "limit": self.limit,
-            "GROUPS": self.x_groups is not None, "X_TERMS": self.x_terms is not None,
-            "Y_TERMS": self.y_terms is not None, "PARTS": self.product.parts, "EXTENT": self.extents[0].shape[1],
+            "GROUPS": "" if self.x_groups is None else "other" if self.other_groups else "same",
+            "X_TERMS": self.x_terms is not None, "Y_TERMS": self.y_terms is not None,
+            "PARTS": self.product.parts, "EXTENT": self.extents[0].shape[1],
             "DOT": self.product.dot if self.scale.is_cuda else "interpreted",
         }  # fmt: skip
 
@@ -87,6 +98,8 @@ def scores(
     y_terms: Tensor | None = None,
     own: bool = False,
     groups: tuple[Tensor, Tensor] | None = None,
+    other_groups: bool = False,
+    listed: Tensor | None = None,
     precision: str | None = None,
     paired: bool = False,
 ) -> tuple[Scores, Tensor | None]:
@@ -100,6 +113,8 @@ def scores(
         y_terms: (m,) the same for y.
         own: leave out the entries (i, i).
         groups: of the rows and of the columns, whole numbers; leave out entries of one group.
+        other_groups: leave out those of two groups instead.
+        listed: (p, 2) distinct entries to be left out; of a matrix that is to be cut in half, (i, j) and (j, i).
         precision: of float32 rows, as `product_for` takes it.
         paired: also find the products, (n,) float64.
     """
@@ -110,7 +125,10 @@ def scores(
     left = operand(x, product)
     right = left if y is x else operand(y, product)
     bounds = (extent[0], extent[1])
-    return Scores(left, right, product, scale.detach(), bounds, terms[0], terms[1], own, *numbers), pairs
+    return Scores(
+        left, right, product, scale.detach(), bounds, terms[0], terms[1], own, numbers[0], numbers[1], other_groups,
+        None if listed is None or not len(listed) else Listing.of(listed),
+    ), pairs  # fmt: skip
 
 
 __all__ = ["Scores", "level_limit", "scores"]

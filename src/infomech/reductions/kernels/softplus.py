@@ -1,7 +1,7 @@
 """The sum of softplus over a score matrix and its gradients, from one visit of each tile: what the sigmoid loss needs.
 
-With z_ij = s_ij + u_i + t_j a tile leaves the sum of its log(1 + exp z_ij) and, for the products with rows, its
-sigmoid(z_ij). Both come from one exponential, e = exp(-|z|).
+With z_ij = s_ij + u_i + t_j a tile leaves the sum of its w_i log(1 + exp z_ij) and, for the products with rows, its
+w_i sigmoid(z_ij). Both come from one exponential, e = exp(-|z|).
 """
 
 from typing import Any, NamedTuple, no_type_check
@@ -14,8 +14,9 @@ from torch import Tensor
 from .configs import Tiles, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
 from .launch import launched
+from .listing import NO_LISTING, listed_tile, without_listed
 from .scores import Scores
-from .tile import LOG2E, cleared, is_own, on_diagonal, place, product, reach, rows_of, terms_of
+from .tile import LOG2E, cleared, far, is_own, on_diagonal, place, product, reach, rows_of, terms_of
 from .weights import leave, room_of
 
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -39,17 +40,22 @@ def _log_one_plus(e):
 @triton.jit
 @no_type_check
 def _leave_softplus(
-    s, gd, ld, rm, rn, pm, pn, U, V, RS, CS, VALUES, M, N, wide, across, down, gain,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr,
-    PARTS: tl.constexpr,
+    s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, wide, across, down, gain,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr,
+    STORE: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The sum of one tile, and its weights."""
     z = s + terms_of(V, rn, N, Y_TERMS)[None, :] + terms_of(U, rm, M, X_TERMS)[:, None]
     e = tl.exp2(-tl.abs(z))
-    value = tl.sum(tl.sum(tl.maximum(z, 0.0) * _LN2 + _log_one_plus(e), 1), 0)
-    tl.store(VALUES + pm * wide + pn, value)
+    of_rows = tl.sum(tl.maximum(z, 0.0) * _LN2 + _log_one_plus(e), 1)
+    if WEIGHTED:
+        w = tl.load(W + rm, mask=rm < M, other=0.0)
+        of_rows = of_rows * w
+    tl.store(VALUES + far(pm, wide) + pn, tl.sum(of_rows, 0))
     if STORE or X_SUMS or Y_SUMS:
         g = tl.where(z > 0.0, gain, gain * e) / (1.0 + e)
+        if WEIGHTED:
+            g = g * w[:, None]
         leave(g, g, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, 0,
               True, False, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
@@ -57,9 +63,9 @@ def _leave_softplus(
 @triton.jit(do_not_specialize=["M", "N", "width", "across", "down", "gain"])
 @no_type_check
 def _softplus(
-    X, Y, U, V, GX, GY, G, L, RS, CS, VALUES, scale, EX, EY, M, N, D, width, across, down, gain, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr,
-    STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
+    X, Y, U, V, W, GX, GY, G, L, RS, CS, VALUES, scale, EX, EY, M, N, D, width, across, down, gain, limit,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr,
+    Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
 ):  # fmt: skip
     """Sums and weights of all tiles of a chunk."""
@@ -73,30 +79,40 @@ def _softplus(
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, RS, CS, VALUES, M, N, wide, across, down, gain,
-                        X_TERMS, Y_TERMS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+        _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, wide, across, down, gain,
+                        X_TERMS, Y_TERMS, WEIGHTED, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "gain"])
+@triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "gain", "row", "col"])
 @no_type_check
-def _softplus_on_diagonal(
-    X, Y, U, V, GX, GY, G, L, RS, CS, VALUES, scale, EX, EY, M, N, D, first, width, across, down, gain, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr,
-    STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+def _softplus_again(
+    X, Y, U, V, W, GX, GY, G, L, RS, CS, VALUES, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, width, across, down,
+    gain, row, col, limit,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr,
+    Y_SUMS: tl.constexpr, STORE: tl.constexpr, OWN: tl.constexpr, LISTED: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The tiles that hold entries (i, i) once more, without these entries."""
-    pm, pn, crossed = on_diagonal(tl.program_id(0), first, BM, BN)
-    if crossed & (pn * BN < N):
+    """The tiles that hold entries (i, i), or with LISTED listed ones, once more, without these entries."""
+    entry = tl.program_id(0)
+    if LISTED:
+        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
+    else:
+        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
+        here = crossed & (pn * BN < N)
+    if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
         gd, ld = room_of(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-        s = cleared(tl.where(is_own(rm, rn, first), float("-inf"), s), rm, rn, GX, GY, M, N, GROUPS)
-        _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, RS, CS, VALUES, M, N, tl.cdiv(N, BN), across, down, gain,
-                        X_TERMS, Y_TERMS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+        if OWN:
+            s = tl.where(is_own(rm, rn, first), float("-inf"), s)
+        if LISTED:
+            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
+        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, tl.cdiv(N, BN), across, down, gain,
+                        X_TERMS, Y_TERMS, WEIGHTED, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 class Softplus(NamedTuple):
@@ -110,12 +126,19 @@ class Softplus(NamedTuple):
 
 
 def softplus_sum(
-    scores: Scores, *, gradients: bool = True, terms: bool = False, chunk: int | None = None, tiles: Tiles | None = None
+    scores: Scores,
+    *,
+    row_weights: Tensor | None = None,
+    gradients: bool = True,
+    terms: bool = False,
+    chunk: int | None = None,
+    tiles: Tiles | None = None,
 ) -> Softplus:
-    """The sum of log(1 + exp(s_ij + u_i + t_j)) over what is not left out, and its gradients.
+    """The sum of w_i log(1 + exp(s_ij + u_i + t_j)) over what is not left out, and its gradients.
 
     Args:
         scores: the matrix, with the terms u and t.
+        row_weights: (n,) the w; 1 if there are none. The gradients are written in the rows' dtype with them.
         gradients: whether those of the rows are wanted.
         terms: whether those of the terms that are there are.
         chunk: rows of weights at one time; None: as the table and memory have it.
@@ -132,14 +155,21 @@ def softplus_sum(
     grad_x, grad_y = (
         torch.empty(k, d, dtype=torch.float32, device=device) if gradients else None for k in (n, m)
     )  # fmt: skip
-    room, chunk = room_for(scores, n, m, chunk, store=gradients)
+    room, chunk = room_for(scores, n, m, chunk, tiles, store=gradients)
+    scores = scores.by_tile(tiles.rows, tiles.cols)
+    size, weights = None, None
+    if row_weights is not None:  # of size 1 at most, as the dtype of the weights needs it
+        largest = row_weights.abs().amax()
+        size = torch.where(largest > 0, largest, 1.0)
+        weights = (row_weights / size).to(torch.float32).contiguous()
     values = []
 
     def sweep() -> None:
         for start in range(0, n, chunk):
             here = slice(start, min(start + chunk, n))
             part = scores.part(here)
-            g, value = _chunk(part, room, start, tiles, (None if sums[0] is None else sums[0][here], sums[1]))
+            shares = None if weights is None else weights[here]
+            g, value = _chunk(part, shares, room, start, tiles, (None if sums[0] is None else sums[0][here], sums[1]))
             values.append(value)
             if grad_x is not None and grad_y is not None:
                 multiply(grad_x[here], g, scores.y, fresh=True)
@@ -148,15 +178,22 @@ def softplus_sum(
     with library_precision(scores):
         launched(device, sweep)
     value = (values[0] if len(values) == 1 else torch.cat(values)).sum(dtype=torch.float64)
-    if gain(scores) != 1.0:
-        for found in (grad_x, grad_y, *sums):
-            if found is not None:
-                found.div_(gain(scores))
+    for found in (grad_x, grad_y, *sums):
+        if found is not None and gain(scores) != 1.0:
+            found.div_(gain(scores))
+        if found is not None and size is not None:
+            found.mul_(size)
+    value = value if size is None else value * size
     return Softplus(value, grad_x, grad_y, *sums)
 
 
 def _chunk(
-    scores: Scores, room: Any, first: int, tiles: Tiles, sums: tuple[Tensor | None, Tensor | None]
+    scores: Scores,
+    row_weights: Tensor | None,
+    room: Any,
+    first: int,
+    tiles: Tiles,
+    sums: tuple[Tensor | None, Tensor | None],
 ) -> tuple[Any, Tensor]:
     """The weights of a chunk, the first row of which is row `first`, and sums by tile; those of the terms added."""
     n, m, device = len(scores.x), len(scores.y), scores.scale.device
@@ -165,7 +202,7 @@ def _chunk(
     by_row = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
     by_col = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
     arguments: dict[str, Any] = {
-        **scores.arguments,
+        **scores.arguments, "W": row_weights, "WEIGHTED": row_weights is not None,
         "G": room.high, "L": room.high if room.low is None else room.low, "RS": by_row, "CS": by_col, "VALUES": values,
         "width": room.high.stride(0), "across": n, "down": m, "gain": gain(scores),
         "X_SUMS": by_row is not None, "Y_SUMS": by_col is not None, "STORE": room.high.shape[1] > 0,
@@ -174,7 +211,13 @@ def _chunk(
     sms = multiprocessors(device)
     _softplus[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _softplus_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
+        _softplus_again[(tall * reach(tiles.rows, tiles.cols),)](
+            **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
+        )
+    if scores.listed is not None:
+        _softplus_again[(len(scores.listed.rows),)](
+            **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
+        )
     for total, partial in zip(sums, (by_row, by_col), strict=True):
         if total is not None and partial is not None:
             total += partial.sum(0, dtype=torch.float64)

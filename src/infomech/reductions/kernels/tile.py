@@ -111,11 +111,14 @@ def is_own(rm, rn, first):
 @triton.jit
 @no_type_check
 def cleared(s, rm, rn, GX, GY, M, N, GROUPS: tl.constexpr):
-    """Scores with -inf where row and column are of one group."""
-    if GROUPS:
+    """Scores with -inf where row and column are of one group, or of two: GROUPS is "", "same" or "other"."""
+    if GROUPS != "":
         gx = tl.load(GX + rm, mask=rm < M, other=-1)
         gy = tl.load(GY + rn, mask=rn < N, other=-2)
-        s = tl.where(gx[:, None] == gy[None, :], float("-inf"), s)
+        left_out = gx[:, None] == gy[None, :]
+        if GROUPS == "other":
+            left_out = gx[:, None] != gy[None, :]
+        s = tl.where(left_out, float("-inf"), s)
     return s
 
 

@@ -10,6 +10,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from .listing import listed_tile, without_listed
 from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
 
 
@@ -159,25 +160,34 @@ def _weights(
               ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "skip"])
+@triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "skip", "row", "col"])
 @no_type_check
-def _weights_on_diagonal(
-    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, EX, EY, M, N, D, first, width, across, down, skip, limit,
+def _weights_again(
+    X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, width, across, down,
+    skip, row, col, limit,
     GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr,
-    EXTENT: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, OWN: tl.constexpr, LISTED: tl.constexpr,
+    PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The tiles that hold entries (i, i) once more, with 0 there."""
-    pm, pn, crossed = on_diagonal(tl.program_id(0), first, BM, BN)
-    if crossed & (pn * BN < N):
+    """The tiles that hold entries (i, i), or with LISTED listed ones, once more, with 0 there."""
+    entry = tl.program_id(0)
+    if LISTED:
+        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
+    else:
+        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
+        here = crossed & (pn * BN < N)
+    if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
         gd, ld = room_of(G, L, xd, M, N, width, BM, BN, STORE, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-        s = cleared(tl.where(is_own(rm, rn, first), float("-inf"), s), rm, rn, GX, GY, M, N, GROUPS)
+        if OWN:
+            s = tl.where(is_own(rm, rn, first), float("-inf"), s)
+        if LISTED:
+            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
+        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
             left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
             leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,

@@ -14,7 +14,7 @@ Backend = Literal["auto", "tiles", "triton"]
 BACKENDS = ("auto", "tiles", "triton")
 Precision = Literal["float32", "highest", "high", "medium"]
 PRECISIONS = ("float32", "highest", "high", "medium")
-_KNOWN = {"", "own_row", "same_group"}  # exclusions that the kernels have
+_KNOWN = {"", "own_row", "same_group", "other_groups", "listed"}  # exclusions that the kernels have
 
 _Found = TypeVar("_Found")
 
@@ -106,10 +106,12 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
 
 
 def _beyond_kernels(exclusion: str) -> str | None:
-    """A part of an exclusion's code that the kernels do not have; they take groups once."""
+    """A part of an exclusion's code that the kernels do not have; they take groups once, and one list."""
     parts = exclusion.split(",")
-    again = "same_group" if parts.count("same_group") > 1 else None
-    return next((part for part in parts if part not in _KNOWN), again)
+    unknown = next((part for part in parts if part not in _KNOWN), None)
+    groups = [part for part in parts if part in ("same_group", "other_groups")]
+    again = groups[1:] or ["listed"][: max(0, parts.count("listed") - 1)]
+    return unknown or next(iter(again), None)
 
 
 def attempted(kernels: Callable[[], _Found]) -> _Found | None:

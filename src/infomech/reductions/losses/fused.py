@@ -3,10 +3,12 @@
 Nothing here reads a value on the host. Importing this module imports Triton.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ..exclusion import Both, Exclusion, OwnRow, SameGroup
+from ..exclusion import Both, Exclusion, Listed, OtherGroups, OwnRow, SameGroup
 from ..kernels.gradients import Side, gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
@@ -29,17 +31,20 @@ def matrix_of(
     precision: str | None = None,
 ) -> tuple[Scores, Tensor | None]:
     """The score matrix as kernels take it, and the products of pairs if they are wanted."""
-    (u, v), (own, groups) = terms, _known(exclusion)
-    return scores(x, y, scale, x_terms=u, y_terms=v, own=own, groups=groups, precision=precision, paired=paired)
+    u, v = terms
+    return scores(x, y, scale, x_terms=u, y_terms=v, precision=precision, paired=paired, **_known(exclusion))
 
 
-def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
+def _known(exclusion: Exclusion) -> dict[str, Any]:
+    """What is left out, as `scores` takes it."""
     if isinstance(exclusion, Both):
-        (own, groups), (also_own, other) = _known(exclusion.first), _known(exclusion.second)
-        return own or also_own, groups or other
-    if isinstance(exclusion, SameGroup):
-        return False, (exclusion.rows, exclusion.cols)
-    return isinstance(exclusion, OwnRow), None
+        return _known(exclusion.first) | _known(exclusion.second)
+    if isinstance(exclusion, SameGroup | OtherGroups):
+        groups = exclusion.rows, exclusion.cols
+        return {"groups": groups, "other_groups": isinstance(exclusion, OtherGroups)}
+    if isinstance(exclusion, Listed):
+        return {"listed": exclusion.pairs}
+    return {"own": True} if isinstance(exclusion, OwnRow) else {}
 
 
 def paired_sums(
@@ -181,11 +186,12 @@ def softplus(
     exclusion: Exclusion,
     *,
     keep: bool,
+    row_weights: Tensor | None = None,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
     matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
-    found = softplus_sum(matrix, gradients=keep, terms=keep)
+    found = softplus_sum(matrix, row_weights=row_weights, gradients=keep, terms=keep)
     if found.x is None or found.y is None:
         return found.value, *(nothing(x) for _ in range(5))
     grad_scale = pair_products(x, found.x).sum()

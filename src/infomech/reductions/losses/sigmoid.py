@@ -140,12 +140,15 @@ def forward(
     row_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """The sum, and with `keep` its gradients: those of the rows still to be scaled, those of the terms in float64."""
-    if row_weights is None and takes_kernels(backend, exclusion, x, y):
+    if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
-        terms = x_terms, y_terms
-        found = attempted(lambda: fused.softplus(x, y, scale, terms, given, keep=keep, precision=precision))
+        found = attempted(
+            lambda: fused.softplus(
+                x, y, scale, (x_terms, y_terms), given, keep=keep, row_weights=row_weights, precision=precision
+            )
+        )
         if found is not None:
             return found
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
