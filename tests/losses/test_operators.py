@@ -105,7 +105,7 @@ def test_torch_checks_the_sums_of_prefixes(cols: bool) -> None:
 def test_torch_checks_the_sums_of_scores() -> None:
     x, y, scale, _, v, code, tensors, *_ = paired_arguments("listed")
     torch.library.opcheck(linear.forward.overload, (x, y, scale, v, code, tensors))
-    torch.library.opcheck(sigmoid.rows_forward.overload, (x, y, scale, None, v, code, tensors))
+    torch.library.opcheck(sigmoid.rows_forward.overload, (x, y, scale, None, v, code, tensors, "tiles"))
 
 
 def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
@@ -124,7 +124,7 @@ def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
         "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
         "scores": (scores[0], x, y, scale, scores[1], [True, False, True], "auto"),
         "nested": (*found[:3], x, y, scale, [1, 3], "own_row", [], *found[3:], wanted[:3]),
-        "softplus of rows": (rows[0], x, y, scale, u, None, code, tensors, [True, True, True, True, False]),
+        "softplus of rows": (rows[0], x, y, scale, u, None, code, tensors, [True, True, True, True, False], "tiles"),
         "score sums": (rows[0], x, y, scale, v, code, tensors, [True, False, True, True]),
     }
 
@@ -412,7 +412,7 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
         "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True, "auto")[0],
         "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
         "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True)[1],
-        "softplus of rows": lambda: sigmoid.rows_forward(x, x.detach(), scale, None, None, "own_row", []),
+        "softplus of rows": lambda: sigmoid.rows_forward(x, x.detach(), scale, None, None, "own_row", [], "tiles"),
         "score sums": lambda: linear.forward(x, x.detach(), scale, None, "own_row", [])[0] @ draw(seed=3)[:, 0],
     }[which]
     (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)

@@ -183,7 +183,9 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     of_y = _with_bias(ready.bias, y, scores.own_y)
     terms: dict[str, Any] = {"scale": scores.scale, "x_terms": x_terms, "y_terms": y_terms, "exclusion": left_out}
     if request.reduction == "none":
-        of_rows = true.of_rows(x, y, scores.scale, scores.own_x, of_y) + softplus_row_sums(x, y, **terms)
+        of_rows = true.of_rows(x, y, scores.scale, scores.own_x, of_y) + softplus_row_sums(
+            x, y, backend=request.backend, **terms
+        )
         return of_rows.to(dtype)
     total = true.total(x, y, scores.scale, scores.own_x, of_y) + softplus_sum(x, y, backend=request.backend, **terms)
     value = total if request.reduction == "sum" else total / x.shape[0]
@@ -318,7 +320,9 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
         y, own_y, y_terms = (gathered(part, of_y) for part in (y, own_y, y_terms))
         terms: dict[str, Any] = {"scale": scores.scale, "x_terms": x_terms, "y_terms": y_terms, "exclusion": left_out}
         if request.reduction == "none":
-            of_rows = true.of_rows(x, y, scores.scale, scores.own_x, own_y) + softplus_row_sums(x, y, **terms)
+            of_rows = true.of_rows(x, y, scores.scale, scores.own_x, own_y) + softplus_row_sums(
+                x, y, backend=request.backend, **terms
+            )
             return of_rows.to(dtype)
         rest = softplus_sum(x, y, backend=request.backend, **terms)
     total = sum_over_ranks(true.total(x, y, scores.scale, scores.own_x, own_y) + rest, ranks)

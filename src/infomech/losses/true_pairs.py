@@ -135,6 +135,7 @@ class PairsOfGroups(TruePairs):
             x_terms=None if x_terms is None else -x_terms,
             y_terms=-y_terms,
             exclusion=OtherGroups(self.rows, self.cols),
+            backend=self.backend,
         )
         return sums if self.counted_as == "each" else self._weights() * sums
 

@@ -48,6 +48,7 @@ class Case:
     store: bool = True
     half: bool = False
     weighted: bool = False
+    by_row: bool = False
 
 
 BOTH = (True, True)
@@ -76,6 +77,7 @@ CASES = [
     Case("softplus alone", _softplus, "sums", terms=(False, True), store=False),
     Case("softplus on the diagonal", _softplus_again, "weights", terms=BOTH, sums=BOTH),
     Case("softplus of other groups", _softplus, "careful", (False, True), (False, True), groups="other", weighted=True),
+    Case("softplus by row", _softplus, "sums", terms=(False, True), store=False, by_row=True),
     Case("softplus without listed entries", _softplus_again, "weights", terms=BOTH, sums=BOTH, listed=True),
 ]
 
@@ -130,7 +132,7 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     flags = {
         "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
         "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half,
-        "OWN": True, "KEEP": not case.listed, "LISTED": case.listed, "WEIGHTED": case.weighted,
+        "OWN": True, "KEEP": not case.listed, "LISTED": case.listed, "WEIGHTED": case.weighted, "BY_ROW": case.by_row,
         "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "GROUP": tiles.group, "SMS": 132,
     }  # fmt: skip

@@ -255,6 +255,10 @@ POSITIVES: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
         losses.sigmoid_loss,
         {"groups": torch.arange(N) // 2, "same_group": "positive", "bias": -1.0},
     ),
+    "sigmoid, none": (
+        lambda x, y, **given: losses.sigmoid_loss(x, y, **given) @ NUMBERS.double().to(x.dtype),
+        {"groups": torch.arange(N) // 2, "same_group": "positive", "bias": -1.0, "reduction": "none"},
+    ),
 }
 
 

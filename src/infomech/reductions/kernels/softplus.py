@@ -41,17 +41,20 @@ def _log_one_plus(e):
 @no_type_check
 def _leave_softplus(
     s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, wide, across, down, gain,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr,
-    STORE: tl.constexpr, PARTS: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, BY_ROW: tl.constexpr,
+    X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """The sum of one tile, and its weights."""
+    """The sum of one tile, or of each of its rows, and its weights."""
     z = s + terms_of(V, rn, N, Y_TERMS)[None, :] + terms_of(U, rm, M, X_TERMS)[:, None]
     e = tl.exp2(-tl.abs(z))
     of_rows = tl.sum(tl.maximum(z, 0.0) * _LN2 + _log_one_plus(e), 1)
     if WEIGHTED:
         w = tl.load(W + rm, mask=rm < M, other=0.0)
         of_rows = of_rows * w
-    tl.store(VALUES + far(pm, wide) + pn, tl.sum(of_rows, 0))
+    if BY_ROW:
+        tl.store(VALUES + far(pn, across) + rm, of_rows, mask=rm < M)
+    else:
+        tl.store(VALUES + far(pm, wide) + pn, tl.sum(of_rows, 0))
     if STORE or X_SUMS or Y_SUMS:
         g = tl.where(z > 0.0, gain, gain * e) / (1.0 + e)
         if WEIGHTED:
@@ -64,9 +67,9 @@ def _leave_softplus(
 @no_type_check
 def _softplus(
     X, Y, U, V, W, GX, GY, G, L, RS, CS, VALUES, scale, EX, EY, M, N, D, width, across, down, gain, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr,
-    Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, BY_ROW: tl.constexpr,
+    X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr,
+    EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
 ):  # fmt: skip
     """Sums and weights of all tiles of a chunk."""
     xd = rows_of(X, M, D, BM, BK, PARTS)
@@ -80,7 +83,7 @@ def _softplus(
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, wide, across, down, gain,
-                        X_TERMS, Y_TERMS, WEIGHTED, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+                        X_TERMS, Y_TERMS, WEIGHTED, BY_ROW, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "gain", "row", "col"])
@@ -88,8 +91,8 @@ def _softplus(
 def _softplus_again(
     X, Y, U, V, W, GX, GY, G, L, RS, CS, VALUES, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, width, across, down,
     gain, row, col, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, X_SUMS: tl.constexpr,
-    Y_SUMS: tl.constexpr, STORE: tl.constexpr, OWN: tl.constexpr, LISTED: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WEIGHTED: tl.constexpr, BY_ROW: tl.constexpr,
+    X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, OWN: tl.constexpr, LISTED: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The tiles that hold entries (i, i), or with LISTED listed ones, once more, without these entries."""
@@ -112,11 +115,11 @@ def _softplus_again(
             s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
         _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, tl.cdiv(N, BN), across, down, gain,
-                        X_TERMS, Y_TERMS, WEIGHTED, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+                        X_TERMS, Y_TERMS, WEIGHTED, BY_ROW, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 class Softplus(NamedTuple):
-    """The sum, 0-d float64, and its gradients: of rows float32, to be multiplied by the scale, of terms float64."""
+    """The sum, 0-d or (n,), float64, and its gradients: of rows float32, still to be scaled, of terms float64."""
 
     value: Tensor
     x: Tensor | None
@@ -129,6 +132,7 @@ def softplus_sum(
     scores: Scores,
     *,
     row_weights: Tensor | None = None,
+    by_row: bool = False,
     gradients: bool = True,
     terms: bool = False,
     chunk: int | None = None,
@@ -139,6 +143,7 @@ def softplus_sum(
     Args:
         scores: the matrix, with the terms u and t.
         row_weights: (n,) the w; 1 if there are none. The gradients are written in the rows' dtype with them.
+        by_row: leave the sums of each row apart.
         gradients: whether those of the rows are wanted.
         terms: whether those of the terms that are there are.
         chunk: rows of weights at one time; None: as the table and memory have it.
@@ -169,15 +174,16 @@ def softplus_sum(
             here = slice(start, min(start + chunk, n))
             part = scores.part(here)
             shares = None if weights is None else weights[here]
-            g, value = _chunk(part, shares, room, start, tiles, (None if sums[0] is None else sums[0][here], sums[1]))
-            values.append(value)
+            of_terms = None if sums[0] is None else sums[0][here], sums[1]
+            g, value = _chunk(part, shares, room, start, tiles, of_terms, by_row=by_row)
+            values.append(value.sum(0 if by_row else None, dtype=torch.float64))
             if grad_x is not None and grad_y is not None:
                 multiply(grad_x[here], g, scores.y, fresh=True)
                 multiply(grad_y, g.mT, part.x, fresh=start == 0)
 
     with library_precision(scores):
         launched(device, sweep)
-    value = (values[0] if len(values) == 1 else torch.cat(values)).sum(dtype=torch.float64)
+    value = torch.cat(values) if by_row else torch.stack(values).sum()
     for found in (grad_x, grad_y, *sums):
         if found is not None and gain(scores) != 1.0:
             found.div_(gain(scores))
@@ -194,18 +200,23 @@ def _chunk(
     first: int,
     tiles: Tiles,
     sums: tuple[Tensor | None, Tensor | None],
+    *,
+    by_row: bool,
 ) -> tuple[Any, Tensor]:
-    """The weights of a chunk, the first row of which is row `first`, and sums by tile; those of the terms added."""
+    """The weights of a chunk, the first row of which is row `first`, and sums by tile; those of the terms added.
+
+    The sums of each row apart are (tiles, n).
+    """
     n, m, device = len(scores.x), len(scores.y), scores.scale.device
     tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
-    values = torch.empty(tall * wide, dtype=torch.float32, device=device)
-    by_row = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
-    by_col = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
+    values = torch.empty(wide, n if by_row else tall, dtype=torch.float32, device=device)
+    of_rows = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
+    of_cols = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
     arguments: dict[str, Any] = {
         **scores.arguments, "W": row_weights, "WEIGHTED": row_weights is not None,
-        "G": room.high, "L": room.high if room.low is None else room.low, "RS": by_row, "CS": by_col, "VALUES": values,
-        "width": room.high.stride(0), "across": n, "down": m, "gain": gain(scores),
-        "X_SUMS": by_row is not None, "Y_SUMS": by_col is not None, "STORE": room.high.shape[1] > 0,
+        "G": room.high, "L": room.high if room.low is None else room.low, "RS": of_rows, "CS": of_cols,
+        "VALUES": values, "width": room.high.stride(0), "across": n, "down": m, "gain": gain(scores),
+        "BY_ROW": by_row, "X_SUMS": of_rows is not None, "Y_SUMS": of_cols is not None, "STORE": room.high.shape[1] > 0,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
@@ -218,7 +229,7 @@ def _chunk(
         _softplus_again[(len(scores.listed.rows),)](
             **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
         )
-    for total, partial in zip(sums, (by_row, by_col), strict=True):
+    for total, partial in zip(sums, (of_rows, of_cols), strict=True):
         if total is not None and partial is not None:
             total += partial.sum(0, dtype=torch.float64)
     return room.part(n, slice(0, m)), values

@@ -199,6 +199,31 @@ def softplus(
     return found.value, found.x, found.y, grad_scale, *of_terms
 
 
+def softplus_rows(
+    x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, precision: str | None = None
+) -> Tensor:
+    """The sums of softplus of every row."""
+    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
+    return softplus_sum(matrix, by_row=True, gradients=False).value
+
+
+def softplus_rows_gradients(
+    cotangent: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    terms: Terms,
+    exclusion: Exclusion,
+    *,
+    precision: str | None = None,
+) -> tuple[Tensor, ...]:
+    """The gradients of x, y, the scale and both terms for the cotangent of the rows' sums."""
+    _, of_x, of_y, of_scale, *of_terms = softplus(
+        x, y, scale, terms, exclusion, keep=True, row_weights=cotangent, precision=precision
+    )
+    return (of_x * scale).to(x.dtype), (of_y * scale).to(y.dtype), of_scale, *of_terms
+
+
 def _unit(size: Tensor) -> Tensor:
     return torch.where(size > 0, size, 1.0)
 
@@ -212,4 +237,6 @@ __all__ = [
     "row_products_gradient",
     "row_sums",
     "softplus",
+    "softplus_rows",
+    "softplus_rows_gradients",
 ]

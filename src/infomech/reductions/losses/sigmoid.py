@@ -267,6 +267,7 @@ def softplus_row_sums(
     x_terms: XTerms | None,
     y_terms: YTerms | None,
     exclusion: Exclusion,
+    backend: str = "auto",
 ) -> XTerms:
     """The sums of log(1 + exp(scale x_i.y_j + u_i + t_j)) of every row, in float64.
 
@@ -276,13 +277,14 @@ def softplus_row_sums(
     if not x.shape[0]:  # a rank without rows still takes part in the gradients of the others'
         return 0.0 * (y.double().sum() + scale.double()) + x.double().sum(1)
     code, tensors = exclusion.coded()
-    out: Tensor = rows_forward(x, y, scale.double(), doubled(x_terms), doubled(y_terms), code, tensors)
+    out: Tensor = rows_forward(x, y, scale.double(), doubled(x_terms), doubled(y_terms), code, tensors, backend)
     return out
 
 
 @operator(
     "softplus_row_sums",
-    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded) -> Tensor",
+    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, "
+    "str backend) -> Tensor",
 )
 def rows_forward(
     x: Tensor,
@@ -292,8 +294,16 @@ def rows_forward(
     y_terms: Tensor | None,
     exclusion: str,
     excluded: list[Tensor],
+    backend: str,
 ) -> Tensor:
     """The sums of softplus of every row."""
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused
+
+        given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
+        found = attempted(lambda: fused.softplus_rows(x, y, scale, (x_terms, y_terms), given, precision=precision))
+        if found is not None:
+            return found
     rows = scale.new_zeros(len(x))
     terms: dict[str, Any] = {"x_terms": x_terms, "y_terms": y_terms, "exclusion": decoded(exclusion, excluded)}
     accumulate(x, y, scale=scale, gradients=None, rows=rows, **terms)
@@ -303,7 +313,7 @@ def rows_forward(
 @operator(
     "softplus_row_sums_backward",
     "(Tensor rows, Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, "
-    "Tensor[] excluded, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor[] excluded, bool[] wanted, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def rows_backward(
     rows: Tensor,
@@ -315,8 +325,18 @@ def rows_backward(
     exclusion: str,
     excluded: list[Tensor],
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and both terms for the cotangents of the rows' sums; those not wanted empty."""
+    made = None
+    if takes_kernels(backend, exclusion, x, y):
+        from . import fused
+
+        given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
+        both = x_terms, y_terms
+        made = attempted(lambda: fused.softplus_rows_gradients(rows, x, y, scale, both, given, precision=precision))
+    if made is not None:
+        return tuple(t if want else nothing(scale) for t, want in zip(made, wanted, strict=True))
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms)
     terms: dict[str, Any] = {"x_terms": x_terms, "y_terms": y_terms, "exclusion": decoded(exclusion, excluded)}
     accumulate(x, y, scale=scale, gradients=gradients, row_weights=rows, **terms)
@@ -335,6 +355,7 @@ def _(
     y_terms: Tensor | None,
     exclusion: str,
     excluded: list[Tensor],
+    backend: str,
 ) -> Tensor:
     return scale.new_empty(x.shape[0])
 
@@ -350,6 +371,7 @@ def _(
     exclusion: str,
     excluded: list[Tensor],
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     given = (x, y, scale, x_terms, y_terms)
     return tuple(
@@ -359,7 +381,7 @@ def _(
 
 
 def _save_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *given, ctx.exclusion, excluded = inputs
+    *given, ctx.exclusion, excluded, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*given, *excluded)
 
@@ -368,8 +390,8 @@ def _differentiate_rows(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     x, y, scale, x_terms, y_terms, *excluded = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:5])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
-    gradients = rows_backward(cotangent, x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, wanted)
-    return *only_wanted(gradients, wanted), None, None
+    gradients = rows_backward(cotangent, x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, wanted, ctx.backend)
+    return *only_wanted(gradients, wanted), None, None, None
 
 
 rows_forward.register_autograd(_differentiate_rows, setup_context=_save_rows)
