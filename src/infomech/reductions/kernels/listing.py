@@ -1,4 +1,7 @@
-"""Listed entries that are left out of a score matrix: the tiles that hold some are visited once more, without them."""
+"""Entries that are left out of a score matrix, (i, i) or listed: tiles that hold some are visited once more, without.
+
+They are few, so that the sweep over all tiles need not look; what it left of these tiles is overwritten.
+"""
 
 from typing import NamedTuple, no_type_check
 
@@ -7,12 +10,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .tile import cleared, is_own, on_diagonal
+
 _NEXT_ROW_OF_TILES = 2**32  # between the keys of tiles below each other: more than a row of tiles has
 
 
 @triton.jit
 @no_type_check
-def listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM: tl.constexpr, BN: tl.constexpr):
+def tile_again(
+    entry, first, LI, LJ, STOPS, row, col, M, N, LISTED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+):  # fmt: skip
+    """The tile of a program, where its listed entries end, and whether it has one: on the diagonal, or with LISTED."""
+    if LISTED:
+        pm, pn, stop, here = _listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
+    else:
+        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
+        stop, here = entry, crossed & (pn * BN < N)
+    return pm, pn, stop, here
+
+
+@triton.jit
+@no_type_check
+def cleared_again(
+    s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N,
+    OWN: tl.constexpr, LISTED: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Scores with -inf at all that is left out. What is listed comes last, and leaves out entries (i, i) as well."""
+    if OWN:
+        s = tl.where(is_own(rm, rn, first), float("-inf"), s)
+    if LISTED:
+        s = _without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
+    return cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+
+
+@triton.jit
+@no_type_check
+def _listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM: tl.constexpr, BN: tl.constexpr):
     """Row and column of the tile that holds an entry, where its entries end, and whether this is the first of them.
 
     LI and LJ count from a corner that lies `row` rows and `col` columns before this matrix: both whole tiles. Entries
@@ -28,7 +61,7 @@ def listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM: tl.constexpr, BN: tl.c
 
 @triton.jit
 @no_type_check
-def without_listed(s, rm, rn, entry, stop, LI, LJ, row, col):
+def _without_listed(s, rm, rn, entry, stop, LI, LJ, row, col):
     """Scores with -inf at the entries of this tile."""
     for k in range(entry, stop):
         i = (tl.load(LI + k) - row).to(tl.int32)
@@ -81,4 +114,4 @@ class Listing(NamedTuple):
 
 NO_LISTING: dict[str, object] = {"LI": None, "LJ": None, "STOPS": None, "row": 0, "col": 0}
 
-__all__ = ["NO_LISTING", "Listing", "listed_tile", "without_listed"]
+__all__ = ["NO_LISTING", "Listing", "cleared_again", "tile_again"]

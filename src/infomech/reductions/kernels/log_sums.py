@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
 from .launch import launched
-from .listing import NO_LISTING, listed_tile, without_listed
+from .listing import NO_LISTING, cleared_again, tile_again
 from .merging import Partial, Sums, empty_sums, merge, merge_within
 from .scores import Scores
 from .tile import (
@@ -18,7 +18,6 @@ from .tile import (
     far,
     is_own,
     is_tame,
-    on_diagonal,
     place,
     place_above,
     product,
@@ -121,34 +120,22 @@ def _sums_again(
     OWN: tl.constexpr, KEEP: tl.constexpr, LISTED: tl.constexpr, HALF: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Tiles that hold entries (i, i), whose scores are kept, or with LISTED listed ones: once more, without these.
-
-    Few tiles, so that all the others need not look; the sums of the sweep over all tiles are overwritten. What is
-    listed comes last, and leaves out entries (i, i) as well.
-    """
+    """Tiles that hold entries (i, i), whose scores are kept, or with LISTED listed ones: once more, without these."""
     entry = tl.program_id(0)
-    if LISTED:
-        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
-        if HALF:
-            here = here & (pn >= pm * (BM // BN))
-    else:
-        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
-        here = crossed & (pn * BN < N)
+    pm, pn, stop, here = tile_again(entry, first, LI, LJ, STOPS, row, col, M, N, LISTED, BM, BN)
+    if LISTED and HALF:
+        here = here & (pn >= pm * (BM // BN))
     if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-        own = is_own(rm, rn, first)
         if KEEP:
+            own = is_own(rm, rn, first)
             mine = (rm < M) & (rm + first >= pn * BN) & (rm + first < min(pn * BN + BN, N))
             tl.store(OWNED + rm, tl.sum(tl.where(own, s, 0.0), 1) / LOG2E, mask=mine)
-        if OWN:
-            s = tl.where(own, float("-inf"), s)
-        if LISTED:
-            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
-        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        s = cleared_again(s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N, OWN, LISTED, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
             _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
         else:

@@ -14,9 +14,9 @@ from torch import Tensor
 from .configs import Tiles, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
 from .launch import launched
-from .listing import NO_LISTING, listed_tile, without_listed
+from .listing import NO_LISTING, cleared_again, tile_again
 from .scores import Scores
-from .tile import LOG2E, cleared, far, is_own, on_diagonal, place, product, reach, rows_of, terms_of
+from .tile import LOG2E, cleared, far, place, product, reach, rows_of, terms_of
 from .weights import leave, room_of
 
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -97,11 +97,7 @@ def _softplus_again(
 ):  # fmt: skip
     """The tiles that hold entries (i, i), or with LISTED listed ones, once more, without these entries."""
     entry = tl.program_id(0)
-    if LISTED:
-        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
-    else:
-        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
-        here = crossed & (pn * BN < N)
+    pm, pn, stop, here = tile_again(entry, first, LI, LJ, STOPS, row, col, M, N, LISTED, BM, BN)
     if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
@@ -109,11 +105,7 @@ def _softplus_again(
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-        if OWN:
-            s = tl.where(is_own(rm, rn, first), float("-inf"), s)
-        if LISTED:
-            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
-        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        s = cleared_again(s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N, OWN, LISTED, GROUPS)
         _leave_softplus(s, gd, ld, rm, rn, pm, pn, U, V, W, RS, CS, VALUES, M, N, tl.cdiv(N, BN), across, down, gain,
                         X_TERMS, Y_TERMS, WEIGHTED, BY_ROW, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 

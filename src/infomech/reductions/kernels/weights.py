@@ -10,8 +10,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from .listing import listed_tile, without_listed
-from .tile import LOG2E, cleared, far, is_own, is_tame, on_diagonal, place, product, rows_of, terms_of
+from .listing import cleared_again, tile_again
+from .tile import LOG2E, cleared, far, is_tame, place, product, rows_of, terms_of
 
 
 @triton.jit
@@ -171,11 +171,7 @@ def _weights_again(
 ):  # fmt: skip
     """The tiles that hold entries (i, i), or with LISTED listed ones, once more, with 0 there."""
     entry = tl.program_id(0)
-    if LISTED:
-        pm, pn, stop, here = listed_tile(entry, LI, LJ, STOPS, row, col, M, N, BM, BN)
-    else:
-        pm, pn, crossed = on_diagonal(entry, first, BM, BN)
-        here = crossed & (pn * BN < N)
+    pm, pn, stop, here = tile_again(entry, first, LI, LJ, STOPS, row, col, M, N, LISTED, BM, BN)
     if here:
         xd = rows_of(X, M, D, BM, BK, PARTS)
         yd = rows_of(Y, N, D, BN, BK, PARTS)
@@ -183,11 +179,7 @@ def _weights_again(
         factor = (tl.load(scale) * LOG2E).to(tl.float32)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
-        if OWN:
-            s = tl.where(is_own(rm, rn, first), float("-inf"), s)
-        if LISTED:
-            s = without_listed(s, rm, rn, entry, stop, LI, LJ, row, col)
-        s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
+        s = cleared_again(s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N, OWN, LISTED, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
             left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
             leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
