@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import infomech as im
-from infomech.reductions.statistics import kernel_sums, ranks
+from infomech.reductions.losses.backends import Backend
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 START = time.perf_counter()
@@ -64,11 +64,11 @@ def products(x: Tensor, y: Tensor) -> None:
             part @ b.T
 
 
-def parts(x: Tensor, y: Tensor, pairs: Tensor) -> dict[str, Callable[[], object]]:
+def parts(x: Tensor, y: Tensor, pairs: Tensor, backend: Backend) -> dict[str, Callable[[], object]]:
     return {
-        "decompose": lambda: im.decompose(x, y, temperature=0.07, pairs=pairs),
-        "gap": lambda: im.gap(x, y, pairs=pairs),
-        "diagnose": lambda: im.diagnose(x, y, temperature=0.07, pairs=pairs),
+        "decompose": lambda: im.decompose(x, y, temperature=0.07, pairs=pairs, backend=backend),
+        "gap": lambda: im.gap(x, y, pairs=pairs, backend=backend),
+        "diagnose": lambda: im.diagnose(x, y, temperature=0.07, pairs=pairs, backend=backend),
     }
 
 
@@ -108,9 +108,10 @@ def waits(run: Callable[[], object]) -> Counter[str]:
     return lines
 
 
-def compare(x: Tensor, y: Tensor, pairs: Tensor) -> None:
+def compare(x: Tensor, y: Tensor, pairs: Tensor, backend: Backend) -> None:
     """The largest difference between the card's estimates and the CPU's, in standard errors."""
-    here, there = (im.diagnose(x.to(d), y.to(d), temperature=0.07, pairs=pairs) for d in (DEVICE, "cpu"))
+    here = im.diagnose(x, y, temperature=0.07, pairs=pairs, backend=backend)
+    there = im.diagnose(x.cpu(), y.cpu(), temperature=0.07, pairs=pairs)
     worst: list[tuple[float, str]] = []
     for name in ("gap", "retrieval"):
         for key, value in getattr(there, name).items():
@@ -177,20 +178,20 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tiles", action="store_true", help="without Triton kernels")
     options = parser.parse_args()
-    if options.tiles:
-        kernel_sums.takes_kernels = ranks.takes_kernels = lambda *_: False  # type: ignore[assignment]
+    backend: Backend = "tiles" if options.tiles else "auto"
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
-    say(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, d = {options.dim}, float32")
+    told = f"d = {options.dim}, float32, backend {backend}"
+    say(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {told}")
     small = rows(700, 1400, options.dim)
-    guarded("parity", lambda: compare(*small))
+    guarded("parity", lambda: compare(*small, backend))
     for size in options.sizes:
         n, m = (int(part) for part in size.split("x"))
         sample = rows(n, m, options.dim)
         bare = seconds(lambda sample=sample: products(*sample[:2]), 3)
-        for part, run in parts(*sample).items():
+        for part, run in parts(*sample, backend).items():
             guarded(f"{size} {part}", partial(measure, f"{size} {part}", run, bare))
         if options.profile and DEVICE == "cuda":
-            guarded(f"{size} profile", partial(profiled, size, parts(*sample)["diagnose"]))
+            guarded(f"{size} profile", partial(profiled, size, parts(*sample, backend)["diagnose"]))
 
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("weights", lambda: DensityRatio(0.2, weights=X).fit(X, Y), "weights is Tensor of shape (120, 4)"),
     ("normalize", lambda: im.gap(X, Y, normalize="no"), "normalize is 'no'; it must be True, False or None"),
     ("progress", lambda: im.gap(X, Y, progress=3), "progress is 3; give a function"),
+    ("backend", lambda: im.gap(X, Y, backend="cuda"), "backend is 'cuda'; it is one of auto, tiles, triton"),
     ("statistic", lambda: im.gap(X, Y, statistic=["U"]), "statistic is ['U']; it is one of U, V"),
     ("bandwidth", lambda: im.gap(X, Y, bandwidth="a"), "bandwidth is 'a'"),
     ("critic", lambda: im.gap(X, Y, critic=X), "critic is Tensor of shape (120, 4); give Cosine()"),

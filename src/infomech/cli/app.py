@@ -126,6 +126,14 @@ Device = Annotated[
     str,
     typer.Option(help="Where the work is done: cpu, cuda, cuda:1; auto takes the first GPU, if it has the memory."),
 ]
+BackendName = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="How the work is done: by tiles of torch's operations, or by triton kernels; auto takes these on CUDA, "
+        "where they can be used.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on the error stream.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that the folder holds.")]
@@ -191,6 +199,7 @@ _FLAGS = {
     "strict": "--strict",
     "precision": "--precision",
     "device": "--device",
+    "backend": "--backend",
     "workers": "--workers",
     "checkpoint": "--checkpoint",
     "methods": "--method",

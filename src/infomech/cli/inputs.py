@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .app import printable
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..diagnosis import Settings
+    from ..reductions.losses.backends import Backend
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Files:
         labels: str | None = None,
         batch_size: int | None = None,
         normalize: bool | None = None,
+        backend: str = "auto",
         seed: int = 0,
         curves: bool = False,
     ) -> "Settings":
@@ -94,6 +96,7 @@ class Files:
             names=self.names,
             batch_size=batch_size,
             normalize=normalize,
+            backend=cast("Backend", backend),  # checked there
             seed=seed,
             curves=curves,
             ids=self.known_ids(),

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperOption
 
 from .app import (
     AsJson,
+    BackendName,
     BatchSize,
     Device,
     First,
@@ -69,6 +70,7 @@ def report(
     batch_size: BatchSize = None,
     normalize: Normalize = None,
     device: Device = "auto",
+    backend: BackendName = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and PDF, too.")] = True,
@@ -101,6 +103,7 @@ def report(
         "embeddings": x, "--temperature": temperature, "--pairs": pairs, "--labels": labels, "--names": names,
         "--batch-size": batch_size, "--normalize": normalize, "--seed": seed or None, "--curves": curves or None,
         "--seen": seen, "--split": split, "--device": None if device == "auto" else device,
+        "--backend": None if backend == "auto" else backend,
     }  # fmt: skip
     given = [name for name, value in of_embeddings.items() if value is not None]
     if saved is not None and given:
@@ -113,7 +116,7 @@ def report(
             files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
             check_apart(out, FILES, [*files.paths, *([labels] if labels else []), *([split] if split else [])])
             settings = files.settings(
-                labels=labels, batch_size=batch_size, normalize=normalize, seed=seed, curves=curves
+                labels=labels, batch_size=batch_size, normalize=normalize, backend=backend, seed=seed, curves=curves
             )
             result = _diagnosed(files, settings, device=device, scores=scores, seen=seen, split=split, quiet=quiet)
             stated = files.stated()
@@ -138,6 +141,7 @@ def doctor(
     batch_size: BatchSize = None,
     normalize: Normalize = None,
     device: Device = "auto",
+    backend: BackendName = "auto",
     seed: Seed = 0,
     fail_on: Annotated[
         str | None,
@@ -165,7 +169,7 @@ def doctor(
         raise InputError(f"--fail-on is {fail_on!r}; it is serious or warning")
     _check_loss(loss, bias, batch_size)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-    settings = files.settings(batch_size=batch_size, normalize=normalize, seed=seed)
+    settings = files.settings(batch_size=batch_size, normalize=normalize, backend=backend, seed=seed)
     result = _diagnosed(files, settings, device=device, quiet=quiet, bias=bias, seen=seen, split=split)
     if as_json:
         content = result.to_dict()
@@ -246,6 +250,7 @@ def correct(
     names: Names = None,
     share: Annotated[float, typer.Option(help="Share of the groups to fit on; the others are for scoring.")] = 0.5,
     device: Device = "auto",
+    backend: BackendName = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -262,7 +267,7 @@ def correct(
     check_corrected(out, overwrite=overwrite)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     check_apart(out, FILES, files.paths)
-    settings = files.settings(seed=seed)
+    settings = files.settings(backend=backend, seed=seed)
     with reserved(out, "correction"):
         embeddings = files.read(device)
         with progress_bar("Correcting and scoring", quiet=quiet) as step:
@@ -272,6 +277,7 @@ def correct(
                 pairs=settings.pairs,
                 temperature=settings.temperature,
                 share=share,
+                backend=settings.backend,
                 seed=seed,
                 progress=step,
             )

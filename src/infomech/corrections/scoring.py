@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_between, check_distinct, check_progress, shown
+from .._checks import InputError, check_between, check_choice, check_distinct, check_progress, shown
 from .._shown import Brief, Shown, data_frame
 from .._typing import PairsLike, RowsLike
 from .._words import with_error
@@ -17,6 +17,8 @@ from ..diagnosis.information.pairing import information_difference
 from ..diagnosis.measures import records
 from ..io import as_rows
 from ..measures import PairedSample
+from ..reductions import full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from . import shifts, transports
 from .base import Correction
 
@@ -112,6 +114,7 @@ def make_correction(method: str) -> Correction:
     return METHODS[method]()
 
 
+@full_precision()
 def score_corrections(
     x: RowsLike,
     y: RowsLike,
@@ -120,6 +123,7 @@ def score_corrections(
     pairs: PairsLike | None = None,
     temperature: float,
     share: float = 0.5,
+    backend: Backend = "auto",
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Scored:
@@ -132,6 +136,8 @@ def score_corrections(
         pairs: (p, 2) rows that belong together; row i with row i by default.
         temperature: of the smoothed divergence among the gap measures.
         share: of the groups that corrections are fitted on.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the split.
         progress: called with shares of the work that sum to 1.
 
@@ -139,7 +145,7 @@ def score_corrections(
         Scores of the held-out groups.
 
     Raises:
-        InputError: for an unknown method, or too few groups.
+        InputError: for an unknown method, too few groups, or a backend that cannot be used.
 
     Source: C2, E3, E5.
 
@@ -155,7 +161,9 @@ def score_corrections(
         raise InputError(f"methods is {shown(methods)}; give a list of {', '.join(METHODS)}")
     corrections = {name: make_correction(name) for name in methods}
     check_between(share, "share", "the part of the groups to fit on")
+    check_choice(backend, "backend", BACKENDS)
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_backend(backend, x)
     check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted_groups = round(share * sample.groups)
@@ -167,7 +175,8 @@ def score_corrections(
     step = 1 / (len(corrections) + 1)
 
     def score(rows: tuple[Tensor, Tensor]) -> Diagnosis:
-        found = examine(*rows, Settings(temperature=temperature, pairs=held_out[2], seed=seed))
+        settings = Settings(temperature=temperature, pairs=held_out[2], backend=backend, seed=seed)
+        found = examine(*rows, settings)
         if progress is not None:
             progress(step)
         return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 from .._typing import Progress
 from ..measures import PairedSample
 from ..reductions import GroupedRows, KernelSums, Reduction, sweep
+from ..reductions.losses.backends import Backend
 from .batch_windows import FEWEST_BLOCKS, AnchorSums, BlockLayout, some_anchors
 from .near_duplicates import NearDuplicates
 
@@ -31,9 +32,18 @@ class Batches:
     sample: PairedSample
     layout: BlockLayout
     lent: Int[Tensor, " g"]  # pair that each group lends
+    backend: Backend = "auto"  # what sums the kernels
 
     @classmethod
-    def of(cls, sample: PairedSample, *, seed: int = 0, parts: int | None = None, doubling: bool = True) -> "Batches":
+    def of(
+        cls,
+        sample: PairedSample,
+        *,
+        seed: int = 0,
+        parts: int | None = None,
+        doubling: bool = True,
+        backend: Backend = "auto",
+    ) -> "Batches":
         """Draw the negatives; `parts` of a block for the smaller batches as many as a table of moderate size holds.
 
         Args:
@@ -41,6 +51,7 @@ class Batches:
             seed: of the pair that each group lends.
             parts: see `BlockLayout`; 1 for batches of whole blocks only.
             doubling: see `BlockLayout`.
+            backend: of all kernel sums of these batches; see `decompose`.
         """
         counts = sample.group_pairs
         draw = torch.rand(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -55,7 +66,8 @@ class Batches:
                 if rows * len(finer.edges) >= _ENTRIES:
                     break
                 parts *= 2
-        return cls(sample, BlockLayout.of(sample.groups, parts=parts, fewest=fewest, doubling=doubling), lent)
+        layout = BlockLayout.of(sample.groups, parts=parts, fewest=fewest, doubling=doubling)
+        return cls(sample, layout, lent, backend)
 
     @cached_property
     def pair_weights(self) -> Float[Tensor, " p"]:
@@ -149,13 +161,14 @@ class BatchSweeps:
         sample = batches.sample
         x, y = batches.rows(0), batches.rows(1)
         duplicates = duplicates and sample.unit
+        sums = partial(KernelSums, temperature=temperatures, each_block=True, backend=batches.backend)
         return cls(
             batches,
             tuple(temperatures),
             # effective negatives are those of the other modality: no squares within one
-            KernelSums(x, None, temperature=temperatures, each_block=True, terms=sample.row_terms(0, 0), squares=False),
-            KernelSums(y, None, temperature=temperatures, each_block=True, terms=sample.row_terms(1, 1), squares=False),
-            KernelSums(x, y, temperature=temperatures, each_block=True, terms=sample.row_terms(0, 1)),
+            sums(x, None, terms=sample.row_terms(0, 0), squares=False),
+            sums(y, None, terms=sample.row_terms(1, 1), squares=False),
+            sums(x, y, terms=sample.row_terms(0, 1)),
             tuple(NearDuplicates(rows) for rows in ((x, y) if duplicates else ())),
         )
 

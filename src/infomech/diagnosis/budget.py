@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import check_distinct, check_loss_temperature, check_progress, check_temperature, check_whole
+from .._checks import (
+    check_choice,
+    check_distinct,
+    check_loss_temperature,
+    check_progress,
+    check_temperature,
+    check_whole,
+)
 from .._files import plain
 from .._shown import Brief, Fields, Shown, data_frame
 from .._typing import DeviceLike, PairsLike, Progress, RowsLike
@@ -16,6 +23,8 @@ from .._words import interval_text, number, with_error
 from ..geometry import Critic
 from ..io.devices import rows_on
 from ..measures import PairedSample
+from ..reductions import full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics, windowed_error
 from .batch_gradient import BatchGradient, batch_gradients
 from .batch_tables import Batches, BatchSweeps, kernel_tables, walk
@@ -285,6 +294,7 @@ class EnergyBudget(Shown):
         return f"no limit{found} (the last doubling: {self.growth.largest:.2g})"
 
 
+@full_precision()
 def decompose(
     x: RowsLike,
     y: RowsLike,
@@ -295,6 +305,7 @@ def decompose(
     critic: Critic | None = None,
     normalize: bool | None = None,
     device: DeviceLike = None,
+    backend: Backend = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EnergyBudget:
@@ -329,6 +340,8 @@ def decompose(
         normalize: see `PairedSample.from_embeddings`.
         device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
             enough; None is where the rows of x are.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
 
@@ -336,7 +349,7 @@ def decompose(
         The budget, in nats.
 
     Raises:
-        InputError: for arrays, pairs, temperatures, batches or a device that cannot be used.
+        InputError: for arrays, pairs, temperatures, batches, a device or a backend that cannot be used.
 
     Source: E8, E2; D3 to D7; Theorem 4.1 of the paper.
 
@@ -351,13 +364,15 @@ def decompose(
     """
     (check_loss_temperature if critic is None else check_temperature)(temperature)
     check_batch_size(batch_size)
+    check_choice(backend, "backend", BACKENDS)
     check_progress(progress)
     x, y = rows_on(device, x, y)
+    check_backend(backend, x)
     check_distinct(x, y)
     sample = PairedSample.from_embeddings(
         x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic, any_norm=True
     )
-    batches = Batches.of(sample, seed=seed)
+    batches = Batches.of(sample, seed=seed, backend=backend)
     sweeps = BatchSweeps.of(batches, [temperature], duplicates=True)
     walk(sweeps, progress=progress)
     return energy_budget(sweeps, batch_size=batch_size, seed=seed)
@@ -432,7 +447,7 @@ def _without_duplicates(
     if left == len(kept) or left < _FEWEST_WITHOUT:
         return None
     kept &= kept.cumsum(0) <= _MOST_WITHOUT  # groups stand in random order: the first are as good as any
-    again = Batches.of(restricted(sweeps.batches.sample, kept, seed=seed), seed=seed)
+    again = Batches.of(restricted(sweeps.batches.sample, kept, seed=seed), seed=seed, backend=sweeps.batches.backend)
     found = batch_statistics(kernel_tables(again, [statistics.temperature])[0])
     common = min(negatives, again.sample.groups - 1)
     here, before = found.at(common), statistics.at(common)

@@ -9,6 +9,7 @@ from .._checks import InputError, check_temperature
 from .._shown import Fields
 from .._typing import Progress
 from ..measures import PairedSample
+from ..reductions.losses.backends import Backend
 from .batch_budget import BatchStatistics, batch_statistics
 from .batch_gradient import batch_gradients
 from .batch_tables import Batches, BatchSweeps, walk
@@ -55,6 +56,7 @@ def batch_curves(
     *,
     temperatures: Sequence[float] = TEMPERATURES,
     seed: int = 0,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Curves:
     """Budget, effective negatives and gradient of random batches over temperature and N, each measured.
@@ -66,6 +68,7 @@ def batch_curves(
         budget: at the model's own temperature and batch, which are put among the others.
         temperatures: the grid.
         seed: of the random batches.
+        backend: of the kernel sums; see `decompose`.
         progress: called with shares of the work that sum to 1.
 
     Raises:
@@ -79,7 +82,8 @@ def batch_curves(
         raise InputError(f"there are {sample.groups} groups; curves over the batch need at least {_FEWEST}")
     if sample.groups > _GROUPS:
         sample = restricted(sample, torch.arange(sample.groups) < _GROUPS, seed=seed)
-    batches = Batches.of(sample, seed=seed, parts=2)  # small tables: the smallest batches are averaged over fewer parts
+    # small tables: the smallest batches are averaged over fewer parts
+    batches = Batches.of(sample, seed=seed, parts=2, backend=backend)
     taus = sorted({*(float(t) for t in temperatures), budget.temperature})
     sizes = sorted({*shown_negatives(batches.layout)[::2], min(budget.negatives, sample.groups - 1), sample.groups - 1})
     found = Curves(taus, sizes, sample.groups, {name: [] for name in CURVED}, [], [], [], [], [])

@@ -14,7 +14,8 @@ from .._files import environment
 from .._typing import Progress, RowsLike
 from ..io import as_labels, as_rows
 from ..measures import PairedSample
-from ..reductions import GroupedRows, cpu_threads, side_by_side
+from ..reductions import GroupedRows, cpu_threads, full_precision, side_by_side
+from ..reductions.losses.backends import check_backend
 from .batch_tables import Batches, BatchSweeps
 from .budget import EnergyBudget, chosen_batch, energy_budget
 from .curves import batch_curves
@@ -40,6 +41,7 @@ _RANDOM_PAIRS = 20_000
 _BINS = 80
 
 
+@full_precision()
 def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress | None = None) -> Diagnosis:
     """The energy budget, the gap, geometry, retrieval and findings of paired embeddings, from one sweep each.
 
@@ -62,7 +64,9 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     check_progress(progress)
     started = time.perf_counter()
     temperature, labels, seed, curves = settings.temperature, settings.labels, settings.seed, settings.curves
+    backend = settings.backend
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_backend(backend, x)
     check_distinct(x, y)
     if labels is not None and len(labels) != len(x):
         raise InputError(f"labels has {len(labels)} entries and x has {len(x)} rows; give one label for each row of x")
@@ -71,8 +75,8 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     sample = PairedSample.from_embeddings(x, y, pairs=settings.pairs, normalize=settings.normalize, seed=seed)
     main = 0.5 if curves else 1.0
     shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
-    batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature], duplicates=True)
-    sweeps = run_sweeps(sample, batch=batch, gap=True, ranks=True, seed=seed, progress=shares)
+    batch = BatchSweeps.of(Batches.of(sample, seed=seed, backend=backend), [temperature], duplicates=True)
+    sweeps = run_sweeps(sample, batch=batch, gap=True, ranks=True, seed=seed, backend=backend, progress=shares)
     swept, ranks = sweeps.gap, sweeps.ranks
     assert swept is not None
     assert ranks is not None
@@ -104,7 +108,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     over = None
     if curves:
         rest = None if progress is None else _scaled(progress, 1 - main)
-        over = batch_curves(sample, budget, seed=seed, progress=rest)
+        over = batch_curves(sample, budget, seed=seed, backend=backend, progress=rest)
     provenance = _provenance(sample, swept, seed=seed, seconds=time.perf_counter() - started)
     contributions = _group_contributions(sample, gap_replicates, group_hits)
     return Diagnosis(
@@ -118,7 +122,7 @@ def _information(sample: PairedSample, settings: Settings) -> Information | None
         return None
     batch = min(chosen_batch(settings.batch_size, sample.groups), sample.groups)
     asked = asked_of(sample, batch, temperature=settings.temperature, anchors=INFORMATION_ANCHORS)
-    return measure(batches_for(sample, asked.negatives, seed=settings.seed), asked)
+    return measure(batches_for(sample, asked.negatives, seed=settings.seed, backend=settings.backend), asked)
 
 
 def _scaled(progress: Progress, factor: float) -> Progress:

@@ -13,7 +13,8 @@ from .._typing import DeviceLike, PairsLike, Progress, RowsLike
 from ..geometry import Critic
 from ..io.devices import rows_on
 from ..measures import PairedSample
-from ..reductions import PairSums, few_launches
+from ..reductions import PairSums, few_launches, full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .batch_budget import batch_statistics
 from .batch_tables import Batches, BatchSweeps
 from .budget import check_batch_size, chosen_batch
@@ -41,6 +42,7 @@ Statistic = Literal["U", "V"]
 Part = Literal["xx", "yy", "xy"]
 
 
+@full_precision()
 def gap(
     x: RowsLike,
     y: RowsLike,
@@ -53,6 +55,7 @@ def gap(
     statistic: Statistic = "U",
     normalize: bool | None = None,
     device: DeviceLike = None,
+    backend: Backend = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Measures:
@@ -103,6 +106,8 @@ def gap(
         normalize: see `PairedSample.from_embeddings`.
         device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
             enough; None is where the rows of x are.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the order of the groups, and of the classifier's split.
         progress: called with shares of the work that sum to 1.
 
@@ -110,7 +115,7 @@ def gap(
         name -> `Estimate`, a dictionary that prints as a table, with ``to_dict`` and ``to_pandas``.
 
     Raises:
-        InputError: for arrays, pairs, options or a device that cannot be used.
+        InputError: for arrays, pairs, options, a device or a backend that cannot be used.
 
     Source: E3, E4; sources of the formulas in the documentation of each measure.
 
@@ -123,12 +128,14 @@ def gap(
     check_choice(statistic, "statistic", ("U", "V"))
     check_loss_temperature(temperature)
     check_batch_size(batch_size)
+    check_choice(backend, "backend", BACKENDS)
     check_progress(progress)
     if bandwidth is not None and not (is_number(bandwidth) and 0 < bandwidth < math.inf):
         raise InputError(f"bandwidth is {shown(bandwidth)}; it must be a finite number above 0")
     x, y = rows_on(device, x, y)
+    check_backend(backend, x)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed, critic=critic)
-    batch = BatchSweeps.of(Batches.of(sample, seed=seed), [temperature])
+    batch = BatchSweeps.of(Batches.of(sample, seed=seed, backend=backend), [temperature])
     sweeps = run_sweeps(sample, batch=batch, gap=True, bandwidth=bandwidth, seed=seed, progress=progress)
     assert sweeps.gap is not None
     negatives = min(chosen_batch(batch_size, sample.groups), sample.groups) - 1

@@ -24,6 +24,7 @@ from ..reductions import (
     side_by_side,
     sweep,
 )
+from ..reductions.losses.backends import Backend
 from .batch_tables import BatchSweeps
 
 NEIGHBOURS = 10
@@ -73,6 +74,7 @@ def run_sweeps(
     ranks: bool = False,
     bandwidth: float | None = None,
     seed: int = 0,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Sweeps:
     """Walk x with x, y with y and x with y once each.
@@ -84,6 +86,7 @@ def run_sweeps(
         ranks: whether the ranks of true pairs are asked for.
         bandwidth: of the middle MMD kernel; None takes the median cross distance.
         seed: of the shuffled control and of the subset for the median.
+        backend: of the ranks' counts; see `decompose`. The kernel sums have that of their batches.
         progress: called with shares of the work that sum to 1.
     """
     x, y = sample.x, sample.y
@@ -99,7 +102,7 @@ def run_sweeps(
     gap_sweeps, rank_sweeps = side_by_side(
         [
             lambda: _gap_sweeps(sample, bandwidth, seed) if gap else None,
-            lambda: _rank_sweeps(sample, seed) if ranks else None,
+            lambda: _rank_sweeps(sample, seed, backend) if ranks else None,
         ],
         threads=cpu_threads(x.values.device),
     )
@@ -159,7 +162,7 @@ def median_cross_distance(sample: PairedSample, *, seed: int = 0) -> float:
     return float((2 - 2 * middle).clamp_min(1e-24).sqrt())
 
 
-def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:
+def _rank_sweeps(sample: PairedSample, seed: int, backend: Backend) -> RankSweeps:
     by_row = sample.pairs
     order = torch.argsort(by_row[:, 1], stable=True)
     by_column = by_row[order].flip(1)
@@ -167,7 +170,7 @@ def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:
     exact = None if sample.x.values.dtype is torch.float64 else sample.similarity
     rows, tied_rows = _queries(by_row, sample.pair_similarity, len(sample.x), TIE)
     columns, tied_columns = _queries(by_column, sample.pair_similarity[order], len(sample.y), TIE)
-    true = RankCounts(rows, columns, exact=exact, doubt=doubt)
+    true = RankCounts(rows, columns, exact=exact, doubt=doubt, backend=backend)
     # The control: each query looks for the positives of another query, drawn at random.
     generator = torch.Generator().manual_seed(seed + 1)
     other_rows = _shuffled(by_row, len(sample.x), generator)
@@ -176,7 +179,7 @@ def _rank_sweeps(sample: PairedSample, seed: int) -> RankSweeps:
     wrong_rows, wrong_tied_rows = _queries(other_rows, cosines, len(sample.x), doubt)
     cosines = _tile_cosines(sample, other_columns[:, 1], other_columns[:, 0])
     wrong_columns, wrong_tied_columns = _queries(other_columns, cosines, len(sample.y), doubt)
-    shuffled = RankCounts(wrong_rows, wrong_columns, exact=None, doubt=doubt)
+    shuffled = RankCounts(wrong_rows, wrong_columns, exact=None, doubt=doubt, backend=backend)
     return RankSweeps(true, shuffled, (tied_rows, tied_columns), (wrong_tied_rows, wrong_tied_columns))
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._checks import InputError, check_each_row, check_flag, check_loss_temperature, check_seed, shown
+from .._checks import InputError, check_choice, check_each_row, check_flag, check_loss_temperature, check_seed, shown
 from .._typing import PairsLike
+from ..reductions.losses.backends import BACKENDS, Backend
 from .budget import check_batch_size
 
 
@@ -20,6 +21,8 @@ class Settings:
         batch_size: B of the training, at which the budget stands; see `decompose` for the default.
         normalize: True brings rows to unit length, False refuses rows that are not, None (default) does so where a
             length is off by more than 1% and says so in the findings.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the order of groups, the control, and the samples shown in figures.
         curves: also measure what a batch sees over temperature and N.
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
@@ -40,6 +43,7 @@ class Settings:
     names: tuple[str, str] = ("x", "y")
     batch_size: int | None = None
     normalize: bool | None = None
+    backend: Backend = "auto"
     seed: int = 0
     curves: bool = False
     ids: Sequence[object] | None = None
@@ -54,6 +58,7 @@ class Settings:
         if not all(name.isprintable() for name in self.names):
             raise InputError(f"names is {self.names!r}; give names without control characters")
         check_batch_size(self.batch_size)
+        check_choice(self.backend, "backend", BACKENDS)
         check_each_row(self.labels, "labels")
         check_each_row(self.ids, "ids")
         check_flag(self.normalize, "normalize", none=True)

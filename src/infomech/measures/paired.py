@@ -16,7 +16,7 @@ from .._shown import Fields
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere, as_critic
 from ..io.rows import as_pairs, as_rows
-from ..reductions import GroupedRows, RowTerms, rows_at_once
+from ..reductions import GroupedRows, RowTerms, full_precision, rows_at_once
 
 BLOCKS = 50  # of the jackknife: 49 degrees of freedom, so that a standard error is itself good to 10%
 _MIN_GROUPS = 4
@@ -276,6 +276,7 @@ def _connected_groups(pairs: Tensor, n: int, m: int) -> tuple[Tensor, Tensor, in
     return torch.from_numpy(groups[:n]), torch.from_numpy(groups[n:]), int(dense.max()) + 1
 
 
+@full_precision()
 def _collapsed(rows: Tensor, norms: Tensor) -> bool:
     total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
     step = rows_at_once(rows.device)

@@ -7,7 +7,7 @@ from .statistics.pair_sums import Distance, Gaussian, PairFunction, PairSums, Sh
 from .statistics.ranks import TIE, Queries, RankCounts, expected_hits
 from .statistics.rows import GroupedRows, Span
 from .threads import cpu_threads, side_by_side, torch_threads
-from .tiling import few_launches, rows_at_once
+from .tiling import few_launches, full_precision, rows_at_once
 
 __all__ = [
     "TIE",
@@ -29,6 +29,7 @@ __all__ = [
     "cpu_threads",
     "expected_hits",
     "few_launches",
+    "full_precision",
     "rows_at_once",
     "side_by_side",
     "sweep",

@@ -1,7 +1,9 @@
 """How a score matrix is cut into tiles, by device, and in which precision a tile is computed."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,20 +29,67 @@ def few_launches(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+class _Precision:
+    """How torch multiplies float32: one setting for all threads, noted by the first in, put back by the last out."""
+
+    def __init__(self) -> None:
+        self._lock, self._within = threading.Lock(), 0
+        self._before: str | None = None
+        self._by_backend: list[tuple[Any, str]] = []
+
+    def enter(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within > 1:
+                return
+            self._by_backend = [(each, each.fp32_precision) for each in _by_backend()]
+            try:
+                self._before = torch.get_float32_matmul_precision()
+            except RuntimeError:  # the backends' settings, which newer versions of torch have, contradict it
+                self._before = None
+            if self._before is not None:
+                torch.set_float32_matmul_precision("highest")
+            for each, _ in self._by_backend:
+                each.fp32_precision = "ieee"
+
+    def leave(self) -> None:
+        with self._lock:
+            self._within -= 1
+            if self._within:
+                return
+            if self._before is not None:
+                torch.set_float32_matmul_precision(self._before)
+            for each, precision in self._by_backend:
+                each.fp32_precision = precision
+
+
+def _by_backend() -> list[Any]:
+    found = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+    return [each for each in found if hasattr(each, "fp32_precision")]
+
+
+_PRECISION = _Precision()
+
+
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Products of float32 with float32's digits on a card, whatever `torch.set_float32_matmul_precision` says."""
-    if device.type != "cuda":
-        yield
-        return
-    setting = torch.backends.cuda.matmul
-    name, exact = ("fp32_precision", "ieee") if hasattr(setting, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(setting, name)
-    setattr(setting, name, exact)
+def full_precision() -> Iterator[None]:
+    """Products of float32 with float32's digits, whatever `torch.set_float32_matmul_precision` says.
+
+    The setting is the process's: other threads multiply so too until the last that is within has left.
+
+    >>> torch.set_float32_matmul_precision("high")
+    >>> with full_precision():
+    ...     torch.get_float32_matmul_precision()
+    'highest'
+    >>> torch.get_float32_matmul_precision()
+    'high'
+    >>> torch.set_float32_matmul_precision("highest")
+    """
+    _PRECISION.enter()
     try:
         yield
     finally:
-        setattr(setting, name, before)
+        _PRECISION.leave()
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:

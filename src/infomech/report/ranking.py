@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_distinct, check_each_row, check_progress, same_rows, shown
+from .._checks import InputError, check_choice, check_distinct, check_each_row, check_progress, same_rows, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Fields, Shown, data_frame
@@ -23,6 +23,8 @@ from ..diagnosis.information.shared import Information, asked_of, batches_for, m
 from ..diagnosis.retrieval import retrieval_scores
 from ..io import as_rows
 from ..measures import PairedSample
+from ..reductions import full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .drawing import INK, MUTED, Figure, bare_axes, blank_figure, figure_files, figure_names, label
 from .style import on_paper, whiskers
 
@@ -220,12 +222,14 @@ def draw_encodings(encodings: Sequence[Encoding], ceiling: float) -> Figure:
     return drawn
 
 
+@full_precision()
 def rank(
     encodings: Mapping[str, tuple[RowsLike, RowsLike]],
     *,
     pairs: PairsLike | None = None,
     batch_size: int | None = None,
     normalize: bool | None = None,
+    backend: Backend = "auto",
     seed: int = 0,
     ids: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
@@ -237,6 +241,8 @@ def rank(
         pairs: (p, 2) rows that belong together; row i with row i by default.
         batch_size: N + 1, the same for all; by default as in `shared_information`.
         normalize: see `PairedSample.from_embeddings`.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the random order of the groups and of the pair that each lends.
         ids: name -> what each row of x is; encodings of unequal ids are refused.
         progress: called with shares of the work that sum to 1.
@@ -245,7 +251,7 @@ def rank(
         A `Ranking`: ``.lines()``, ``.plot()``, ``.save(folder)``.
 
     Raises:
-        InputError: for fewer than two encodings, for unequal numbers of rows or ids, or rows that cannot be used.
+        InputError: for fewer than two encodings, unequal numbers of rows or ids, rows or a backend that cannot be used.
 
     Source: E12, E5.
 
@@ -257,6 +263,7 @@ def rank(
     ['good', 'poor']
     """
     check_progress(progress)
+    check_choice(backend, "backend", BACKENDS)
     if not isinstance(encodings, Mapping) or not all(_is_pair(each) for each in encodings.values()):
         raise InputError(f"encodings is {shown(encodings)}; give a dictionary: name -> (x, y)")
     if ids is not None and not isinstance(ids, Mapping):
@@ -275,13 +282,14 @@ def rank(
                 "are ranked on the same rows in the same order"
             )
         first, shapes = first or name, (len(x), len(y))
+        check_backend(backend, x)
         check_distinct(x, y, f" of {name}")
         twin = next((other for other, rows in before.items() if all(map(same_rows, rows, (x, y)))), None)
         if twin is not None:
             raise InputError(f"{twin} and {name} hold the same rows; name each encoding once")
         before[name] = x, y
         sample = PairedSample.from_embeddings(x, y, pairs=pairs, normalize=normalize, seed=seed)
-        found.append(encoding(name, sample, batch_size, seed=seed, bytes_a_row=_bytes(x, y)))
+        found.append(encoding(name, sample, batch_size, seed=seed, backend=backend, bytes_a_row=_bytes(x, y)))
         if progress is not None:
             progress(1 / len(encodings))
     return Ranking(
@@ -320,20 +328,21 @@ def encoding(
     batch_size: int | None,
     *,
     seed: int = 0,
+    backend: Backend = "auto",
     bytes_a_row: float,
     anchors: int | None = None,
     note: str = "",
 ) -> Encoding:
     """Shared information and recall of a sample."""
     asked = asked_of(sample, batch_size, anchors=anchors)
-    information = measure(batches_for(sample, asked.negatives, seed=seed), asked)
-    one, ten = recalls(sample, seed=seed)
+    information = measure(batches_for(sample, asked.negatives, seed=seed, backend=backend), asked)
+    one, ten = recalls(sample, seed=seed, backend=backend)
     return Encoding(name, information, one, ten, sample.dim, bytes_a_row, note=note)
 
 
-def recalls(sample: PairedSample, *, seed: int = 0) -> tuple[Estimate, Estimate]:
+def recalls(sample: PairedSample, *, seed: int = 0, backend: Backend = "auto") -> tuple[Estimate, Estimate]:
     """R@1 and R@10, means of both directions."""
-    ranks = run_sweeps(sample, ranks=True, seed=seed).ranks
+    ranks = run_sweeps(sample, ranks=True, seed=seed, backend=backend).ranks
     assert ranks is not None
     hits: dict[str, Tensor] = {}
     scores = retrieval_scores(sample, ranks, group_hits=hits)

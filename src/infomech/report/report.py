@@ -18,6 +18,7 @@ from ..diagnosis import Diagnosis, Estimate, Findings, Measures, Settings, exami
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
 from ..io.devices import rows_on
+from ..reductions.losses.backends import Backend, check_backend
 from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, read_report, report_arrays, report_dict
@@ -213,6 +214,7 @@ def diagnose(
     batch_size: int | None = None,
     normalize: bool | None = None,
     device: DeviceLike = None,
+    backend: Backend = "auto",
     seed: int = 0,
     curves: bool = False,
     ids: Sequence[object] | None = None,
@@ -234,6 +236,8 @@ def diagnose(
             length is off by more than 1% and says so in the findings.
         device: where the work is done: "cpu", "cuda", "cuda:1"; "auto" is a CUDA card if there is one with memory
             enough; None is where the rows of x are.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the order of groups, the control, and the samples shown in figures.
         curves: also measure what a batch sees over temperature and N.
         ids: one for each row of x, what it is in every model's files: reports of equal ids and pairs are compared
@@ -266,11 +270,13 @@ def diagnose(
         names=names,
         batch_size=batch_size,
         normalize=normalize,
+        backend=backend,
         seed=seed,
         curves=curves,
         ids=ids,
     )
     x, y = rows_on(device, x, y)
+    check_backend(backend, x)
     trained = None if seen is None else checked_seen(seen, x, y, device=device)
     found = examine(x, y, settings, progress=progress)
     found = with_scores(found, x, y, settings) if scores else found

@@ -23,6 +23,7 @@ from ..io.devices import rows_on
 from ..io.rows import as_pairs, as_rows
 from ..measures import PairedSample
 from ..measures.paired import check_pairs
+from ..reductions import full_precision
 from ..scores.own_rows import row_digests
 
 SEEN_WORDS = ("seen", "train", "training")
@@ -119,6 +120,7 @@ def _same_in_any_order(one: Tensor, other: Tensor) -> bool:
     return row_digests(one).sort().values.cpu().equal(row_digests(other).sort().values.cpu())
 
 
+@full_precision()
 def with_seen(
     diagnosis: Diagnosis, x: RowsLike, y: RowsLike, settings: Settings, *, pairs: PairsLike | None = None
 ) -> Diagnosis:
@@ -146,7 +148,7 @@ def with_seen(
         )
     batch = min(unseen.batch_size, sample.groups)
     asked = asked_of(sample, batch, temperature=settings.temperature, anchors=INFORMATION_ANCHORS)
-    seen = measure(batches_for(sample, asked.negatives, seed=settings.seed), asked)
+    seen = measure(batches_for(sample, asked.negatives, seed=settings.seed, backend=settings.backend), asked)
     findings = sorted([*diagnosis.findings, finding(unseen, seen)], key=lambda f: SEVERITIES.index(f.severity))
     return replace(diagnosis, seen=seen, findings=findings)
 

@@ -38,6 +38,8 @@ from ..diagnosis.information.words import first_line
 from ..geometry import Critic
 from ..io import as_rows
 from ..measures import PairedSample
+from ..reductions import full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .drawing import Figure
 from .information_charts import draw_information
 
@@ -161,6 +163,7 @@ class SharedInformation(Shown):
         return Brief(line[0].upper() + line[1:], ["", "nats", "95% interval"], rows, "to_dict(), remarks(), plot()")
 
 
+@full_precision()
 def shared_information(
     x: RowsLike,
     y: RowsLike,
@@ -173,6 +176,7 @@ def shared_information(
     offsets: tuple[Sequence[float] | Tensor | None, Sequence[float] | Tensor | None] = (None, None),
     anchors: int | None = None,
     normalize: bool | None = None,
+    backend: Backend = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SharedInformation:
@@ -199,6 +203,8 @@ def shared_information(
             a density ratio's log fields times its temperature, with the sign that they have in the score.
         anchors: at most so many groups give anchors, one pair each; all pairs by default. All groups lend negatives.
         normalize: see `PairedSample.from_embeddings`.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the random order of the groups and of the pair that each lends.
         progress: called with shares of the work that sum to 1.
 
@@ -206,7 +212,7 @@ def shared_information(
         ``.information`` and ``.temperature`` (estimates), ``.ceiling``, both curves, each pair's contribution.
 
     Raises:
-        InputError: for arrays, pairs or batches that cannot be used; fewer than 100 groups; N beyond the groups.
+        InputError: for arrays, pairs, batches or a backend that cannot be used; fewer than 100 groups; N beyond them.
 
     Source: E12; van den Oord et al. 2018; Poole et al. 2019.
 
@@ -224,9 +230,11 @@ def shared_information(
     if not isinstance(offsets, tuple | list) or len(offsets) != 2:
         raise InputError(f"offsets is {shown(offsets)}; give numbers for the rows of x and for those of y, or None")
     check_batch_size(batch_size)
+    check_choice(backend, "backend", BACKENDS)
     check_progress(progress)
     check_seed(seed)
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_backend(backend, x)
     check_distinct(x, y)
     if _all_equal(x) or _all_equal(y):
         groups = min(len(x), len(y))
@@ -237,7 +245,8 @@ def shared_information(
     asked = asked_of(sample, batch_size, temperature=temperature, sides=_SIDES[direction], anchors=anchors)
     added = tuple(_ordered(offset, sample, column) for column, offset in enumerate(offsets))
     asked = replace(asked, offsets=(added[0], added[1]))
-    return SharedInformation(measure(batches_for(sample, asked.negatives, seed=seed), asked, progress=progress))
+    batches = batches_for(sample, asked.negatives, seed=seed, backend=backend)
+    return SharedInformation(measure(batches, asked, progress=progress))
 
 
 def _all_equal(rows: Tensor) -> bool:

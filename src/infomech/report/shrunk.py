@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._checks import InputError, check_between, check_distinct, check_progress, shown
+from .._checks import InputError, check_between, check_choice, check_distinct, check_progress, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Fields, Shown, data_frame
@@ -23,6 +23,8 @@ from ..diagnosis.information.pairing import information_difference
 from ..diagnosis.information.shared import FEWEST_GROUPS, NEAR_CEILING
 from ..io import as_rows
 from ..measures import PairedSample
+from ..reductions import full_precision
+from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .drawing import MUTED, Figure, bare_figure, figure_files, figure_names, legend
 from .ranking import Encoding, encoding
 from .style import on_paper
@@ -226,6 +228,7 @@ def _kind(plan: Plan) -> str:
     return words if plan.bits == "float32" else f"{words}, {plan.bits}"
 
 
+@full_precision()
 def shrink(
     x: RowsLike,
     y: RowsLike,
@@ -234,6 +237,7 @@ def shrink(
     plans: Sequence[Plan] | None = None,
     batch_size: int | None = None,
     share: float = 0.5,
+    backend: Backend = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Shrunk:
@@ -247,6 +251,8 @@ def shrink(
             int4, signs, product codes (with faiss), each with and without removing each modality's mean.
         batch_size: N + 1; by default as in `shared_information`, of the groups that are scored on.
         share: of the groups that maps are fitted on.
+        backend: ``"auto"`` takes Triton kernels for work on CUDA, where Triton is installed, and ``"tiles"`` of torch's
+            own operations everywhere else; ``"triton"`` asks for the kernels. float64 rows go to the tiles.
         seed: of the split and of the batches.
         progress: called with shares of the work that sum to 1.
 
@@ -255,7 +261,7 @@ def shrink(
         0.05 nats of the full ones.
 
     Raises:
-        InputError: for rows that cannot be used, or fewer than 100 groups to score on.
+        InputError: for rows or a backend that cannot be used, or fewer than 100 groups to score on.
 
     Source: E12, E5.
 
@@ -267,10 +273,12 @@ def shrink(
     'all dimensions, int8'
     """
     check_between(share, "share", "the part of the groups to fit on")
+    check_choice(backend, "backend", BACKENDS)
     check_progress(progress)
     if plans is not None and not (isinstance(plans, list | tuple) and all(isinstance(each, Plan) for each in plans)):
         raise InputError(f"plans is {shown(plans)}; give a list of infomech.compression.Plan, or None")
     x, y = as_rows(x, "x"), as_rows(y, "y")
+    check_backend(backend, x)
     check_distinct(x, y)
     sample = PairedSample.from_embeddings(x, y, pairs=pairs, seed=seed)
     fitted = round(share * sample.groups)
@@ -284,7 +292,7 @@ def shrink(
 
     def scored(plan: Plan, rows: tuple[Tensor, Tensor], size: float) -> Encoding:
         own = PairedSample.from_embeddings(*rows, pairs=held[2], normalize=True, seed=seed)
-        return encoding(plan.name, own, batch_size, seed=seed, bytes_a_row=size, anchors=_ANCHORS)
+        return encoding(plan.name, own, batch_size, seed=seed, backend=backend, bytes_a_row=size, anchors=_ANCHORS)
 
     full = Variant(Plan(), scored(Plan(), held[:2], float(x.element_size() * x.shape[1])), None)
     variants, maps, skipped = [], {}, {}

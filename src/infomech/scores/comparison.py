@@ -22,7 +22,7 @@ from ..diagnosis.retrieval import expected_rank
 from ..diagnosis.uncertainty import effective_number, influence_estimate, jackknife_estimate, unless_few
 from ..geometry import Cosine
 from ..io import as_rows
-from ..reductions import expected_hits
+from ..reductions import expected_hits, full_precision
 from .baselines import BASELINES, Fold
 from .reference import Reference
 
@@ -128,6 +128,7 @@ class ScoreComparison(Shown):
         return Brief(title, header, rows, "to_dict(), to_pandas()")
 
 
+@full_precision()
 def compare_scores(
     x: RowsLike,
     y: RowsLike,

@@ -14,7 +14,7 @@ from ..measures import PairedSample
 from ..reductions.exclusion import SameGroup
 from ..reductions.log_sums import NEGLIGIBLE, LogSums
 from ..reductions.shifts import unshifted
-from ..reductions.tiling import blocks
+from ..reductions.tiling import blocks, full_precision
 
 NO_GROUP = -1  # stands for a row of no group of the reference
 _ROWS, _COLUMNS = 1024, 2048  # of a tile: 8 MB of float32
@@ -116,6 +116,7 @@ class Field(Fields):
             mine[at] = new
 
 
+@full_precision()
 def log_field(
     rows: Rows,
     side: Side,
@@ -200,6 +201,7 @@ def _groups_left(left_out: Sequence[Tensor], groups: int, count: int, device: to
     return left
 
 
+@full_precision()
 def log_field_without(
     rows: Rows,
     side: Side,

@@ -11,6 +11,7 @@ from .._shown import Fields
 from .._typing import PairsLike
 from ..geometry import Critic
 from ..measures import PairedSample
+from ..reductions import full_precision
 from .fields import Kernel, Side, log_field_without
 from .own_rows import OwnRows, row_digests
 
@@ -102,6 +103,7 @@ class Reference(Fields):
         chosen[groups[shuffled]] = shuffled  # of several the last one stands
         return self.pairs[chosen[:most]]
 
+    @full_precision()
     def pair_scores(self, kernel: Kernel, *, most: int = MOST_GROUPS, seed: int = 0) -> "PairScores":
         """Scores and fields of one pair a group with the partners of all others."""
         pairs = self.one_pair_a_group(most, seed=seed)

@@ -12,6 +12,7 @@ from .._typing import Progress, RowsLike
 from ..corrections import Correction
 from ..geometry import Cosine, Critic
 from ..io import as_rows
+from ..reductions import full_precision
 from .arguments import checked_groups, checked_side, inner_products, joined_fields, unit_rows
 from .fields import NO_GROUP, Field, Kernel, log_field, log_field_without
 from .reference import Reference
@@ -149,6 +150,7 @@ class RowScores:
             out = out if term is None else out + term
         return out
 
+    @full_precision()
     def all_pairs(self, x: RowsLike, y: RowsLike, weights: Weights, groups: GroupsOfRows) -> Float[Tensor, "n m"]:
         """R of all rows of x with all rows of y, in the reference's floating-point type."""
         reference = self.reference

@@ -12,6 +12,7 @@ from .._shown import Brief, Fields, data_frame
 from .._typing import Progress, RowsLike
 from .._words import number
 from ..io import as_rows
+from ..reductions import full_precision
 from .fields import NO_GROUP, Kernel, Side, log_field_without
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class CandidateBlock:
         return scores
 
 
+@full_precision()
 def best_matches(
     ratio: "DensityRatio",
     queries: RowsLike,

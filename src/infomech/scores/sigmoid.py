@@ -19,6 +19,7 @@ from ..diagnosis.findings import Finding
 from ..diagnosis.uncertainty import symmetric_interval
 from ..geometry import Cosine
 from ..io import as_rows
+from ..reductions import full_precision
 from .reference import MOST_GROUPS, Reference
 from .thresholds import check_prior
 
@@ -66,6 +67,7 @@ class SigmoidFit(Shown):
         return Brief(title, ["", "estimate", "95% interval"], rows)
 
 
+@full_precision()
 def best_bias(
     x: RowsLike,
     y: RowsLike,

@@ -10,7 +10,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from infomech.reductions import GroupedRows, KernelSums, Queries, RankCounts, RowTerms, sweep
-from infomech.reductions.kernels import block_sums
+from infomech.reductions.kernels import block_sums, counts
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 TEMPERATURES = (10.0, 0.005)
@@ -128,3 +128,26 @@ def test_ranks(duplicates: bool) -> None:
         assert torch.equal(ours, right)
         assert torch.equal(ours, tiled)
     assert duplicates == all(bool(found[0][k].any()) for k in (1, 3))
+
+
+def test_threads_of_a_sweep_go_on_with_the_backend_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter, which has one place for what runs: they take turns."""
+    x = rows(48, seed=0, edges=(20,))
+    best = torch.zeros(48, dtype=torch.float64)
+    none = torch.zeros(0, 2, dtype=torch.int64)
+    counted: list[str] = []
+    plain = counts.counts_above
+    monkeypatch.setattr(counts, "counts_above", lambda *a, **o: counted.append("") or plain(*a, **o))
+    found = []
+    for backend in ("tiles", "triton"):
+        counted.clear()
+        sums = KernelSums(x, x, temperature=0.5, squares=False, columns=False, backend=backend)
+        queries = Queries(best, none)
+        ranks = RankCounts(queries, queries, exact=None, doubt=1e-6, backend=backend)
+        tiles: list[float] = []
+        sweep(x, x, [sums, ranks], tile_rows=16, threads=2, progress=tiles.append)
+        assert len(tiles) >= 8
+        assert len(counted) == (2 * len(tiles) if backend == "triton" else 0)  # along rows and along columns
+        found.append((sums.by_row.log_sums, ranks.rows_above, ranks.columns_above))
+    torch.testing.assert_close(*(sums for sums, *_ in found), rtol=0, atol=2e-6)
+    assert all(map(torch.equal, found[0][1:], found[1][1:]))

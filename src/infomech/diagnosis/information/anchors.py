@@ -199,6 +199,7 @@ def _chunks(
             each_block=True,
             squares=False,
             columns=False,
+            backend=anchors.batches.backend,
         )
         sweep(chunk, lent, [sums])
         pairs = torch.nonzero((local >= start) & (local < start + len(part))).flatten()

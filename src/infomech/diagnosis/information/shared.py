@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..._files import plain
 from ..._shown import Fields
 from ..._typing import Progress
 from ...measures import PairedSample
+from ...reductions.losses.backends import Backend
 from ..batch_budget import column_weights, windowed_error
 from ..batch_tables import Batches
 from ..batch_windows import BlockShares
@@ -180,10 +182,11 @@ def asked_of(
     return Asked(batch - 1, batch, temperature=temperature, sides=sides, anchor_groups=anchors)
 
 
-def batches_for(sample: PairedSample, negatives: int, *, seed: int = 0) -> Batches:
+def batches_for(sample: PairedSample, negatives: int, *, seed: int = 0, backend: Backend = "auto") -> Batches:
     """Batches of whole blocks, a 32nd to a 64th of the groups; where fewer negatives are asked for, down to one."""
-    whole = Batches.of(sample, seed=seed, parts=1, doubling=False)
-    return whole if negatives >= whole.layout.size else Batches.of(sample, seed=seed, parts=2, doubling=False)
+    of = partial(Batches.of, sample, seed=seed, doubling=False, backend=backend)
+    whole = of(parts=1)
+    return whole if negatives >= whole.layout.size else of(parts=2)
 
 
 def measure(batches: Batches, asked: Asked, *, progress: Progress | None = None) -> Information:

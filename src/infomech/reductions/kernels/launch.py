@@ -1,10 +1,13 @@
 """Launching kernels: with memory for descriptors that are made on the device, on any thread."""
 
 import contextvars
+import threading
 from collections.abc import Callable
 
 import torch
 import triton
+
+_INTERPRETER = threading.RLock()  # it keeps which program runs in one place for all threads
 
 
 def launched(device: torch.device, work: Callable[[], None]) -> None:
@@ -23,7 +26,8 @@ def _with_allocator(device: torch.device, work: Callable[[], None]) -> None:
         with torch.cuda.device(device):
             work()
     else:
-        work()
+        with _INTERPRETER:
+            work()
 
 
 __all__ = ["launched"]

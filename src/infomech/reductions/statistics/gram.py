@@ -4,11 +4,12 @@
 reduction asks for a tile twice. Within one modality the matrix is symmetric and only the tiles on and above the
 diagonal are computed; a reduction then sees ``tile.mirrored`` and counts the tile for its transpose too.
 
-Precision. Tiles have the rows' dtype (float32 for float32 embeddings, float64 for float64). A reduction adds up at
-most some thousand numbers in that dtype, by pairwise summation or a matrix-vector product, and then goes on in
-float64. The rounding of a tile's entries is independent from entry to entry, so that it averages out: a
-sum of distances is good to 1e-8 of its value. What is left of a sum of exponentials is the rounding of its exponent's
-factor, 2^-24 of the exponent (tests/reductions/test_precision.py).
+Precision. Tiles have the rows' dtype (float32 for float32 embeddings, float64 for float64), and all of its digits
+whatever torch is set to for the products of a training. A reduction adds up at most some thousand numbers in that
+dtype, by pairwise summation or a matrix-vector product, and then goes on in float64. The rounding of a tile's entries
+is independent from entry to entry, so that it averages out: a sum of distances is good to 1e-8 of its value. What is
+left of a sum of exponentials is the rounding of its exponent's factor, 2^-24 of the exponent
+(tests/reductions/test_precision.py).
 
 Threads. A tile's operations are many and small: shared out over cores one by one they would spend their time waiting
 for each other. On a CPU each thread therefore walks tiles of its own, with accumulators of its own that are merged at
@@ -98,7 +99,7 @@ def sweep(
     threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
     forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
     jobs = [partial(work.walk, forks[k], k, threads) for k in range(threads)]
-    with full_precision(x.values.device):
+    with full_precision():
         side_by_side(jobs, threads=threads, on_error=work.stop.set)
     for fork in forks[1:]:
         for reduction, other in zip(reductions, fork, strict=True):
