@@ -16,6 +16,7 @@ from ..reductions.losses.infonce import score_extent
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
 LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
 FLOAT32_NUMBER = 1e37
+_LEAST_FLOAT16 = 2.0**-24
 
 
 Check = Literal["always", "first", "never"]  # when the values of an input are looked at; shapes are always
@@ -190,7 +191,9 @@ def unit_rows(rows: Rows) -> Rows:
         rows = rows / torch.where(size < safe, 1.0, size.clamp(min=1.0))
     elif rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
         rows = rows / rows.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
-    return torch.nn.functional.normalize(rows, dim=1)
+    # 1e-12, torch's own, is 0 in float16; under autocast CUDA's norms, and with them such rows, are float32.
+    least = _LEAST_FLOAT16 if rows.dtype == torch.float16 else 1e-12
+    return torch.nn.functional.normalize(rows, dim=1, eps=least).to(rows.dtype)
 
 
 def checked_backend(backend: str, rows: Tensor, *, ranks: bool = False) -> None:
