@@ -274,6 +274,13 @@ def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:
     same(step(loss, "triton"), step(loss, "tiles"), 3e-4)
 
 
+@pytest.mark.parametrize("name", ["infonce", "symmetric", "sigmoid"])
+def test_groups_that_are_no_whole_numbers_are_told_apart(name: str) -> None:
+    loss, settings = SETTINGS[name]
+    with_groups = partial(loss, **settings, groups=torch.arange(N) / 4 - 1.5)
+    same(step(with_groups, "triton"), step(with_groups, "tiles"), 4e-4)
+
+
 @pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)])
 def test_rows_of_two_dtypes_are_multiplied_as_float32(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
     found = []

@@ -38,8 +38,13 @@ def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
         (own, groups), (also_own, other) = _known(exclusion.first), _known(exclusion.second)
         return own or also_own, groups or other
     if isinstance(exclusion, SameGroup):
-        return False, (exclusion.rows, exclusion.cols)
+        return False, (_whole(exclusion.rows), _whole(exclusion.cols))
     return isinstance(exclusion, OwnRow), None
+
+
+def _whole(groups: Tensor) -> Tensor:
+    """Groups as whole numbers, as kernels compare them: equal where the groups are, 0.0 and -0.0 too."""
+    return (groups.double() + 0.0).view(torch.int64) if groups.is_floating_point() else groups
 
 
 def paired_sums(
