@@ -196,10 +196,8 @@ def unit_rows(rows: Rows) -> Rows:
     return torch.nn.functional.normalize(rows, dim=1, eps=least).to(rows.dtype)
 
 
-def checked_backend(backend: str, rows: Tensor, *, ranks: bool = False) -> None:
-    """Raise InputError unless this backend can run for these rows; ranks have tiles only."""
-    if ranks and backend.startswith("triton"):
-        raise InputError("backend is 'triton', and a batch over ranks is done by tiles; pass backend='auto'")
+def checked_backend(backend: str, rows: Tensor) -> None:
+    """Raise InputError unless this backend can run for these rows."""
     if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return
     check_backend(backend, rows)

@@ -140,7 +140,7 @@ def checked(
 ) -> Ready:
     """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none."""
     request.terms.check()
-    checked_backend(request.backend, anchors, ranks=of_a_part)
+    checked_backend(request.backend, anchors)
     check_shapes(anchors, candidates, ("anchors", "candidates"), empty=of_a_part)
     n, m, device = anchors.shape[0], candidates.shape[0], anchors.device
     inverse = checked_inverse_temperature(request.temperature, device, request.logit_scale, look=look)
