@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .._checks import InputError, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
 from ..reductions.losses.backends import check_backend
 from ..reductions.losses.infonce import score_extent
@@ -102,8 +102,7 @@ def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, e
         if not plain or rows.ndim != 2 or (rows.numel() == 0 and not none) or not rows.is_floating_point():
             check_rows(rows, name)
     check_same_width(x, y)
-    if x.device != y.device:
-        raise InputError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move them to one device")
+    check_one_device(x, y, names)
 
 
 @dataclass(frozen=True)
@@ -211,8 +210,7 @@ def check_negative_rows(anchors: Rows, negatives: Tensor, log_weights: Tensor | 
             f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
             f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
         )
-    if negatives.device != anchors.device:
-        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
+    check_one_device(negatives, anchors, ("negatives", "anchors"))
     none = negatives.ndim == 3 and negatives.shape[0] == anchors.shape[0] == 0 and negatives.shape[1] > 0
     if not none and (look or not negatives.numel()):  # a rank without anchors has no sets for them
         check_rows(negatives.detach().flatten(0, -2), "negatives")
