@@ -39,9 +39,7 @@ def test_points_on_two_devices_are_one_line(name: str) -> None:
     with pretended_card():
         CALLS[name](move(x, "cuda"), move(y, "cuda"))
         for a, b in ((move(x, "cuda"), y), (x, move(y, "cuda"))):
-            with pytest.raises(
-                InputError, match=r"is on (cpu|cuda:0) and .* on (cpu|cuda:0); move them to"
-            ):
+            with pytest.raises(InputError, match=r"is on (cpu|cuda:0) and .* on (cpu|cuda:0); move them to"):
                 CALLS[name](a, b)
 
 
