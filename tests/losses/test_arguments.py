@@ -82,7 +82,7 @@ def test_rows_of_zeros_stay_zeros(dtype: torch.dtype) -> None:
     found.backward()
     assert x.grad is not None
     assert found.isfinite()
-    assert x.grad[[0, 1, 3, 4]].isfinite().all()
+    assert x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

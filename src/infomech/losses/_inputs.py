@@ -191,7 +191,10 @@ def unit_rows(rows: Rows) -> Rows:
     elif rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
         rows = rows / rows.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
     # 1e-12, torch's own, is 0 in float16; under autocast CUDA's norms, and with them such rows, are float32.
-    least = _LEAST_FLOAT16 if rows.dtype == torch.float16 else 1e-12
+    least = 1e-12
+    if rows.dtype == torch.float16:  # which does not hold the gradient of a row of zeros over the least norm, either
+        least, there = _LEAST_FLOAT16, rows.detach().abs().amax(1, keepdim=True) > 0
+        rows = torch.where(there, rows, 0.0)
     return torch.nn.functional.normalize(rows, dim=1, eps=least).to(rows.dtype)
 
 
