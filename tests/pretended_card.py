@@ -63,6 +63,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             if not isinstance(other, OnCard) and other.ndim:
                 raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got the CPU and a card")
     short = name.removeprefix("aten.")
+    if here and short.startswith(("index.", "index_put", "_index_put_impl")) and not isinstance(args[0], OnCard):
+        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
     if short.startswith("_local_scalar_dense"):
         _note("read: item")
     elif short.startswith(_SYNCHRONISING) or (short.startswith("index") and _has_mask(args)):
@@ -120,6 +122,8 @@ class _Card(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func in (torch.as_tensor, torch.asarray) and set(kwargs) <= {"copy"} and isinstance(args[0], OnCard):
+            return args[0]
         if func is Tensor.tolist and isinstance(args[0], OnCard):
             return move(args[0], "cpu").tolist()
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], (str, torch.device)):

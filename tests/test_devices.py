@@ -75,6 +75,37 @@ def test_every_function_goes_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -
         assert [r.device.type for r in rows_on("auto", x, on_card)] == ["cuda", "cuda"]
 
 
+def on_any(x: torch.Tensor, y: torch.Tensor, where: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return (move(x, "cuda") if "x" in where else x), (move(y, "cuda") if "y" in where else y)
+
+
+@pytest.mark.parametrize("where", ["x", "y", "xy"])
+@pytest.mark.parametrize("method", list(im.corrections.METHODS))
+def test_corrections_take_rows_from_anywhere(method: str, where: str) -> None:
+    x, y = rows(), rows() + rows(seed=1)
+    pairs = torch.arange(120)[:, None].expand(120, 2)
+    there = im.corrections.METHODS[method]().fit(x, y, pairs=pairs).transform(x, y)
+    with pretended_card():
+        found = im.corrections.METHODS[method]().fit(*on_any(x, y, where), pairs=pairs).transform(*on_any(x, y, where))
+        assert [z.device.type == "cuda" for z in found] == ["x" in where, "y" in where]
+        for made, true in zip(found, there, strict=True):
+            torch.testing.assert_close(move(made, "cpu"), true)
+
+
+@pytest.mark.parametrize("where", ["x", "y", "xy"])
+def test_what_runs_on_the_cpu_takes_rows_from_anywhere(where: str) -> None:
+    x, y = rows(), rows() + rows(seed=1)
+    plan = im.compression.Plan(dimensions="pca", width=8, bits="int8")
+    codes = im.compression.Compression(plan).fit(x, y).encode(x, side="x")
+    scores = im.scores.compare_scores(x, y, temperature=0.5, methods=["cosine"])
+    with pretended_card():
+        made = im.compression.Compression(plan).fit(*on_any(x, y, where))
+        assert made.encode(on_any(x, y, where)[0], side="x").equal(codes)
+        assert made.decode(move(codes, "cuda")).equal(made.decode(codes))
+        again = im.scores.compare_scores(*on_any(x, y, where), temperature=0.5, methods=["cosine"])
+    assert again.to_dict() == scores.to_dict()
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", torch.device("cuda", 99)])
 def test_an_unusable_device_is_one_line(device: str | torch.device) -> None:
     for call in (

@@ -252,6 +252,18 @@ def check_same_width(x: Tensor, y: Tensor) -> None:
         )
 
 
+def check_one_device(first: Tensor, second: Tensor, names: tuple[str, str] = ("x", "y")) -> None:
+    """Raise InputError unless both lie on one device.
+
+    >>> check_one_device(torch.eye(2), torch.empty(2, device="meta"))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: x is on cpu and y on meta; move them to one device
+    """
+    if first.device != second.device:
+        raise InputError(f"{names[0]} is on {first.device} and {names[1]} on {second.device}; move them to one device")
+
+
 def same_rows(x: Tensor, y: Tensor) -> bool:
     """Whether two matrices hold equal numbers, whatever their types and devices; -0.0 is 0.0.
 
@@ -298,6 +310,7 @@ __all__ = [
     "check_kind",
     "check_loss_temperature",
     "check_number",
+    "check_one_device",
     "check_partners",
     "check_progress",
     "check_rows",

@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 
-from infomech.losses import Ranks, distributed, sigmoid_loss, symmetric_infonce
+from infomech.losses import Ranks, distributed, infonce, sigmoid_loss, symmetric_infonce
 from infomech.reductions.losses.kernel_passes import KernelPasses
 
 SIZES = {1: [13], 2: [5, 8], 3: [5, 0, 8]}
@@ -12,6 +12,7 @@ CASES = {  # temperature, lambda, dtype, with groups, with log-weights
     "groups and log-weights": (0.1, 0.5, torch.float32, True, True),
     "sigmoid": (0.1, 0.0, torch.float32, False, True),
     "bfloat16": (0.1, 0.75, torch.bfloat16, False, False),
+    "one direction": (0.1, 0.0, torch.float32, False, False),
 }
 
 
@@ -32,6 +33,8 @@ def run_case(name: str, rank: int, world: int, *, backend: str = "triton", whole
     more |= {"logit_scale": scale, "ranks": ranks, "backend": backend, "precision": precision}
     if name == "sigmoid":
         value = sigmoid_loss(x, y, bias=-4.0, **more)
+    elif name == "one direction":
+        value = infonce(x, y, **more)
     else:
         value = symmetric_infonce(x, y, divergence_weight=weight, **more)
     value.backward()

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import infomech as im
 from infomech.integrations import LabelledInfoNCE, OpenClipLoss, SentenceSymmetricInfoNCE
@@ -19,6 +20,7 @@ from infomech.losses import (
     symmetric_infonce,
     symmetric_terms,
 )
+from infomech.losses._inputs import unit_rows
 
 FUNCTIONS = {
     "symmetric": lambda x, y, **k: symmetric_infonce(x, y, **k),
@@ -69,6 +71,32 @@ def test_normalize(naive, name: str) -> None:
     assert torch.equal(found, truth)
     for a, b in zip(torch.autograd.grad(found, [x, y]), torch.autograd.grad(truth, [x, y]), strict=True):
         assert torch.allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_of_zeros_stay_zeros(dtype: torch.dtype) -> None:
+    x, y = torch.eye(5, dtype=dtype), torch.eye(5, dtype=dtype).roll(1, 0)
+    x[2] = 0
+    x.requires_grad_()
+    found = im.losses.symmetric_infonce(x, y, temperature=0.2, normalize=True)
+    found.backward()
+    assert x.grad is not None
+    assert found.isfinite()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rows_are_brought_to_unit_length_in_their_dtype_under_a_cards_autocast(dtype: torch.dtype) -> None:
+    """Whose norms are float32."""
+    before = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with FakeTensorMode():
+            x = torch.empty(4, 3, dtype=dtype, device="cuda")
+            assert torch.nn.functional.normalize(x).dtype == torch.float32
+            assert unit_rows(x).dtype == dtype
+    finally:
+        torch.set_autocast_enabled("cuda", before)
 
 
 @pytest.mark.parametrize("name", MODULES)

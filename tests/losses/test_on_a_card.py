@@ -51,3 +51,33 @@ def test_rows_on_two_devices_are_one_line() -> None:
             losses.infonce(x.to("cuda"), y, **TAU)
         with pytest.raises(InputError, match="negatives is on cpu and anchors on cuda:0; move them to one device"):
             losses.infonce(x.to("cuda"), y.to("cuda"), negatives=y, **TAU)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_guide_on_another_device_is_one_line(part: int) -> None:
+    x, y = rows()
+    wanted = losses.FalseNegatives(-0.4)
+    with pretended_card():
+        there = [x.to("cuda") for _ in range(4)]
+        there[part] = x
+        with pytest.raises(InputError, match=r"^the guide is on cpu and the rows on cuda:0; move it to them$"):
+            losses.symmetric_infonce(
+                *(z.to("cuda") for z in (x, y)),
+                negatives_x=x.to("cuda"),
+                negatives_y=y.to("cuda"),
+                guide=losses.Guide(*there),
+                false_negatives=wanted,
+                **TAU,
+            )
+
+
+@pytest.mark.parametrize("kind", [losses.InfoNCE, losses.SymmetricInfoNCE])
+def test_a_queue_on_another_device_is_one_line_at_once(kind: type[losses.InfoNCE | losses.SymmetricInfoNCE]) -> None:
+    """Not at the second call, when the first has filled it."""
+    x, y = rows()
+    loss = kind(0.1, queue_size=20, dim=4)
+    with (
+        pretended_card(),
+        pytest.raises(InputError, match=r"^the queue is on cpu and the rows on cuda:0; move the loss to them$"),
+    ):
+        loss(x.to("cuda"), y.to("cuda"))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_map_only
 
 import infomech as im
@@ -418,6 +419,18 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
     (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice: the losses of infomech have one derivative"):
         gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", ["infonce", "symmetric_infonce", "sigmoid_loss"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # of torch's own
+def test_forward_mode_is_refused_in_words(name: str) -> None:
+    """It would find a derivative of 0."""
+    y, settings = draw(seed=2), {"temperature": 0.5} | ({"bias": -1.0} if name == "sigmoid_loss" else {})
+    with (
+        forward_ad.dual_level(),
+        pytest.raises(RuntimeError, match="the losses of infomech have no forward-mode derivative; use backward"),
+    ):
+        getattr(losses, name)(forward_ad.make_dual(draw(seed=1), draw(seed=3)), y, **settings)
 
 
 WORKER = Path(__file__).parent / "compile_worker.py"

@@ -98,12 +98,12 @@ class Compression:
         Raises:
             InputError: for rows that cannot be used, more dimensions than there are, a quantiser that needs more rows.
         """
-        x, y = as_rows(x, "x"), as_rows(y, "y")
+        x, y = (as_rows(rows, side).cpu() for rows, side in ((x, "x"), (y, "y")))  # where codes are made
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)
         if pairs is not None:
-            index = as_pairs(pairs).to(x.device)
+            index = as_pairs(pairs).cpu()
             x, y = x[index[:, 0]], y[index[:, 1]]
         width, dim = self.plan.width, x.shape[1]
         if width is not None and not 1 <= width <= dim:
@@ -151,7 +151,7 @@ class Compression:
         """Unit rows, float32, that codes stand for; compare them by inner products."""
         self._fitted("x")
         check_kind(codes, "codes", Tensor, "what encode returns")
-        return unit(self._quantiser.decode(codes, self._width), "codes").float()
+        return unit(self._quantiser.decode(codes.cpu(), self._width), "codes").float()
 
     def transform(self, rows: RowsLike, *, side: Side) -> Float[Tensor, "n k"]:
         """The rows that are left after coding: `decode` of `encode`."""

@@ -65,7 +65,7 @@ class Correction(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has 
         if y is None and pairs is not None:
             raise InputError("pairs are given and y is not; pass both modalities, or x alone")
         x = as_rows(x, "x")
-        y = x if y is None else as_rows(y, "y")
+        y = x if y is None else as_rows(y, "y").to(x.device)
         check_rows(x, "x")
         check_rows(y, "y")
         check_same_width(x, y)

@@ -72,6 +72,8 @@ def log_partition_field(
             raise InputError(f"leave_own_out needs as many z as w, at least 2; found {len(z)} and {len(law)}")
     elif leave_own_out:
         raise InputError(f"leave_own_out is for draws; a {type(law).__name__} has none")
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(z.device)
     if isinstance(law, VonMisesFisher):
         if not isinstance(critic, Cosine):
             raise InputError(f"critic is {critic}; the field of a von Mises-Fisher law is closed for Cosine() only")

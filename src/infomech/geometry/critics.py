@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, is_number, shown
+from .._checks import InputError, check_one_device, is_number, shown
 from .._typing import PointsLike, RowsLike, Scalars
 from ..io.rows import as_floats
 
@@ -101,6 +101,7 @@ def _of_one_width(z: PointsLike, w: PointsLike) -> tuple[Tensor, Tensor]:
     z, w = as_floats(z, "z"), as_floats(w, "w")
     if not z.ndim or not w.ndim or z.shape[-1] != w.shape[-1]:
         raise InputError(f"z has shape {tuple(z.shape)} and w {tuple(w.shape)}; points must have the same features")
+    check_one_device(z, w, ("z", "w"))
     if z.dtype != w.dtype:
         dtype = torch.promote_types(z.dtype, w.dtype)
         z, w = z.to(dtype), w.to(dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .._checks import InputError, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_same_width, check_temperature
 from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce
 from ..losses._inputs import NoNegativesError, check_paired, check_tensor
@@ -66,6 +66,7 @@ def _check(out0: Rows, out1: Rows) -> None:
             raise InputError(f"{name} has shape {tuple(rows.shape)}; expected a view's embeddings: (n, d)")
     check_paired(out0, out1)
     check_same_width(out0, out1)
+    check_one_device(out0, out1, ("out0", "out1"))
 
 
 __all__ = ["TwoViewInfoNCE"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import InputError, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
 from .._typing import Scalar
 from ..losses._inputs import check_tensor, unit_rows
 from ..reductions.exclusion import Exclusion, Only, SameGroup
@@ -72,6 +72,7 @@ class LabelledInfoNCE(Base):
             check_tensor(rows, name)
             check_rows(rows.detach(), name)
         check_same_width(embeddings, reference)
+        check_one_device(embeddings, reference, ("embeddings", "ref_emb"))
         if labels is not None:
             labels = _checked_labels(labels, embeddings, "labels")
         if ref_emb is not None and ref_labels is not None:

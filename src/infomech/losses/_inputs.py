@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .._checks import InputError, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
 from ..reductions.losses.backends import check_backend
 from ..reductions.losses.infonce import score_extent
@@ -16,6 +16,7 @@ from ..reductions.losses.infonce import score_extent
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
 LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
 FLOAT32_NUMBER = 1e37
+_LEAST_FLOAT16 = 2.0**-24
 
 
 Check = Literal["always", "first", "never"]  # when the values of an input are looked at; shapes are always
@@ -101,8 +102,7 @@ def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, e
         if not plain or rows.ndim != 2 or (rows.numel() == 0 and not none) or not rows.is_floating_point():
             check_rows(rows, name)
     check_same_width(x, y)
-    if x.device != y.device:
-        raise InputError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move them to one device")
+    check_one_device(x, y, names)
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,16 @@ def unit_rows(rows: Rows) -> Rows:
         rows = rows / torch.where(size < safe, 1.0, size.clamp(min=1.0))
     elif rows.numel() and not float(rows.detach().abs().max()) < safe:  # squares would leave the dtype
         rows = rows / rows.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
-    return torch.nn.functional.normalize(rows, dim=1)
+    # 1e-12, torch's own, is 0 in float16; under autocast CUDA's norms, and with them such rows, are float32.
+    least = 1e-12
+    if rows.dtype == torch.float16:  # which does not hold the gradient of a row of zeros over the least norm, either
+        least, there = _LEAST_FLOAT16, rows.detach().abs().amax(1, keepdim=True) > 0
+        rows = torch.where(there, rows, 0.0)
+    return torch.nn.functional.normalize(rows, dim=1, eps=least).to(rows.dtype)
 
 
-def checked_backend(backend: str, rows: Tensor, *, ranks: bool = False) -> None:
-    """Raise InputError unless this backend can run for these rows; ranks have tiles only."""
-    if ranks and backend.startswith("triton"):
-        raise InputError("backend is 'triton', and a batch over ranks is done by tiles; pass backend='auto'")
+def checked_backend(backend: str, rows: Tensor) -> None:
+    """Raise InputError unless this backend can run for these rows."""
     if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return
     check_backend(backend, rows)
@@ -210,8 +213,7 @@ def check_negative_rows(anchors: Rows, negatives: Tensor, log_weights: Tensor | 
             f"negatives is {negatives.dtype} of shape {tuple(negatives.shape)}; expected floating-point rows, "
             f"(k, {anchors.shape[1]}) or ({anchors.shape[0]}, k, {anchors.shape[1]})"
         )
-    if negatives.device != anchors.device:
-        raise InputError(f"negatives is on {negatives.device} and anchors on {anchors.device}; move them to one device")
+    check_one_device(negatives, anchors, ("negatives", "anchors"))
     none = negatives.ndim == 3 and negatives.shape[0] == anchors.shape[0] == 0 and negatives.shape[1] > 0
     if not none and (look or not negatives.numel()):  # a rank without anchors has no sets for them
         check_rows(negatives.detach().flatten(0, -2), "negatives")

@@ -99,6 +99,8 @@ class RowQueue(nn.Module):
         if not isinstance(like, Tensor):
             return None  # the checks of the loss have the words
         self.check(like, guide)
+        if self.rows.device != like.device:
+            raise InputError(f"the queue is on {self.rows.device} and the rows on {like.device}; move the loss to them")
         dtype = like.dtype
         guides = None if self.guides is None or guide is None else self.guides.to(guide.dtype, copy=True)
         if self.rows.device.type == "cpu" and not without_values(self.rows):

@@ -140,7 +140,7 @@ def checked(
 ) -> Ready:
     """Raise InputError unless everything can be used; `of_a_part`: these are the rows of one rank, perhaps none."""
     request.terms.check()
-    checked_backend(request.backend, anchors, ranks=of_a_part)
+    checked_backend(request.backend, anchors)
     check_shapes(anchors, candidates, ("anchors", "candidates"), empty=of_a_part)
     n, m, device = anchors.shape[0], candidates.shape[0], anchors.device
     inverse = checked_inverse_temperature(request.temperature, device, request.logit_scale, look=look)
@@ -163,7 +163,7 @@ def checked(
     if request.exclude_own and n != m:
         raise InputError(f"exclude_own needs one set against itself; got {n} anchors, {m} candidates")
     weights = checked_weights(request.weights, n, device, of_a_part=of_a_part, look=look)
-    check_guide(request.guide, (n, m), negatives, request.terms.false_negatives, request.critic)
+    check_guide(request.guide, (n, m), negatives, request.terms.false_negatives, request.critic, device)
     of_negatives = request.negative_groups
     if of_negatives is not None:
         if groups is None or negatives is None or tuple(of_negatives.shape) != tuple(negatives.shape[:1]):
@@ -177,10 +177,6 @@ def _checked_memory(request: OneWay, candidates: Tensor) -> Memory | None:
     memory = request.memory
     if memory is None:
         return None
-    if memory.rows.device != candidates.device:
-        raise InputError(
-            f"the queue is on {memory.rows.device} and candidates on {candidates.device}; move the loss to their device"
-        )
     if request.same_group == "positive" and not request.in_batch:
         raise InputError("with same_group='positive' the rows of a queue are candidates: that needs in_batch=True")
     return memory._replace(rows=memory.rows.to(candidates.dtype))
@@ -263,8 +259,9 @@ def check_guide(
     negatives: Tensor | None,
     wanted: FalseNegatives | None,
     critic: Critic | None,
+    device: torch.device,
 ) -> None:
-    """Raise InputError unless a guide has a row for every row."""
+    """Raise InputError unless a guide has a row for every row, on the device of the rows."""
     if guide is None:
         if wanted is not None and critic is not None and not isinstance(critic, Cosine):
             raise InputError("false_negatives compares cosines; with another critic pass a guide's rows, guide=")
@@ -275,6 +272,9 @@ def check_guide(
         check_tensor(rows, name)
         if rows.ndim != 2 or rows.shape[0] != count or rows.shape[1] != guide.x.shape[1]:
             raise InputError(f"{name} has shape {tuple(rows.shape)}; expected ({count}, k), a row for each row")
+    for part in guide:
+        if part is not None and part.device != device:
+            raise InputError(f"the guide is on {part.device} and the rows on {device}; move it to them")
     of_negatives = guide.negatives_y
     if of_negatives is not None and (negatives is None or of_negatives.shape[:-1] != negatives.shape[:-1]):
         raise InputError("guide.negatives_y needs negatives, and a row for each of them, in their shape")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_draws, check_temperature, is_number, shown
+from .._checks import InputError, check_draws, check_one_device, check_temperature, is_number, shown
 from .._shown import Fields
 from .._typing import PointsLike, Scalar, Scalars
 from ..geometry import Sphere, concentration_divergence, log_sphere_mgf, mean_resultant
@@ -112,6 +112,7 @@ class VonMisesFisher(Fields):
             raise InputError(f"other is {shown(other)}; give another VonMisesFisher")
         if self.dim != other.dim:
             raise InputError(f"KL between laws on R^{self.dim} and R^{other.dim}; both must have one dimension")
+        check_one_device(self.mean, other.mean, ("the mean", "the other's"))
         of_means = mean_resultant(self.dim, self._kappa) * other._kappa * (self._mean - other._mean).square().sum() / 2
         return (concentration_divergence(self.dim, self._kappa, other._kappa) + of_means).to(self.mean)
 
@@ -121,13 +122,15 @@ class VonMisesFisher(Fields):
             raise InputError(
                 f"z has shape {tuple(points.shape)}; expected points (..., {self.dim}) of the law's sphere"
             )
+        check_one_device(points, self.mean, ("z", "the law's mean"))
         return points
 
     def log_partition_field(self, z: PointsLike, *, temperature: float | Tensor) -> Scalars:
         """D3 in closed form, cosine critic: log Gamma(z) = log c(k) - log c(|k m + z / tau|), (..., d) -> (...,)."""
         check_temperature(temperature)
         points = self._points(z)
-        pull = points.double() / temperature
+        tau = temperature.to(points.device) if isinstance(temperature, Tensor) else temperature
+        pull = points.double() / tau
         tilted = (self._kappa * self._mean + pull).norm(dim=-1)
         # |k m + z / tau| - k by the difference of squares: at large k both round to one number.
         longer = (2 * self._kappa * (pull @ self._mean) + pull.square().sum(-1)) / (tilted + self._kappa)

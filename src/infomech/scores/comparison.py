@@ -172,7 +172,7 @@ def compare_scores(
     unknown = [name for name in chosen if not isinstance(name, str) or name not in BASELINES]
     if unknown:
         raise InputError(f"{shown(unknown[0])} is no score to compare with; there are: {', '.join(BASELINES)}")
-    x, y = as_rows(x, "x"), as_rows(y, "y")
+    x, y = (as_rows(rows, side).cpu() for rows, side in ((x, "x"), (y, "y")))
     check_distinct(x, y)
     reference = Reference.of(x, y, pairs=pairs, critic=Cosine(), normalize=None, seed=seed)
     if reference.groups < _LEAST_GROUPS:

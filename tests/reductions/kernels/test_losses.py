@@ -197,6 +197,14 @@ def unknown_triton() -> Iterator[None]:
             SimpleNamespace(__version__="3.5.1"),
             "Triton 3.5.1 is too old: update torch, which brings its own, or pip install 'triton>=3.6'",
         ),
+        (
+            SimpleNamespace(__version__="main"),
+            "Triton main is too old: update torch, which brings its own, or pip install 'triton>=3.6'",
+        ),
+        (
+            SimpleNamespace(),
+            "Triton of no version is too old: update torch, which brings its own, or pip install 'triton>=3.6'",
+        ),
     ],
 )
 def test_triton_that_is_missing_or_too_old(
@@ -306,6 +314,13 @@ def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:
         return losses.symmetric_infonce(x, y, temperature=0.1, backend=backend, **settings)  # type: ignore[arg-type]
 
     same(step(loss, "triton"), step(loss, "tiles"), 3e-4)
+
+
+@pytest.mark.parametrize("name", ["infonce", "symmetric", "sigmoid"])
+def test_groups_that_are_no_whole_numbers_are_told_apart(name: str) -> None:
+    loss, settings = SETTINGS[name]
+    with_groups = partial(loss, **settings, groups=torch.arange(N) / 4 - 1.5)
+    same(step(with_groups, "triton"), step(with_groups, "tiles"), 4e-4)
 
 
 @pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)])

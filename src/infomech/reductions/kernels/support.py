@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import shutil
 import sys
 from functools import lru_cache
@@ -56,7 +57,7 @@ def _unfit_card(device: torch.device) -> str | None:
 @lru_cache(maxsize=1)
 def _missing() -> str | None:
     try:
-        found = str(importlib.import_module("triton").__version__)
+        found = str(getattr(importlib.import_module("triton"), "__version__", "of no version"))
     except (ImportError, OSError):
         return f"Triton is not installed: {_INSTALL}"
     if _numbers(found) < OLDEST:
@@ -66,13 +67,14 @@ def _missing() -> str | None:
     return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version.
+def _numbers(version: str) -> tuple[int, int]:
+    """The first two numbers of a version; zeros where it has none.
 
-    >>> _numbers("3.6.0+git1234")
-    (3, 6)
+    >>> _numbers("3.6.0+git1234"), _numbers("main")
+    ((3, 6), (0, 0))
     """
-    return tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @lru_cache(maxsize=1)

@@ -40,11 +40,16 @@ def _known(exclusion: Exclusion) -> dict[str, Any]:
     if isinstance(exclusion, Both):
         return _known(exclusion.first) | _known(exclusion.second)
     if isinstance(exclusion, SameGroup | OtherGroups):
-        groups = exclusion.rows, exclusion.cols
+        groups = _whole(exclusion.rows), _whole(exclusion.cols)
         return {"groups": groups, "other_groups": isinstance(exclusion, OtherGroups)}
     if isinstance(exclusion, Listed):
         return {"listed": exclusion.pairs}
     return {"own": True} if isinstance(exclusion, OwnRow) else {}
+
+
+def _whole(groups: Tensor) -> Tensor:
+    """Groups as whole numbers, as kernels compare them: equal where the groups are, 0.0 and -0.0 too."""
+    return (groups.double() + 0.0).view(torch.int64) if groups.is_floating_point() else groups
 
 
 def paired_sums(

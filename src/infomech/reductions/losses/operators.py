@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd import forward_ad as fwAD
 
 from .backends import tiles_precision
 from .kept import Size, without_autocast
@@ -57,12 +58,18 @@ class Operator:
                 return backward(ctx, *cotangents)
 
         def kernel(*args: Any) -> Any:
+            if fwAD._current_level >= 0 and any(isinstance(t, Tensor) and _is_dual(t) for t in args):
+                raise RuntimeError("the losses of infomech have no forward-mode derivative; use backward()")
             if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args):
                 return Differentiable.apply(*args)  # type: ignore[no-untyped-call]
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*args)
 
         _LIBRARY.impl(self.name.removeprefix("infomech::"), kernel, "Autograd")
+
+
+def _is_dual(tensor: Tensor) -> bool:
+    return fwAD.unpack_dual(tensor).tangent is not None
 
 
 def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
