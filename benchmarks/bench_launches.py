@@ -62,14 +62,17 @@ class Utilities:
 
     @staticmethod
     def load_binary(name: str, *rest: object) -> tuple[object, ...]:
+        """Module, function, registers, spilled bytes and threads of a compiled kernel."""
         return name, name, 128, 0, 1024
 
     @staticmethod
     def get_device_properties(device: int) -> dict[str, int]:
+        """Those of an H200."""
         return {"max_shared_mem": 232448, "multiprocessor_count": 132, "warpSize": 32}
 
     @staticmethod
     def build_signature_metadata(signature: object) -> bytes:
+        """Of the types of a kernel's arguments."""
         return b""
 
 
@@ -79,17 +82,25 @@ class Driver:
     utils = Utilities
     launcher_cls = nvidia.CudaLauncher
 
-    def get_current_device(self) -> int:
+    def get_current_device(self) -> int:  # noqa: D102
         return 0
 
-    def get_current_stream(self, device: int) -> int:
+    def get_current_stream(self, device: int) -> int:  # noqa: D102
         return 0
 
-    def get_current_target(self) -> GPUTarget:
+    def get_current_target(self) -> GPUTarget:  # noqa: D102
         return GPUTarget("cuda", 90, 32)
 
-    def allocate_default_profile_scratch(self, size: int, align: int, stream: int) -> None:
+    def allocate_default_profile_scratch(self, size: int, align: int, stream: int) -> None:  # noqa: D102
         return None
+
+
+def capability(device: object) -> tuple[int, int]:
+    return 9, 0
+
+
+def properties(device: object) -> SimpleNamespace:
+    return SimpleNamespace(multi_processor_count=132)
 
 
 def modules() -> list[ModuleType]:
@@ -127,9 +138,9 @@ def made_up_card(shrunk: int) -> Iterator[None]:
     stack += [
         mock.patch.object(gradients, "torch", products),
         mock.patch.object(Tensor, "is_cuda", True),
-        mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
-        mock.patch.object(torch.cuda, "get_device_capability", lambda *_: (9, 0)),
-        mock.patch.object(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(multi_processor_count=132)),
+        mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
+        mock.patch.object(torch.cuda, "get_device_capability", capability),
+        mock.patch.object(torch.cuda, "get_device_properties", properties),
     ]
     for part in stack:
         part.start()

@@ -94,9 +94,12 @@ def operand(rows: Tensor, product: Product) -> Operand:
     features = rows.shape[1]
     if product.parts == 3:
         depth = _rounded(features, _HALVES_WIDTH)
-        both = rows.new_zeros(len(rows), 2, depth, dtype=product.dtype)
-        both[:, 0, :features] = rows
-        both[:, 1, :features] = rows.float() - both[:, 0, :features].float()
+        both = rows.new_empty(len(rows), 2, depth, dtype=product.dtype)
+        if depth != features:
+            both[:, :, features:].zero_()
+        high, low = both[:, 0, :features], both[:, 1, :features]
+        high.copy_(rows)
+        torch.sub(rows, high, out=low)  # in float32, rounded once
         return Operand(both.view(len(rows), 2 * depth), depth, 3, features)
     values = rows.to(product.dtype)
     depth = _rounded(features, _ALIGNED_BYTES // values.itemsize)

@@ -78,6 +78,11 @@ class Scores(NamedTuple):
         }  # fmt: skip
 
 
+def singles(*terms: Tensor | None) -> list[Tensor | None]:
+    """Terms as kernels take them: float32, without a gradient."""
+    return [None if t is None else t.detach().to(torch.float32).contiguous() for t in terms]
+
+
 def scores(
     x: Tensor,
     y: Tensor,
@@ -89,6 +94,7 @@ def scores(
     groups: tuple[Tensor, Tensor] | None = None,
     precision: str | None = None,
     paired: bool = False,
+    bounds: Tensor | None = None,
 ) -> tuple[Scores, Tensor | None]:
     """The score matrix of rows x (n, d) and y (m, d), and the products x_i.y_i if they are paired.
 
@@ -102,15 +108,19 @@ def scores(
         groups: of the rows and of the columns, whole numbers; leave out entries of one group.
         precision: of float32 rows, as `product_for` takes it.
         paired: also find the products, (n,) float64.
+        bounds: the extents of both sides, (2, 2, k), where they are known and the products are not wanted.
     """
     product = product_for(x, y, precision)
-    terms = [None if t is None else t.detach().to(torch.float32).contiguous() for t in (x_terms, y_terms)]
+    terms = singles(x_terms, y_terms)
     numbers = (None, None) if groups is None else tuple(g.to(torch.int64).contiguous() for g in groups)
-    extent, pairs = extents(x, y, *terms, paired=paired)
+    pairs = None
+    if bounds is None:
+        bounds, pairs = extents(x, y, *terms, paired=paired)
     left = operand(x, product)
     right = left if y is x else operand(y, product)
-    bounds = (extent[0], extent[1])
-    return Scores(left, right, product, scale.detach(), bounds, terms[0], terms[1], own, *numbers), pairs
+    return Scores(
+        left, right, product, scale.detach(), (bounds[0], bounds[1]), terms[0], terms[1], own, *numbers
+    ), pairs
 
 
-__all__ = ["Scores", "level_limit", "scores"]
+__all__ = ["Scores", "level_limit", "scores", "singles"]

@@ -112,15 +112,17 @@ def _beyond_kernels(exclusion: str) -> str | None:
     return next((part for part in parts if part not in _KNOWN), again)
 
 
-def attempted(kernels: Callable[[], _Found]) -> _Found | None:
+def attempted(device: torch.device, kernels: Callable[[], _Found]) -> _Found | None:
     """What the kernels give; None where one of them asks for more than the card has, which is said once.
 
-    Then the tiles do it, as they do a forward's backward: both leave the same sums.
+    Then the tiles do it, as they do a forward's backward: both leave the same sums. All of them share one context.
     """
     from triton.runtime.errors import OutOfResources
 
+    from ..kernels.launch import launched  # here: it imports Triton, which need not be there
+
     try:
-        return kernels()
+        return launched(device, kernels)
     except OutOfResources as error:
         say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; the tiles go on")
         return None

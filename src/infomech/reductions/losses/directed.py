@@ -40,7 +40,7 @@ def forward(
         from . import fused  # here: it imports Triton, which need not be there
 
         precision = decoded_backend(backend)[1]
-        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given, precision=precision))
+        found = attempted(x.device, lambda: fused.row_sums(x, y, scale, y_terms, given, precision=precision))
         if found is not None:
             return *found, work.new_empty(0), as_tensor(None)
     terms = NegativeTerms.of(y_terms, work.dtype)
@@ -86,7 +86,7 @@ def backward(
 
         given = decoded(exclusion, excluded)
         options: dict[str, Any] = {"saved": (peaks, totals), "wanted": wanted, "precision": decoded_backend(backend)[1]}
-        found = attempted(lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, **options))
+        found = attempted(x.device, lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, **options))
         if found is not None:
             return found
         if as_number(shift) is None:

@@ -10,8 +10,8 @@ from ..exclusion import Both, Exclusion, OwnRow, SameGroup
 from ..kernels.gradients import Side, gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
-from ..kernels.rows import finished, levels, pair_products, positives
-from ..kernels.scores import Scores, scores
+from ..kernels.rows import extents, finished, levels, pair_products, positives
+from ..kernels.scores import Scores, scores, singles
 from ..kernels.softplus import softplus_sum
 from .operators import nothing
 
@@ -25,12 +25,13 @@ def matrix_of(
     terms: Terms,
     exclusion: Exclusion,
     *,
-    paired: bool = False,
     precision: str | None = None,
-) -> tuple[Scores, Tensor | None]:
-    """The score matrix as kernels take it, and the products of pairs if they are wanted."""
+    bounds: Tensor | None = None,
+) -> Scores:
+    """The score matrix as kernels take it."""
     (u, v), (own, groups) = terms, _known(exclusion)
-    return scores(x, y, scale, x_terms=u, y_terms=v, own=own, groups=groups, precision=precision, paired=paired)
+    found, _ = scores(x, y, scale, x_terms=u, y_terms=v, own=own, groups=groups, precision=precision, bounds=bounds)
+    return found
 
 
 def _known(exclusion: Exclusion) -> tuple[bool, tuple[Tensor, Tensor] | None]:
@@ -52,39 +53,44 @@ def paired_sums(
     within: bool,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The scores of the pairs, two or four log-sums and, for the backward, their peaks and totals; float64."""
-    n, sides = len(x), 4 if within else 2
-    matrix, products = matrix_of(x, y, scale, terms, exclusion, paired=True, precision=precision)
+    """The scores of the pairs, the log-sums across and within and, for the backward, what `paired` says; float64."""
+    n, sides = x.shape[0], 4 if within else 2
+    u, v = singles(*terms)
+    bounds, products = extents(x, y, u, v, paired=True)
     assert products is not None
+    matrix = matrix_of(x, y, scale, (u, v), exclusion, precision=precision, bounds=bounds)
     peaks, totals = (torch.empty(sides, n, dtype=torch.float64, device=x.device) for _ in range(2))
-    values = [torch.empty(n, dtype=torch.float64, device=x.device) for _ in range(sides)]
-    sums = [Sums(*parts) for parts in zip(peaks, totals, values, strict=True)]
+    across = torch.empty(2, n, dtype=torch.float64, device=x.device)
+    inner = torch.empty_like(across) if within else nothing(across)
+    values = (*across.unbind(), *inner.unbind())
+    sums = [Sums(*parts) for parts in zip(peaks.unbind(), totals.unbind(), values, strict=True)]
     _, _, rounded = log_sums(matrix, keep_own=True, into=(sums[0], sums[1]))
     assert rounded is not None
     for side in range(2 if within else 0):
         log_sums_within(matrix.within(side), into=sums[2 + side])
     positive = positives(products, rounded, (values[0], values[1]), scale, *terms)
-    return positive, *values, *(nothing(positive) for _ in range(4 - sides)), peaks, totals
+    return positive, across, inner, peaks, totals, bounds
 
 
 def paired_gradients(
-    cotangents: list[Tensor],
+    cotangents: tuple[Tensor, Tensor],
     x: Tensor,
     y: Tensor,
     scale: Tensor,
     terms: Terms,
     exclusion: Exclusion,
     *,
-    saved: tuple[Tensor, Tensor],
+    saved: tuple[Tensor, Tensor, Tensor],
     wanted: list[bool],
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The gradients of x, y, the scale and both terms for the cotangents of the three or five values."""
-    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
-    positive, *rest = cotangents
+    """The gradients of x, y, the scale and both terms for the cotangents of the pairs' scores and of all log-sums."""
+    peaks, totals, bounds = saved
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=bounds)
+    positive, log_sums = cotangents
     factor = gain(matrix)
-    level, factors, size = levels(torch.stack(rest), *saved, factor)
-    sides = [Side(*parts) for parts in zip(level, factors, strict=True)]
+    level, factors, size = levels(log_sums, peaks, totals, factor)
+    sides = [Side(*parts) for parts in zip(level.unbind(), factors.unbind(), strict=True)]
     both = [wanted[0] or wanted[2], wanted[1] or wanted[2]]  # the scale's gradient is made of the rows' two
     found = gradients(matrix, *sides[:2], x=both[0], y=both[1], x_terms=wanted[3], y_terms=wanted[4])
     of_terms = [found.x_terms, found.y_terms]
@@ -125,7 +131,7 @@ def row_sums(
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The log-sums of every row of x over y, their peaks and totals, float64."""
-    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
     sums, _, _ = log_sums(matrix, cols=False)
     assert sums is not None
     return sums.value, sums.peak, sums.total
@@ -144,7 +150,7 @@ def row_gradients(
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums."""
-    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
     factor = gain(matrix)
     level, factors, size = levels(cotangent[None], saved[0][None], saved[1][None], factor)
     found = gradients(
@@ -184,7 +190,7 @@ def softplus(
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
-    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision)
     found = softplus_sum(matrix, gradients=keep, terms=keep)
     if found.x is None or found.y is None:
         return found.value, *(nothing(x) for _ in range(5))

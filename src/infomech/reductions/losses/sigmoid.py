@@ -145,7 +145,7 @@ def forward(
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
         terms = x_terms, y_terms
-        found = attempted(lambda: fused.softplus(x, y, scale, terms, given, keep=keep, precision=precision))
+        found = attempted(x.device, lambda: fused.softplus(x, y, scale, terms, given, keep=keep, precision=precision))
         if found is not None:
             return found
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
