@@ -87,8 +87,9 @@ def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
 @any_exclusion
 def test_torch_checks_the_softplus_sum(name: str) -> None:
     x, y, scale, u, v, *rest = paired_arguments(name)
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], True, "auto"))
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, None, v, *rest[:2], True, "auto"))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], [True] * 3, "auto"))
+    fixed = (scale.detach(), None, v.detach())
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, *fixed, *rest[:2], [True, False, False], "auto"))
 
 
 @of_the_check
@@ -118,7 +119,7 @@ def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     x, y = x.to(dtype), y.to(dtype)
     out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True, "auto")
     rows = directed.forward(x, y, scale, v, code, tensors, None, True, "auto")
-    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True, "auto")
+    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, [True] * 3, "auto")
     scores = directed.scores_forward(x, y, scale, "auto")
     found = nested.forward(x, y, scale, [1, 3], "own_row", [], True)
     wanted = [True] * 5
@@ -448,7 +449,9 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
     call = {
         "paired": lambda: paired.forward(x, x.detach(), scale, None, None, "own_row", [], None, False, True, "auto")[1],
         "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True, "auto")[0],
-        "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True, "auto")[0],
+        "softplus": lambda: sigmoid.forward(
+            x, x.detach(), scale, None, None, "own_row", [], [True, False, False], "auto"
+        )[0],
         "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
         "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True)[1],
         "softplus of rows": lambda: sigmoid.rows_forward(x, x.detach(), scale, None, None, "own_row", []),

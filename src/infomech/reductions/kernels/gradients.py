@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
-from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, chunk_rows, multiprocessors, plan_for, steps_within
+from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
 from .launch import launched
 from .operands import Operand
 from .scores import Scores
@@ -28,6 +27,8 @@ class Side(NamedTuple):
 
     def part(self, where: slice) -> "Side":
         """Some consecutive ones."""
+        if where.start == 0 and where.stop >= self.peak.shape[0]:
+            return self
         return Side(self.peak[where], self.factor[where])
 
 
@@ -167,7 +168,7 @@ def _chunk(
 ) -> Weights:
     """The weights of a chunk, the first row of which is row `first`; the sums that the terms' gradients are, added."""
     n, m = len(scores.x), len(scores.y)
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     device = scores.scale.device
     g = room.part(n, slice(0, m))
     row, col = sides

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
+from .configs import STRIPE_BYTES, Tiles, cdiv, multiprocessors, plan_for, stripe_rows
 from .launch import launched
-from .merging import Partial, Sums, empty_sums, merge, merge_within
+from .merging import Sums, empty_sums, merge, merge_within, partial
 from .scores import Scores
 from .tile import (
     LOG2E,
@@ -222,16 +222,11 @@ def _stripe(
     Its columns then begin with the stripe's own rows, and rows and columns have their sums in one place.
     """
     n, m = len(scores.x), len(scores.y)
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     across, down = _padded(n), _padded(m)
     device = scores.scale.device
-    entries = (wide * across if into[0] else 0, tall * down if into[1] else 0)
-    room = torch.empty(2 * sum(entries), dtype=torch.float32, device=device)
-    by_row = room[: 2 * entries[0]].view(2, wide if into[0] else 0, across)
-    by_col = room[2 * entries[0] :].view(2, tall if into[1] else 0, down)
-    partial = [None if side is None else Partial(part[0], part[1], side, before)
-               for side, part, before in zip(into, (by_row, by_col), earlier, strict=True)]  # fmt: skip
-    row, col = partial
+    row = None if into[0] is None else partial(wide, across, into[0], earlier[0])
+    col = None if into[1] is None else partial(tall, down, into[1], earlier[1])
     r, c = row or col, col or row
     assert r is not None
     assert c is not None

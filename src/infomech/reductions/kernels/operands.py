@@ -71,7 +71,7 @@ class Operand:
     features: int
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self.values.shape[0]
 
     def part(self, rows: slice) -> "Operand":
         """Consecutive rows."""
@@ -90,7 +90,7 @@ class Operand:
 
 def operand(rows: Tensor, product: Product) -> Operand:
     """Rows for a product; copied only where they are not as the kernels need them."""
-    rows = rows.detach()
+    rows = without_gradient(rows)
     features = rows.shape[1]
     if product.parts == 3:
         depth = _rounded(features, _HALVES_WIDTH)
@@ -111,8 +111,13 @@ def operand(rows: Tensor, product: Product) -> Operand:
     return Operand(values, depth, 1, features)
 
 
+def without_gradient(tensor: Tensor) -> Tensor:
+    """The tensor, which is nobody's function; itself if it is that already."""
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
 def _rounded(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-__all__ = ["Operand", "Product", "operand", "product_for"]
+__all__ = ["Operand", "Product", "operand", "product_for", "without_gradient"]

@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import extent_programs
+from .configs import cdiv, extent_programs
 from .launch import launched
+from .operands import without_gradient
 from .tile import far
 
 _ROWS, _STEP, _BLOCK = 8, 128, 256
@@ -169,7 +170,7 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
     """x_i.y_i of matching rows, (n,) float64, from one reading of both."""
     x, y = _plain(x), _plain(y)
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)
-    grid = (triton.cdiv(len(x), _ROWS),)
+    grid = (cdiv(len(x), _ROWS),)
     launched(
         x.device,
         lambda: _pair_products[grid](x, y, out, *x.shape, x.stride(0), y.stride(0), ROWS=_ROWS, STEP=_STEP),
@@ -199,7 +200,7 @@ def positives(
         y_terms: of the columns.
     """
     out = torch.empty_like(products)
-    grid = (triton.cdiv(len(out), _BLOCK),)
+    grid = (cdiv(len(out), _BLOCK),)
     launched(
         out.device,
         lambda: _positives[grid](
@@ -223,7 +224,7 @@ def levels(cotangents: Tensor, peaks: Tensor, totals: Tensor, gain: float) -> tu
     level = torch.empty(cotangents.shape, dtype=torch.float32, device=cotangents.device)
     factor = torch.empty_like(level)
     k, n = cotangents.shape
-    grid = (triton.cdiv(n, _BLOCK), k)
+    grid = (cdiv(n, _BLOCK), k)
     launched(level.device, lambda: _levels[grid](cotangents, peaks, totals, size, level, factor, n, gain, BLOCK=_BLOCK))
     return level, factor, size
 
@@ -255,7 +256,7 @@ def finished(
     others = rows if others is None else _plain(others)
     out = torch.empty(sums.shape, dtype=rows.dtype, device=rows.device)
     n, d = sums.shape
-    grid = (triton.cdiv(n, _ROWS),)
+    grid = (cdiv(n, _ROWS),)
     inner = torch.empty(grid, dtype=torch.float64, device=rows.device) if dots else None
     launched(
         rows.device,
@@ -269,7 +270,7 @@ def finished(
 
 def _plain(rows: Tensor) -> Tensor:
     """Rows whose features stand side by side, without a gradient."""
-    rows = rows.detach()
+    rows = without_gradient(rows)
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .operands import Operand, Product, operand, product_for
+from .operands import Operand, Product, operand, product_for, without_gradient
 from .rows import extents
 
 
@@ -53,6 +53,8 @@ class Scores(NamedTuple):
 
     def part(self, rows: slice, cols: slice = slice(None)) -> "Scores":
         """Some consecutive rows and columns."""
+        if rows.start == 0 and rows.stop >= len(self.x) and cols in (slice(None), slice(0, len(self.y))):
+            return self
         cut = [None if t is None else t[at] for t, at in
                ((self.x_terms, rows), (self.y_terms, cols), (self.x_groups, rows), (self.y_groups, cols))]  # fmt: skip
         return self._replace(x=self.x.part(rows), y=self.y.part(cols), x_terms=cut[0], y_terms=cut[1],
@@ -80,7 +82,7 @@ class Scores(NamedTuple):
 
 def singles(*terms: Tensor | None) -> list[Tensor | None]:
     """Terms as kernels take them: float32, without a gradient."""
-    return [None if t is None else t.detach().to(torch.float32).contiguous() for t in terms]
+    return [None if t is None else without_gradient(t).to(torch.float32).contiguous() for t in terms]
 
 
 def scores(
@@ -119,7 +121,7 @@ def scores(
     left = operand(x, product)
     right = left if y is x else operand(y, product)
     return Scores(
-        left, right, product, scale.detach(), (bounds[0], bounds[1]), terms[0], terms[1], own, *numbers
+        left, right, product, without_gradient(scale), (bounds[0], bounds[1]), terms[0], terms[1], own, *numbers
     ), pairs
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Tiles, multiprocessors, plan_for
+from .configs import Tiles, cdiv, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
 from .launch import launched
 from .scores import Scores
@@ -160,7 +160,7 @@ def _chunk(
 ) -> tuple[Any, Tensor]:
     """The weights of a chunk, the first row of which is row `first`, and sums by tile; those of the terms added."""
     n, m, device = len(scores.x), len(scores.y), scores.scale.device
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     values = torch.empty(tall * wide, dtype=torch.float32, device=device)
     by_row = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
     by_col = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None

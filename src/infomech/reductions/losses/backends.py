@@ -92,9 +92,9 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     device = rows[0].device
     if not asks_for_kernels(backend, device):
         return False
-    if decoded_backend(backend)[0] == "triton":
-        _check_triton(rows[0])
     why_not = usable(device, *(z.dtype for z in rows))
+    if why_not is not None and backend.startswith("triton"):
+        _check_triton(rows[0])
     unknown = _beyond_kernels(exclusion)
     if why_not is None and unknown:
         why_not = f"the Triton kernels have no {unknown!r} among what is left out of a sum or weighed in it"

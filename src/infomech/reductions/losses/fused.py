@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from ..exclusion import Both, Exclusion, OwnRow, SameGroup
+from ..kernels.configs import extent_programs
 from ..kernels.gradients import Side, gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
+from ..kernels.operands import without_gradient
 from ..kernels.rows import extents, finished, levels, pair_products, positives
 from ..kernels.scores import Scores, scores, singles
 from ..kernels.softplus import softplus_sum
@@ -55,6 +57,7 @@ def paired_sums(
 ) -> tuple[Tensor, ...]:
     """The scores of the pairs, the log-sums across and within and, for the backward, what `paired` says; float64."""
     n, sides = x.shape[0], 4 if within else 2
+    x, y = without_gradient(x), without_gradient(y)
     u, v = singles(*terms)
     bounds, products = extents(x, y, u, v, paired=True)
     assert products is not None
@@ -86,6 +89,7 @@ def paired_gradients(
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and both terms for the cotangents of the pairs' scores and of all log-sums."""
     peaks, totals, bounds = saved
+    x, y = without_gradient(x), without_gradient(y)
     matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=bounds)
     positive, log_sums = cotangents
     factor = gain(matrix)
@@ -130,11 +134,14 @@ def row_sums(
     *,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The log-sums of every row of x over y, their peaks and totals, float64."""
-    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    """The log-sums of every row of x over y, their peaks and totals, float64, and the extents of the rows."""
+    x, y = without_gradient(x), without_gradient(y)
+    (terms,) = singles(y_terms)
+    bounds, _ = extents(x, y, None, terms)
+    matrix = matrix_of(x, y, scale, (None, terms), exclusion, precision=precision, bounds=bounds)
     sums, _, _ = log_sums(matrix, cols=False)
     assert sums is not None
-    return sums.value, sums.peak, sums.total
+    return sums.value, sums.peak, sums.total, bounds
 
 
 def row_gradients(
@@ -145,14 +152,16 @@ def row_gradients(
     y_terms: Tensor | None,
     exclusion: Exclusion,
     *,
-    saved: tuple[Tensor, Tensor],
+    saved: tuple[Tensor, Tensor, Tensor],
     wanted: list[bool],
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums."""
-    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    peaks, totals, bounds = saved
+    x, y = without_gradient(x), without_gradient(y)
+    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision, bounds=bounds)
     factor = gain(matrix)
-    level, factors, size = levels(cotangent[None], saved[0][None], saved[1][None], factor)
+    level, factors, size = levels(cotangent[None], peaks[None], totals[None], factor)
     found = gradients(
         matrix, Side(level[0], factors[0]), None, x=wanted[0] or wanted[2], y=wanted[1], y_terms=wanted[3]
     )
@@ -173,12 +182,6 @@ def row_products(x: Tensor, y: Tensor) -> Tensor:
     return pair_products(x, y)
 
 
-def row_products_gradient(rows: Tensor, others: Tensor, cotangent: Tensor, scale: Tensor) -> Tensor:
-    """The gradient scale c_i others_i of the rows, in their dtype, for the cotangent of their scores."""
-    empty = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
-    return finished(empty, rows, scale, torch.zeros_like(scale), others=others, cotangent=cotangent)[0]
-
-
 def softplus(
     x: Tensor,
     y: Tensor,
@@ -186,15 +189,18 @@ def softplus(
     terms: Terms,
     exclusion: Exclusion,
     *,
-    keep: bool,
+    keep: list[bool],
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
-    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision)
-    found = softplus_sum(matrix, gradients=keep, terms=keep)
+    """The sum of softplus, and its gradients of rows, still to be scaled, of the scale and of the terms if wanted."""
+    x, y = without_gradient(x), without_gradient(y)
+    unread = torch.empty(2, 2, extent_programs(x.device), dtype=torch.float32, device=x.device)
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=unread)  # no sum has a level here
+    some, of_scale, terms_too = keep
+    found = softplus_sum(matrix, gradients=some, terms=terms_too)
     if found.x is None or found.y is None:
         return found.value, *(nothing(x) for _ in range(5))
-    grad_scale = pair_products(x, found.x).sum()
+    grad_scale = pair_products(x, found.x).sum() if of_scale else nothing(scale)
     of_terms = (nothing(scale) if t is None else t for t in (found.x_terms, found.y_terms))
     return found.value, found.x, found.y, grad_scale, *of_terms
 
@@ -209,7 +215,6 @@ __all__ = [
     "paired_sums",
     "row_gradients",
     "row_products",
-    "row_products_gradient",
     "row_sums",
     "softplus",
 ]

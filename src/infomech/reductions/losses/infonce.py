@@ -22,6 +22,10 @@ class PairedLogSums(NamedTuple):
     across: Float[Tensor, "2 n"]  # over j of s(x_i, y_j) + the term of y_j; over i of s(x_i, y_j) + the term of x_i
     within: Float[Tensor, "2 n"] | None  # over j of s(x_i, x_j) + the term of x_j; the same for y
 
+    def one_by_one(self) -> tuple[Float[Tensor, " n"], ...]:
+        """The positives' scores, x to y, y to x and, where they are there, x to x and y to y."""
+        return self.positive, *self.across.unbind(), *(() if self.within is None else self.within.unbind())
+
 
 def paired_log_sums(
     x: Rows,

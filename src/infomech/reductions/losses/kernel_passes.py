@@ -135,7 +135,7 @@ class KernelPasses:
         if not (len(x) and len(y)):
             return scale.new_zeros((), dtype=torch.float64)
         terms = x_terms, y_terms
-        keep = gradients is not None
+        keep = [gradients is not None, False, gradients is not None]
         value, *found = softplus(x, y, scale.double(), terms, exclusion, keep=keep, precision=self.precision)
         if gradients is not None:
             places = gradients.x, gradients.y, None, gradients.x_terms, gradients.y_terms

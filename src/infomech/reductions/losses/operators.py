@@ -39,7 +39,7 @@ class Operator:
         if not _unheard(args):
             return self.overload(*args)
         if self.function is not None and _needs_gradient(args):
-            return self.function.apply(*args)
+            return super(Function, self.function).apply(*args)  # type: ignore[misc]  # no transforms to look for
         with torch._C._AutoDispatchBelowAutograd():
             return self.body(*args)
 

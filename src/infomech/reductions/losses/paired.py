@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..exclusion import decoded
-from ..kernels.configs import extent_programs
 from ..log_sums import LogSums
 from ..tiling import compute_dtype
 from .backends import attempted, decoded_backend, takes_kernels
@@ -15,6 +14,7 @@ from .levels import (
     above_all_scores,
     as_number,
     as_tensor,
+    boundless,
     per_total,
     positive_scores,
     shift_for,
@@ -156,7 +156,7 @@ def _forward_on_tiles(
         torch.stack(values[2:]) if within else nothing(values[0]),
         torch.stack([part.peak for part in sums]),
         torch.stack([part.total for part in sums]),
-        torch.full((2, 2, extent_programs(x.device)), torch.inf, dtype=torch.float32, device=x.device),
+        boundless(x.device),
         buffer,
         as_tensor(shift),
     )
@@ -250,9 +250,8 @@ def _(
     inner = scale.new_empty(2, n) if within else scale.new_empty(0)
     levels = [scale.new_empty(4 if within else 2, n) for _ in range(2)]
     kept = work.new_empty(_room(n, work, within=within) if keep else 0)
-    extents = scale.new_empty(2, 2, extent_programs(x.device), dtype=torch.float32)
     shift = torch.empty((), dtype=torch.float64)
-    return scale.new_empty(n), scale.new_empty(2, n), inner, *levels, extents, kept, shift
+    return scale.new_empty(n), scale.new_empty(2, n), inner, *levels, boundless(x.device), kept, shift
 
 
 @backward.register_fake
