@@ -1,6 +1,6 @@
 """What a training step on the Triton kernels costs the host, measured on a machine that has no card.
 
-    python benchmarks/bench_launches.py [--profile loss] [--repeats 300]
+    python benchmarks/bench_launches.py [--profile loss] [--repeats 300] [--check]
 
 Below some 16,384 rows a step on a card takes as long as the host takes to launch it. That host time does not need the
 card: kernels are compiled for 9.0 by Triton itself, which keeps them in its cache (a few minutes the first time), and
@@ -20,15 +20,16 @@ processor.
 import argparse
 import cProfile
 import gc
+import hashlib
 import pstats
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -39,7 +40,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import driver as nvidia
 
 from infomech import losses
-from infomech.reductions.kernels import configs, gradients, support
+from infomech.reductions.kernels import configs, gradients, launch, support
 from infomech.reductions.losses import directed, fused, paired, sigmoid  # noqa: F401 (fused imports all kernels)
 from infomech.reductions.losses.operators import Operator
 
@@ -52,6 +53,13 @@ LAUNCHED: Counter[str] = Counter()
 # --- a driver without a card -----------------------------------------------------------------------------------------
 
 
+class Function(str):
+    """What a kernel's function is known by: its name, and its binary by a digest."""
+
+    __slots__ = ("binary",)
+    binary: str
+
+
 class Utilities:
     """What Triton's driver asks of its library."""
 
@@ -61,9 +69,11 @@ class Utilities:
         LAUNCHED[function] += 1
 
     @staticmethod
-    def load_binary(name: str, *rest: object) -> tuple[object, ...]:
+    def load_binary(name: str, binary: bytes, *rest: object) -> tuple[object, ...]:
         """Module, function, registers, spilled bytes and threads of a compiled kernel."""
-        return name, name, 128, 0, 1024
+        function = Function(name)
+        function.binary = hashlib.sha256(binary).hexdigest()
+        return name, function, 128, 0, 1024
 
     @staticmethod
     def get_device_properties(device: int) -> dict[str, int]:
@@ -101,6 +111,20 @@ def capability(device: object) -> tuple[int, int]:
 
 def properties(device: object) -> SimpleNamespace:
     return SimpleNamespace(multi_processor_count=132)
+
+
+class Recorder:
+    """In place of Triton's launcher: notes what a kernel is launched with, tensors by what a card could tell apart."""
+
+    seen: ClassVar[list[tuple[object, ...]]] = []
+
+    def __init__(self, src: object, metadata: object) -> None:
+        pass
+
+    def __call__(self, x: int, y: int, z: int, stream: int, function: Function, *rest: Any) -> None:
+        arguments = rest[4:]  # after what Triton knows of the kernel, of the launch and of its hooks
+        given = [(t.dtype, t.shape, t.stride(), t.data_ptr() % 16) if isinstance(t, Tensor) else t for t in arguments]
+        self.seen.append((str(function), function.binary, x, y, z, stream, *given))
 
 
 def modules() -> list[ModuleType]:
@@ -277,6 +301,54 @@ def profiled(loss: Loss, n: int, repeats: int) -> None:
             pstats.Stats(profile).strip_dirs().sort_stats(order).print_stats(35)
 
 
+def check() -> None:
+    """Kernels that are launched as Triton compiled them get what Triton's own launches give them; else an error.
+
+    Batches of several sizes and dtypes, rows that begin anywhere and pairs of groups, each in turn and then once more.
+    """
+    with made_up_card(SHRUNK), mock.patch.object(Driver, "launcher_cls", Recorder):
+        steps = []
+        for n, d, dtype, precision in (
+            (128, 64, torch.bfloat16, None),
+            (127, 61, torch.bfloat16, None),
+            (256, 64, torch.float16, None),
+            (128, 1, torch.float32, "highest"),
+            (128, 72, torch.float32, "high"),
+            (96, 72, torch.float32, "float32"),
+        ):
+            for name in ("symmetric", "control", "one way", "groups", "sigmoid"):
+                steps += [partial(one_of, name, n, d, dtype, precision, shift) for shift in (0, 1)]
+        recorded: list[list[tuple[object, ...]]] = []
+        for own in (True, False, False):
+            known = mock.patch.object(launch.Remembering, "_launch", without_memory) if own else nullcontext()
+            Recorder.seen = []
+            with known:
+                for step in steps:
+                    step()
+            recorded.append(Recorder.seen)
+    first, *rest = recorded
+    assert all(seen == first for seen in rest)
+    print(f"Triton {triton.__version__}: {len(first)} launches alike, of {len({line[1] for line in first})} binaries")
+
+
+def without_memory(self: launch.Remembering, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
+    self.kernel[grid](*args, **kwargs)
+
+
+def one_of(name: str, n: int, d: int, dtype: torch.dtype, precision: Any, shift: int) -> None:
+    """A step of a loss on rows that begin `shift` numbers after a multiple of 16 bytes."""
+    x, y = (torch.ones(n * d + 8, dtype=dtype)[shift : shift + n * d].view(n, d).requires_grad_() for _ in range(2))
+    options: dict[str, Any] = {"temperature": 0.1, "check": "never", "backend": "triton", "precision": precision}
+    if name == "sigmoid":
+        value = losses.sigmoid_loss(x, y, bias=torch.tensor(-1.0, requires_grad=True), **options)
+    elif name == "one way":
+        value = losses.infonce(x, y, log_weights=torch.zeros(n), **options)
+    else:
+        more = {"control": {"divergence_weight": 0.75}, "groups": {"groups": torch.arange(n) // 2}}.get(name, {})
+        value = losses.symmetric_infonce(x, y, **more, **options)
+    value.backward()  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=sorted(LOSSES))
@@ -285,8 +357,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--details", action="store_true", help="kernels and operations by name")
     parser.add_argument("--unchecked", action="store_true", help="do not count at the full size")
+    parser.add_argument("--check", action="store_true", help="only compare what kernels are launched with")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
+    if wanted.check:
+        check()
+        return
     print(f"torch {torch.__version__}, Triton {triton.__version__}; forward + backward")
     print("| rows | | kernels | operations of torch | allocations | views | fastest, us | median, us |")
     print("|---|---|---|---|---|---|---|---|")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
-from .launch import launched
+from .launch import launched, ready
 from .operands import Operand
 from .scores import Scores
 from .support import say_once
@@ -186,9 +186,9 @@ def _chunk(
         "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _weights[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    ready(_weights)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _weights_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
+        ready(_weights_on_diagonal)[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
     for total, partial in zip(sums, (by_row, by_col), strict=True):
         if total is not None and partial is not None:
             total += partial.sum(0, dtype=torch.float64)

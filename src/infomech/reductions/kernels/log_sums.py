@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import STRIPE_BYTES, Tiles, cdiv, multiprocessors, plan_for, stripe_rows
-from .launch import launched
+from .launch import launched, ready
 from .merging import Sums, empty_sums, merge, merge_within, partial
 from .scores import Scores
 from .tile import (
@@ -237,10 +237,10 @@ def _stripe(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
+    ready(_sums_by_tile)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
-        _sums_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
+        ready(_sums_on_diagonal)[(tall * reach(tiles.rows, tiles.cols),)](**arguments, **kept, first=first)
     if half and row is not None and col is not None:
         merge_within(row, col, n, tiles.rows, tiles.cols)
     else:

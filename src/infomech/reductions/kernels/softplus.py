@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .configs import Tiles, cdiv, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
-from .launch import launched
+from .launch import launched, ready
 from .scores import Scores
 from .tile import LOG2E, cleared, is_own, on_diagonal, place, product, reach, rows_of, terms_of
 from .weights import leave, room_of
@@ -172,9 +172,9 @@ def _chunk(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _softplus[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    ready(_softplus)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _softplus_on_diagonal[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
+        ready(_softplus_on_diagonal)[(tall * reach(tiles.rows, tiles.cols),)](**arguments, first=first)
     for total, partial in zip(sums, (by_row, by_col), strict=True):
         if total is not None and partial is not None:
             total += partial.sum(0, dtype=torch.float64)
