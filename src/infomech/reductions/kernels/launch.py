@@ -12,7 +12,7 @@ from triton.compiler import CompiledKernel
 
 Found = TypeVar("Found")
 _READY_FOR: ContextVar[torch.device | None] = ContextVar("infomech device of kernels", default=None)
-_MOST = 4096  # ways of calling one kernel that are remembered; each new size of a batch is one
+_MOST = 512  # ways of calling one kernel that are remembered; each new size of a batch is one
 
 
 def launched(device: torch.device, work: Callable[[], Found]) -> Found:
