@@ -13,8 +13,8 @@ adds: operations of torch compute here. So that this is little, rows are few and
 cut into chunks are as much smaller: the numbers of launches are those of the full size, which is checked. Bare matrix
 products are replaced by the filling of their output, one operation for one.
 
-Numbers are comparable with each other only; of many steps a fast one (faster are 5%) and the median are
-told, in microseconds of the processor.
+Numbers are comparable with each other only; of many steps a fast one (5% are faster) and the median are told,
+in microseconds of the processor.
 """
 
 import argparse
@@ -105,6 +105,10 @@ class Driver:
         return None
 
 
+def nothing_is_captured() -> bool:
+    return False
+
+
 def capability(device: object) -> tuple[int, int]:
     return 9, 0
 
@@ -162,7 +166,7 @@ def made_up_card(shrunk: int) -> Iterator[None]:
     stack += [
         mock.patch.object(gradients, "torch", products),
         mock.patch.object(Tensor, "is_cuda", True),
-        mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
+        mock.patch.object(torch.cuda, "is_current_stream_capturing", nothing_is_captured),
         mock.patch.object(torch.cuda, "get_device_capability", capability),
         mock.patch.object(torch.cuda, "get_device_properties", properties),
     ]
@@ -331,7 +335,7 @@ def check() -> None:
     print(f"Triton {triton.__version__}: {len(first)} launches alike, of {len({line[1] for line in first})} binaries")
 
 
-def without_memory(self: launch.Remembering, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
+def without_memory(self: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
     self.kernel[grid](*args, **kwargs)
 
 
