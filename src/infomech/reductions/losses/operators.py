@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd import forward_ad as fwAD
 
 from .backends import tiles_precision
 from .kept import Size, without_autocast
@@ -22,8 +23,8 @@ class Operator:
     """An operator of torch's dispatcher, called as a function; what `torch.library.custom_op` makes, with less around.
 
     That flattens and rebuilds all arguments twice in each call, which is a fifth of the time of a small batch's loss.
-    Where nobody else listens (no compiler, tracer, transform or mode, no tensors of another class) a call goes to the
-    body without the dispatcher, which would turn some twenty arguments to and fro four times.
+    Where nobody else listens (no compiler, tracer, transform, mode or dual number, no tensors of another class) a call
+    goes to the body without the dispatcher, which would turn some twenty arguments to and fro four times.
     """
 
     def __init__(self, name: str, schema: str, body: Callable[..., Any]) -> None:
@@ -83,6 +84,7 @@ def _unheard(args: tuple[Any, ...]) -> bool:
     """Whether the dispatcher has nobody to call but the operator's body."""
     if (
         torch.compiler.is_compiling()
+        or fwAD._current_level >= 0
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
