@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 import infomech as im
 from infomech import losses
 from infomech.reductions.exclusion import Both, Exclusion, Listed, Nothing, Only, OwnRow, SameGroup, decoded
+from infomech.reductions.kernels.configs import extent_programs
 from infomech.reductions.losses import directed, kept, linear, nested, paired, passes, sigmoid
 
 N, D = 11, 4
@@ -84,8 +88,9 @@ def test_torch_checks_the_sums_of_one_direction(name: str) -> None:
 @any_exclusion
 def test_torch_checks_the_softplus_sum(name: str) -> None:
     x, y, scale, u, v, *rest = paired_arguments(name)
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], True, "auto"))
-    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, None, v, *rest[:2], True, "auto"))
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, scale, u, v, *rest[:2], [True] * 3, "auto"))
+    fixed = (scale.detach(), None, v.detach())
+    torch.library.opcheck(sigmoid.forward.overload, (x, y, *fixed, *rest[:2], [True, False, False], "auto"))
 
 
 @of_the_check
@@ -115,12 +120,12 @@ def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     x, y = x.to(dtype), y.to(dtype)
     out = paired.forward(x, y, scale, u, v, code, tensors, None, True, True, "auto")
     rows = directed.forward(x, y, scale, v, code, tensors, None, True, "auto")
-    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, True, "auto")
+    sums = sigmoid.forward(x, y, scale, u, None, code, tensors, [True] * 3, "auto")
     scores = directed.scores_forward(x, y, scale, "auto")
     found = nested.forward(x, y, scale, [1, 3], "own_row", [], True)
     wanted = [True] * 5
     return {
-        "paired": (*out[:5], x, y, scale, u, v, code, tensors, True, *out[5:], wanted, "auto"),
+        "paired": (*out[:3], x, y, scale, u, v, code, tensors, True, *out[3:], wanted, "auto"),
         "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4], "auto"),
         "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
         "scores": (scores[0], x, y, scale, scores[1], [True, False, True], "auto"),
@@ -254,14 +259,49 @@ def test_modules_read_no_value(name: str) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", ["weighted", "only", "groups"])
 def test_forwards_of_fake_tensors(device: str, name: str) -> None:
-    """What a forward leaves for its backward follows from shapes; nothing is kept for a GPU."""
+    """What a forward leaves for its backward follows from shapes and the device; nothing is kept for a GPU."""
     arguments = (*paired_arguments(name, grad=False)[:-2], True, "auto")
     with FakeTensorMode(allow_non_fake_inputs=False):
         moved = tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), arguments)
         found = paired.forward(*moved)
     truth = paired.forward(*arguments)
-    assert [t.shape for t in found[:7]] == [t.shape for t in truth[:7]]
-    assert found[7].shape == (truth[7].shape if device == "cpu" else (0,))
+    assert [t.shape for t in found[:5]] == [t.shape for t in truth[:5]]
+    if device == "cpu":
+        assert [t.shape for t in found[5:]] == [t.shape for t in truth[5:]]
+    else:
+        assert [t.shape for t in found[5:]] == [(2, 2, extent_programs(torch.device(device))), (0,), ()]
+
+
+class Listener(TorchDispatchMode):
+    """Notes the package's operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "infomech":
+            self.heard.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_operators_pass_the_dispatcher_where_somebody_listens() -> None:
+    """And not otherwise: the numbers are the same."""
+    arguments = paired_arguments("own row")
+
+    def step() -> list[Tensor]:
+        out = paired.forward(*arguments)
+        return [*out, *torch.autograd.grad(out[1].sum(), [t for t in arguments[:5] if t is not None])]
+
+    silent = step()
+    with Listener() as listener:
+        found = step()
+    assert listener.heard == ["infomech::paired_log_sums", "infomech::paired_log_sums_backward"]
+    assert all(torch.equal(a, b) for a, b in zip(found, silent, strict=True))
+    traced = make_fx(lambda x: paired.forward(x, *arguments[1:])[1])(arguments[0].detach())
+    assert "torch.ops.infomech.paired_log_sums" in traced.code
+    with pytest.raises(RuntimeError, match="Batching rule not implemented for infomech::paired_log_sums"):
+        torch.vmap(lambda x: paired.forward(x, *arguments[1:])[1])(arguments[0].detach()[None])
 
 
 @pytest.fixture
@@ -289,7 +329,7 @@ def test_the_path_of_accelerators(name: str) -> None:
         (scale * x @ y.mT + weights + u[:, None]).logsumexp(0),
     ]
     leaves = (x, y, scale, u, v)
-    for found, wanted in zip(out[1:3], truth, strict=True):
+    for found, wanted in zip(out[1], truth, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
         cotangent = torch.linspace(-1, 1, N, dtype=torch.float64).masked_fill(wanted == -math.inf, 0.0)
         safe = [torch.where(t == -math.inf, 0.0, t) for t in (found, wanted)]
@@ -410,7 +450,9 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
     call = {
         "paired": lambda: paired.forward(x, x.detach(), scale, None, None, "own_row", [], None, False, True, "auto")[1],
         "rows": lambda: directed.forward(x, x.detach(), scale, None, "own_row", [], None, True, "auto")[0],
-        "softplus": lambda: sigmoid.forward(x, x.detach(), scale, None, None, "own_row", [], True, "auto")[0],
+        "softplus": lambda: sigmoid.forward(
+            x, x.detach(), scale, None, None, "own_row", [], [True, False, False], "auto"
+        )[0],
         "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
         "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True)[1],
         "softplus of rows": lambda: sigmoid.rows_forward(x, x.detach(), scale, None, None, "own_row", [], "tiles"),

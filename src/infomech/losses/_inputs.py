@@ -61,9 +61,10 @@ def checked_inverse_temperature(
             number = float(given)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise InputError(f"{name} is {kind_of(given)}; expected a number or a tensor that holds one") from None
-        if not torch.compiler.is_compiling():  # a number that changes from call to call is traced as well
+        if not torch.compiler.is_compiling():
             _check_temperature_value(number, name)
-        value = torch.ones((), dtype=torch.float64, device=device) * number
+            return torch.full((), 1.0 / number if logit_scale is None else number, dtype=torch.float64, device=device)
+        value = torch.ones((), dtype=torch.float64, device=device) * number  # it may change from call to call
         return value.reciprocal() if logit_scale is None else value
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")

@@ -246,9 +246,9 @@ def _fused_rests(request: BothWays, found: Found, *, within: bool = False) -> di
         backend=request.backend,
     )
     positive = sums.positive if xy.hardness is None else None
-    known = {"xy": InBatch(sums.x_to_y, positive), "yx": InBatch(sums.y_to_x, positive)}
-    if within and sums.x_to_x is not None and sums.y_to_y is not None:
-        known |= {"xx": InBatch(sums.x_to_x), "yy": InBatch(sums.y_to_y)}
+    known = {way: InBatch(rest, positive) for way, rest in zip(("xy", "yx"), sums.across.unbind(), strict=True)}
+    if sums.within is not None:
+        known |= {way: InBatch(rest) for way, rest in zip(("xx", "yy"), sums.within.unbind(), strict=True)}
     return known
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from .._checks import InputError
 from .._typing import Scalar, Scalars
@@ -118,9 +119,14 @@ def paired_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks | No
     )
     if look and (ready.groups is not None or scores.may_remove):
         check_negatives(sums)
-    infonce, gap = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
-    means = [None if part is None else weighted_mean(part, ready.weights) for part in (infonce, gap)]
+    parts = pair_terms(sums, scores.positives(weigh=request.negatives.weigh_positive))
+    means = [None if part is None else _mean(part, ready.weights) for part in parts]
     return _finished(means, dtype, wide=ready.extent.wide)
+
+
+def _mean(parts: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over both directions and, with weights, all pairs."""
+    return parts.mean() if weights is None else weighted_mean(parts.mean(0), weights)
 
 
 def _finished(means: list[Tensor | None], dtype: torch.dtype, *, wide: bool) -> SymmetricTerms:
@@ -231,9 +237,9 @@ def _sharded_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks) -
             return Local(None, len(x), [])
 
         agree(ranks, check_all_have_negatives)
-    infonce, gap = pair_terms(sums, scores.positives(weigh=negatives.weigh_positive))
-    anchors = torch.ones_like(infonce) if ready.weights is None else ready.weights / heaviest
-    totals = [(anchors * part).sum() for part in (infonce, gap) if part is not None]
+    parts = pair_terms(sums, scores.positives(weigh=negatives.weigh_positive))
+    anchors = torch.ones_like(sums.positive) if ready.weights is None else ready.weights / heaviest
+    totals = [(anchors * part.mean(0)).sum() for part in parts if part is not None]
     *numerators, weight = sum_over_ranks(torch.stack([*totals, anchors.sum()]), ranks)
     means: list[Tensor | None] = [part / weight for part in numerators]
     return _finished([means[0], means[1] if request.divergence else None], dtype, wide=extent.wide)
@@ -242,25 +248,23 @@ def _sharded_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks) -
 def pair_terms(
     sums: PairedLogSums, positive_terms: tuple[Tensor | None, Tensor | None] = (None, None)
 ) -> tuple[Tensor, Tensor | None]:
-    """Each pair's InfoNCE and its share of Dsym: the same points stand in every sum, so counts and weights cancel.
+    """Each pair's InfoNCE and its share of the divergence in both directions, (2, n) each.
 
-    `positive_terms` are added to the positives' scores, x to y and y to x. An anchor's own term stands on both sides
-    of every difference here, and cancels as well.
+    The same points stand in every sum of a divergence, so counts and weights cancel. `positive_terms` are added to the
+    positives' scores, x to y and y to x. An anchor's own term stands on both sides of every difference here, and
+    cancels as well.
     """
+    positive = sums.positive
+    if positive_terms != (None, None):
+        positive = torch.stack([positive if term is None else positive + term for term in positive_terms])
     # log(1 + negatives / positive) keeps its digits when the loss is small; log(all) - positive does not.
-    one_way, other_way = (
-        torch.logaddexp(rest - (sums.positive if term is None else sums.positive + term), torch.zeros_like(rest))
-        for rest, term in zip((sums.x_to_y, sums.y_to_x), positive_terms, strict=True)
-    )
-    infonce = (one_way + other_way) / 2
-    if sums.x_to_x is None or sums.y_to_y is None:
-        return infonce, None
-    return infonce, (sums.x_to_x - sums.x_to_y + sums.y_to_y - sums.y_to_x) / 2
+    infonce = softplus(sums.across - positive, threshold=40.0)
+    return infonce, None if sums.within is None else sums.within - sums.across
 
 
 def check_negatives(sums: PairedLogSums) -> None:
     """Raise InputError if a row has no negative at all."""
-    lonely = torch.nonzero(torch.minimum(sums.x_to_y, sums.y_to_x).detach() == -math.inf).flatten()
+    lonely = torch.nonzero(sums.across.detach().amin(0) == -math.inf).flatten()
     if len(lonely):
         raise InputError(
             f"pair {int(lonely[0])} has no negative: its group is the whole batch, or log-weights of -inf remove the "

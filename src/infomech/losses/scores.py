@@ -74,7 +74,8 @@ def pair_scores(
     critic = Cosine() if critic is None else critic
     terms = [critic.affine(rows).terms for rows in (x, y)]
     own = [None if t is None else t * inverse_temperature for t in terms]
-    return PairScores(critic.slope * inverse_temperature, *own, *checked)
+    scale = inverse_temperature if critic.slope == 1.0 else critic.slope * inverse_temperature
+    return PairScores(scale, *own, *checked)
 
 
 def log_sums_of_rows(

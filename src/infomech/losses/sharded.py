@@ -63,7 +63,7 @@ def sharded_log_sums(
     setting = _Setting(shards, within, groups, backend)
     with tiles_precision(backend):
         out = _apply_log_sums(x, y, scale, x_terms, y_terms, setting)
-    return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
+    return PairedLogSums(out[0], torch.stack(out[1:3]), torch.stack(out[3:5]) if within else None)
 
 
 def sharded_softplus_sum(

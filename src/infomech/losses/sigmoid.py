@@ -180,7 +180,7 @@ def sigmoid_of(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks | Non
     x, y = widened(ready.extent.wide, ready.x, ready.y)
     scores, x_terms, y_terms = _terms(x, y, request, ready.inverse_temperature, ready.bias, look=look)
     true, left_out = _questions(ready, request, None, look=look)
-    of_y = _with_bias(ready.bias, y, scores.own_y)
+    of_y = y_terms if scores.log_weights_y is None else _with_bias(ready.bias, y, scores.own_y)
     terms: dict[str, Any] = {"scale": scores.scale, "x_terms": x_terms, "y_terms": y_terms, "exclusion": left_out}
     if request.reduction == "none":
         of_rows = true.of_rows(x, y, scores.scale, scores.own_x, of_y) + softplus_row_sums(

@@ -58,7 +58,9 @@ class OwnPairs(TruePairs):
         self, x: Tensor, y: Tensor, scale: Tensor, x_terms: Terms, y_terms: Tensor
     ) -> Float[Tensor, " n"]:
         n = x.shape[0]
-        score = added(row_scores(x, y.narrow(0, 0, n), scale, self.backend), x_terms, y_terms.narrow(0, 0, n))
+        if y.shape[0] != n:
+            y, y_terms = y.narrow(0, 0, n), y_terms.narrow(0, 0, n)
+        score = added(row_scores(x, y, scale, self.backend), x_terms, y_terms)
         assert score is not None
         return softplus(-score, threshold=40.0)
 

@@ -184,9 +184,10 @@ def test_sums_of_pairs_and_all_their_gradients(name: str, dtype: torch.dtype) ->
     x, y = case.rows(dtype)
     u, v = case.numbers()
     scale = torch.tensor(1 / case.tau, dtype=torch.float64, requires_grad=True)
-    found = paired_log_sums(
+    sums = paired_log_sums(
         x, y, scale=scale, x_terms=u, y_terms=v, within=True, exclusion=case.exclusion(), backend="triton"
     )
+    found = sums.one_by_one()
     a, b, factor, s, t = doubles(x, y, scale, u, v)
     assert a is not None
     assert b is not None
@@ -204,7 +205,7 @@ def test_sums_of_pairs_and_all_their_gradients(name: str, dtype: torch.dtype) ->
         close(ours, theirs.detach(), of_scores(dtype, largest))
     cotangents = [draw(case.n, seed=5 + k) for k in range(5)]
     for values in (found, true):
-        torch.autograd.backward([z for z in values if z is not None], cotangents)
+        torch.autograd.backward(list(values), cotangents)
     a_, b_ = a.detach().abs(), b.detach().abs()
     own = cotangents[0].abs()[:, None]
     xy, yx, xx, yy = (z.detach().softmax(1) * c.abs()[:, None] for z, c in zip(scores_, cotangents[1:], strict=True))
@@ -394,8 +395,9 @@ def test_two_runs_have_the_same_bits(tau: float, dtype: torch.dtype) -> None:
     runs = []
     for _ in range(2):
         x, y = unit(21, 12, dtype, 1), unit(21, 12, dtype, 2)
-        found = paired_log_sums(x, y, scale=torch.tensor(1 / tau, dtype=torch.float64), within=True, backend="triton")
-        torch.autograd.backward([z for z in found if z is not None], [draw(21, seed=k) for k in range(5)])
+        sums = paired_log_sums(x, y, scale=torch.tensor(1 / tau, dtype=torch.float64), within=True, backend="triton")
+        found = sums.one_by_one()
+        torch.autograd.backward(found, [draw(21, seed=k) for k in range(5)])
         runs.append((*found, x.grad, y.grad))
     for one, two in zip(*runs, strict=True):
         assert one is not None

@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
-from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, chunk_rows, multiprocessors, plan_for, steps_within
-from .launch import launched
+from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
+from .launch import launched, ready
 from .listing import NO_LISTING
 from .operands import Operand
 from .scores import Scores
@@ -29,6 +28,8 @@ class Side(NamedTuple):
 
     def part(self, where: slice) -> "Side":
         """Some consecutive ones."""
+        if where.start == 0 and where.stop >= self.peak.shape[0]:
+            return self
         return Side(self.peak[where], self.factor[where])
 
 
@@ -170,7 +171,7 @@ def _chunk(
 ) -> Weights:
     """The weights of a chunk, the first row of which is row `first`; the sums that the terms' gradients are, added."""
     n, m = len(scores.x), len(scores.y)
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     device = scores.scale.device
     g = room.part(n, slice(0, m))
     row, col = sides
@@ -188,13 +189,13 @@ def _chunk(
         "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _weights[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    ready(_weights)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _weights_again[(tall * reach(tiles.rows, tiles.cols),)](
+        ready(_weights_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
         )
     if scores.listed is not None:
-        _weights_again[(len(scores.listed.rows),)](
+        ready(_weights_again)[(len(scores.listed.rows),)](
             **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
         )
     for total, partial in zip(sums, (by_row, by_col), strict=True):

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import STRIPE_BYTES, Tiles, multiprocessors, plan_for, stripe_rows
-from .launch import launched
+from .configs import STRIPE_BYTES, Tiles, cdiv, multiprocessors, plan_for, stripe_rows
+from .launch import launched, ready
 from .listing import NO_LISTING, cleared_again, tile_again
-from .merging import Partial, Sums, empty_sums, merge, merge_within
+from .merging import Sums, empty_sums, merge, merge_within, partial
 from .scores import Scores
 from .tile import (
     LOG2E,
@@ -223,16 +223,11 @@ def _stripe(
     Its columns then begin with the stripe's own rows, and rows and columns have their sums in one place.
     """
     n, m = len(scores.x), len(scores.y)
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     across, down = _padded(n), _padded(m)
     device = scores.scale.device
-    entries = (wide * across if into[0] else 0, tall * down if into[1] else 0)
-    room = torch.empty(2 * sum(entries), dtype=torch.float32, device=device)
-    by_row = room[: 2 * entries[0]].view(2, wide if into[0] else 0, across)
-    by_col = room[2 * entries[0] :].view(2, tall if into[1] else 0, down)
-    partial = [None if side is None else Partial(part[0], part[1], side, before)
-               for side, part, before in zip(into, (by_row, by_col), earlier, strict=True)]  # fmt: skip
-    row, col = partial
+    row = None if into[0] is None else partial(wide, across, into[0], earlier[0])
+    col = None if into[1] is None else partial(tall, down, into[1], earlier[1])
     r, c = row or col, col or row
     assert r is not None
     assert c is not None
@@ -243,15 +238,15 @@ def _stripe(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _sums_by_tile[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
+    ready(_sums_by_tile)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
-        _sums_again[(tall * reach(tiles.rows, tiles.cols),)](
+        ready(_sums_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **kept, **NO_LISTING, first=first, LISTED=False, HALF=half
         )
     if scores.listed is not None:
         kept = {"OWNED": None, "KEEP": False, "OWN": scores.own}
-        _sums_again[(len(scores.listed.rows),)](
+        ready(_sums_again)[(len(scores.listed.rows),)](
             **arguments, **kept, **scores.listed.arguments, first=first, LISTED=True, HALF=half
         )
     if half and row is not None and col is not None:

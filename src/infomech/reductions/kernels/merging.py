@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .configs import cdiv
+from .launch import ready
 from .tile import LOG2E, far
 
 _BLOCK, _STEP = 32, 64
@@ -121,6 +123,8 @@ class Sums(NamedTuple):
 
     def part(self, where: slice) -> "Sums":
         """Some consecutive ones."""
+        if where.start == 0 and where.stop >= self.peak.shape[0]:
+            return self
         return Sums(self.peak[where], self.total[where], self.value[where])
 
 
@@ -133,6 +137,12 @@ class Partial(NamedTuple):
     earlier: bool
 
 
+def partial(tiles: int, count: int, into: Sums, earlier: bool) -> Partial:
+    """Room for the partial sums of some tiles."""
+    peak, total = torch.empty(2, tiles, count, dtype=torch.float32, device=into.peak.device).unbind()
+    return Partial(peak, total, into, earlier)
+
+
 def merge(row: Partial | None, col: Partial | None) -> None:
     """Merge (tiles, k) partial sums of rows and columns into k, in place."""
     some = row or col
@@ -140,7 +150,7 @@ def merge(row: Partial | None, col: Partial | None) -> None:
     n = len(row.into.peak) if row else 0
     m = len(col.into.peak) if col else 0
     r, c = row or some, col or some
-    _merge[(triton.cdiv(n, _BLOCK) + triton.cdiv(m, _BLOCK),)](
+    ready(_merge)[(cdiv(n, _BLOCK) + cdiv(m, _BLOCK),)](
         r.peak, r.total, *r.into, c.peak, c.total, *c.into, n, m, len(c.peak), len(r.peak),
         r.peak.stride(0), c.peak.stride(0),
         ROWS=row is not None, COLS=col is not None, R_EARLIER=r.earlier, C_EARLIER=c.earlier,
@@ -159,7 +169,7 @@ def merge_within(row: Partial, col: Partial, n: int, rows: int, cols: int) -> No
         cols: of a tile.
     """
     m, block = len(col.into.peak), min(_BLOCK, rows)
-    _merge_within[(triton.cdiv(m, block),)](
+    ready(_merge_within)[(cdiv(m, block),)](
         row.peak, row.total, col.peak, col.total, *col.into, n, m, len(col.peak), len(row.peak),
         row.peak.stride(0), col.peak.stride(0),
         EARLIER=col.earlier, BM=rows, BN=cols, BLOCK=block, STEP=_STEP, num_warps=4,
@@ -171,4 +181,4 @@ def empty_sums(count: int, device: torch.device) -> Sums:
     return Sums(*(torch.empty(count, dtype=torch.float64, device=device) for _ in range(3)))
 
 
-__all__ = ["Partial", "Sums", "empty_sums", "merge", "merge_within"]
+__all__ = ["Partial", "Sums", "empty_sums", "merge", "merge_within", "partial"]

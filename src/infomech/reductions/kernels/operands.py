@@ -71,7 +71,7 @@ class Operand:
     features: int
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self.values.shape[0]
 
     def part(self, rows: slice) -> "Operand":
         """Consecutive rows."""
@@ -90,13 +90,16 @@ class Operand:
 
 def operand(rows: Tensor, product: Product) -> Operand:
     """Rows for a product; copied only where they are not as the kernels need them."""
-    rows = rows.detach()
+    rows = without_gradient(rows)
     features = rows.shape[1]
     if product.parts == 3:
         depth = _rounded(features, _HALVES_WIDTH)
-        both = rows.new_zeros(len(rows), 2, depth, dtype=product.dtype)
-        both[:, 0, :features] = rows
-        both[:, 1, :features] = rows.float() - both[:, 0, :features].float()
+        both = rows.new_empty(len(rows), 2, depth, dtype=product.dtype)
+        if depth != features:
+            both[:, :, features:].zero_()
+        high, low = both[:, 0, :features], both[:, 1, :features]
+        high.copy_(rows)
+        torch.sub(rows, high, out=low)  # in float32, rounded once
         return Operand(both.view(len(rows), 2 * depth), depth, 3, features)
     values = rows.to(product.dtype)
     depth = _rounded(features, _ALIGNED_BYTES // values.itemsize)
@@ -108,8 +111,13 @@ def operand(rows: Tensor, product: Product) -> Operand:
     return Operand(values, depth, 1, features)
 
 
+def without_gradient(tensor: Tensor) -> Tensor:
+    """The tensor, which is nobody's function; itself if it is that already."""
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
 def _rounded(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-__all__ = ["Operand", "Product", "operand", "product_for"]
+__all__ = ["Operand", "Product", "operand", "product_for", "without_gradient"]

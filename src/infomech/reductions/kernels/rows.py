@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import extent_programs
-from .launch import launched
+from .configs import cdiv, extent_programs
+from .launch import launched, ready
+from .operands import without_gradient
 from .tile import far
 
 _ROWS, _STEP, _BLOCK = 8, 128, 256
@@ -155,7 +156,7 @@ def extents(
     pairs = torch.empty(len(x), dtype=torch.float64, device=x.device) if paired else None
 
     def work() -> None:
-        _extents[(programs,)](
+        ready(_extents)[(programs,)](
             x, y, x_terms, y_terms, out, pairs, len(x), len(y), x.shape[1], x.stride(0), y.stride(0),
             X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, WITH_Y=True, PAIRED=paired,
             ROWS=_ROWS, STEP=_STEP, PROGRAMS=programs,
@@ -169,10 +170,10 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
     """x_i.y_i of matching rows, (n,) float64, from one reading of both."""
     x, y = _plain(x), _plain(y)
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)
-    grid = (triton.cdiv(len(x), _ROWS),)
+    grid = (cdiv(len(x), _ROWS),)
     launched(
         x.device,
-        lambda: _pair_products[grid](x, y, out, *x.shape, x.stride(0), y.stride(0), ROWS=_ROWS, STEP=_STEP),
+        lambda: ready(_pair_products)[grid](x, y, out, *x.shape, x.stride(0), y.stride(0), ROWS=_ROWS, STEP=_STEP),
     )
     return out
 
@@ -199,10 +200,10 @@ def positives(
         y_terms: of the columns.
     """
     out = torch.empty_like(products)
-    grid = (triton.cdiv(len(out), _BLOCK),)
+    grid = (cdiv(len(out), _BLOCK),)
     launched(
         out.device,
-        lambda: _positives[grid](
+        lambda: ready(_positives)[grid](
             products, rounded, *sums, x_terms, y_terms, out, scale, len(out),
             X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, BLOCK=_BLOCK,
         ),
@@ -223,8 +224,11 @@ def levels(cotangents: Tensor, peaks: Tensor, totals: Tensor, gain: float) -> tu
     level = torch.empty(cotangents.shape, dtype=torch.float32, device=cotangents.device)
     factor = torch.empty_like(level)
     k, n = cotangents.shape
-    grid = (triton.cdiv(n, _BLOCK), k)
-    launched(level.device, lambda: _levels[grid](cotangents, peaks, totals, size, level, factor, n, gain, BLOCK=_BLOCK))
+    grid = (cdiv(n, _BLOCK), k)
+    launched(
+        level.device,
+        lambda: ready(_levels)[grid](cotangents, peaks, totals, size, level, factor, n, gain, BLOCK=_BLOCK),
+    )
     return level, factor, size
 
 
@@ -255,11 +259,11 @@ def finished(
     others = rows if others is None else _plain(others)
     out = torch.empty(sums.shape, dtype=rows.dtype, device=rows.device)
     n, d = sums.shape
-    grid = (triton.cdiv(n, _ROWS),)
+    grid = (cdiv(n, _ROWS),)
     inner = torch.empty(grid, dtype=torch.float64, device=rows.device) if dots else None
     launched(
         rows.device,
-        lambda: _finish[grid](
+        lambda: ready(_finish)[grid](
             sums, rows, others, cotangent, out, inner, scale, size, n, gain, d, rows.stride(0), others.stride(0),
             PAIRED=cotangent is not None, WITH_DOTS=dots, ROWS=_ROWS, STEP=_STEP,
         ),
@@ -269,7 +273,7 @@ def finished(
 
 def _plain(rows: Tensor) -> Tensor:
     """Rows whose features stand side by side, without a gradient."""
-    rows = rows.detach()
+    rows = without_gradient(rows)
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .listing import Listing
-from .operands import Operand, Product, operand, product_for
+from .operands import Operand, Product, operand, product_for, without_gradient
 from .rows import extents
 
 
@@ -58,6 +58,8 @@ class Scores(NamedTuple):
 
     def part(self, rows: slice, cols: slice = slice(None)) -> "Scores":
         """Some consecutive rows and columns."""
+        if rows.start == 0 and rows.stop >= len(self.x) and cols in (slice(None), slice(0, len(self.y))):
+            return self
         cut = [None if t is None else t[at] for t, at in
                ((self.x_terms, rows), (self.y_terms, cols), (self.x_groups, rows), (self.y_groups, cols))]  # fmt: skip
         return self._replace(x=self.x.part(rows), y=self.y.part(cols), x_terms=cut[0], y_terms=cut[1],
@@ -89,6 +91,11 @@ class Scores(NamedTuple):
         }  # fmt: skip
 
 
+def singles(*terms: Tensor | None) -> list[Tensor | None]:
+    """Terms as kernels take them: float32, without a gradient."""
+    return [None if t is None else without_gradient(t).to(torch.float32).contiguous() for t in terms]
+
+
 def scores(
     x: Tensor,
     y: Tensor,
@@ -102,6 +109,7 @@ def scores(
     listed: Tensor | None = None,
     precision: str | None = None,
     paired: bool = False,
+    bounds: Tensor | None = None,
 ) -> tuple[Scores, Tensor | None]:
     """The score matrix of rows x (n, d) and y (m, d), and the products x_i.y_i if they are paired.
 
@@ -117,18 +125,20 @@ def scores(
         listed: (p, 2) distinct entries to be left out; of a matrix that is to be cut in half, (i, j) and (j, i).
         precision: of float32 rows, as `product_for` takes it.
         paired: also find the products, (n,) float64.
+        bounds: the extents of both sides, (2, 2, k), where they are known and the products are not wanted.
     """
     product = product_for(x, y, precision)
-    terms = [None if t is None else t.detach().to(torch.float32).contiguous() for t in (x_terms, y_terms)]
+    terms = singles(x_terms, y_terms)
     numbers = (None, None) if groups is None else tuple(g.to(torch.int64).contiguous() for g in groups)
-    extent, pairs = extents(x, y, *terms, paired=paired)
+    pairs = None
+    if bounds is None:
+        bounds, pairs = extents(x, y, *terms, paired=paired)
     left = operand(x, product)
     right = left if y is x else operand(y, product)
-    bounds = (extent[0], extent[1])
     return Scores(
-        left, right, product, scale.detach(), bounds, terms[0], terms[1], own, numbers[0], numbers[1], other_groups,
-        None if listed is None or not len(listed) else Listing.of(listed),
+        left, right, product, without_gradient(scale), (bounds[0], bounds[1]), terms[0], terms[1], own,
+        numbers[0], numbers[1], other_groups, None if listed is None or not len(listed) else Listing.of(listed),
     ), pairs  # fmt: skip
 
 
-__all__ = ["Scores", "level_limit", "scores"]
+__all__ = ["Scores", "level_limit", "scores", "singles"]

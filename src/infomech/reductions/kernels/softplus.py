@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Tiles, multiprocessors, plan_for
+from .configs import Tiles, cdiv, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
-from .launch import launched
+from .launch import launched, ready
 from .listing import NO_LISTING, cleared_again, tile_again
 from .scores import Scores
 from .tile import LOG2E, cleared, far, place, product, reach, rows_of, terms_of
@@ -200,7 +200,7 @@ def _chunk(
     The sums of each row apart are (tiles, n).
     """
     n, m, device = len(scores.x), len(scores.y), scores.scale.device
-    tall, wide = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.cols)
+    tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     values = torch.empty(wide, n if by_row else tall, dtype=torch.float32, device=device)
     of_rows = torch.empty(wide, n, dtype=torch.float32, device=device) if sums[0] is not None else None
     of_cols = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
@@ -212,13 +212,13 @@ def _chunk(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    _softplus[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    ready(_softplus)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        _softplus_again[(tall * reach(tiles.rows, tiles.cols),)](
+        ready(_softplus_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
         )
     if scores.listed is not None:
-        _softplus_again[(len(scores.listed.rows),)](
+        ready(_softplus_again)[(len(scores.listed.rows),)](
             **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
         )
     for total, partial in zip(sums, (of_rows, of_cols), strict=True):

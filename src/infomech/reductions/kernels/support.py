@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -30,12 +31,16 @@ def usable(device: torch.device, *dtypes: torch.dtype) -> str | None:
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"the Triton kernels take no {str(dtype).removeprefix('torch.')} rows"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type == "cuda":
-        return _missing() or _unfit_card(device) or (None if interpreted else _no_compiler())
-    if device.type == "cpu" and interpreted:
+        why_not = _missing() or _unfit_card(device)
+        return why_not or (None if _no_compiler() is None or _interpreted() else _no_compiler())
+    if device.type == "cpu" and _interpreted():
         return _missing()
     return f"rows on {device.type}: the Triton kernels need a CUDA device"
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @lru_cache(maxsize=64)
@@ -47,11 +52,18 @@ def say_once(reason: str) -> None:
 def _unfit_card(device: torch.device) -> str | None:
     if torch.version.hip is not None:
         return "a ROCm build of torch: the Triton kernels are for CUDA"
-    capability = torch.cuda.get_device_capability(device)
+    ask = torch.cuda.get_device_capability
+    capability = ask(device) if device.index is None else _capability(ask, device)
     if capability >= OLDEST_CARD:
         return None
     oldest = ".".join(map(str, OLDEST_CARD))
     return f"a card of compute capability {'.'.join(map(str, capability))}: the Triton kernels need {oldest} or later"
+
+
+@lru_cache(maxsize=64)
+def _capability(ask: Callable[[torch.device], tuple[int, int]], device: torch.device) -> tuple[int, int]:
+    """That of a card, which stays what it is: asked once of each who can be asked."""
+    return ask(device)
 
 
 @lru_cache(maxsize=1)

@@ -92,9 +92,9 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     device = rows[0].device
     if not asks_for_kernels(backend, device):
         return False
-    if decoded_backend(backend)[0] == "triton":
-        _check_triton(rows[0])
     why_not = usable(device, *(z.dtype for z in rows))
+    if why_not is not None and backend.startswith("triton"):
+        _check_triton(rows[0])
     unknown = _beyond_kernels(exclusion)
     if why_not is None and unknown:
         why_not = f"the Triton kernels have no {unknown!r} among what is left out of a sum or weighed in it"
@@ -114,15 +114,17 @@ def _beyond_kernels(exclusion: str) -> str | None:
     return unknown or next(iter(again), None)
 
 
-def attempted(kernels: Callable[[], _Found]) -> _Found | None:
+def attempted(device: torch.device, kernels: Callable[[], _Found]) -> _Found | None:
     """What the kernels give; None where one of them asks for more than the card has, which is said once.
 
-    Then the tiles do it, as they do a forward's backward: both leave the same sums.
+    Then the tiles do it, as they do a forward's backward: both leave the same sums. All of them share one context.
     """
     from triton.runtime.errors import OutOfResources
 
+    from ..kernels.launch import launched  # here: it imports Triton, which need not be there
+
     try:
-        return kernels()
+        return launched(device, kernels)
     except OutOfResources as error:
         say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; the tiles go on")
         return None

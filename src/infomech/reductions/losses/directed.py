@@ -10,9 +10,9 @@ from ..log_sums import LogSums
 from ..tiling import compute_dtype
 from .backends import attempted, decoded_backend, takes_kernels
 from .kept import KeptTiles, room, tiles
-from .levels import above_all_scores, as_number, as_tensor, per_total, shift_for, with_safe_shift
+from .levels import above_all_scores, as_number, as_tensor, boundless, per_total, shift_for, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
-from .passes import Side, add_scaled_rows, gather, inner_product, paired_scores, scatter
+from .passes import Side, gather, inner_product, paired_scores, scatter
 from .terms import NegativeTerms, top_of
 
 
@@ -20,7 +20,7 @@ from .terms import NegativeTerms, top_of
     "row_log_sums",
     "(Tensor x, Tensor y, Tensor scale, Tensor? y_terms, str exclusion, Tensor[] excluded, float? bound, bool keep, "
     "str backend) -> "
-    "(Tensor log_sums, Tensor peaks, Tensor totals, Tensor kept, Tensor shift)",
+    "(Tensor log_sums, Tensor peaks, Tensor totals, Tensor extents, Tensor kept, Tensor shift)",
 )
 def forward(
     x: Tensor,
@@ -40,7 +40,7 @@ def forward(
         from . import fused  # here: it imports Triton, which need not be there
 
         precision = decoded_backend(backend)[1]
-        found = attempted(lambda: fused.row_sums(x, y, scale, y_terms, given, precision=precision))
+        found = attempted(x.device, lambda: fused.row_sums(x, y, scale, y_terms, given, precision=precision))
         if found is not None:
             return *found, work.new_empty(0), as_tensor(None)
     terms = NegativeTerms.of(y_terms, work.dtype)
@@ -56,13 +56,13 @@ def forward(
 
     start = shift_for((x, y), scale, bound=bound, exclusion=given, terms=(terms,))
     shift, (sums,) = with_safe_shift(sweep, start, work.dtype, len(y))
-    return sums.value(), sums.peak.contiguous(), sums.total, buffer, as_tensor(shift)
+    return sums.value(), sums.peak.contiguous(), sums.total, boundless(x.device), buffer, as_tensor(shift)
 
 
 @operator(
     "row_log_sums_backward",
     "(Tensor log_sums, Tensor x, Tensor y, Tensor scale, Tensor? y_terms, str exclusion, Tensor[] excluded, "
-    "Tensor peaks, Tensor totals, Tensor kept, Tensor shift, bool[] wanted, str backend) -> "
+    "Tensor peaks, Tensor totals, Tensor extents, Tensor kept, Tensor shift, bool[] wanted, str backend) -> "
     "(Tensor, Tensor, Tensor, Tensor)",
 )
 def backward(
@@ -75,6 +75,7 @@ def backward(
     excluded: list[Tensor],
     peaks: Tensor,
     totals: Tensor,
+    extents: Tensor,
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
@@ -85,8 +86,9 @@ def backward(
         from . import fused
 
         given = decoded(exclusion, excluded)
-        options: dict[str, Any] = {"saved": (peaks, totals), "wanted": wanted, "precision": decoded_backend(backend)[1]}
-        found = attempted(lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, **options))
+        options: dict[str, Any] = {"wanted": wanted, "precision": decoded_backend(backend)[1]}
+        options["saved"] = (peaks, totals, extents)
+        found = attempted(x.device, lambda: fused.row_gradients(log_sums, x, y, scale, y_terms, given, **options))
         if found is not None:
             return found
         if as_number(shift) is None:
@@ -147,16 +149,10 @@ def scores_backward(
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y and the scale for the cotangent of the scores; those not wanted empty."""
     gradients = []
-    fast = takes_kernels(backend, "", x, y)
+    factor = (scores * scale).to(compute_dtype(x, y))[:, None]
     for rows, other, want in ((x, y, wanted[0]), (y, x, wanted[1])):
-        if want and fast:
-            from . import fused
-
-            gradient = fused.row_products_gradient(rows, other, scores, scale)
-        elif want:
-            gradient = torch.zeros_like(rows, dtype=compute_dtype(x, y))
-            add_scaled_rows(gradient, other, scores * scale)
-        gradients.append(gradient.to(rows.dtype) if want else nothing(rows))
+        room = empty_like_wanted(rows, want)
+        gradients.append(torch.mul(other, factor, out=room) if want else room)
     return *gradients, (scores * products).sum() if wanted[2] else nothing(scale)
 
 
@@ -174,7 +170,8 @@ def _(
 ) -> tuple[Tensor, ...]:
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
     kept = work.new_empty(room(x.shape[0], y.shape[0], work) if keep else 0)
-    return *(scale.new_empty(x.shape[0]) for _ in range(3)), kept, torch.empty((), dtype=torch.float64)
+    shift = torch.empty((), dtype=torch.float64)
+    return *(scale.new_empty(x.shape[0]) for _ in range(3)), boundless(x.device), kept, shift
 
 
 @backward.register_fake
@@ -188,6 +185,7 @@ def _(
     excluded: list[Tensor],
     peaks: Tensor,
     totals: Tensor,
+    extents: Tensor,
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
@@ -223,11 +221,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-    x, y, scale, y_terms, peaks, totals, kept, shift, *excluded = ctx.saved_tensors
+    x, y, scale, y_terms, *saved = ctx.saved_tensors
+    saved, excluded = saved[:5], saved[5:]
     wanted = list(ctx.needs_input_grad[:4])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
     gradients = backward(
-        *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, peaks, totals, kept, shift, wanted),
+        *(cotangent, x, y, scale, y_terms, ctx.exclusion, excluded, *saved, wanted),
         ctx.backend,
     )
     found = only_wanted(gradients, wanted)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ..exclusion import Both, Exclusion, Listed, OtherGroups, OwnRow, SameGroup
+from ..kernels.configs import extent_programs
 from ..kernels.gradients import Side, gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
-from ..kernels.rows import finished, levels, pair_products, positives
-from ..kernels.scores import Scores, scores
+from ..kernels.operands import without_gradient
+from ..kernels.rows import extents, finished, levels, pair_products, positives
+from ..kernels.scores import Scores, scores, singles
 from ..kernels.softplus import softplus_sum
 from .operators import nothing
 
@@ -27,12 +29,13 @@ def matrix_of(
     terms: Terms,
     exclusion: Exclusion,
     *,
-    paired: bool = False,
     precision: str | None = None,
-) -> tuple[Scores, Tensor | None]:
-    """The score matrix as kernels take it, and the products of pairs if they are wanted."""
+    bounds: Tensor | None = None,
+) -> Scores:
+    """The score matrix as kernels take it."""
     u, v = terms
-    return scores(x, y, scale, x_terms=u, y_terms=v, precision=precision, paired=paired, **_known(exclusion))
+    found, _ = scores(x, y, scale, x_terms=u, y_terms=v, precision=precision, bounds=bounds, **_known(exclusion))
+    return found
 
 
 def _known(exclusion: Exclusion) -> dict[str, Any]:
@@ -62,39 +65,46 @@ def paired_sums(
     within: bool,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The scores of the pairs, two or four log-sums and, for the backward, their peaks and totals; float64."""
-    n, sides = len(x), 4 if within else 2
-    matrix, products = matrix_of(x, y, scale, terms, exclusion, paired=True, precision=precision)
+    """The scores of the pairs, the log-sums across and within and, for the backward, what `paired` says; float64."""
+    n, sides = x.shape[0], 4 if within else 2
+    x, y = without_gradient(x), without_gradient(y)
+    u, v = singles(*terms)
+    bounds, products = extents(x, y, u, v, paired=True)
     assert products is not None
+    matrix = matrix_of(x, y, scale, (u, v), exclusion, precision=precision, bounds=bounds)
     peaks, totals = (torch.empty(sides, n, dtype=torch.float64, device=x.device) for _ in range(2))
-    values = [torch.empty(n, dtype=torch.float64, device=x.device) for _ in range(sides)]
-    sums = [Sums(*parts) for parts in zip(peaks, totals, values, strict=True)]
+    across = torch.empty(2, n, dtype=torch.float64, device=x.device)
+    inner = torch.empty_like(across) if within else nothing(across)
+    values = (*across.unbind(), *inner.unbind())
+    sums = [Sums(*parts) for parts in zip(peaks.unbind(), totals.unbind(), values, strict=True)]
     _, _, rounded = log_sums(matrix, keep_own=True, into=(sums[0], sums[1]))
     assert rounded is not None
     for side in range(2 if within else 0):
         log_sums_within(matrix.within(side), into=sums[2 + side])
     positive = positives(products, rounded, (values[0], values[1]), scale, *terms)
-    return positive, *values, *(nothing(positive) for _ in range(4 - sides)), peaks, totals
+    return positive, across, inner, peaks, totals, bounds
 
 
 def paired_gradients(
-    cotangents: list[Tensor],
+    cotangents: tuple[Tensor, Tensor],
     x: Tensor,
     y: Tensor,
     scale: Tensor,
     terms: Terms,
     exclusion: Exclusion,
     *,
-    saved: tuple[Tensor, Tensor],
+    saved: tuple[Tensor, Tensor, Tensor],
     wanted: list[bool],
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The gradients of x, y, the scale and both terms for the cotangents of the three or five values."""
-    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
-    positive, *rest = cotangents
+    """The gradients of x, y, the scale and both terms for the cotangents of the pairs' scores and of all log-sums."""
+    peaks, totals, bounds = saved
+    x, y = without_gradient(x), without_gradient(y)
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=bounds)
+    positive, log_sums = cotangents
     factor = gain(matrix)
-    level, factors, size = levels(torch.stack(rest), *saved, factor)
-    sides = [Side(*parts) for parts in zip(level, factors, strict=True)]
+    level, factors, size = levels(log_sums, peaks, totals, factor)
+    sides = [Side(*parts) for parts in zip(level.unbind(), factors.unbind(), strict=True)]
     both = [wanted[0] or wanted[2], wanted[1] or wanted[2]]  # the scale's gradient is made of the rows' two
     found = gradients(matrix, *sides[:2], x=both[0], y=both[1], x_terms=wanted[3], y_terms=wanted[4])
     of_terms = [found.x_terms, found.y_terms]
@@ -134,11 +144,14 @@ def row_sums(
     *,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The log-sums of every row of x over y, their peaks and totals, float64."""
-    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    """The log-sums of every row of x over y, their peaks and totals, float64, and the extents of the rows."""
+    x, y = without_gradient(x), without_gradient(y)
+    (terms,) = singles(y_terms)
+    bounds, _ = extents(x, y, None, terms)
+    matrix = matrix_of(x, y, scale, (None, terms), exclusion, precision=precision, bounds=bounds)
     sums, _, _ = log_sums(matrix, cols=False)
     assert sums is not None
-    return sums.value, sums.peak, sums.total
+    return sums.value, sums.peak, sums.total, bounds
 
 
 def row_gradients(
@@ -149,14 +162,16 @@ def row_gradients(
     y_terms: Tensor | None,
     exclusion: Exclusion,
     *,
-    saved: tuple[Tensor, Tensor],
+    saved: tuple[Tensor, Tensor, Tensor],
     wanted: list[bool],
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and y's terms for the cotangent of the log-sums."""
-    matrix, _ = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision)
+    peaks, totals, bounds = saved
+    x, y = without_gradient(x), without_gradient(y)
+    matrix = matrix_of(x, y, scale, (None, y_terms), exclusion, precision=precision, bounds=bounds)
     factor = gain(matrix)
-    level, factors, size = levels(cotangent[None], saved[0][None], saved[1][None], factor)
+    level, factors, size = levels(cotangent[None], peaks[None], totals[None], factor)
     found = gradients(
         matrix, Side(level[0], factors[0]), None, x=wanted[0] or wanted[2], y=wanted[1], y_terms=wanted[3]
     )
@@ -177,12 +192,6 @@ def row_products(x: Tensor, y: Tensor) -> Tensor:
     return pair_products(x, y)
 
 
-def row_products_gradient(rows: Tensor, others: Tensor, cotangent: Tensor, scale: Tensor) -> Tensor:
-    """The gradient scale c_i others_i of the rows, in their dtype, for the cotangent of their scores."""
-    empty = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
-    return finished(empty, rows, scale, torch.zeros_like(scale), others=others, cotangent=cotangent)[0]
-
-
 def softplus(
     x: Tensor,
     y: Tensor,
@@ -190,16 +199,18 @@ def softplus(
     terms: Terms,
     exclusion: Exclusion,
     *,
-    keep: bool,
+    keep: list[bool],
     row_weights: Tensor | None = None,
     precision: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """The sum of softplus, and with `keep` its gradients: of rows still to be scaled, of the scale and of the terms."""
-    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
-    found = softplus_sum(matrix, row_weights=row_weights, gradients=keep, terms=keep)
+    """The sum of softplus, and its gradients of rows, still to be scaled, of the scale and of the terms if wanted."""
+    x, y = without_gradient(x), without_gradient(y)
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=_unread(x.device))
+    some, of_scale, terms_too = keep
+    found = softplus_sum(matrix, row_weights=row_weights, gradients=some, terms=terms_too)
     if found.x is None or found.y is None:
         return found.value, *(nothing(x) for _ in range(5))
-    grad_scale = pair_products(x, found.x).sum()
+    grad_scale = pair_products(x, found.x).sum() if of_scale else nothing(scale)
     of_terms = (nothing(scale) if t is None else t for t in (found.x_terms, found.y_terms))
     return found.value, found.x, found.y, grad_scale, *of_terms
 
@@ -208,7 +219,7 @@ def softplus_rows(
     x: Tensor, y: Tensor, scale: Tensor, terms: Terms, exclusion: Exclusion, *, precision: str | None = None
 ) -> Tensor:
     """The sums of softplus of every row."""
-    matrix, _ = matrix_of(x, y, scale, terms, exclusion, precision=precision)
+    matrix = matrix_of(x, y, scale, terms, exclusion, precision=precision, bounds=_unread(x.device))
     return softplus_sum(matrix, by_row=True, gradients=False).value
 
 
@@ -224,9 +235,14 @@ def softplus_rows_gradients(
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and both terms for the cotangent of the rows' sums."""
     _, of_x, of_y, of_scale, *of_terms = softplus(
-        x, y, scale, terms, exclusion, keep=True, row_weights=cotangent, precision=precision
+        x, y, scale, terms, exclusion, keep=[True] * 3, row_weights=cotangent, precision=precision
     )
     return (of_x * scale).to(x.dtype), (of_y * scale).to(y.dtype), of_scale, *of_terms
+
+
+def _unread(device: torch.device) -> Tensor:
+    """In place of extents: a sum of softplus has no level."""
+    return torch.empty(2, 2, extent_programs(device), dtype=torch.float32, device=device)
 
 
 def _unit(size: Tensor) -> Tensor:
@@ -239,7 +255,6 @@ __all__ = [
     "paired_sums",
     "row_gradients",
     "row_products",
-    "row_products_gradient",
     "row_sums",
     "softplus",
     "softplus_rows",

@@ -14,17 +14,17 @@ from . import directed, paired
 from .levels import score_bound, score_extent
 from .operators import any_gradient, doubled
 
-Vector = Float[Tensor, " k"]
-
 
 class PairedLogSums(NamedTuple):
     """Scores of the pairs and log-sum-exps over everything outside an anchor's own pair (or group), in float64."""
 
-    positive: Vector  # s_ii, without any term
-    x_to_y: Vector  # over j of s(x_i, y_j) + the term of y_j
-    y_to_x: Vector  # over i of s(x_i, y_j) + the term of x_i
-    x_to_x: Vector | None  # over j of s(x_i, x_j) + the term of x_j
-    y_to_y: Vector | None
+    positive: Float[Tensor, " n"]  # s_ii, without any term
+    across: Float[Tensor, "2 n"]  # over j of s(x_i, y_j) + the term of y_j; over i of s(x_i, y_j) + the term of x_i
+    within: Float[Tensor, "2 n"] | None  # over j of s(x_i, x_j) + the term of x_j; the same for y
+
+    def one_by_one(self) -> tuple[Float[Tensor, " n"], ...]:
+        """The positives' scores, x to y, y to x and, where they are there, x to x and y to y."""
+        return self.positive, *self.across.unbind(), *(() if self.within is None else self.within.unbind())
 
 
 def paired_log_sums(
@@ -61,7 +61,7 @@ def paired_log_sums(
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
     keep = not backend.startswith("triton") and any_gradient(x, y, factor, u, t)
     out = paired.forward(x, y, factor, u, t, code, tensors, score_bound, within, keep, backend)
-    return PairedLogSums(out[0], out[1], out[2], *((out[3], out[4]) if within else (None, None)))
+    return PairedLogSums(out[0], out[1], out[2] if within else None)
 
 
 def row_log_sums(

@@ -23,8 +23,10 @@ def without_autocast(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        first = next(arg for arg in args if isinstance(arg, Tensor))
-        with torch.autocast(first.device.type, enabled=False):
+        kind = next(arg for arg in args if isinstance(arg, Tensor)).device.type
+        if not torch.is_autocast_enabled(kind):
+            return method(*args, **kwargs)
+        with torch.autocast(kind, enabled=False):
             return method(*args, **kwargs)
 
     return run

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..exclusion import Exclusion
 from ..kernels import gradients as made
+from ..kernels.configs import extent_programs
 from ..kernels.gradients import gain, gradients, gradients_within
 from ..kernels.log_sums import log_sums, log_sums_within
 from ..kernels.merging import Sums
@@ -38,9 +39,9 @@ class KernelPasses:
 
     def _matrix(self, x: Tensor, y: Tensor, scale: Tensor, terms: TermsOfBoth, exclusion: Exclusion) -> Scores:
         u, v = (None if t is None else t.terms for t in terms)
-        matrix, _ = matrix_of(x, y, scale.double(), (u, v), exclusion, precision=self.precision)
-        extent = torch.full_like(matrix.extents[0], 0.0 if self.tame else torch.inf)
-        return matrix._replace(extents=(extent, extent))
+        shape, size = (2, 2, extent_programs(x.device)), 0.0 if self.tame else torch.inf
+        bounds = torch.full(shape, size, dtype=torch.float32, device=x.device)
+        return matrix_of(x, y, scale.double(), (u, v), exclusion, precision=self.precision, bounds=bounds)
 
     def gather(
         self,
@@ -134,7 +135,7 @@ class KernelPasses:
         if not (len(x) and len(y)):
             return scale.new_zeros((), dtype=torch.float64)
         terms = x_terms, y_terms
-        keep = gradients is not None
+        keep = [gradients is not None, False, gradients is not None]
         value, *found = softplus(x, y, scale.double(), terms, exclusion, keep=keep, precision=self.precision)
         if gradients is not None:
             places = gradients.x, gradients.y, None, gradients.x_terms, gradients.y_terms

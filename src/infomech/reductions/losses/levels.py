@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..._typing import OtherRows, Rows
 from ..exclusion import Exclusion
+from ..kernels.configs import extent_programs
 from ..log_sums import LogSums
 from ..shifts import fixed_shift, underflowed
 from ..tiling import compute_dtype
@@ -95,6 +96,11 @@ def as_number(shift: Tensor) -> float | None:
     return None if value == math.inf else value
 
 
+def boundless(device: torch.device) -> Tensor:
+    """What stands for the extents of rows, (2, 2, k), that kernels find: infinite, so that none takes a level of 0."""
+    return torch.full((2, 2, extent_programs(device)), math.inf, dtype=torch.float32, device=device)
+
+
 def positive_scores(rounded: Vectors, exact: Vectors, negatives: Vectors) -> Vectors:
     """The pairs' scores with the rounding that serves the loss best.
 
@@ -135,6 +141,7 @@ __all__ = [
     "above_all_scores",
     "as_number",
     "as_tensor",
+    "boundless",
     "per_total",
     "positive_scores",
     "score_bound",

@@ -15,6 +15,7 @@ Setup = Callable[[Any, tuple[Any, ...], Any], None]
 Backward = Callable[..., Any]
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _LIBRARY = torch.library.Library("infomech", "FRAGMENT")
 
 
@@ -22,6 +23,8 @@ class Operator:
     """An operator of torch's dispatcher, called as a function; what `torch.library.custom_op` makes, with less around.
 
     That flattens and rebuilds all arguments twice in each call, which is a fifth of the time of a small batch's loss.
+    Where nobody else listens (no compiler, tracer, transform, mode or dual number, no tensors of another class) a call
+    goes to the body without the dispatcher, which would turn some twenty arguments to and fro four times.
     """
 
     def __init__(self, name: str, schema: str, body: Callable[..., Any]) -> None:
@@ -30,10 +33,16 @@ class Operator:
         _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, self.body, "CompositeExplicitAutograd")
         self.overload = getattr(torch.ops.infomech, name).default
+        self.function: type[Function] | None = None
         self.__doc__ = body.__doc__
 
     def __call__(self, *args: Any) -> Any:  # noqa: D102
-        return self.overload(*args)
+        if not _unheard(args):
+            return self.overload(*args)
+        if self.function is not None and _needs_gradient(args):
+            return super(Function, self.function).apply(*args)  # type: ignore[misc]  # no transforms to look for
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.body(*args)
 
     def register_fake(self, fake: Callable[..., Any]) -> Callable[..., Any]:
         """Shapes and dtypes of the outputs, from those of the inputs: what tracing runs."""
@@ -42,13 +51,13 @@ class Operator:
 
     def register_autograd(self, backward: Backward, *, setup_context: Setup | None = None) -> None:
         """The gradients of the tensors among the arguments; those in a list are constants, their list has None."""
-        overload = self.overload
+        overload, body = self.overload, self.body
 
         class Differentiable(Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 with torch._C._AutoDispatchBelowAutograd():
-                    out = overload(*args)
+                    out = body(*args) if _unheard(args) else overload(*args)
                 if setup_context is not None:
                     setup_context(ctx, args, out)
                 return out
@@ -60,16 +69,41 @@ class Operator:
         def kernel(*args: Any) -> Any:
             if fwAD._current_level >= 0 and any(isinstance(t, Tensor) and _is_dual(t) for t in args):
                 raise RuntimeError("the losses of infomech have no forward-mode derivative; use backward()")
-            if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args):
+            if _needs_gradient(args):
                 return Differentiable.apply(*args)  # type: ignore[no-untyped-call]
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*args)
 
+        self.function = Differentiable
         _LIBRARY.impl(self.name.removeprefix("infomech::"), kernel, "Autograd")
 
 
 def _is_dual(tensor: Tensor) -> bool:
     return fwAD.unpack_dual(tensor).tangent is not None
+
+
+def _needs_gradient(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args)
+
+
+def _unheard(args: tuple[Any, ...]) -> bool:
+    """Whether the dispatcher has nobody to call but the operator's body."""
+    if (
+        torch.compiler.is_compiling()
+        or fwAD._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+    ):
+        return False
+    for arg in args:
+        kind = type(arg)
+        if kind is list:
+            if any(isinstance(part, Tensor) and type(part) not in _PLAIN for part in arg):
+                return False
+        elif isinstance(arg, Tensor) and kind not in _PLAIN:
+            return False
+    return True
 
 
 def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:

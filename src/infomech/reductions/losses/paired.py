@@ -14,6 +14,7 @@ from .levels import (
     above_all_scores,
     as_number,
     as_tensor,
+    boundless,
     per_total,
     positive_scores,
     shift_for,
@@ -30,8 +31,8 @@ Terms = tuple[NegativeTerms | None, NegativeTerms | None]
 @operator(
     "paired_log_sums",
     "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, "
-    "float? bound, bool within, bool keep, str backend) -> (Tensor positive, Tensor x_to_y, Tensor y_to_x, "
-    "Tensor x_to_x, Tensor y_to_y, Tensor peaks, Tensor totals, Tensor kept, Tensor shift)",
+    "float? bound, bool within, bool keep, str backend) -> (Tensor positive, Tensor across, Tensor inner, "
+    "Tensor peaks, Tensor totals, Tensor extents, Tensor kept, Tensor shift)",
 )
 def forward(
     x: Tensor,
@@ -46,10 +47,11 @@ def forward(
     keep: bool,
     backend: str,
 ) -> tuple[Tensor, ...]:
-    """The scores of the pairs, the log-sums both ways and, with `within`, within each modality; float64.
+    """The scores of the pairs, the log-sums both ways, (2, n), and with `within` those within each modality; float64.
 
     After them, for the backward: the level and the total of each log-sum, (2 or 4, n) of each in the order x to y, y to
-    x, x to x, y to y, a log-sum being log total + level; the tiles of exponentials that are kept, if any are to be; and
+    x, x to x, y to y, a log-sum being log total + level; the extents of the rows as kernels find them, infinite from
+    tiles, whose levels are not what kernels would take; the tiles of exponentials that are kept, if any are to be; and
     the shift under which they are, infinity for running maxima.
     """
     if takes_kernels(backend, exclusion, x, y):
@@ -57,7 +59,9 @@ def forward(
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
         terms = x_terms, y_terms
-        found = attempted(lambda: fused.paired_sums(x, y, scale, terms, given, within=within, precision=precision))
+        found = attempted(
+            x.device, lambda: fused.paired_sums(x, y, scale, terms, given, within=within, precision=precision)
+        )
         if found is not None:
             return *found, scale.new_empty(0, dtype=compute_dtype(x, y)), as_tensor(None)
     return _forward_on_tiles(x, y, scale, (x_terms, y_terms), (exclusion, excluded), bound, within, keep)
@@ -65,16 +69,15 @@ def forward(
 
 @operator(
     "paired_log_sums_backward",
-    "(Tensor positive, Tensor x_to_y, Tensor y_to_x, Tensor x_to_x, Tensor y_to_y, Tensor x, Tensor y, Tensor scale, "
+    "(Tensor positive, Tensor across, Tensor inner, Tensor x, Tensor y, Tensor scale, "
     "Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool within, Tensor peaks, Tensor totals, "
-    "Tensor kept, Tensor shift, bool[] wanted, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor extents, Tensor kept, Tensor shift, bool[] wanted, str backend) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def backward(
     positive: Tensor,
-    x_to_y: Tensor,
-    y_to_x: Tensor,
-    x_to_x: Tensor,
-    y_to_y: Tensor,
+    across: Tensor,
+    inner: Tensor,
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -85,25 +88,28 @@ def backward(
     within: bool,
     peaks: Tensor,
     totals: Tensor,
+    extents: Tensor,
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
     backend: str,
 ) -> tuple[Tensor, ...]:
-    """The gradients of x, y, the scale and both terms for the cotangents of the five values; those not wanted empty."""
-    cotangents = [positive, x_to_y, y_to_x, *((x_to_x, y_to_y) if within else ())]
+    """The gradients of x, y, the scale and both terms for the cotangents of the values; those not wanted empty."""
+    log_sums = torch.cat([across, inner]) if within else across
     if takes_kernels(backend, exclusion, x, y):
         from . import fused
 
         terms, given = (x_terms, y_terms), decoded(exclusion, excluded)
-        options: dict[str, Any] = {"saved": (peaks, totals), "wanted": wanted, "precision": decoded_backend(backend)[1]}
-        found = attempted(lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, **options))
+        options: dict[str, Any] = {"wanted": wanted, "precision": decoded_backend(backend)[1]}
+        options["saved"] = (peaks, totals, extents)
+        cotangents = positive, log_sums
+        found = attempted(x.device, lambda: fused.paired_gradients(cotangents, x, y, scale, terms, given, **options))
         if found is not None:
             return found
         if as_number(shift) is None:
             peaks, totals = above_all_scores(peaks, totals)
     return _backward_on_tiles(
-        *(cotangents, x, y, scale, (x_terms, y_terms), (exclusion, excluded)),
+        *((positive, log_sums), x, y, scale, (x_terms, y_terms), (exclusion, excluded)),
         within=within,
         saved=(peaks, totals, kept, shift),
         wanted=wanted,
@@ -146,17 +152,18 @@ def _forward_on_tiles(
     bare = torch.maximum(without_terms(values[0], y_terms), without_terms(values[1], x_terms))
     return (
         positive_scores(own, paired_scores(x, y, scale), bare),
-        *values,
-        *(nothing(values[0]) for _ in range(0 if within else 2)),
+        torch.stack(values[:2]),
+        torch.stack(values[2:]) if within else nothing(values[0]),
         torch.stack([part.peak for part in sums]),
         torch.stack([part.total for part in sums]),
+        boundless(x.device),
         buffer,
         as_tensor(shift),
     )
 
 
 def _backward_on_tiles(
-    cotangents: list[Tensor],
+    cotangents: tuple[Tensor, Tensor],
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -178,8 +185,8 @@ def _backward_on_tiles(
     # Cotangents of size 1 at most: those of a scaled loss, divided by exp(-70), would leave float32.
     size = torch.stack([c.abs().max() for c in cotangents]).max()
     unit = torch.where(size > 0, size, 1.0)
-    positive, *rest = cotangents
-    rest = [per_total(c / unit, total) for c, total in zip(rest, totals, strict=True)]
+    positive, log_sums = cotangents
+    rest = per_total(log_sums / unit, totals)
     options: dict[str, Any] = {"scale": work, "shift": as_number(shift), "exclusion": decoded(*given_exclusion)}
     row = Side(peaks[0], rest[0], grad_x, terms[0], grad_terms[0])
     col = Side(peaks[1], rest[1], grad_y, terms[1], grad_terms[1])
@@ -240,20 +247,18 @@ def _(
 ) -> tuple[Tensor, ...]:
     n = x.shape[0]
     work = scale.new_empty(0, dtype=compute_dtype(x, y))
-    sums = [scale.new_empty(n) for _ in range(3)]
-    inside = [scale.new_empty(n if within else 0) for _ in range(2)]
+    inner = scale.new_empty(2, n) if within else scale.new_empty(0)
     levels = [scale.new_empty(4 if within else 2, n) for _ in range(2)]
     kept = work.new_empty(_room(n, work, within=within) if keep else 0)
-    return (*sums, *inside, *levels, kept, torch.empty((), dtype=torch.float64))
+    shift = torch.empty((), dtype=torch.float64)
+    return scale.new_empty(n), scale.new_empty(2, n), inner, *levels, boundless(x.device), kept, shift
 
 
 @backward.register_fake
 def _(
     positive: Tensor,
-    x_to_y: Tensor,
-    y_to_x: Tensor,
-    x_to_x: Tensor,
-    y_to_y: Tensor,
+    across: Tensor,
+    inner: Tensor,
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -264,6 +269,7 @@ def _(
     within: bool,
     peaks: Tensor,
     totals: Tensor,
+    extents: Tensor,
     kept: Tensor,
     shift: Tensor,
     wanted: list[bool],
@@ -276,18 +282,21 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, _, ctx.within, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[5:], *(() if ctx.within else output[3:5]))
-    ctx.save_for_backward(x, y, scale, x_terms, y_terms, *output[5:], *excluded)
+    ctx.mark_non_differentiable(*output[3 if ctx.within else 2 :])
+    ctx.save_for_backward(x, y, scale, x_terms, y_terms, *output[3:], *excluded)
 
 
 def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-    x, y, scale, x_terms, y_terms, peaks, totals, kept, shift, *excluded = ctx.saved_tensors
-    wanted = list(ctx.needs_input_grad[:5])
-    given = [or_zeros(c, (x.shape[0],), scale) for c in cotangents[:5]]
+    x, y, scale, x_terms, y_terms, *saved = ctx.saved_tensors
+    saved, excluded = saved[:5], saved[5:]
+    wanted, n = list(ctx.needs_input_grad[:5]), x.shape[0]
+    positive, across, inner, *_ = cotangents
     gradients = backward(
-        *given,
+        or_zeros(positive, (n,), scale),
+        or_zeros(across, (2, n), scale),
+        or_zeros(inner, (2, n), scale) if ctx.within else nothing(scale),
         *(x, y, scale, x_terms, y_terms, ctx.exclusion, excluded, ctx.within),
-        *(peaks, totals, kept, shift, wanted, ctx.backend),
+        *(*saved, wanted, ctx.backend),
     )
     found = only_wanted(gradients, wanted)
     return *found, None, None, None, None, None, None

@@ -50,7 +50,8 @@ def softplus_sum(
     u, t, factor = doubled(x_terms), doubled(y_terms), scale.double()
     code, tensors = exclusion.coded()
     weights = None if row_weights is None else row_weights.detach().double()
-    out: Tensor = forward(x, y, factor, u, t, code, tensors, any_gradient(x, y, factor, u, t), backend, weights)[0]
+    keep = [any_gradient(x, y, factor, u, t), any_gradient(factor), any_gradient(u, t)]
+    out: Tensor = forward(x, y, factor, u, t, code, tensors, keep, backend, weights)[0]
     return out
 
 
@@ -123,8 +124,8 @@ def accumulate(
 
 @operator(
     "softplus_sum",
-    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, bool keep, "
-    "str backend, Tensor? row_weights=None) "
+    "(Tensor x, Tensor y, Tensor scale, Tensor? x_terms, Tensor? y_terms, str exclusion, Tensor[] excluded, "
+    "bool[] keep, str backend, Tensor? row_weights=None) "
     "-> (Tensor value, Tensor grad_x, Tensor grad_y, Tensor grad_scale, Tensor grad_x_terms, Tensor grad_y_terms)",
 )
 def forward(
@@ -135,23 +136,28 @@ def forward(
     y_terms: Tensor | None,
     exclusion: str,
     excluded: list[Tensor],
-    keep: bool,
+    keep: list[bool],
     backend: str,
     row_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """The sum, and with `keep` its gradients: those of the rows still to be scaled, those of the terms in float64."""
+    """The sum and its gradients: those of the rows still to be scaled, those of the terms in float64.
+
+    `keep` says whether any gradients are wanted and, if so, whether those of the scale and of the terms are.
+    """
     if takes_kernels(backend, exclusion, x, y):
         from . import fused  # here: it imports Triton, which need not be there
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
         found = attempted(
+            x.device,
             lambda: fused.softplus(
                 x, y, scale, (x_terms, y_terms), given, keep=keep, row_weights=row_weights, precision=precision
-            )
+            ),
         )
         if found is not None:
             return found
-    gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms) if keep else None
+    some, of_scale, of_terms = keep
+    gradients = SoftplusGradients.zeros(x, y, *((x_terms, y_terms) if of_terms else (None, None))) if some else None
     value = accumulate(
         x,
         y,
@@ -164,9 +170,10 @@ def forward(
     )
     if gradients is None:
         return value, *(nothing(x) for _ in range(5))
-    of_terms = (nothing(scale) if t is None else t for t in (gradients.x_terms, gradients.y_terms))
+    found_terms = (nothing(scale) if t is None else t for t in (gradients.x_terms, gradients.y_terms))
     # Scores are scale times products of rows: by Euler's theorem the gradient of x alone gives the scale's.
-    return value, gradients.x, gradients.y, inner_product(x, gradients.x), *of_terms
+    grad_scale = inner_product(x, gradients.x) if of_scale else nothing(scale)
+    return value, gradients.x, gradients.y, grad_scale, *found_terms
 
 
 @operator(
@@ -192,7 +199,10 @@ def backward(
     rows = ((grad_x, x_dtype), (grad_y, y_dtype))
     rest = (grad_scale, grad_x_terms, grad_y_terms)
     return (
-        *((g * factor).to(dtype) if want else nothing(g) for (g, dtype), want in zip(rows, wanted, strict=False)),
+        *(
+            torch.mul(g, factor, out=torch.empty_like(g, dtype=dtype)) if want else nothing(g)
+            for (g, dtype), want in zip(rows, wanted, strict=False)
+        ),
         *(g * value if want else nothing(g) for g, want in zip(rest, wanted[2:], strict=True)),
     )
 
@@ -206,16 +216,17 @@ def _(
     y_terms: Tensor | None,
     exclusion: str,
     excluded: list[Tensor],
-    keep: bool,
+    keep: list[bool],
     backend: str,
     row_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     value = scale.new_empty(())
-    if not keep:
+    some, of_scale, of_terms = keep
+    if not some:
         return value, *(nothing(x) for _ in range(5))
     rows = (empty_like_wanted(z, True, compute_dtype(x, y)) for z in (x, y))
-    terms = (nothing(scale) if t is None else torch.empty_like(t) for t in (x_terms, y_terms))
-    return value, *rows, scale.new_empty(()), *terms
+    terms = (nothing(scale) if t is None or not of_terms else torch.empty_like(t) for t in (x_terms, y_terms))
+    return value, *rows, empty_like_wanted(scale, of_scale), *terms
 
 
 @backward.register_fake
@@ -301,7 +312,8 @@ def rows_forward(
         from . import fused
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
-        found = attempted(lambda: fused.softplus_rows(x, y, scale, (x_terms, y_terms), given, precision=precision))
+        both = x_terms, y_terms
+        found = attempted(x.device, lambda: fused.softplus_rows(x, y, scale, both, given, precision=precision))
         if found is not None:
             return found
     rows = scale.new_zeros(len(x))
@@ -334,7 +346,10 @@ def rows_backward(
 
         given, (_, precision) = decoded(exclusion, excluded), decoded_backend(backend)
         both = x_terms, y_terms
-        made = attempted(lambda: fused.softplus_rows_gradients(rows, x, y, scale, both, given, precision=precision))
+        made = attempted(
+            x.device,
+            lambda: fused.softplus_rows_gradients(rows, x, y, scale, both, given, precision=precision),
+        )
     if made is not None:
         return tuple(t if want else nothing(scale) for t, want in zip(made, wanted, strict=True))
     gradients = SoftplusGradients.zeros(x, y, x_terms, y_terms)
