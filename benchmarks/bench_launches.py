@@ -320,7 +320,7 @@ def check() -> None:
             (128, 72, torch.float32, "high"),
             (96, 72, torch.float32, "float32"),
         ):
-            for name in ("symmetric", "control", "one way", "groups", "sigmoid"):
+            for name in ("symmetric", "control", "one way", "groups", "pairs", "sigmoid", "sigmoid by group"):
                 steps += [partial(one_of, name, n, d, dtype, precision, shift) for shift in (0, 1)]
         recorded: list[list[tuple[object, ...]]] = []
         for own in (True, False, False):
@@ -343,13 +343,18 @@ def one_of(name: str, n: int, d: int, dtype: torch.dtype, precision: Any, shift:
     """A step of a loss on rows that begin `shift` numbers after a multiple of 16 bytes."""
     x, y = (torch.ones(n * d + 8, dtype=dtype)[shift : shift + n * d].view(n, d).requires_grad_() for _ in range(2))
     options: dict[str, Any] = {"temperature": 0.1, "check": "never", "backend": "triton", "precision": precision}
-    if name == "sigmoid":
-        value = losses.sigmoid_loss(x, y, bias=torch.tensor(-1.0, requires_grad=True), **options)
+    if name.startswith("sigmoid"):
+        groups = {"groups": torch.arange(n) // 2, "same_group": "positive"} if name == "sigmoid by group" else {}
+        value = losses.sigmoid_loss(x, y, bias=torch.tensor(-1.0, requires_grad=True), **groups, **options)
     elif name == "one way":
         value = losses.infonce(x, y, log_weights=torch.zeros(n), **options)
     else:
-        more = {"control": {"divergence_weight": 0.75}, "groups": {"groups": torch.arange(n) // 2}}.get(name, {})
-        value = losses.symmetric_infonce(x, y, **more, **options)
+        more: dict[str, dict[str, Any]] = {
+            "control": {"divergence_weight": 0.75},
+            "groups": {"groups": torch.arange(n) // 2},
+            "pairs": {"pairs": torch.stack([torch.arange(2 * n) % n, torch.arange(2 * n) // 2], 1)},
+        }
+        value = losses.symmetric_infonce(x, y, **more.get(name, {}), **options)
     value.backward()  # type: ignore[no-untyped-call]
 
 

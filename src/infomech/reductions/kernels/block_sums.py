@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launched
+from .configs import cdiv
+from .launch import launched, ready
 from .tile import LOG2E, far
 
 _KEPT, _SUMMED = 32, 64  # entries of a tile that a program holds: rows whose sums it owns, and what it adds at a time
@@ -135,10 +136,10 @@ def add_block_sums(
     """
     strides = similarity.stride()
     kept_stride, summed_stride = strides[::-1] if transposed else strides
-    grid = (triton.cdiv(kept.size, _KEPT), len(edges) - 1, len(tables.scales))
+    grid = (cdiv(kept.size, _KEPT), len(edges) - 1, len(tables.scales))
     launched(
         similarity.device,
-        lambda: _block_sums[grid](
+        lambda: ready(_block_sums)[grid](
             similarity, kept.terms, summed.terms, summed.weights, kept.groups, summed.groups, edges, tables.scales,
             tables.peak, tables.total, tables.squares, kept.size, first, kept_stride, summed_stride,
             tables.peak.stride(0), kept.row, tables.peak.stride(1),

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launched
+from .configs import cdiv
+from .launch import launched, ready
 from .tile import far
 
 _KEPT, _COUNTED = 32, 128
@@ -49,7 +50,7 @@ def counts_above(similarity: Tensor, high: Tensor, low: Tensor, *, transposed: b
     above, near = (torch.empty(count, dtype=torch.float64, device=similarity.device) for _ in range(2))
     launched(
         similarity.device,
-        lambda: _counts_above[(triton.cdiv(count, _KEPT),)](
+        lambda: ready(_counts_above)[(cdiv(count, _KEPT),)](
             similarity, high, low, above, near, count, others, kept_stride, counted_stride,
             KEPT=_KEPT, COUNTED=_COUNTED, num_warps=4,
         ),
