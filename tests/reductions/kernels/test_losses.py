@@ -375,6 +375,32 @@ def test_weights_for_which_memory_is_short_come_in_smaller_chunks(
     assert gradients.room_for(listed, 3000, 20, 7, TILES, store=True)[1] == max(TILES.rows, TILES.cols)
 
 
+@pytest.mark.parametrize("name", ["control", "cold"])
+def test_partial_sums_for_which_memory_is_short_come_in_smaller_stripes(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    want = step(LOSSES[name], "triton")
+    monkeypatch.setattr(configs, "_INTERPRETED", configs.Plan(*[configs.Tiles(16, 16, 64, 4, 1, 2)] * 3))
+    tried: list[int] = []
+    whole = log_sums._stripe
+
+    def short(scores_: Any, *args: Any, **kwargs: Any) -> None:
+        tried.append(len(scores_.x))
+        if len(scores_.x) > 16:
+            raise torch.OutOfMemoryError("full")
+        whole(scores_, *args, **kwargs)
+
+    monkeypatch.setattr(log_sums, "_stripe", short)
+    support.say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        same(step(LOSSES[name], "triton"), want, 2e-5 * LARGEST[name])
+    assert max(tried) > 16
+    assert caplog.messages == ["too little memory for the partial sums of 32 rows at once: 16 rows, slower"]
+    monkeypatch.setattr(log_sums, "_stripe", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        step(LOSSES[name], "triton")
+
+
 class Recorder:
     """Stands for a kernel: notes how many scores it is to compute, and computes none."""
 

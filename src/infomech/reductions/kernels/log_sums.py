@@ -1,5 +1,6 @@
 """Log-sums of the rows and columns of a score matrix: one product, whose epilogue leaves peaks and totals by tile."""
 
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import torch
@@ -12,6 +13,7 @@ from .launch import launched, ready
 from .listing import NO_LISTING, cleared_again, tile_again
 from .merging import Sums, empty_sums, merge, merge_within, partial
 from .scores import Scores
+from .support import say_once
 from .tile import (
     LOG2E,
     cleared,
@@ -165,16 +167,15 @@ def log_sums(
     by_row = (into[0] or empty_sums(n, device)) if rows else None
     by_col = (into[1] or empty_sums(m, device)) if cols else None
     own = torch.empty(min(n, m), dtype=torch.float32, device=device) if keep_own else None
-    stripe = stripe_rows(n, m, tiles, stripe_bytes)
     scores = scores.by_tile(tiles.rows, tiles.cols)
 
-    def sweep() -> None:
+    def sweep(stripe: int) -> None:
         for start in range(0, n, stripe):
             here = slice(start, min(start + stripe, n))
             both = None if by_row is None else by_row.part(here), by_col
             _stripe(scores.part(here), start, both, (False, start > 0), own, tiles)
 
-    launched(device, sweep)
+    launched(device, lambda: _as_memory_allows(sweep, stripe_rows(n, m, tiles, stripe_bytes), tiles))
     return by_row, by_col, own
 
 
@@ -190,18 +191,30 @@ def log_sums_within(
     tiles = tiles or _tiles(scores)
     assert tiles.rows % tiles.cols == 0
     by_row = into or empty_sums(n, device)
-    stripe = stripe_rows(n, n, tiles, stripe_bytes)
     scores = scores.by_tile(tiles.rows, tiles.cols)
 
-    def sweep() -> None:
+    def sweep(stripe: int) -> None:
         for start in range(0, n, stripe):
             stop = min(start + stripe, n)
             part = scores.part(slice(start, stop), slice(start, n))
             sums = by_row.part(slice(start, n))
             _stripe(part, 0, (sums, sums), (start > 0, start > 0), None, tiles, half=True)
 
-    launched(device, sweep)
+    launched(device, lambda: _as_memory_allows(sweep, stripe_rows(n, n, tiles, stripe_bytes), tiles))
     return by_row
+
+
+def _as_memory_allows(sweep: Callable[[int], None], rows: int, tiles: Tiles) -> None:
+    """A sweep in stripes of so many rows; from its start again in smaller ones where memory is short, which is said."""
+    stripe = rows
+    while True:
+        try:
+            return sweep(stripe)
+        except torch.OutOfMemoryError:
+            if stripe <= tiles.rows:
+                raise
+            stripe = max(1, stripe // 2 // tiles.rows) * tiles.rows
+            say_once(f"too little memory for the partial sums of {rows} rows at once: {stripe} rows, slower")
 
 
 def _tiles(scores: Scores) -> Tiles:
