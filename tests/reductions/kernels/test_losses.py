@@ -420,7 +420,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize(
-    ("n", "products", "launches"), [(4096, 2.2, 4), (8192, 2.1, 8), (16384, 2.1, 5), (32768, 2.1, 7)]
+    ("n", "products", "launches"), [(4096, 2.2, 4), (8192, 2.1, 6), (16384, 2.1, 5), (32768, 2.1, 7)]
 )
 def test_what_control_takes_of_the_loss(
     n: int, products: float, launches: float, monkeypatch: pytest.MonkeyPatch

@@ -50,7 +50,7 @@ _INTERPRETED = Plan(Tiles(32, 16, 64, 4, 1, 2), Tiles(16, 32, 64, 4, 1, 2), Tile
 # Of 9.0 the first three kinds were measured on an H200 (torch 2.11, Triton 3.6; N = 32,768 and 16,384, d = 512), all
 # else is chosen by what fits: 227 KB of shared memory to a block on 9.0, 163 KB on 8.0, 99 KB on 8.6 and 8.9. Compiled
 # by Triton 3.9 the largest kernels take, in KB of shared memory and bytes of a thread's 1,020 of registers that spill:
-# 9.0 half 177, 480; three 193, 488; tf32 209, 536; ieee 80, 480; 8.0 half 64, 0; three 64, 592; tf32 80, 8; ieee 64, 0.
+# 9.0 half 177, 472; three 193, 496; tf32 209, 520; ieee 80, 480; 8.0 half 64, 0; three 64, 592; tf32 80, 8; ieee 64, 0.
 _PLANS: dict[tuple[tuple[int, int], str], Plan] = {
     ((9, 0), "half"): Plan(Tiles(256, 128, 64, 8, 3), Tiles(128, 256, 64, 8, 3), Tiles(128, 128, 64, 8, 4)),
     ((9, 0), "three"): Plan(Tiles(256, 128, 64, 8, 4), Tiles(128, 256, 64, 8, 3), Tiles(128, 128, 64, 8, 4)),
@@ -67,7 +67,7 @@ CHUNK_ROWS = 8192  # of weights that stand at one time
 CHUNK_BYTES = 2**30
 LEAST_CHUNK = 256
 STEPS = 16  # at most, for the weights of half a symmetric matrix: (1 + 1 / steps) / 2 of it is visited
-FEW_STEPS, STEP_ROWS = 4, 2048
+FEW_STEPS, STEP_ROWS = 3, 2048
 STEP_ENTRIES = 2**26  # of the whole matrix to a step: below, the host takes longer to launch it than the card to do it
 EXTENT_PROGRAMS = 512  # that share the rows whose largest norm is looked for
 
@@ -121,8 +121,9 @@ def stripe_rows(rows: int, cols: int, tiles: Tiles, bytes_: int = STRIPE_BYTES) 
 def steps_within(rows: int) -> int:
     """In how many steps the weights of half a symmetric matrix are made.
 
-    Each visits a square on the diagonal whole; each is four launches. Up to four where they cost the host less than the
-    loss itself does, then as many as keep the card longer than the host.
+    Each visits a square on the diagonal whole; each is four launches. Up to three where the host is slower than the
+    card: neither the products (8.3 to 4 at 8,192 rows) nor the launches are then much more than twice the loss's. As
+    many as keep the card longer than the host beyond.
     """
     return max(1, min(FEW_STEPS, rows // STEP_ROWS), min(STEPS, rows * rows // STEP_ENTRIES))
 

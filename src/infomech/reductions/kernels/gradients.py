@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from .tile import reach
 from .weights import _weights, _weights_again
 
 _ALIGNED_BYTES = 16
+_LIBRARY = SimpleNamespace(adds=True)  # whether products of halves can be added to float32 in one call: found out once
 _FLOAT16_GAIN = 2.0**14  # weights are 2 at most; the smallest are to stay normal numbers
 
 
@@ -224,10 +226,15 @@ def multiply(out: Tensor, g: Weights, rows: Operand, *, fresh: bool) -> None:
 
 def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
     """Out += a b, of halves, summed in float32 by the library's own accumulator where that is offered."""
-    try:
-        torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
-    except (RuntimeError, TypeError):
-        out.add_(torch.mm(a, b, out_dtype=torch.float32))
+    if _LIBRARY.adds:
+        try:
+            torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
+            return
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError):
+            _LIBRARY.adds = False
+    out.add_(torch.mm(a, b, out_dtype=torch.float32))
 
 
 def room_for(scores: Scores, n: int, m: int, chunk: int | None, tiles: Tiles, *, store: bool) -> tuple[Weights, int]:
