@@ -103,6 +103,20 @@ def test_interpreted_kernels_are_launched_as_they_are() -> None:
     assert ready(kernel) is kernel
 
 
+@pytest.mark.parametrize(
+    ("version", "remembers"), [("3.6.0", True), ("3.9.1+git", True), ("3.10.0", False), ("4.0", False)]
+)
+def test_only_a_triton_that_was_looked_at_is_not_asked_again(
+    version: str, remembers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton, "__version__", version)
+    monkeypatch.setattr(triton, "JITFunction", Kernel)
+    monkeypatch.setattr(launch, "_REMEMBERING", {})
+    one = Kernel()
+    assert isinstance(ready(one), Remembering) is remembers
+    assert ready(one) is ready(one)
+
+
 def test_work_has_one_allocator_of_its_own() -> None:
     """Work within work keeps it; the caller's stays what it was."""
     given = _allocation._allocator.get()

@@ -11,8 +11,11 @@ import triton
 from torch import Tensor
 from triton.compiler import CompiledKernel
 
+from .support import version_of
+
 Found = TypeVar("Found")
 _READY_FOR: ContextVar[torch.device | None] = ContextVar("infomech device of kernels", default=None)
+_COMPARED = (3, 6), (3, 9)  # from and to which version of Triton launches were compared: bench_launches.py --check
 _MOST = 512  # ways of calling one kernel that are remembered; each new size of a batch is one
 
 _INTERPRETER = threading.RLock()  # it keeps which program runs in one place for all threads
@@ -74,10 +77,15 @@ _REMEMBERING: dict[int, Remembering] = {}  # by the identity of the kernel, whic
 
 
 def ready(kernel: Any) -> Any:
-    """The kernel, to be launched as `ready(kernel)[grid](...)`; one that is interpreted has nothing to remember."""
+    """The kernel, to be launched as `ready(kernel)[grid](...)`.
+
+    One that is interpreted has nothing to remember, and a Triton that nobody has looked at launches it itself.
+    """
     found = _REMEMBERING.get(id(kernel))
     if found is None:
         if not isinstance(kernel, triton.JITFunction):
+            return kernel
+        if not _COMPARED[0] <= version_of(str(triton.__version__)) <= _COMPARED[1]:
             return kernel
         found = _REMEMBERING.setdefault(id(kernel), Remembering(kernel))
     return found

@@ -72,17 +72,17 @@ def _missing() -> str | None:
         found = str(getattr(importlib.import_module("triton"), "__version__", "of no version"))
     except (ImportError, OSError):
         return f"Triton is not installed: {_INSTALL}"
-    if _numbers(found) < OLDEST:
+    if version_of(found) < OLDEST:
         return f"Triton {found} is too old: update torch, which brings its own, or {_INSTALL}"
     if not hasattr(torch.ops.aten.mm, "dtype_out"):
         return f"torch {torch.__version__} cannot sum products of halves in float32: pip install 'torch>=2.8'"
     return None
 
 
-def _numbers(version: str) -> tuple[int, int]:
+def version_of(version: str) -> tuple[int, int]:
     """The first two numbers of a version; zeros where it has none.
 
-    >>> _numbers("3.6.0+git1234"), _numbers("main")
+    >>> version_of("3.6.0+git1234"), version_of("main")
     ((3, 6), (0, 0))
     """
     found = re.match(r"v?(\d+)\.(\d+)", version)
@@ -97,4 +97,4 @@ def _no_compiler() -> str | None:
     return "Triton needs a C compiler: install gcc, or set CC"
 
 
-__all__ = ["say_once", "usable"]
+__all__ = ["say_once", "usable", "version_of"]
