@@ -74,7 +74,7 @@ def test_a_rank_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Monk
         "def loss(x, y):\n    if dist.get_world_size() > 1:\n        time.sleep(600)\n"
         "    return (x - y).square().sum()\n"
     )
-    found = check_equivalent(f"{file}:loss", worlds=[2, 1], uneven=False, timeout=15.0)
+    found = check_equivalent(f"{file}:loss", worlds=[2, 1], uneven=False, timeout=30.0)
     assert "no answer within" in found.cases[0].sentence()
     assert found.cases[1].equal  # the next case has ranks of its own
 
