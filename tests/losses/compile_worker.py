@@ -313,54 +313,64 @@ RBF = im.RBF(0.5)
 MODULES: dict[str, tuple[str, Given, Callable[..., Given]]] = {
     "queues": ("SymmetricInfoNCE", {
         "temperature": 0.1, "divergence_weight": 0.5, "learn_temperature": True, "weigh_positive": True, **QUEUE,
-    }, lambda x, y, u: {
+    }, lambda x, y, t, u: {
         "weights": u.exp(), "log_weights_x": u, "log_weights_y": -u, "groups": labels(x), "guide": seen(x, y),
     }),
     "module of pairs": ("SymmetricInfoNCE", {
         "logit_scale": 9.0, "several": "log_mean", "normalize": True, **LATER,
-    }, lambda x, y, u: {"pairs": own(x), "negatives_x": y, "negatives_y": x}),
+    }, lambda x, y, t, u: {"logit_scale": 1 / t, "pairs": own(x), "negatives_x": y, "negatives_y": x}),
     "module of four": (
         "SymmetricInfoNCE", {"share_negatives": True, "critic": RBF, **FOUR},
-        lambda x, y, u: {"negatives_x": sets(x), "negatives_y": sets(y)},
+        lambda x, y, t, u: {"temperature": t, "negatives_x": sets(x), "negatives_y": sets(y)},
     ),
-    "module of groups": ("SymmetricInfoNCE", {"same_group": "positive"}, lambda x, y, u: {"groups": labels(x)}),
+    "module of groups": ("SymmetricInfoNCE", {"same_group": "positive"}, lambda x, y, t, u: {"groups": labels(x)}),
     "queue of positives": ("InfoNCE", {
         "logit_scale": 9.0, "same_group": "positive", "several": "log_mean", **QUEUE,
-    }, lambda x, y, u: {
-        "weights": u.exp(), "groups": labels(x), "candidate_groups": labels(x).flip(0), "guide": seen(x, y),
+    }, lambda x, y, t, u: {
+        "temperature": t, "weights": u.exp(), "groups": labels(x), "candidate_groups": labels(x).flip(0),
+        "guide": seen(x, y),
     }),
     "module of positives": ("InfoNCE", {
         "temperature": 0.1, "learn_temperature": True, "critic": RBF, "weigh_positive": True, "normalize": True,
         **LATER,
-    }, lambda x, y, u: {
+    }, lambda x, y, t, u: {
         "positives": torch.arange(x.shape[0]).roll(3), "exclude_own": True, "log_weights": u, "negatives": x,
         "negative_log_weights": u,
     }),
     "module of negatives": (
         "InfoNCE", {"in_batch": False},
-        lambda x, y, u: {"negatives": x, "groups": labels(x), "negative_groups": labels(x).flip(0)},
+        lambda x, y, t, u: {"negatives": x, "groups": labels(x), "negative_groups": labels(x).flip(0)},
     ),
-    "module of sets": ("InfoNCE", {"share_negatives": True}, lambda x, y, u: {"negatives": sets(y)}),
+    "module of sets": (
+        "InfoNCE", {"share_negatives": True}, lambda x, y, t, u: {"logit_scale": 1 / t, "negatives": sets(y)},
+    ),
     "module of questions": ("SigmoidLoss", {
         "temperature": 0.3, "bias": -2.0, "same_group": "positive", "counted_as": "per_anchor", "normalize": True,
-    }, lambda x, y, u: {"log_weights_x": u, "log_weights_y": -u, "groups": labels(x)}),
+    }, lambda x, y, t, u: {"log_weights_x": u, "log_weights_y": -u, "groups": labels(x)}),
     "module of listed questions": (
         "SigmoidLoss",
         {"logit_scale": 9.0, "learn_temperature": False, "learn_bias": False, "critic": RBF, "reduction": "sum"},
-        lambda x, y, u: {"pairs": own(x)},
+        lambda x, y, t, u: {"logit_scale": 1 / t, "bias": u[0], "pairs": own(x)},
+    ),
+    "module of questions, a temperature": (
+        "SigmoidLoss", {"learn_temperature": False}, lambda x, y, t, u: {"temperature": t},
     ),
     "module of three": ("PairwiseInfoNCE", {
         "temperature": 0.1, "divergence_weight": 0.5, "learn_temperature": True, "critic": RBF, "weigh_positive": True,
         "normalize": True,
-    }, lambda x, y, u: {"weights": u.exp(), "log_weights": [u, None, -u], "groups": labels(x)}),
-    "module of three, a scale": ("PairwiseInfoNCE", {"logit_scale": 9.0, "reduction": "sum"}, lambda x, y, u: {}),
+    }, lambda x, y, t, u: {"weights": u.exp(), "log_weights": [u, None, -u], "groups": labels(x)}),
+    "module of three, a scale": ("PairwiseInfoNCE", {"logit_scale": 9.0, "reduction": "sum"}, lambda x, y, t, u: {
+        "logit_scale": 1 / t,
+    }),
+    "module of three, a temperature": ("PairwiseInfoNCE", {}, lambda x, y, t, u: {"temperature": t}),
     "module of lengths": ("MatryoshkaInfoNCE", {
         "dims": (D, 3), "temperature": 0.1, "dim_weights": (0.5, 1.0), "learn_temperature": True,
-    }, lambda x, y, u: {"weights": u.exp(), "groups": labels(x), "negatives_y": x}),
+    }, lambda x, y, t, u: {"weights": u.exp(), "groups": labels(x), "negatives_y": x}),
     "module of lengths, a scale": (
         "MatryoshkaInfoNCE", {"dims": (5,), "logit_scale": 9.0, "directions": ("yx",), "reduction": "sum"},
-        lambda x, y, u: {},
+        lambda x, y, t, u: {"logit_scale": 1 / t},
     ),
+    "module of lengths, a temperature": ("MatryoshkaInfoNCE", {"dims": (D,)}, lambda x, y, t, u: {"temperature": t}),
 }  # fmt: skip
 
 
@@ -386,7 +396,7 @@ def compiled_call(name: str) -> None:
     loss = made(kind, settings)
 
     def call(x: Tensor, y: Tensor, t: Tensor, u: Tensor) -> Tensor:
-        value: Tensor = loss(*rows_for(kind, x, y), **given(x, y, u))
+        value: Tensor = loss(*rows_for(kind, x, y), **given(x, y, t, u))
         return value
 
     of_any_size(call, "eager")
@@ -406,7 +416,7 @@ def every_argument() -> None:
     calls: dict[str, set[str]] = {}
     for name, settings, of_batch in MODULES.values():
         found.setdefault(name, set()).update(settings)
-        calls.setdefault(name, set()).update(of_batch(x, y, u))
+        calls.setdefault(name, set()).update(of_batch(x, y, t, u))
     for name, arguments in found.items():
         expected = set(inspect.signature(getattr(losses, name)).parameters) - WHERE - ROWS
         assert arguments == expected, (name, arguments ^ expected)

@@ -174,5 +174,8 @@ def test_a_subgroup_of_the_ranks(world) -> None:
 
 
 def test_without_a_process_group() -> None:
-    with pytest.raises(im.InputError, match="init_process_group"):
+    with pytest.raises(im.InputError, match="init_process_group") as caught:
         Ranks()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert eval(line.partition("ranks=")[2], {"Ranks": Ranks, "torch": torch}) is None  # what it says to write

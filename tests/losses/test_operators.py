@@ -488,8 +488,9 @@ ARGUMENTS = [
 ]  # fmt: skip
 MORE = [
     "functions", "module of pairs", "module of four", "module of groups", "module of positives", "module of negatives",
-    "module of sets", "module of questions", "module of listed questions", "module of three",
-    "module of three, a scale", "module of lengths", "module of lengths, a scale",
+    "module of sets", "module of questions", "module of listed questions", "module of questions, a temperature",
+    "module of three", "module of three, a scale", "module of three, a temperature", "module of lengths",
+    "module of lengths, a scale", "module of lengths, a temperature",
 ]  # fmt: skip
 
 

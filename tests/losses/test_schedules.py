@@ -77,6 +77,7 @@ def test_controller_stays_within_its_limits() -> None:
         lambda: LinearWarmup(1.0, steps=0),
         lambda: ConstantWeight(math.nan),
         lambda: DivergenceController(0.1, gain=-1.0),
+        lambda: DivergenceController(-1.0),
         lambda: DivergenceController(0.1, start=3.0, maximum=2.0),
     ],
 )

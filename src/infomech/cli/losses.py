@@ -27,8 +27,8 @@ def check_loss(
     """Check that a sharded, cached or accumulated loss is the loss of the full batch, in value and gradient.
 
     The function is called on every rank with that rank's embeddings, function(x, y), and returns its loss; gradients
-    are averaged over ranks as DistributedDataParallel does. Ranks are processes of this machine. Exit code 1 if the
-    value or the gradient is another one.
+    are averaged over ranks as DistributedDataParallel does. Ranks are processes of this machine. A step may return its
+    loss, too; of one that returns nothing only gradients are compared. Exit code 1 if what is compared is another one.
     """
     from .._checks import InputError
     from ..losses.equivalence import check_equivalent
@@ -54,7 +54,10 @@ def check_loss(
             console().print(
                 f"{where} ({' + '.join(map(str, case.sizes))} rows): {case.sentence()}", highlight=False, markup=False
             )
-        console().print("Equal to the full batch." if found.equal else "Not the full batch's loss.", highlight=False)
+        said = "Equal to the full batch." if found.equal else "Not the full batch's loss."
+        if any(case.without_value for case in found.cases):
+            said += " Gradients were compared, no value: the step returns nothing. Let it return the loss."
+        console().print(said, highlight=False)
     if not found.equal:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce
 from ..losses._inputs import NoNegativesError, check_paired, check_tensor
 from ..losses.agreement import told
+from ..losses.temperature import check_for_cosines
 from ._single import loss_of_one_pair
 
 
@@ -34,6 +35,7 @@ class TwoViewInfoNCE(nn.Module):
     def __init__(self, temperature: float = 0.5, *, ranks: Ranks | None = None) -> None:
         super().__init__()
         check_temperature(temperature)
+        check_for_cosines(temperature)
         self.temperature = temperature
         self.ranks = ranks
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
 from .._typing import Scalar
 from ..losses._inputs import check_tensor, unit_rows
+from ..losses.temperature import check_for_cosines
 from ..reductions.exclusion import Exclusion, Only, SameGroup
 from ..reductions.losses.infonce import row_log_sums, row_scores, score_bound
 from ._single import loss_of_one_pair
@@ -47,6 +48,7 @@ class LabelledInfoNCE(Base):
     def __init__(self, temperature: float = 0.07) -> None:
         super().__init__()
         check_temperature(temperature)
+        check_for_cosines(temperature)
         self.temperature = temperature
 
     def forward(

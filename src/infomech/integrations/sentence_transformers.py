@@ -13,6 +13,7 @@ from .._typing import Rows, Scalar
 from ..losses import Ranks, infonce, symmetric_infonce, symmetric_terms
 from ..losses._inputs import NoNegativesError
 from ..losses.agreement import told
+from ..losses.temperature import check_for_cosines
 from ._single import loss_of_one_pair
 
 
@@ -54,6 +55,7 @@ class SentenceSymmetricInfoNCE(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature(1.0 / scale if scale else 0.0, "1 / scale")
+        check_for_cosines(1.0 / scale)
         self.model = model
         self.scale = scale
         self.divergence_weight = divergence_weight

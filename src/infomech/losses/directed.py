@@ -270,6 +270,8 @@ class InfoNCE(TemperedLoss):
         anchors: Rows,
         candidates: OtherRows,
         *,
+        temperature: float | Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
         positives: Int[Tensor, "..."] | None = None,
         negatives: Float[Tensor, "... d"] | None = None,
         exclude_own: bool = False,
@@ -281,10 +283,13 @@ class InfoNCE(TemperedLoss):
         negative_groups: Int[Tensor, " k"] | None = None,
         guide: Guide | None = None,
     ) -> Scalars:
-        """The loss of one batch; the arguments are those of `infonce`."""
+        """The loss of one batch; the arguments are those of `infonce`.
+
+        A temperature, or logit scale, takes the place of the module's for this call; see `TemperedLoss`.
+        """
         self._begin(anchors, candidates)
         request = OneWay(
-            self.temperature,
+            **self._scale_of(temperature, logit_scale),
             critic=self.critic,
             positives=positives,
             groups=groups,

@@ -30,6 +30,10 @@ class _Elsewhere:
 class Ranks:
     """The processes that share a batch, and how their rows travel.
 
+    Made once the process group is there: without one it is an error, not a batch of one process's rows alone, which
+    nobody would see. A script that runs with and without ``torchrun`` passes
+    ``ranks=Ranks() if torch.distributed.is_initialized() else None``.
+
     A rank that does not come to a call is waited for as long as the group says: what `timeout` of
     ``torch.distributed.init_process_group`` or ``new_group`` was set to, 30 minutes if it was not (10 for NCCL). Then
     the others raise `RanksError`.
@@ -101,7 +105,10 @@ class Ranks:
 
 def _check_started() -> None:
     if not (dist.is_available() and dist.is_initialized()):
-        raise InputError("torch.distributed has no process group; call torch.distributed.init_process_group first")
+        raise InputError(
+            "torch.distributed has no process group: call torch.distributed.init_process_group first; in a script that "
+            "runs in one process, too: ranks=Ranks() if torch.distributed.is_initialized() else None"
+        )
 
 
 class RanksError(InfomechError, RuntimeError):

@@ -28,7 +28,7 @@ class ShardedCase:
 
     Args:
         sizes: rows of each rank.
-        values: what each rank returned; empty if it failed.
+        values: what each rank returned; empty if it failed, or if the step returns nothing.
         value: the full batch's.
         ratio: of the gradient, averaged over ranks, to the full batch's, along the latter: <g, g0> / <g0, g0>.
         residual: |g - ratio g0| / |g|, 0 if the direction is right.
@@ -45,10 +45,15 @@ class ShardedCase:
     tolerance: float = 1e-6
 
     @property
+    def without_value(self) -> bool:
+        """Whether only gradients were compared, since the step returned nothing."""
+        return self.failure is None and not self.values
+
+    @property
     def value_equal(self) -> bool:
-        """Whether the mean of the ranks' values is the full batch's."""
+        """Whether the mean of the ranks' values is the full batch's, or there is none to compare."""
         if not self.values:
-            return False
+            return self.failure is None
         mean = sum(self.values) / len(self.values)
         return abs(mean - self.value) <= self.tolerance * max(1.0, abs(self.value))
 
@@ -59,7 +64,7 @@ class ShardedCase:
 
     @property
     def equal(self) -> bool:
-        """Both."""
+        """Both, as far as they were compared."""
         return self.value_equal and self.gradient_equal
 
     def sentence(self) -> str:
@@ -67,7 +72,7 @@ class ShardedCase:
         if self.failure is not None:
             return self.failure
         if self.equal:
-            return "the full batch's value and gradient"
+            return "the full batch's gradient" if self.without_value else "the full batch's value and gradient"
         said = []
         if not self.value_equal:
             mean = sum(self.values) / len(self.values)
@@ -138,7 +143,8 @@ def check_equivalent(
             name. ``kind="loss"``: it is called on every rank as target(x, y) on that rank's embeddings, unit rows
             (n, 8), and returns its scalar; it may ask `torch.distributed` who it is. ``kind="step"``: it is called as
             target(left, right, a, b) with both encoders and that rank's inputs, leaves the gradients in the encoders'
-            ``.grad``, and returns the value: a cached or an accumulated step.
+            ``.grad``, and returns the value: a cached or an accumulated step. Of one that returns nothing only the
+            gradients are compared.
         against: the full batch's loss, called as against(x, y) in one process; by default the target itself, which a
             step cannot be.
         kind: see `target`.

@@ -144,7 +144,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
     mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     a, b = (z[mine] for z in inputs)
     if plan["kind"] == "step":
-        value = function(left, right, a, b)
+        value = _value_of_step(function(left, right, a, b))
     else:
         value = function(left(a), right(b))
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -152,11 +152,29 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
         value.backward()
     flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     gradient = torch.cat([g.flatten() for g in flat]).double()
-    number = torch.as_tensor(value).detach().double().reshape(1)
+    number = torch.zeros(1, dtype=torch.float64) if value is None else value.detach().cpu().double().reshape(1)
+    number = torch.cat([number, torch.full((1,), value is not None, dtype=torch.float64)])
     values = [torch.zeros_like(number) for _ in sizes]
     dist.all_gather(values, number)
     dist.all_reduce(gradient)
-    return {"values": [float(v) for v in values], "gradient": (gradient / len(sizes)).tolist()}
+    returned = [bool(has) for _, has in values]
+    if any(returned) and not all(returned):
+        raise TypeError(
+            f"rank {returned.index(False)} returns nothing, and others their value: let all ranks return it"
+        )
+    found = [float(v) for v, has in values if has]
+    return {"values": found, "gradient": (gradient / len(sizes)).tolist()}
+
+
+def _value_of_step(returned: Any) -> Tensor | None:
+    """What a step returns, if it returns its value."""
+    if returned is None:
+        return None
+    with suppress(TypeError, ValueError, RuntimeError):
+        value = torch.as_tensor(returned)
+        if value.numel() == 1:
+            return value
+    raise TypeError(f"the step returned {type(returned).__name__}; expected its value, one number, or nothing")
 
 
 def load(spec: str) -> Callable[..., Any]:

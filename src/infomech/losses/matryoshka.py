@@ -364,16 +364,22 @@ class MatryoshkaInfoNCE(TemperedLoss):
         x: Rows,
         y: OtherRows,
         *,
+        temperature: float | Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
         weights: Float[Tensor, " n"] | None = None,
         groups: Int[Tensor, " n"] | None = None,
         negatives_y: Float[Tensor, "k d"] | None = None,
     ) -> Scalars:
-        """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `matryoshka_infonce`."""
+        """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `matryoshka_infonce`.
+
+        A temperature, or logit scale, takes the place of the module's for this call; see `TemperedLoss`.
+        """
         self._begin(x, y)
         given: dict[str, Any] = {"weights": weights, "groups": groups, "negatives_y": negatives_y}
+        given |= self._scale_of(temperature, logit_scale)
 
         def loss(check: Check) -> tuple[Scalars, None]:
-            request = replace(self._request, temperature=self.temperature, check=check, **given)
+            request = replace(self._request, check=check, **given)
             return _loss_of(x, y, request, self.ranks), None
 
         return self._end(self._looked_after(loss, x, y, ranks=self.ranks)[0])

@@ -173,17 +173,23 @@ class PairwiseInfoNCE(TemperedLoss):
         self,
         modalities: Sequence[Rows],
         *,
+        temperature: float | Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
         weights: Float[Tensor, " n"] | None = None,
         log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
         groups: Int[Tensor, " n"] | None = None,
     ) -> Scalars:
-        """The loss of one batch: k times (n, d) -> scalar."""
+        """The loss of one batch: k times (n, d) -> scalar; the arguments are those of `pairwise_infonce`.
+
+        A temperature, or logit scale, takes the place of the module's for this call; see `TemperedLoss`.
+        """
         self._begin(*modalities)
+        scale = self._scale_of(temperature, logit_scale)
 
         def loss(check: Check) -> tuple[Scalars, None]:
             value = pairwise_infonce(
                 modalities,
-                temperature=self.temperature,
+                **scale,
                 divergence_weight=self.divergence_weight,
                 critic=self.critic,
                 weights=weights,

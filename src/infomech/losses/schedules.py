@@ -104,9 +104,11 @@ class DivergenceController(WeightSchedule):
         super().__init__()
         if not (math.isfinite(gain) and gain > 0):
             raise InputError(f"gain is {gain}; it must be a finite number above 0 (lambda rises while the gap is wide)")
+        if not _finite(target, "target") >= 0:
+            raise InputError(f"target is {target}; it is the divergence to hold, in nats, 0 or more")
         if not 0.0 <= start <= maximum < math.inf:
             raise InputError(f"start is {start} and maximum {maximum}; expected 0 <= start <= maximum")
-        self.target, self.gain, self.maximum = _finite(target, "target"), gain, maximum
+        self.target, self.gain, self.maximum = float(target), gain, maximum
         self.register_buffer("current", torch.tensor(float(start), dtype=torch.float64))
 
     def weight(self) -> float:  # noqa: D102

@@ -31,7 +31,7 @@ from ._inputs import (
     unit_rows,
     widened,
 )
-from .agreement import Local, agree, check_ranks_alike
+from .agreement import Local, agree, check_ranks_alike, told
 from .distributed import Ranks, Shards, replicated, sum_over_ranks
 from .gathering import gathered
 from .positives import joined
@@ -409,20 +409,27 @@ class SigmoidLoss(TemperedLoss):
         x: Rows,
         y: OtherRows,
         *,
+        temperature: float | Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
+        bias: float | Tensor | None = None,
         log_weights_x: Float[Tensor, " n"] | None = None,
         log_weights_y: Float[Tensor, " m"] | None = None,
         pairs: Int[Tensor, "p 2"] | None = None,
         groups: Groups | None = None,
     ) -> Scalars:
-        """The loss of one batch: (n, d), (m, d) -> scalar; the arguments are those of `sigmoid_loss`."""
+        """The loss of one batch: (n, d), (m, d) -> scalar; the arguments are those of `sigmoid_loss`.
+
+        A temperature, or logit scale, and a bias take the place of the module's for this call; see `TemperedLoss`.
+        """
         self._begin(x, y)
+        scale, bias_of_call = self._scale_of(temperature, logit_scale), self._bias_of(bias)
 
         def loss(check: Check) -> tuple[Scalars, None]:
             value = sigmoid_loss(
                 x,
                 y,
-                temperature=self.temperature,
-                bias=self.bias,
+                **scale,
+                bias=bias_of_call,
                 critic=self.critic,
                 log_weights_x=log_weights_x,
                 log_weights_y=log_weights_y,
@@ -440,6 +447,13 @@ class SigmoidLoss(TemperedLoss):
             return value, None
 
         return self._end(self._looked_after(loss, x, y, ranks=self.ranks)[0])
+
+    def _bias_of(self, bias: float | Tensor | None) -> float | Tensor:
+        """The bias that a call was given, or the module's own."""
+        if bias is None:
+            return self.bias
+        told(self.ranks, lambda: self.check_not_learned(bias=True))
+        return bias
 
 
 __all__ = ["SigmoidLoss", "SigmoidRequest", "sigmoid_loss", "sigmoid_of"]

@@ -340,6 +340,8 @@ class SymmetricInfoNCE(TemperedLoss):
         x: Rows,
         y: OtherRows,
         *,
+        temperature: float | Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
         weights: Weights | None = None,
         log_weights_x: Float[Tensor, " n"] | None = None,
         log_weights_y: Float[Tensor, " m"] | None = None,
@@ -349,12 +351,15 @@ class SymmetricInfoNCE(TemperedLoss):
         negatives_y: Float[Tensor, "... d"] | None = None,
         guide: Guide | None = None,
     ) -> Scalars:
-        """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `symmetric_infonce`."""
+        """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `symmetric_infonce`.
+
+        A temperature, or logit scale, takes the place of the module's for this call; see `TemperedLoss`.
+        """
         self._begin(x, y)
         weight, divergence = self._weight_of_now(x, y)
         wanted = replace(
             self._wanted(),
-            temperature=self.temperature,
+            **self._scale_of(temperature, logit_scale),
             weights=weights,
             log_weights_x=log_weights_x,
             log_weights_y=log_weights_y,

@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import InputError, check_temperature
+from .._checks import InputError, check_temperature, is_number
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
 from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
+from .agreement import told
 from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
+from .distributed import Ranks
 
 CLIP_RANGE = (0.01, 1.0)  # of tau: CLIP clamps log(1/tau) to [0, log 100]
 Evaluation = Callable[[Check], tuple[Tensor, Seen]]
 _UNIT = 0.02  # how far from 1 the length of a row may be; half precision rounds it by 0.004
+_LOGIT_SCALE = 10.0  # cosines over such a temperature differ by 0.2 at most; SigLIP's scale starts at 10, CLIP's at 14
 
 
 class TemperedLoss(nn.Module):
@@ -32,8 +35,13 @@ class TemperedLoss(nn.Module):
     done, or at once where there is none to come; never for a call that checkpointing repeats. Calls whose backward is
     still to come see the same state, and so do all calls between two steps after `follow(optimizer)`.
 
+    **A call may bring its own temperature**, as `temperature` or as `logit_scale` = 1/tau, a number or a tensor that
+    gets a gradient: a model's parameter, say. It takes the place of the module's for that call. A module that learns
+    its own is given none.
+
     Args:
-        temperature: tau, or where a learned one starts.
+        temperature: tau, or where a learned one starts. 10 and more is refused for cosines, as what is a logit scale
+            most likely: at once with ``normalize=True``, otherwise when the rows are seen to be of unit length.
         learn_temperature: learn ``log_scale`` = log(1/tau).
         limits: smallest and largest tau of a learned temperature, None for no limits.
         critic: s(x, y) of the loss.
@@ -45,6 +53,8 @@ class TemperedLoss(nn.Module):
         backend: which implementation; see `symmetric_infonce`.
         precision: of products of float32 rows; see there, too.
     """
+
+    ranks: Ranks | None = None
 
     def __init__(
         self,
@@ -60,6 +70,8 @@ class TemperedLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature(temperature)
+        if normalize and (critic is None or isinstance(critic, Cosine)):
+            check_for_cosines(temperature)
         if check not in ("always", "first", "never"):
             raise InputError(f"check is {check!r}; expected 'first', 'always' or 'never'")
         if learn_temperature and limits is not None and not limits[0] <= temperature <= limits[1]:
@@ -78,7 +90,7 @@ class TemperedLoss(nn.Module):
         self.precision: Precision | None = precision
         self._implementation = coded(backend, precision)
         self._calls = Calls()
-        self._saw_lengths = False
+        self._saw_lengths = self._unit_rows = False
         self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked
         self._compiled = False
         self._bring_back_after_backward()
@@ -117,9 +129,46 @@ class TemperedLoss(nn.Module):
         if without_values(*rows):  # first: compiled code must not depend on what was seen
             return
         if not (self._saw_lengths or self.normalize or self.check == "never"):
+            if self._of_products:
+                self._unit_rows = not say_other_lengths(rows, type(self).__name__)
+                if self._unit_rows:
+                    told(self.ranks, lambda: check_for_cosines(self.initial_temperature))
             self._saw_lengths = True
-            if self.critic is None or isinstance(self.critic, Cosine):
-                say_other_lengths(rows, type(self).__name__)
+
+    def _scale_of(self, temperature: float | Tensor | None, logit_scale: float | Tensor | None) -> dict[str, Any]:
+        """The temperature of a call, as functions take it: what the call was given, or the module's own."""
+        if temperature is None and logit_scale is None:
+            return {"temperature": self.temperature, "logit_scale": None}
+        told(self.ranks, lambda: self._check_given(temperature, logit_scale))
+        return {"temperature": temperature, "logit_scale": logit_scale}
+
+    def check_not_learned(self, *, temperature: bool = False, bias: bool = False) -> None:
+        """Raise InputError if the module learns what its calls are given."""
+        for given, own, name in (
+            (temperature, self.log_scale, "temperature"),
+            (bias, getattr(self, "bias", None), "bias"),
+        ):
+            if given and isinstance(own, nn.Parameter):
+                raise InputError(
+                    f"this {type(self).__name__} learns its own {name}, and is given one: make it with "
+                    f"learn_{name}=False"
+                )
+
+    def _check_given(self, temperature: float | Tensor | None, logit_scale: float | Tensor | None) -> None:
+        self.check_not_learned(temperature=True)
+        given = temperature if logit_scale is None else logit_scale
+        if temperature is not None and logit_scale is not None:
+            raise InputError("pass either temperature= or logit_scale=, which is 1/temperature, not both")
+        if without_values(given) or not (self._of_products and (self.normalize or self._unit_rows)):
+            return
+        if self.check != "never" and (not isinstance(given, Tensor) or given.device.type == "cpu") and is_number(given):
+            number = float(given.detach() if isinstance(given, Tensor) else given)  # type: ignore[arg-type]
+            check_for_cosines(1 / number if logit_scale is not None and number else number)
+
+    @property
+    def _of_products(self) -> bool:
+        """Whether scores are inner products: cosines, of unit rows."""
+        return self.critic is None or isinstance(self.critic, Cosine)
 
     def _looked_after(self, loss: Evaluation, *rows: Tensor, ranks: object = None) -> tuple[Tensor, Seen]:
         """The loss and what its state is to see, with the values of the input looked at when it is time to.
@@ -241,8 +290,23 @@ def starting_temperature(temperature: float | None, logit_scale: float | None, d
     return 1.0 / logit_scale
 
 
-def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> None:
-    """Warn if rows that the cosine critic is to compare are not of unit length."""
+def check_for_cosines(temperature: float) -> None:
+    """Raise InputError if a loss of cosines is never meant to have this temperature: it is a logit scale, most likely.
+
+    >>> check_for_cosines(100.0)
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: the temperature is 100, the logit scale 0.01: is one given as the other? CLIP starts...
+    """
+    if temperature >= _LOGIT_SCALE:
+        raise InputError(
+            f"the temperature is {temperature:.4g}, the logit scale {1 / temperature:.4g}: is one given as the other? "
+            "CLIP starts at 0.07 and 14"
+        )
+
+
+def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> bool:
+    """Warn if rows that the cosine critic is to compare are not of unit length; whether that is so."""
     for part in rows:
         if not (isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.numel()):
             continue  # the checks have the words
@@ -253,7 +317,8 @@ def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> None:
                 "are; for cosines pass normalize=True (said once)",
                 stacklevel=4,
             )
-            return
+            return True
+    return False
 
 
-__all__ = ["CLIP_RANGE", "TemperedLoss", "say_other_lengths", "starting_temperature"]
+__all__ = ["CLIP_RANGE", "TemperedLoss", "check_for_cosines", "say_other_lengths", "starting_temperature"]
