@@ -241,7 +241,7 @@ class EnergyBudget(Shown):
     effective_negatives_yx: Estimate
     effective_negatives: Estimate  # their mean
     effective_negatives_quantiles: dict[Direction, dict[str, float]]  # over anchors, each averaged over batches
-    above_largest: Estimate  # InfoNCE - log N less the same with all other groups: what a larger batch can still move
+    above_largest: Estimate  # InfoNCE - log N less the same with all other groups: log(n / N) less the loss's own rise
     off_the_limit: Estimate | None  # InfoNCE - log(N V) less the limit's energy, where there is a limit
     curve: BudgetCurve
     growth: Growth  # of the four log kernel means over the last doubling

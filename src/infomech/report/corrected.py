@@ -18,7 +18,8 @@ from ..diagnosis.differences import Difference
 from .compare import delta_text
 from .writing import md
 
-FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
+HELD_OUT = "held-out-pairs.npy"
+FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors", HELD_OUT)
 
 
 def check_corrected(folder: Path, *, overwrite: bool = False) -> None:
@@ -35,6 +36,8 @@ def save_corrected(
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
+
+    Beside the corrected rows, ``held-out-pairs.npy`` names the pairs that the correction was not fitted on.
 
     Args:
         scored: from `infomech.corrections.score_corrections`.
@@ -54,13 +57,18 @@ def save_corrected(
         if rows is not None:
             (correction,) = scored.fitted.values()
             for name, moved in zip("xy", correction.transform(*rows), strict=True):
-                buffer = io.BytesIO()
-                np.save(buffer, moved.cpu().numpy(), allow_pickle=False)
-                yield f"{name}.npy", buffer.getvalue()
+                yield f"{name}.npy", _npy(moved)
+            yield HELD_OUT, _npy(scored.held_out_pairs)
             yield "correction.safetensors", dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
     return content
+
+
+def _npy(array: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array.cpu().numpy(), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
@@ -156,7 +164,14 @@ def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
     return document(title, how, bullets(map(md, corrected_text(scored, names))), table(columns[0], columns[1:]))
 
 
+LEGEND = (
+    "▲ and ▼ mark what lies higher and lower than before, where the 95% interval of the difference leaves out 0. For "
+    "recall and shared information higher is better; for the gap it is what comes nearer to no gap:"
+)
+
 __all__ = [
+    "HELD_OUT",
+    "LEGEND",
     "check_corrected",
     "corrected_dict",
     "corrected_markdown",
