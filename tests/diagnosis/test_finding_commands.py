@@ -14,6 +14,9 @@ from torch import Tensor
 import infomech as im
 import infomech.cli as cli
 from infomech.diagnosis import Finding
+from infomech.diagnosis.batch_tables import Batches, BatchSweeps, walk
+from infomech.diagnosis.near_duplicates import one_of_each, tying_pairs
+from infomech.measures import PairedSample
 
 Rows = tuple[Tensor, Tensor]
 
@@ -115,6 +118,33 @@ def test_the_way_off_the_ceiling_names_batch_and_groups(found: dict[str, list[Fi
     assert "Embed pairs that are harder to tell apart" in _text(found["easy"], "information-near-ceiling")
 
 
+def test_pairs_that_tie_twins() -> None:
+    """As few as it takes, each of a row with a partner of its twin; with them no twin is left in another group."""
+    x, y = _latent(30)
+    x[1], x[2], x[3] = x[0], x[0], x[0]
+    y[20] = y[10]
+    sample = PairedSample.from_embeddings(x, y, normalize=True)
+    sweeps = BatchSweeps.of(Batches.of(sample), [0.1], duplicates=True)
+    walk(sweeps)
+    tied = tying_pairs(sample, sweeps.duplicates)
+    assert len(tied) == 4
+    assert sum({a, b} <= {0, 1, 2, 3} for a, b in tied) == 3
+    assert [10, 20] in tied or [20, 10] in tied
+    whole = torch.cat([torch.arange(30)[:, None].expand(30, 2), torch.tensor(tied)])
+    again = PairedSample.from_embeddings(x, y, pairs=whole, normalize=True)
+    assert again.groups == 26
+    sweeps = BatchSweeps.of(Batches.of(again), [0.1], duplicates=True)
+    walk(sweeps)
+    assert bool(one_of_each(again.groups, sweeps.duplicates).all())
+
+
+def test_the_report_names_twins(found: dict[str, list[Finding]]) -> None:
+    for side in "xy":
+        text = _text(found["twins"], f"duplicates-{side}")
+        assert text.endswith("`infomech doctor X Y -t 0.1 --pairs DIR/pairs-tied.npy`.")
+        assert "`infomech report X Y -t 0.1 -o DIR` writes the pairs that do so" in text
+
+
 def test_whether_a_temperature_was_learned_is_not_known(found: dict[str, list[Finding]]) -> None:
     text = _text(found["clamped"], "temperature-at-clamp")
     assert "If it was learned" in text
@@ -143,7 +173,11 @@ def test_the_commands_run(
                     assert _run(["report", "X.npy", "Y.npy", "-t", "0.2", "-o", folder, "--no-figures"]) == 0
         if "--no-normalize" in command:
             continue  # stops on rows that are not of unit length, as its finding says; test_cli has it
-        words = [{"X": "X.npy", "Y": "Y.npy", "DIR": f"out{k}"}.get(w, w) for w in shlex.split(command)]
+        names = {"X": "X.npy", "Y": "Y.npy", "DIR": f"out{k}", "DIR/pairs-tied.npy": "tied/pairs-tied.npy"}
+        if "DIR/pairs-tied.npy" in command and not Path("tied").exists():
+            tau = command.split()[4]
+            assert _run(["report", "X.npy", "Y.npy", "-t", tau, "-o", "tied", "--no-figures"]) == 0
+        words = [names.get(w, w) for w in shlex.split(command)]
         more = ["--no-figures"] if words[0] == "report" else []
         assert _run([*words, *more]) == 0, (command, capsys.readouterr().err)
 

@@ -234,7 +234,7 @@ def _batch(e: Evidence) -> Iterator[Finding]:
         )
     else:
         text += (
-            "By as much rises log N less the loss, a lower bound on what the modalities share. "
+            "A larger batch raises log N less the loss, a lower bound on what the modalities share. "
             f"Twice the batch: {e.command('doctor', f'--batch-size {2 * (b.negatives + 1)}')}."
         )
     yield Finding(
@@ -400,9 +400,18 @@ def _duplicates(e: Evidence) -> Iterator[Finding]:
                 f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group: a false "
                 f"negative in the loss, a coin toss in retrieval. {cost} "
                 + ("That is too little to act on; to" if negligible else "To")
-                + f" tie twins into one group: {e.command('doctor', '--pairs pairs.npy')}.",
+                + f" tie twins into one group: {_tie(e)}.",
                 share,
             )
+
+
+def _tie(e: Evidence) -> str:
+    """The commands that name the twins, as a report does, and use them."""
+    found = e.budget.without_duplicates
+    if found is None or not found.tied:
+        return e.command("doctor", "--pairs pairs.npy")
+    report = e.command("report", "-o DIR")
+    return f"{report} writes the pairs that do so, then {e.command('doctor', '--pairs DIR/pairs-tied.npy')}"
 
 
 def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:

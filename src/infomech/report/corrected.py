@@ -1,10 +1,8 @@
 """What `infomech correct` writes: scores before and after as JSON and Markdown, the corrected rows, the fitted maps."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from ..corrections.saving import dump_correction
 from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
 from .compare import delta_text
+from .schema import dump_npy
 from .writing import md
 
 HELD_OUT = "held-out-pairs.npy"
@@ -57,18 +56,12 @@ def save_corrected(
         if rows is not None:
             (correction,) = scored.fitted.values()
             for name, moved in zip("xy", correction.transform(*rows), strict=True):
-                yield f"{name}.npy", _npy(moved)
-            yield HELD_OUT, _npy(scored.held_out_pairs)
+                yield f"{name}.npy", dump_npy(moved.cpu().numpy())
+            yield HELD_OUT, dump_npy(scored.held_out_pairs.numpy())
             yield "correction.safetensors", dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
     return content
-
-
-def _npy(array: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array.cpu().numpy(), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
