@@ -85,6 +85,15 @@ def test_the_walk_from_a_model_to_a_comparison(
     assert (tmp_path / "comparison" / "compare.html").exists()
     scores = json.loads((tmp_path / "corrected" / "correct.json").read_text(encoding="utf-8"))
     assert scores["held_out_groups"] == 60
+    assert np.load(tmp_path / "corrected" / "held-out-pairs.npy").shape == (60, 2)
+    shown = capsys.readouterr().out
+    assert "a report on the corrected rows that flatters nothing: infomech report --pairs corrected" in shown.lower()
+    assert "(paired)" in shown or "paired" in (tmp_path / "comparison" / "compare.md").read_text(encoding="utf-8")
+    assert "unpaired" not in shown
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", "before", "-o", "alone"])
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("There is one report, and nothing to compare it with")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

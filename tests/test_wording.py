@@ -84,6 +84,39 @@ def test_a_column_that_is_not_there(door: str, side: str, tmp_path: Path, capsys
     assert f"t.csv has no column 'zz' for --{side}-column NAME; it has image, caption" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("p.json", '{"a": 1}', "or two columns of row numbers in a .csv, .tsv or .txt"),
+        ("p.csv", "0,0\na2,b2\n", "ids are not looked up: write the place of each in its file"),
+        ("p.csv", "0,0\n0.5,1\n", "expected two row numbers, whole and from 0\n"),
+        ("p.csv", "0,0\n1,500\n", "y has rows 0 to 219; rows are counted from 0\n"),
+    ],
+)
+def test_pairs_that_cannot_be_used(
+    name: str, content: str, words: str, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert run("doctor", *files, "-t", "0.1", "--pairs", str(tmp_path / name)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_files_in_the_wrong_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", X.numpy())
+    np.save(tmp_path / "y.npy", Y[:110].numpy())
+    np.save(tmp_path / "p.npy", np.stack([np.arange(110), np.arange(110, 220)], 1))
+    both = [str(tmp_path / name) for name in ("x.npy", "y.npy")]
+    assert run("doctor", *both, "-t", "0.1", "--pairs", str(tmp_path / "p.npy")) == 2
+    assert "with x and y exchanged all pairs fit: are they in the wrong order?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report", "doctor", "correct", "score"])
+def test_examples_name_the_temperature_that_they_need(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name, "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"Example: infomech {name} image\.npy text\.npy .*-t 0\.01", said)
+
+
 def test_what_is_no_report(files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (files[0], str(tmp_path / "t.csv")):
         Path(name).touch()
@@ -176,6 +209,7 @@ def test_tables_of_commands(
     names = f"{'image' * 12},{'text' * 12}"
     assert run("correct", x, y, "-m", "all", "-t", "0.2", "-o", str(tmp_path / "c"), "--names", names, "--quiet") == 0
     lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("▲ and ▼ mark what lies higher and lower than before") for line in lines)
     start = next(i for i, line in enumerate(lines) if line.startswith("correction"))
     table = lines[start : lines.index("", start)]
     assert cells_are_apart([line.replace(" ▲", "_▲").replace(" ▼", "_▼") for line in table])

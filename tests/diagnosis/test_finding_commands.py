@@ -1,5 +1,6 @@
 """Every command that a finding ends in runs when it is pasted, once X and Y stand for two files."""
 
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from torch import Tensor
 import infomech as im
 import infomech.cli as cli
 from infomech.diagnosis import Finding
+from infomech.diagnosis.batch_tables import Batches, BatchSweeps, walk
+from infomech.diagnosis.near_duplicates import one_of_each, tying_pairs
+from infomech.measures import PairedSample
 
 Rows = tuple[Tensor, Tensor]
 
@@ -56,7 +60,8 @@ CASES: dict[str, tuple[Callable[[int], Rows], int, float, int | None]] = {  # ro
     "few directions": (_flat, 160, 0.2, 16),
     "hubs": (_hubs, 400, 0.2, 16),
     "twins": (_twins, 160, 0.1, 16),
-    "chance": (lambda n: (_latent(n)[0], _latent(n)[1].flip(0)), 160, 1.0, 16),
+    "easy": (lambda n: _latent(n, 1e-3, dim=48), 300, 0.07, 16),
+    "chance": (lambda n: (_latent(n)[0], _latent(n)[1].flip(0)), 160, 0.1, 16),
 }
 SEEN = {"batch-sees", "batch-gradient-is-noise", "temperature-at-clamp", "gap", "collapse-x", "few-directions-x"}
 SEEN |= {
@@ -66,6 +71,7 @@ SEEN |= {
     "limit-not-resolved",
     "loss-rewards-gap",
     "few-groups",
+    "information-near-ceiling",
 }
 SEEN |= {"few-groups", "not-normalized", "no-gap"}
 
@@ -86,6 +92,63 @@ def test_every_finding_ends_in_a_command(found: dict[str, list[Finding]]) -> Non
             assert re.search(r"`infomech [^`]+`[^`.]*\.$", one.text), (one.code, one.text)
             assert re.search(r"\d", one.text.split("`")[0]), (one.code, one.text)  # a number led to it
     assert {f.code for findings in found.values() for f in findings} >= SEEN
+
+
+def _text(findings: list[Finding], code: str) -> str:
+    (one,) = (f for f in findings if f.code == code)
+    return one.text
+
+
+def test_a_larger_batch_is_asked_for_only_where_it_gains(found: dict[str, list[Finding]]) -> None:
+    easy = _text(found["easy"], "batch-sees")
+    assert f"log N grows by {math.log(299 / 15):.3f} and the loss by 0.00" in easy
+    assert "a larger batch has nothing to gain" in easy
+    assert "--batch-size 8`" in easy
+    gains = _text(found["apart"], "batch-sees")
+    assert "so that the loss less log N falls by" in gains
+    assert "--batch-size 32`" in gains
+    assert "so that the loss less log N rises by" in _text(found["chance"], "batch-sees")
+
+
+def test_the_way_off_the_ceiling_names_batch_and_groups(found: dict[str, list[Finding]]) -> None:
+    for case in ("easy", "alike"):
+        text = _text(found[case], "information-near-ceiling")
+        groups = int(re.search(r"at least ([\d,]+) groups and a batch of as many", text)[1].replace(",", ""))  # type: ignore[index]
+        assert text.endswith(f"--batch-size {groups}`.")
+    assert "Embed pairs that are harder to tell apart" in _text(found["easy"], "information-near-ceiling")
+
+
+def test_pairs_that_tie_twins() -> None:
+    """As few as it takes, each of a row with a partner of its twin; with them no twin is left in another group."""
+    x, y = _latent(30)
+    x[1], x[2], x[3] = x[0], x[0], x[0]
+    y[20] = y[10]
+    sample = PairedSample.from_embeddings(x, y, normalize=True)
+    sweeps = BatchSweeps.of(Batches.of(sample), [0.1], duplicates=True)
+    walk(sweeps)
+    tied = tying_pairs(sample, sweeps.duplicates)
+    assert len(tied) == 4
+    assert sum({a, b} <= {0, 1, 2, 3} for a, b in tied) == 3
+    assert [10, 20] in tied or [20, 10] in tied
+    whole = torch.cat([torch.arange(30)[:, None].expand(30, 2), torch.tensor(tied)])
+    again = PairedSample.from_embeddings(x, y, pairs=whole, normalize=True)
+    assert again.groups == 26
+    sweeps = BatchSweeps.of(Batches.of(again), [0.1], duplicates=True)
+    walk(sweeps)
+    assert bool(one_of_each(again.groups, sweeps.duplicates).all())
+
+
+def test_the_report_names_twins(found: dict[str, list[Finding]]) -> None:
+    for side in "xy":
+        text = _text(found["twins"], f"duplicates-{side}")
+        assert text.endswith("`infomech doctor X Y -t 0.1 --pairs DIR/pairs-tied.npy`.")
+        assert "`infomech report X Y -t 0.1 -o DIR` writes the pairs that do so" in text
+
+
+def test_whether_a_temperature_was_learned_is_not_known(found: dict[str, list[Finding]]) -> None:
+    text = _text(found["clamped"], "temperature-at-clamp")
+    assert "If it was learned" in text
+    assert "training wanted" not in text
 
 
 @pytest.mark.slow
@@ -110,7 +173,11 @@ def test_the_commands_run(
                     assert _run(["report", "X.npy", "Y.npy", "-t", "0.2", "-o", folder, "--no-figures"]) == 0
         if "--no-normalize" in command:
             continue  # stops on rows that are not of unit length, as its finding says; test_cli has it
-        words = [{"X": "X.npy", "Y": "Y.npy", "DIR": f"out{k}"}.get(w, w) for w in shlex.split(command)]
+        names = {"X": "X.npy", "Y": "Y.npy", "DIR": f"out{k}", "DIR/pairs-tied.npy": "tied/pairs-tied.npy"}
+        if "DIR/pairs-tied.npy" in command and not Path("tied").exists():
+            tau = command.split()[4]
+            assert _run(["report", "X.npy", "Y.npy", "-t", tau, "-o", "tied", "--no-figures"]) == 0
+        words = [names.get(w, w) for w in shlex.split(command)]
         more = ["--no-figures"] if words[0] == "report" else []
         assert _run([*words, *more]) == 0, (command, capsys.readouterr().err)
 

@@ -111,6 +111,9 @@ def test_findings_say_what_a_match_is_and_what_hubs_cost() -> None:
     assert "hubs-cost-recall-x" not in found
     assert "uncalibrated" in found  # the temperature is not that of these data
     assert all("`infomech score" in f.text for f in found.values())
+    assert "`infomech score X Y -t 0.1 -o DIR`, then `infomech score --apply DIR" in found["match-score"].text
+    (fitted,) = (f.text for f in score_findings(summary, fitted=True) if f.code == "match-score")
+    assert re.findall("`(.*?)`", fitted) == ["infomech score --apply DIR X Y -o scores.parquet"]
     assert summary.critic.edges[0] >= -1.001
     assert summary.critic.edges[-1] <= 1.001
     assert repr(summary).startswith("What score means a match: 600 groups")

@@ -50,6 +50,7 @@ def test_the_commands_run(
         assert re.search(r"`infomech [^`]+`[^`.]*\.$", one.text), (one.code, one.text)
         for command in re.findall(r"`infomech ([^`]+)`", one.text):
             names = {"X": "X.npy", "Y": "Y.npy", "DIR": one.code, "FOLDER": f"{one.code}-index"}
+            names["scores.parquet"] = f"{one.code}.parquet"
             words = [names.get(word, word) for word in shlex.split(command)]
             with pytest.raises(SystemExit) as stopped:
                 cli.main(words)

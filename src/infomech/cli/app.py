@@ -73,8 +73,8 @@ Temperature = Annotated[
 Pairs = Annotated[
     str | None,
     typer.Option(
-        help="Rows that belong together: (p, 2) row numbers as .npy or two columns of CSV, from 0. "
-        "By default row i of X belongs to row i of Y.",
+        help="Rows that belong together, a row number of X and one of Y for each pair, from 0: two columns of CSV, "
+        "or a (p, 2) array in any format of the embeddings. By default row i of X belongs to row i of Y.",
         rich_help_panel="What the rows mean",
     ),
 ]

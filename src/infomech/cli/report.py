@@ -215,8 +215,11 @@ def compare(
     if as_json:
         print_json(result.to_dict())
     else:
+        if len(folders) == 1:
+            typer.echo("There is one report, and nothing to compare it with; name the folder of another, too.")
         for line in (*result.decision().splitlines(), *result.notes()):
-            typer.echo(line)
+            if line:
+                typer.echo(line)
         typer.echo(f"\nComparison: {page}")
 
 
@@ -232,7 +235,7 @@ class _NamesMethods(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-@command("infomech correct image.npy text.npy --method mean-removal -o corrected", cls=_NamesMethods)
+@command("infomech correct image.npy text.npy -t 0.01 --method mean-removal -o corrected", cls=_NamesMethods)
 def correct(
     method: Annotated[
         str,
@@ -258,11 +261,21 @@ def correct(
 ) -> None:
     """Correct the gap after training, and say what that does to gap and retrieval on groups it was not fitted on.
 
-    Writes the corrected embeddings of all rows, the fitted maps, and the scores before and after.
+    Writes the corrected embeddings of all rows, the fitted maps, the scores before and after, and
+    held-out-pairs.npy: for --pairs of 'infomech report', since a report on rows that were fitted on flatters the
+    correction.
     """
     from .._files import reserved
     from ..corrections import METHODS, score_corrections
-    from ..report.corrected import FILES, check_corrected, corrected_table, corrected_text, save_corrected
+    from ..report.corrected import (
+        FILES,
+        HELD_OUT,
+        LEGEND,
+        check_corrected,
+        corrected_table,
+        corrected_text,
+        save_corrected,
+    )
 
     check_corrected(out, overwrite=overwrite)
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
@@ -290,10 +303,12 @@ def correct(
     header, lines = corrected_table(scored, settings.names)
     turned = list(zip(header, *lines, strict=True))  # a column for each correction reads better on a screen
     print_table(turned[0], turned[1:])
-    typer.echo("")
+    typer.echo(f"\n{LEGEND}")
     for text in corrected_text(scored, settings.names):
         typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
+    if rows is not None:
+        typer.echo(f"A report on the corrected rows that flatters nothing: infomech report --pairs {out / HELD_OUT}")
 
 
 def _print_shared(result: "Report") -> None:

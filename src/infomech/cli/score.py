@@ -122,7 +122,7 @@ def _fit(
 ) -> None:
     from .._files import reserved
     from ..corrections import make_correction
-    from ..report.scored import FILES, check_scored, comparison_table, direction_words, save_scored
+    from ..report.scored import FILES, LEGEND, check_scored, comparison_table, direction_words, save_scored
     from ..scores import DensityRatio, compare_scores, score_findings, summarise
 
     check_scored(out, overwrite=overwrite)
@@ -155,11 +155,12 @@ def _fit(
         print_json(content)
         return
     typer.echo(files.stated())
-    print_findings(score_findings(summary, files.names))
+    print_findings(score_findings(summary, files.names, fitted=True))
     for direction in ("x_to_y", "y_to_x"):
         header, rows = comparison_table(comparison, direction)
         typer.echo("")
         print_table([direction_words(direction, files.names), *header[1:]], rows)
+    typer.echo(f"\n{LEGEND}")
     typer.echo(f"\nPage: {out / 'score.html'}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from .._checks import InputError, check_between, check_choice, check_distinct, check_progress, shown
@@ -69,6 +70,7 @@ class Scored(Shown):
     held_out_groups: int
     temperature: float  # of the smoothed divergence
     changes: dict[str, dict[str, Difference]]  # method -> measure -> after less before
+    held_out_pairs: Int[Tensor, "p 2"]  # rows of the given x and y that it was scored on
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers: ``before``, and ``after`` by method."""
@@ -190,7 +192,18 @@ def score_corrections(
         after[name] = _score(name, found)
         changes[name] = _changes(start, found)
     after = dict(sorted(after.items(), key=lambda item: -_shared(item[1])))
-    return Scored(before, after, corrections, fitted_groups, sample.groups - fitted_groups, temperature, changes)
+    left = sample.pairs[sample.pair_groups >= fitted_groups]
+    given = torch.stack([sample.order_x[left[:, 0]], sample.order_y[left[:, 1]]], 1)
+    return Scored(
+        before,
+        after,
+        corrections,
+        fitted_groups,
+        sample.groups - fitted_groups,
+        temperature,
+        changes,
+        given[given[:, 0].argsort(stable=True)].cpu(),
+    )
 
 
 def _score(name: str, found: Diagnosis) -> Score:

@@ -32,7 +32,7 @@ from .batch_windows import BlockLayout
 from .continuation import Continuation, continuations, largest_measured
 from .estimate import Estimate
 from .measures import records
-from .near_duplicates import one_of_each, restricted
+from .near_duplicates import one_of_each, restricted, tying_pairs
 from .resolution import Growth, LimitBudget, growth, limit, resolving_temperature
 from .uncertainty import symmetric_interval
 
@@ -99,6 +99,7 @@ class WithoutDuplicates(Fields):
     parts: dict[str, Estimate]
     with_them: dict[str, Estimate]  # the parts of all groups, at the same N
     growth: Growth
+    tied: list[list[int]] | None = None  # further pairs, rows of x and y, with which twins form one group
 
     def _brief(self) -> Brief:
         shown = [name for name in _PRINTED if name in self.parts]
@@ -241,7 +242,7 @@ class EnergyBudget(Shown):
     effective_negatives_yx: Estimate
     effective_negatives: Estimate  # their mean
     effective_negatives_quantiles: dict[Direction, dict[str, float]]  # over anchors, each averaged over batches
-    above_largest: Estimate  # InfoNCE - log N less the same with all other groups: what a larger batch can still move
+    above_largest: Estimate  # InfoNCE - log N less the same with all other groups: log(n / N) less the loss's own rise
     off_the_limit: Estimate | None  # InfoNCE - log(N V) less the limit's energy, where there is a limit
     curve: BudgetCurve
     growth: Growth  # of the four log kernel means over the last doubling
@@ -452,7 +453,8 @@ def _without_duplicates(
     common = min(negatives, again.sample.groups - 1)
     here, before = found.at(common), statistics.at(common)
     parts, with_them = ({name: at.estimate(name) for name in PARTS} for at in (here, before))
-    return WithoutDuplicates(left, common, parts, with_them, growth(found))
+    tied = tying_pairs(sweeps.batches.sample, sweeps.duplicates)
+    return WithoutDuplicates(left, common, parts, with_them, growth(found), tied)
 
 
 def above_largest(statistics: BatchStatistics, at: Interpolation) -> Estimate:

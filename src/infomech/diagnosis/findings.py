@@ -206,22 +206,37 @@ def _batch(e: Evidence) -> Iterator[Finding]:
     if b.negatives == b.groups - 1:
         yield _all_others(e)
         return
-    error, noise = b.gradient.error, b.gradient.error.value > NOISE
+    error, every = b.gradient.error, b.curve.parts["infonce_sym"][-1]
+    idle = every.high < SMALLEST_NATS  # the loss is next to 0 against all others: no batch has more to teach
+    noise = error.value > NOISE and not idle
+    moved = b.above_largest
+    rises = moved.value < 0
+    by = Estimate(-moved.value, moved.stderr, -moved.high, -moved.low, moved.withheld) if rises else moved
     text = (
-        f"In a batch of {b.negatives + 1:,} the loss is {with_interval(b.above_largest)} nats above that with all "
-        f"{b.groups - 1:,} other groups as negatives (less the logarithms of their numbers), an anchor sees "
-        f"{with_interval(b.effective_negatives)} effective negatives, and the gradient at the embeddings is off by "
-        f"{with_interval(error)} of its length. "
+        f"In a batch of {b.negatives + 1:,} the loss is {_nats(b.infonce_sym)} nats, with all {b.groups - 1:,} other "
+        f"groups as negatives {_nats(every)}: log N grows by {number(math.log((b.groups - 1) / b.negatives))} and the "
+        f"loss by {_few(every.value - b.infonce_sym.value)}, so that the loss less log N "
+        f"{'rises' if rises else 'falls'} by {_nats(by)}. An anchor sees {with_interval(b.effective_negatives)} "
+        f"effective negatives, and the gradient at the embeddings is off by {with_interval(error)} of its length. "
     )
+    smaller = f"what a smaller one sees: {e.command('doctor', f'--batch-size {max(2, (b.negatives + 1) // 2)}')}."
     if noise:
         text += f"A larger batch or a higher temperature; what they would give: {e.curves}."
-    elif b.above_largest.high < SMALLEST_NATS:
+    elif idle:
         text += (
-            f"A larger batch would lower the loss by less than {SMALLEST_NATS} nats, as far as these data can say; "
-            f"a smaller one: {e.command('doctor', f'--batch-size {max(2, (b.negatives + 1) // 2)}')}."
+            f"Against all of them the loss stays below {SMALLEST_NATS} nats: a larger batch has nothing to gain on "
+            f"these pairs; {smaller}"
+        )
+    elif moved.high < SMALLEST_NATS:
+        text += (
+            f"A larger batch would not lower the loss less log N by as much as {SMALLEST_NATS} nats, as far as these "
+            f"data can say; {smaller}"
         )
     else:
-        text += f"Twice the batch: {e.command('doctor', f'--batch-size {2 * (b.negatives + 1)}')}."
+        text += (
+            "A larger batch raises log N less the loss, a lower bound on what the modalities share. "
+            f"Twice the batch: {e.command('doctor', f'--batch-size {2 * (b.negatives + 1)}')}."
+        )
     yield Finding(
         "batch-gradient-is-noise" if noise else "batch-sees",
         "serious" if noise else "note",
@@ -239,7 +254,7 @@ def _all_others(e: Evidence) -> Finding:
         part = b.beyond.parts["infonce_sym"]
         beyond = (
             f" For the batch of {b.batch_size:,} the loss is extrapolated, not measured, to between "
-            f"{number(part.low, 2)} and {number(part.high, 2)} nats."
+            f"{_few(part.low)} and {_few(part.high)} nats."
         )
     return Finding(
         "batch-sees",
@@ -280,8 +295,9 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
             "temperature-at-clamp",
             "note",
             "The temperature is at CLIP's clamp",
-            f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it: training wanted it higher. The softmax is "
-            f"as hard as it may be: an anchor sees {with_interval(b.effective_negatives)} of {b.negatives:,}. "
+            f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it. If it was learned, training may have wanted "
+            "it higher; if it was fixed, this says nothing of training. The softmax is as hard as CLIP lets it be: an "
+            f"anchor sees {with_interval(b.effective_negatives)} of {b.negatives:,} negatives. "
             f"What higher temperatures would see: {e.curves}.",
             scale,
         )
@@ -324,10 +340,19 @@ def _ceiling(e: Evidence) -> Iterator[Finding]:
     if found.twin_groups:
         text += f", and equal rows in different groups leave {number(found.ceiling_left)} of them"
     text += ": within 0.5 nats of the ceiling, where models are not told apart. "
+    larger = e.command("doctor", f"--batch-size {needed}")
     if needed <= found.groups:
-        text += f"A larger N: {e.command('doctor', f'--batch-size {needed}')}."
+        text += f"A larger N: {larger}."
     else:
-        text += f"It takes at least {needed:,} groups: embed more pairs, then {e.command('doctor')}."
+        text += f"It takes at least {needed:,} groups and a batch of as many"
+        if found.saturated:
+            text += (
+                f", and more will not do alone: with all {found.groups:,} groups as the batch the value is at the "
+                "ceiling, too, so nearly every partner scores highest. Embed pairs that are harder to tell apart"
+            )
+        else:
+            text += f" (there are {found.groups:,} groups, and the batch is {found.batch_size:,}). Embed more pairs"
+        text += f", then {larger}."
     yield Finding(
         "information-near-ceiling", "note", "Shared information is near its ceiling", text, found.ceiling_left
     )
@@ -375,9 +400,18 @@ def _duplicates(e: Evidence) -> Iterator[Finding]:
                 f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group: a false "
                 f"negative in the loss, a coin toss in retrieval. {cost} "
                 + ("That is too little to act on; to" if negligible else "To")
-                + f" tie twins into one group: {e.command('doctor', '--pairs pairs.npy')}.",
+                + f" tie twins into one group: {_tie(e)}.",
                 share,
             )
+
+
+def _tie(e: Evidence) -> str:
+    """The commands that name the twins, as a report does, and use them."""
+    found = e.budget.without_duplicates
+    if found is None or not found.tied:
+        return e.command("doctor", "--pairs pairs.npy")
+    report = e.command("report", "-o DIR")
+    return f"{report} writes the pairs that do so, then {e.command('doctor', '--pairs DIR/pairs-tied.npy')}"
 
 
 def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:
@@ -430,7 +464,13 @@ def _gap(e: Evidence) -> Iterator[Finding]:
 
 def _nats(estimate: Estimate) -> str:
     """With its interval; a number far below what is worth an advice in few digits."""
-    return significant(estimate.value, 1) if abs(estimate.value) < SMALLEST_NATS / 10 else with_interval(estimate)
+    small = abs(estimate.value) < SMALLEST_NATS / 10
+    return significant(estimate.value, 1) if small else with_interval(estimate)
+
+
+def _few(value: float) -> str:
+    """Nats without an interval: three decimals, or a significant digit where they would all be 0."""
+    return significant(value, 1) if abs(value) < SMALLEST_NATS / 10 else number(value)
 
 
 def _reward(e: Evidence) -> Iterator[Finding]:

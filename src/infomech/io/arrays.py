@@ -196,7 +196,8 @@ def _read_file(path: Path, key: str | None, wanted: Wanted) -> Tensor:
         return _read_safetensors(path, key, wanted)
     if head[:1] == b"\x80" or path.suffix.lower() in (".pkl", ".pickle"):
         raise InputError(f"{path} is a pickle, which may run code when loaded; save it with numpy.save or safetensors")
-    raise InputError(f"{path} is of an unknown kind (it starts with {head[:8]!r}); expected {FORMATS}")
+    tables = "" if wanted == "embeddings" else "; or two columns of row numbers in a .csv, .tsv or .txt"
+    raise InputError(f"{path} is of an unknown kind (it starts with {head[:8]!r}); expected {FORMATS}{tables}")
 
 
 def load_npy(path: Path) -> AnyArray:

@@ -105,7 +105,9 @@ def _number_table(path: Path) -> NDArray[np.int64]:
         if len(fields) != 2:
             raise InputError(f"{path} line {number} has {len(fields)} fields ({line[:40]!r}); expected two row numbers")
         if not all(_WHOLE.match(field) for field in fields) or any(abs(int(field)) >= 2**63 for field in fields):
-            raise InputError(f"{path} line {number} is {line[:60]!r}; expected two row numbers, whole and from 0")
+            ids = any(_is_name(field) for field in fields)
+            hint = " (ids are not looked up: write the place of each in its file)" if ids else ""
+            raise InputError(f"{path} line {number} is {line[:60]!r}; expected two row numbers, whole and from 0{hint}")
         rows.append([int(field) for field in fields])
     if not rows:
         raise InputError(f"{path} holds no pairs; expected two row numbers a line, counted from 0")

@@ -227,9 +227,11 @@ def check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
     for column, (name, size) in enumerate((("x", n), ("y", m))):
         bad = torch.nonzero((pairs[:, column] < 0) | (pairs[:, column] >= size)).flatten()
         if len(bad):
+            turned = int(pairs.min()) >= 0 and int(pairs[:, 0].max()) < m and int(pairs[:, 1].max()) < n
+            hint = "; with x and y exchanged all pairs fit: are they in the wrong order?" if turned else ""
             raise InputError(
                 f"pairs names row {int(pairs[bad[0], column])} of {name} (pair {int(bad[0])}, {len(bad)} such), but "
-                f"{name} has rows 0 to {size - 1}; rows are counted from 0"
+                f"{name} has rows 0 to {size - 1}; rows are counted from 0{hint}"
             )
     unique, counts = torch.unique(pairs[:, 0] * m + pairs[:, 1], return_counts=True)
     if len(unique) < len(pairs):

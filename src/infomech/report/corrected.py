@@ -1,10 +1,8 @@
 """What `infomech correct` writes: scores before and after as JSON and Markdown, the corrected rows, the fitted maps."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,9 +14,11 @@ from ..corrections.saving import dump_correction
 from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
 from .compare import delta_text
+from .schema import dump_npy
 from .writing import md
 
-FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors")
+HELD_OUT = "held-out-pairs.npy"
+FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors", HELD_OUT)
 
 
 def check_corrected(folder: Path, *, overwrite: bool = False) -> None:
@@ -35,6 +35,8 @@ def save_corrected(
     overwrite: bool = False,
 ) -> Json:
     """Write the scores and, for a single correction, the corrected rows and what was fitted; all of it or nothing.
+
+    Beside the corrected rows, ``held-out-pairs.npy`` names the pairs that the correction was not fitted on.
 
     Args:
         scored: from `infomech.corrections.score_corrections`.
@@ -54,9 +56,8 @@ def save_corrected(
         if rows is not None:
             (correction,) = scored.fitted.values()
             for name, moved in zip("xy", correction.transform(*rows), strict=True):
-                buffer = io.BytesIO()
-                np.save(buffer, moved.cpu().numpy(), allow_pickle=False)
-                yield f"{name}.npy", buffer.getvalue()
+                yield f"{name}.npy", dump_npy(moved.cpu().numpy())
+            yield HELD_OUT, dump_npy(scored.held_out_pairs.numpy())
             yield "correction.safetensors", dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
@@ -156,7 +157,14 @@ def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:
     return document(title, how, bullets(map(md, corrected_text(scored, names))), table(columns[0], columns[1:]))
 
 
+LEGEND = (
+    "▲ and ▼ mark what lies higher and lower than before, where the 95% interval of the difference leaves out 0. For "
+    "recall and shared information higher is better; for the gap it is what comes nearer to no gap:"
+)
+
 __all__ = [
+    "HELD_OUT",
+    "LEGEND",
     "check_corrected",
     "corrected_dict",
     "corrected_markdown",

@@ -102,11 +102,12 @@ class Ranking(Shown):
             how = (
                 f"use a batch size of at least {needed:,}"
                 if needed <= self.groups
-                else f"it takes at least {needed:,} groups"
+                else f"it takes a batch size of at least {needed:,} and as many groups"
             )
             said.append(
                 f"{', '.join(near)}: within 0.5 nats of the ceiling of {self.ceiling:.2f} nats at "
-                f"N = {self.negatives:,}, where encodings are not told apart; {how}."
+                f"N = {self.negatives:,}, which presses encodings together: differences are understated, and few "
+                f"are told apart; {how}."
             )
         best = self.encodings[0].name
         said += [

@@ -21,14 +21,15 @@ from ..io.devices import rows_on
 from ..reductions.losses.backends import Backend, check_backend
 from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
-from .schema import dump_arrays, read_report, report_arrays, report_dict
+from .schema import dump_arrays, dump_npy, read_report, report_arrays, report_dict
 from .section import names_of
 from .sections import SECTIONS
 from .seen import checked_seen, with_seen
 from .shared import SharedInformation
 
 FIGURES = tuple(name for section in SECTIONS for name in section.figures)
-FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", *figure_names(FIGURES))
+TIED = "pairs-tied.npy"
+FILES = ("report.html", "report.json", "report.md", "report.tex", "pictures.npz", TIED, *figure_names(FIGURES))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,6 +163,9 @@ class Report(Shown):
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, figures: bool = True) -> Path:
         """Write ``report.html``, ``.json``, ``.md``, ``.tex``, ``pictures.npz`` and ``figures/``: all or none.
 
+        Where rows have near-duplicates in other groups, ``pairs-tied.npy`` holds the pairs and further ones with which
+        these form one group.
+
         The HTML is one file that needs no network. A folder that holds anything, an earlier report too, is refused
         unless `overwrite` is set; then the files of a report are replaced, and other files in it stay. Whatever goes
         wrong on the way, the folder is as it was.
@@ -193,11 +197,21 @@ class Report(Shown):
 
         yield "report.json", dump_json(self.to_dict())
         yield "pictures.npz", dump_arrays(report_arrays(self.diagnosis))
+        if (tied := self._tied()) is not None:
+            yield TIED, dump_npy(tied)
         yield "report.md", report_markdown(self.diagnosis, figures=figures).encode("utf-8", errors="replace")
         yield "report.tex", report_tex(self.diagnosis).encode("utf-8", errors="replace")
         yield "report.html", report_page(self.diagnosis)
         if figures:
             yield from self._figures()
+
+    def _tied(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        """The pairs with further ones that make one group of near-duplicates; None where there are none."""
+        budget = self.diagnosis.budget
+        found = budget.without_duplicates
+        if found is None or not found.tied or budget.contributions is None:
+            return None
+        return np.concatenate([budget.contributions.pairs, np.asarray(found.tied, dtype=np.int64)])
 
     def _figures(self) -> Files:
         return figure_files(self.drawings())

@@ -82,6 +82,13 @@ def dump_arrays(arrays: Arrays) -> bytes:
     return out.getvalue()
 
 
+def dump_npy(array: "np.ndarray[Any, Any]") -> bytes:
+    """An array as a ``.npy`` without pickles."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
+
+
 def read_report(folder: str | os.PathLike[str]) -> Diagnosis:
     """A whole report from its folder, or from the ``report.json`` in it.
 
@@ -371,6 +378,7 @@ __all__ = [
     "Json",
     "check_report",
     "dump_arrays",
+    "dump_npy",
     "read_report",
     "read_report_json",
     "report_arrays",

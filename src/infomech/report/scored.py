@@ -15,6 +15,10 @@ from .page import GENERAL, render
 from .score_charts import critic_name, score_charts, score_notes, score_tables
 from .writing import MARKS, md, md_code
 
+LEGEND = (
+    "▲ and ▼ mark what lies higher and lower than the cosine's, where the 95% interval of the paired difference leaves "
+    "out 0. Higher is better but for hubness."
+)
 FILES = ("score.html", "score.json", "score.md", "ratio.safetensors")
 RATIO = "ratio.safetensors"
 _WORDS = {
@@ -50,7 +54,7 @@ def scored_dict(summary: ScoreSummary, comparison: ScoreComparison, names: tuple
         "names": list(names),
         "summary": plain(summary.to_dict()),
         "comparison": plain(comparison.to_dict()),
-        "findings": plain(score_findings(summary, names)),
+        "findings": plain(score_findings(summary, names, fitted=True)),
         "provenance": environment(),
     }
 
@@ -106,15 +110,13 @@ def direction_words(side: str, names: tuple[str, str]) -> str:
 def _about(comparison: ScoreComparison) -> str:
     return (
         f"{comparison.groups:,} groups, about {comparison.candidates:,} candidates; each half of the groups is scored "
-        "by what was learned on the other half. ± is one standard error, by group. ▲ and ▼ mark what lies higher and "
-        "lower than the cosine's, where the 95% interval of the paired difference leaves out 0. Higher is better but "
-        "for hubness."
+        f"by what was learned on the other half. ± is one standard error, by group. {LEGEND}"
     )
 
 
 def _markdown(content: Json, summary: ScoreSummary, comparison: ScoreComparison, names: tuple[str, str]) -> str:
     saved = content["summary"]
-    found = [f"**{md(f.title)}**. {md_code(f.text)}" for f in score_findings(summary, names)]
+    found = [f"**{md(f.title)}**. {md_code(f.text)}" for f in score_findings(summary, names, fitted=True)]
     blocks = [bullets(found), *map(md, score_notes(saved, names))]
     for each in score_tables(saved):
         rows = [
@@ -152,4 +154,13 @@ def _page(content: Json, comparison: ScoreComparison, names: tuple[str, str]) ->
     )
 
 
-__all__ = ["FILES", "RATIO", "check_scored", "comparison_table", "direction_words", "save_scored", "scored_dict"]
+__all__ = [
+    "FILES",
+    "LEGEND",
+    "RATIO",
+    "check_scored",
+    "comparison_table",
+    "direction_words",
+    "save_scored",
+    "scored_dict",
+]

@@ -181,9 +181,18 @@ def _sparse(ratio: DensityRatio) -> float:
     return float(torch.cat([each < FEW for each in effective if each is not None]).double().mean())
 
 
-def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -> list[Finding]:
-    """What a person should know, with its number and what to do (E7)."""
+def score_findings(
+    summary: ScoreSummary, names: tuple[str, str] = ("x", "y"), *, fitted: bool = False
+) -> list[Finding]:
+    """What a person should know, with its number and what to do (E7).
+
+    Args:
+        summary: from `summarise`.
+        names: of the two modalities.
+        fitted: whether the ratio is saved already, so that the commands need not fit it first.
+    """
     check_kind(summary, "summary", ScoreSummary, "what summarise returns")
+    fit = "" if fitted else f"`infomech score X Y -t {summary.temperature:g} -o DIR`, then "
     found: list[Finding] = []
     for threshold in summary.thresholds:
         if threshold.critic is None or not threshold.goal.endswith(" 0.001"):
@@ -199,8 +208,8 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                 f"One random pair in 1,000 scores above {with_error(cut.score)}, and "
                 f"{cut.true_positive_rate.value:.0%} of the true pairs do. At the same rate the density ratio finds "
                 f"{own.true_positive_rate.value:.0%} of them, above {number(own.score.value, 2)}"
-                + (": use it instead, " if better else f" ({gain:+.1%}); to use it, ")
-                + f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
+                + (": use it instead" if better else f" ({gain:+.1%}); to use it")
+                + f" on other files: {fit}`infomech score --apply DIR X Y -o scores.parquet`.",
                 cut.score.value,
             )
         )
@@ -215,20 +224,19 @@ def score_findings(summary: ScoreSummary, names: tuple[str, str] = ("x", "y")) -
                     f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
                     f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
                     f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any "
-                    f"inner-product index ranks so: `infomech score X Y -t {summary.temperature:g} -o DIR`, then "
-                    "`infomech score --apply DIR --index X Y -o FOLDER`.",
+                    f"inner-product index ranks so: {fit}`infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
                 )
             )
-    as_is, fitted = summary.reliability[0], summary.reliability[1]
-    if as_is.error.low > _POOR_CALIBRATION and fitted.error.value < as_is.error.value:
+    as_is, mapped = summary.reliability[0], summary.reliability[1]
+    if as_is.error.low > _POOR_CALIBRATION and mapped.error.value < as_is.error.value:
         found.append(
             Finding(
                 "uncalibrated",
                 "note",
                 "The ratio alone is no probability here",
                 f"Its probabilities are off by {as_is.error.value:.2f} on the average at even odds; a fitted map "
-                f"brings that to {fitted.error.value:.2f} on pairs it has not seen: "
+                f"brings that to {mapped.error.value:.2f} on pairs it has not seen: "
                 f"`infomech score X Y -t {summary.temperature:g} -o DIR --calibrate isotonic`.",
                 as_is.error.value,
             )

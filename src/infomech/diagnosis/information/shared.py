@@ -30,6 +30,7 @@ from .twins import ceiling_with_twins
 
 FEWEST_GROUPS = 100
 NEAR_CEILING = 0.5  # nats below log(N + 1) from which on a value tells models apart
+_SATURATED = 0.05  # nats below it within which a value is the ceiling
 _SWEEPS = 3  # at most, each around the end of the one before
 
 Status = Literal["found", "no_information", "no_errors", "undefined"]
@@ -125,10 +126,24 @@ class Information(Fields):
         """
         if not self.near_ceiling:
             return None
-        measured = () if self.over_negatives is None else zip(*vars(self.over_negatives).values(), strict=True)
-        largest = max((estimate.value for _, estimate, _ in measured), default=self.information.value)
+        largest = max((estimate.value for _, estimate in self._by_negatives), default=self.information.value)
         lost = self.ceiling - self.ceiling_left
         return math.ceil(math.exp(max(largest, self.information.value) + NEAR_CEILING + lost))
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the value lies within 0.05 nats of what is left of the ceiling at the largest N measured, too.
+
+        Then it grows as the ceiling does: more pairs of the same kind never part the two.
+        """
+        negatives, value = max(self._by_negatives, default=(self.negatives, self.information))[:2]
+        return math.log1p(negatives) - (self.ceiling - self.ceiling_left) - value.value < _SATURATED
+
+    @property
+    def _by_negatives(self) -> "list[tuple[int, Estimate]]":
+        if self.over_negatives is None:
+            return []
+        return list(zip(self.over_negatives.negatives, self.over_negatives.information, strict=True))
 
 
 def check_groups(groups: int) -> None:

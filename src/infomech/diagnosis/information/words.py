@@ -40,7 +40,7 @@ def remarks(found: Information) -> list[str]:
         larger = (
             f"use a batch size of at least {needed:,}"
             if needed <= found.groups
-            else f"it takes at least {needed:,} groups, and there are {found.groups:,}"
+            else f"it takes a batch size of at least {needed:,} and as many groups, and there are {found.groups:,}"
         )
         said.append(
             f"{value} nats lie within 0.5 of the ceiling, {left} nats at N = {found.negatives:,}: at this N models are "
