@@ -28,6 +28,50 @@ DRAWN = """() => [...document.querySelectorAll('.chart')].map(place => ({
     width: place.getBoundingClientRect().width,
 }))"""
 
+# What is wrong with the tables of a page: a number that leaves its cell, cells that meet, a number without the name of
+# its column, a part of a table that is hidden without a sign.
+FAULTS = """() => {
+    document.querySelectorAll('details').forEach(place => { place.open = true; });
+    const faults = [];
+    const inside = (part, whole) => part.left >= whole.left - 1 && part.right <= whole.right + 1
+        && part.top >= whole.top - 1 && part.bottom <= whole.bottom + 1;
+    for (const table of document.querySelectorAll('table')) {
+        const box = table.closest('.scroll');
+        const wide = box.scrollWidth > box.clientWidth + 1;
+        if (wide !== (getComputedStyle(box, '::before').content !== 'none'))
+            faults.push(`${wide ? 'columns hidden without a sign' : 'a sign, and nothing hidden'}: ${box.innerText}`);
+        if (!wide && !inside(table.getBoundingClientRect(), box.closest('section').getBoundingClientRect()))
+            faults.push('a table leaves its section');
+        for (const cell of table.querySelectorAll('th, td')) {
+            const frame = cell.getBoundingClientRect();
+            const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+            while (frame.width && walker.nextNode()) {
+                const range = document.createRange();
+                range.selectNodeContents(walker.currentNode);
+                for (const line of range.getClientRects())
+                    if (!inside(line, frame)) faults.push(`leaves its cell: ${walker.currentNode.data}`);
+            }
+        }
+        for (const row of table.rows) {
+            const frames = [...row.cells].map(cell => cell.getBoundingClientRect()).filter(frame => frame.width);
+            for (const [at, one] of frames.entries())
+                for (const two of frames.slice(at + 1))
+                    if (Math.min(one.right, two.right) > Math.max(one.left, two.left) + 1
+                        && Math.min(one.bottom, two.bottom) > Math.max(one.top, two.top) + 1)
+                        faults.push(`cells meet: ${row.innerText}`);
+        }
+        const heads = [...table.tHead.rows[0].cells];
+        for (const cell of table.querySelectorAll('tbody td.n')) {
+            const head = heads[cell.cellIndex];
+            const above = head.getBoundingClientRect().width > 0;
+            const beside = getComputedStyle(cell, '::before').content;
+            if (cell.innerText.trim() && !above && (beside === 'none' || beside === '""'))
+                faults.push(`no name: ${cell.innerText}`);
+        }
+    }
+    return faults;
+}"""
+
 
 def until(page, condition, argument=None):
     """Waits; playwright's own waiting evaluates strings in the page, which the page's policy rightly forbids."""
@@ -106,6 +150,23 @@ def test_a_page_opens_and_draws_every_plot(opened, saved, charts, name, width):
         assert 0 < plot["width"] <= width, plot
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.screenshot(full_page=True)
+    for other in (width, 820, 600) if width == 1400 else (width, 320):
+        page.set_viewport_size({"width": other, "height": 900})
+        until(page, "other => document.documentElement.clientWidth === other", other)
+        page.wait_for_timeout(100)  # signs follow the size of their box
+        assert page.evaluate(FAULTS) == [], other
+        assert page.evaluate("document.documentElement.scrollWidth") <= other
+    assert page.complaints == []
+
+
+def test_plots_fit_the_paper_and_return_to_the_screen(opened):
+    page = opened("compare")
+    width = "() => document.querySelector('#chart-budget .main-svg').getBoundingClientRect().width"
+    wide = page.evaluate(width)
+    page.evaluate("() => { window.dispatchEvent(new Event('beforeprint')); }")
+    assert page.evaluate(width) == 700
+    page.evaluate("() => { window.dispatchEvent(new Event('afterprint')); }")
+    until(page, f"wide => ({width})() === wide", wide)
     assert page.complaints == []
 
 

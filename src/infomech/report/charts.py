@@ -31,6 +31,7 @@ def base_layout(*, height: int, x: Spec, y: Spec, **more: Any) -> Spec:
         "ticks": "outside",
         "ticklen": 4,
         "fixedrange": False,
+        "exponentformat": "power",  # no "5µ" nats
     }
     return {
         "height": height,
@@ -49,6 +50,17 @@ def base_layout(*, height: int, x: Spec, y: Spec, **more: Any) -> Spec:
 def title(text: str, **more: Any) -> Spec:
     """An axis with a title."""
     return {"title": {"text": text}} | more
+
+
+def negatives_axis(text: str = "negatives N", **more: Any) -> Spec:
+    """A logarithmic axis of counts, with whole numbers at powers of ten."""
+    return title(text, type="log", dtick=1, tickformat=",", **more)
+
+
+def temperature_axis(temperatures: Sequence[float], **more: Any) -> Spec:
+    """A logarithmic axis of temperatures: each tick carries its whole number, and none meets another."""
+    ratio = max(temperatures) / min(temperatures)
+    return title("temperature τ", type="log", dtick="D2" if ratio < 40 else 1, tickformat="~g", **more)
 
 
 def short(name: str, most: int = 26) -> str:
@@ -106,4 +118,16 @@ def glyph(measure: Measure, estimate: Uncertain, others: Sequence[Uncertain] | N
     }
 
 
-__all__ = ["INK", "MUTED", "base_layout", "curve", "error_bar", "glyph", "numbers", "short", "title"]
+__all__ = [
+    "INK",
+    "MUTED",
+    "base_layout",
+    "curve",
+    "error_bar",
+    "glyph",
+    "negatives_axis",
+    "numbers",
+    "short",
+    "temperature_axis",
+    "title",
+]

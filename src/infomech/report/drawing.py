@@ -92,6 +92,11 @@ def bare_axes(axes: Axes) -> None:
     axes.yaxis.label.set(color=INK, fontsize=9.5)
 
 
+def whole_numbers(axes: Axes) -> None:
+    """Each tick of the vertical axis carries its whole number: no multiplier stands above the axes."""
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+
+
 def legend(axes: Axes, columns: int = 2, **more: object) -> None:
     """A legend above the axes, without a frame."""
     axes.legend(
@@ -147,4 +152,5 @@ __all__ = [
     "legend",
     "no_spine",
     "whiskers",
+    "whole_numbers",
 ]

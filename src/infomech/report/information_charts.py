@@ -1,15 +1,16 @@
 """Charts of shared information: InfoNCE over the temperature, and shared information over N."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from .._words import interval_text
+from ..diagnosis import Estimate
 from ..diagnosis.information.shared import Information
-from .charts import MUTED, base_layout, curve, title
+from .charts import MUTED, base_layout, curve, negatives_axis, temperature_axis, title
 from .drawing import MUTED as PAPER_MUTED
-from .drawing import Axes, Figure, bare_axes, blank_figure
+from .drawing import Axes, Figure, bare_axes, blank_figure, whole_numbers
 from .section import Spec
-from .style import on_page, on_paper, whiskers
+from .style import least_range, on_page, on_paper, whiskers
 
 
 def information_charts(found: Information) -> dict[str, Spec]:
@@ -20,33 +21,39 @@ def information_charts(found: Information) -> dict[str, Spec]:
 
 
 def _over_temperature(found: Information) -> Spec:
-    along = found.over_temperature
-    assert along is not None
+    taus, infonce = _measured(found)
     data = [
         curve(
             "InfoNCE",
-            along.temperatures,
-            [float(f"{e.value:.6g}") for e in along.infonce],
+            taus,
+            [float(f"{e.value:.6g}") for e in infonce],
             colour=on_page("total"),
             hover="τ = %{x:.3g}<br>%{y:.4g} nats (95%: %{customdata})",
             mode="lines+markers",
-            customdata=[interval_text(e) for e in along.infonce],
-            line={"width": 2, "shape": "spline"},
+            customdata=[interval_text(e) for e in infonce],
+            line={"width": 2},
         )
     ]
     layout = base_layout(
-        height=320, x=title("temperature τ", type="log", dtick="D2"), y=title(f"InfoNCE at N = {found.negatives:,}")
+        height=320,
+        x=temperature_axis([*taus, *(tau for tau, *_ in _marked(found))]),
+        y=title(f"InfoNCE at N = {found.negatives:,}"),
     )
     shapes: list[Spec] = []
     notes: list[Spec] = []
-    for tau, text, dash in _marked(found):
+    for at, (tau, text, dash) in enumerate(_marked(found)):
         shapes.append(
             {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": tau, "x1": tau}
             | {"line": {"color": MUTED, "width": 1.5, "dash": dash}}
         )
         notes.append(
             {"x": math.log10(tau), "xref": "x", "y": 1.0, "yref": "paper", "yanchor": "bottom", "text": text}
-            | {"showarrow": False, "font": {"color": MUTED, "size": 12}}
+            | {
+                "xanchor": _anchor(tau, found),
+                "yshift": 16 * at,
+                "showarrow": False,
+                "font": {"color": MUTED, "size": 12},
+            }
         )
     if math.isfinite(found.temperature.low):
         shapes.append(
@@ -54,8 +61,28 @@ def _over_temperature(found: Information) -> Spec:
             | {"x1": found.temperature.high, "fillcolor": on_page("pair-soft"), "line": {"width": 0}, "layer": "below"}
         )
     layout["shapes"], layout["annotations"] = shapes, notes
+    if least := least_range(infonce):
+        layout["yaxis"] |= {"range": least}
     layout["margin"] |= {"t": 46}
     return {"data": data, "layout": layout}
+
+
+def _measured(found: Information) -> tuple[list[float], list[Estimate]]:
+    """InfoNCE over the temperature: that of the grid and, where it is given, of the model's own temperature."""
+    assert found.over_temperature is not None
+    points = dict(zip(found.over_temperature.temperatures, found.over_temperature.infonce, strict=True))
+    own = found.calibration
+    if own is not None and not any(math.isclose(tau, own.temperature, rel_tol=1e-9) for tau in points):
+        points[own.temperature] = own.infonce
+    taus = sorted(points)
+    return taus, [points[tau] for tau in taus]
+
+
+def _anchor(tau: float, found: Information) -> Literal["left", "center", "right"]:
+    """The side of its line on which a mark's text stands: it stays within the axes."""
+    taus, _ = _measured(found)
+    place = math.log(tau / taus[0]) / math.log(taus[-1] / taus[0]) if taus[-1] > taus[0] else 0.5
+    return "left" if place < 0.25 else "right" if place > 0.75 else "center"
 
 
 def _marked(found: Information) -> list[tuple[float, str, str]]:
@@ -92,7 +119,7 @@ def _over_negatives(found: Information) -> Spec:
             line={"width": 1.3, "dash": "dot"},
         ),
     ]
-    layout = base_layout(height=320, x=title("negatives N", type="log", dtick=1), y=title("nats"))
+    layout = base_layout(height=320, x=negatives_axis(), y=title("nats"))
     return {"data": data, "layout": layout}
 
 
@@ -108,24 +135,28 @@ def draw_information(found: Information) -> Figure:
 
 
 def _draw_temperature(axes: Axes, found: Information) -> None:
-    along = found.over_temperature
-    if along is not None:
-        values = [e.value for e in along.infonce]
+    if found.over_temperature is not None:
+        taus, infonce = _measured(found)
+        values = [e.value for e in infonce]
         style: dict[str, Any] = {"color": on_paper("total"), "marker": "o", "ms": 3, "lw": 1.5}
-        axes.plot(along.temperatures, values, **style)
-        low, high = ([getattr(e, end) for e in along.infonce] for end in ("low", "high"))
-        axes.fill_between(along.temperatures, low, high, color=on_paper("total"), alpha=0.2, lw=0)
+        axes.plot(taus, values, **style)
+        low, high = ([getattr(e, end) for e in infonce] for end in ("low", "high"))
+        axes.fill_between(taus, low, high, color=on_paper("total"), alpha=0.2, lw=0)
+        axes.set_ylim(least_range(infonce))
     for tau, text, dash in _marked(found):
         best = dash == "solid"
         axes.axvline(tau, color=on_paper("pair") if best else PAPER_MUTED, ls="-" if best else ":")
         axes.annotate(
-            text.replace("τ*", r"$\tau^*$"), (tau, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+            text.replace("τ*", r"$\tau^*$"), (tau, 1.0), xycoords=("data", "axes fraction"), va="bottom",
+            ha=_anchor(tau, found) if found.over_temperature is not None else "center",
             fontsize=8, color=PAPER_MUTED, xytext=(0, 1 if best else 11), textcoords="offset points",
         )  # fmt: skip
     if math.isfinite(found.temperature.low):
         axes.axvspan(found.temperature.low, found.temperature.high, color=on_paper("pair"), alpha=0.2, lw=0)
     axes.set_xscale("log")
     axes.set_xlabel(r"temperature $\tau$")
+    axes.locator_params(axis="y", nbins=5)
+    whole_numbers(axes)
     axes.set_ylabel(f"InfoNCE at N = {found.negatives:,} (nats)")
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from .._words import cut, interval_text, put_in
 from ..diagnosis import Diagnosis, Estimate
-from .charts import MUTED, base_layout, short, title
+from .charts import MUTED, base_layout, negatives_axis, short
 from .drawing import MUTED as PAPER_MUTED
-from .drawing import Axes, bare_axes, label
+from .drawing import Axes, bare_axes, label, whole_numbers
 from .section import Spec, names_of
-from .style import DASHES, finite, on_page, on_paper
+from .style import DASHES, finite, least_range, on_page, on_paper
 
 # Panels from the top: the axis, and of each line its part, words, colour and dash.
 PANELS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
@@ -58,6 +58,10 @@ def _lines(diagnosis: Diagnosis, parts: tuple[tuple[str, str, str, str], ...]) -
     ]
 
 
+def _shown(diagnosis: Diagnosis, parts: tuple[tuple[str, str, str, str], ...]) -> list[Estimate]:
+    return [e for line in _lines(diagnosis, parts) for e in line.estimates]
+
+
 def _beyond(diagnosis: Diagnosis, key: str) -> tuple[int, float, float] | None:
     found = diagnosis.budget.beyond
     name = key.removesuffix("_relative")
@@ -66,6 +70,19 @@ def _beyond(diagnosis: Diagnosis, key: str) -> tuple[int, float, float] | None:
     shift = diagnosis.budget.log_manifold_volume if name != key else 0.0
     part = found.parts[name]
     return found.negatives, part.low - shift, part.high - shift
+
+
+def _marks(diagnosis: Diagnosis) -> list[tuple[int, str]]:
+    """N that are marked, with their words: the batch, or all of the data and the batch that is larger."""
+    budget = diagnosis.budget
+    if budget.beyond is not None:
+        beyond = budget.beyond.negatives
+        return [
+            (budget.negatives, f"all of the data: N = {budget.negatives:,}"),
+            (beyond, f"your batch, extrapolated: N = {beyond:,}"),
+        ]
+    batch = "your batch: " if diagnosis.inputs.batch_size else ""
+    return [(budget.negatives, f"{batch}N = {budget.negatives:,}")]
 
 
 def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
@@ -83,46 +100,49 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
             "title": {"text": words, "font": {"size": 11}, "standoff": 6},
             "nticks": 4,
         }
+        if least := least_range(_shown(diagnosis, parts)):
+            axes[name.replace("y", "yaxis")]["range"] = least
         for line in _lines(diagnosis, parts):
             traces = _traces(line, name)
             if words == "dispersion":  # its two colours are those of the last panel's anchors, too
                 traces[2] |= {"showlegend": True, "name": short(line.name.removeprefix("dispersion of "), 20)}
             data += traces
-    layout = base_layout(height=height, x=title("negatives N", type="log", dtick=1), y=axes.pop("yaxis"))
-    plain = {key: layout["yaxis"][key] for key in ("automargin", "gridcolor", "linecolor", "zerolinecolor", "ticks")}
+    layout = base_layout(height=height, x=negatives_axis(), y=axes.pop("yaxis"))
+    plain = {key: layout["yaxis"][key] for key in ("automargin", "gridcolor", "linecolor", "ticks", "exponentformat")}
     plain |= {key: layout["yaxis"][key] for key in ("ticklen", "tickcolor", "fixedrange")} | {"zeroline": False}
     layout["yaxis"] |= {"zeroline": False}
     layout |= {key: plain | axis for key, axis in axes.items()}
     layout["xaxis"] |= {"anchor": f"y{count}"}
-    layout["legend"] |= {"y": 1.05, "xanchor": "right", "x": 1, "traceorder": "normal"}
-    negatives = diagnosis.budget.negatives
+    layout["legend"] |= {
+        "y": 1.0 + (0.045 * len(_marks(diagnosis))),
+        "xanchor": "right",
+        "x": 1,
+        "traceorder": "normal",
+    }
     dotted = {"color": MUTED, "width": 1.3, "dash": "dot"}
+    marks = _marks(diagnosis)
     layout["shapes"] = [
-        {
-            "type": "line",
-            "xref": "x",
-            "yref": "paper",
-            "x0": negatives,
-            "x1": negatives,
-            "y0": 0,
-            "y1": 1,
-            "line": dotted,
-        }
+        {"type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": dotted}
+        for at, _ in marks
     ]
+    furthest = max(at for at, _ in [*marks, (diagnosis.budget.curve.negatives[-1], "")])
     layout["annotations"] = [
         {
-            "x": math.log10(negatives),
+            "x": math.log10(at),
             "xref": "x",
             "y": 1.0,
             "yref": "paper",
             "yanchor": "bottom",
-            "xanchor": "right" if negatives > math.sqrt(max(diagnosis.budget.curve.negatives)) else "left",
-            "text": f"your batch: N = {negatives:,}" if diagnosis.inputs.batch_size else f"N = {negatives:,}",
+            "xanchor": "right" if at > math.sqrt(furthest) else "left",
+            "yshift": 16 * line,
+            "text": text,
             "showarrow": False,
             "font": {"color": MUTED, "size": 12},
         }
+        for line, (at, text) in enumerate(marks)
     ]
-    layout["margin"] |= {"t": 46}
+    layout["xaxis"] |= {"range": [math.log10(0.8), math.log10(1.35 * furthest)]}
+    layout["margin"] |= {"t": 30 + 18 * len(marks)}
     return {"data": data, "layout": layout}
 
 
@@ -163,9 +183,8 @@ def _traces(line: _Line, axis: str) -> list[Spec]:
 
 def draw_panels(panels: Sequence[Axes], diagnosis: Diagnosis) -> None:
     """The same on paper: one axes for each panel, the last one carries the names of N."""
-    negatives = diagnosis.budget.negatives
-    beyond = diagnosis.budget.beyond
-    furthest = diagnosis.budget.curve.negatives[-1] if beyond is None else beyond.negatives
+    marked = _marks(diagnosis)
+    furthest = max(at for at, _ in [*marked, (diagnosis.budget.curve.negatives[-1], "")])
     marks = [4**k for k in range(12) if 4**k <= furthest]
     for axes, (words, parts) in zip(panels, PANELS, strict=True):
         bare_axes(axes)
@@ -173,28 +192,31 @@ def draw_panels(panels: Sequence[Axes], diagnosis: Diagnosis) -> None:
         for line in lines:
             _draw(axes, line)
         axes.set_xscale("log", base=2)
-        axes.set_xlim(0.8, 1.25 * furthest)
+        axes.set_xlim(0.8, 1.35 * furthest)
         axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
-        axes.axvline(negatives, color=PAPER_MUTED, lw=1, ls=":", zorder=1)
+        for at, _ in marked:
+            axes.axvline(at, color=PAPER_MUTED, lw=1, ls=":", zorder=1)
         axes.set_ylabel(words.replace(" ", "\n"), fontsize=8)
+        axes.set_ylim(least_range(_shown(diagnosis, parts)))
         axes.locator_params(axis="y", nbins=4)
+        whole_numbers(axes)
         axes.tick_params(labelsize=7.5)
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=6.5, borderaxespad=0.1, handlelength=1.6, loc="best")
         if axes is not panels[-1]:
             axes.tick_params(labelbottom=False)
-    batch = "your batch: " if diagnosis.inputs.batch_size else ""
-    panels[0].annotate(
-        f"{batch}N = {negatives:,}",
-        (negatives, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3, 1),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=7.5,
-        color=PAPER_MUTED,
-    )
+    for above, (at, text) in enumerate(marked):
+        panels[0].annotate(
+            text,
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 1 + 9 * above),
+            textcoords="offset points",
+            ha="right" if at > math.sqrt(furthest) else "left",
+            va="bottom",
+            fontsize=7.5,
+            color=PAPER_MUTED,
+        )
     panels[-1].set_xlabel("negatives N")
 
 

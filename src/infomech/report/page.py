@@ -126,8 +126,18 @@ def coded(text: str) -> Markup:
     >>> coded("a <b> `c`")
     Markup('a &lt;b&gt; <code>c</code>')
     """
-    parts = (Markup("<code>{}</code>").format(part) if code else escape(part) for part, code in code_parts(text))
+    parts = (
+        Markup("<code>{}</code>").format(_whole(part)) if code else escape(part) for part, code in code_parts(text)
+    )
     return Markup("").join(parts)
+
+
+def _whole(command: str) -> Markup:
+    """The command; its options do not break at their hyphens."""
+    words = (
+        Markup('<span class="whole">{}</span>').format(w) if w[:1] == "-" else escape(w) for w in command.split(" ")
+    )
+    return Markup(" ").join(words)
 
 
 def _asset(name: str) -> str:

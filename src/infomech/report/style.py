@@ -1,7 +1,7 @@
 """One look for pages, charts and figures: the palette, light and dark, and what marks which modality."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .._words import Measure, Uncertain
 
@@ -36,6 +36,7 @@ PALETTE = {
 SERIES = tuple(name for name in PALETTE if name[0] == "c" and name[1:].isdigit())  # of reports side by side
 _HEAT = ("#3b6fd4", "#9a50c8", "#d9487a", "#de7a1a")  # between which `heat` moves
 _SOFTENED = ("pair", "cross", "x", "y", "up", "total")
+_WRITTEN = 1e-6  # the last decimal that numbers are written with
 SOFT = 0.18  # how much of a colour its fill keeps
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}  # plotly's names, and matplotlib's
 
@@ -76,7 +77,7 @@ def css_palette() -> str:
 
     return (
         f":root {{ color-scheme: light dark; {variables(0)} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(1)} }} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root:not(.on-paper) {{ {variables(1)} }} }}\n"
         + "".join(f".{name} {{ --tone: var(--{name}); }}\n" for name in SERIES)
     )
 
@@ -105,6 +106,19 @@ def whiskers(estimates: Sequence[Uncertain]) -> list[list[float]]:
         return max(0.0, length) if math.isfinite(length) else 0.0
 
     return [[arm(e.value - e.low) for e in estimates], [arm(e.high - e.value) for e in estimates]]
+
+
+def least_range(estimates: Iterable[Uncertain]) -> tuple[float, float] | None:
+    """Ends of an axis of nats where all numbers on it would be written 0.000000, so that rounding draws no curve.
+
+    None where there is something to see.
+
+    >>> from infomech import Estimate
+    >>> least_range([Estimate(2e-14, 1e-14, 0.0, 4e-14)])
+    (-1e-06, 1e-06)
+    """
+    values = [v for e in estimates for v in (e.value, e.low, e.high) if math.isfinite(v)]
+    return (-_WRITTEN, _WRITTEN) if values and max(map(abs, values)) < _WRITTEN / 2 else None
 
 
 def track(measure: Measure, estimates: Sequence[Uncertain]) -> tuple[float, float]:
@@ -144,6 +158,7 @@ __all__ = [
     "css_palette",
     "finite",
     "heat",
+    "least_range",
     "on_page",
     "on_paper",
     "series",

@@ -7,7 +7,7 @@ from ..._words import Measure, cut, interval_text, number, put_in
 from ...diagnosis import Diagnosis, Estimate
 from ...diagnosis.curves import Curves
 from ...diagnosis.thresholds import LARGEST_GROWTH, NOISE
-from ..charts import MUTED, base_layout, curve, short, title
+from ..charts import MUTED, base_layout, curve, negatives_axis, short, temperature_axis, title
 from ..drawing import MUTED as PAPER_MUTED
 from ..drawing import Axes, bare_axes, blank_figure, label
 from ..section import Column, Figure, Line, Picture, Section, Spec, Table, names_of
@@ -98,7 +98,7 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
         )
     layout = base_layout(
         height=400,
-        x=title("negatives N", type="log", dtick=1),
+        x=negatives_axis(),
         y=title(name, type="log", exponentformat="power", dtick=1),
     )
     batch = diagnosis.budget.negatives
@@ -124,7 +124,7 @@ def _over_temperatures(diagnosis: Diagnosis) -> Spec:
         )
         for key, (_, colour, dash) in _PARTS.items()
     ]
-    across = title("temperature τ", type="log", dtick="D2")
+    across = temperature_axis(curves.temperatures)
     layout = base_layout(height=400, x=across, y=title("nats", zeroline=True, zerolinecolor=MUTED))
     return {"data": data, "layout": layout}
 

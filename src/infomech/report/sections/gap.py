@@ -25,6 +25,7 @@ from ..section import (
 )
 from ..style import on_paper, series, track, whiskers
 
+_SMALL, _LARGE = 0.025, 0.031  # widths of a letter of an axis end, and of a number, in lengths of the axis
 FIRST = ("energy_distance", "centroid_gap", "mmd2_median", "frechet", "relative_modality_gap")
 
 
@@ -46,12 +47,17 @@ def cards(diagnosis: Diagnosis) -> list[Card]:
 def figure(diagnosis: Diagnosis) -> Figure:
     """Gap measures with 95% intervals, each on its own axis."""
     lines = lines_of(WORDS, diagnosis.gap, diagnosis)
-    drawn, axes = bare_figure(6.3, 0.5 + 0.33 * max(1, len(lines)))
-    for row, (line, estimate) in enumerate(zip(lines, diagnosis.gap.values(), strict=True)):
+    found = list(diagnosis.gap.values())
+    drawn, axes = bare_figure(6.8, 0.5 + 0.33 * max(1, len(lines)))
+    for row, (line, estimate) in enumerate(zip(lines, found, strict=True)):
         _interval_row(axes, row, line.measure, estimate)
     axes.set_yticks(range(len(lines)), [label(line.measure.label, 34) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(-0.1, 1.66)
+    ends = max((len(brief(track(line.measure, [e])[1])) for line, e in zip(lines, found, strict=True)), default=1)
+    after = 1.05 + _SMALL * max(ends, 4)  # where the numbers begin
+    for row, estimate in enumerate(found):
+        axes.text(after, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
+    axes.set_xlim(-0.1, after + _LARGE * max((len(with_error(e)) for e in found), default=1))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     no_spine(axes)
@@ -61,7 +67,7 @@ def figure(diagnosis: Diagnosis) -> Figure:
 
 
 def _interval_row(axes: Axes, row: int, measure: Measure, estimate: Estimate) -> None:
-    """One row: the axis with its ends, the tick of no gap, the interval, the estimate, and its number."""
+    """One row: the axis with its ends, the tick of no gap, the interval, and the estimate."""
     bottom, top = track(measure, [estimate])
     colour = on_paper("total")
 
@@ -76,7 +82,6 @@ def _interval_row(axes: Axes, row: int, measure: Measure, estimate: Estimate) ->
     axes.plot(at(estimate.value), row, "o", ms=4.5, color=colour, zorder=4)
     for place, side, end in ((-0.02, "right", bottom), (1.02, "left", top)):
         axes.text(place, row, brief(end), ha=side, va="center", fontsize=7, color=MUTED)
-    axes.text(1.17, row, with_error(estimate), va="center", fontsize=8.5, color=INK)
 
 
 def compared_lines(reports: Sequence[Diagnosis]) -> list[Line]:

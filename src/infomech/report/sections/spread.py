@@ -8,7 +8,7 @@ import numpy as np
 from ..._words import brief, number, significant, with_error
 from ...diagnosis import Diagnosis
 from ...diagnosis.diagnosis import FloatArray
-from ..charts import MUTED, base_layout, curve, numbers, short, title
+from ..charts import MUTED, base_layout, curve, negatives_axis, numbers, short, title
 from ..drawing import MUTED as PAPER_MUTED
 from ..drawing import bare_figure, label, legend
 from ..section import DIRECTIONS, Card, Figure, Picture, Section, Spec, direction, names_of
@@ -106,11 +106,9 @@ def _effective(diagnosis: Diagnosis) -> Spec:
         )
     layout = base_layout(
         height=380,
-        x=title(
-            "effective negatives of an anchor (of N)",
-            type="log",
+        x=negatives_axis(
+            "effective negatives of an anchor",
             range=log_range(*samples, negatives),
-            dtick=1,
             minor={"ticks": "outside", "dtick": "D2"},
         ),
         y=title("share of anchors", range=[0, 1.02], tickformat=".0%"),

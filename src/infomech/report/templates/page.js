@@ -54,4 +54,30 @@
   }
   draw();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+  // A table that is wider than its box says so, and fades where more of it is hidden.
+  document.querySelectorAll(".scroll").forEach(function (box) {
+    function mark() {
+      box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+      box.classList.toggle("more", box.scrollWidth > box.clientWidth + box.scrollLeft + 1);
+    }
+    new ResizeObserver(mark).observe(box);
+    box.addEventListener("scroll", mark, { passive: true });
+    mark();
+  });
+
+  // Plots have the width of the screen until they are told that of the paper, A4 less its
+  // margins in CSS pixels; and paper is light.
+  var PAPER = 700, GAP = 20;
+  function sized(width) {
+    document.documentElement.classList.toggle("on-paper", width > 0);
+    draw();
+    Object.keys(charts).forEach(function (id) {
+      var place = document.getElementById(id);
+      var half = place.closest(".split:not(.tabled), .pair") !== null;
+      Plotly.relayout(place, width ? { width: half ? (width - GAP) / 2 : width } : { width: null, autosize: true });
+    });
+  }
+  window.addEventListener("beforeprint", function () { sized(PAPER); });
+  window.addEventListener("afterprint", function () { sized(0); });
 })();
