@@ -40,7 +40,7 @@ class TemperedLoss(nn.Module):
     its own is given none.
 
     Args:
-        temperature: tau, or where a learned one starts. 10 and more is refused for cosines, as what is a logit scale
+        temperature: tau, or where a learned one starts. More than 10 is refused for cosines, as what is a logit scale
             most likely: at once with ``normalize=True``, otherwise when the rows are seen to be of unit length.
         learn_temperature: learn ``log_scale`` = log(1/tau).
         limits: smallest and largest tau of a learned temperature, None for no limits.
@@ -298,7 +298,7 @@ def check_for_cosines(temperature: float) -> None:
     ...
     infomech._checks.InputError: the temperature is 100, the logit scale 0.01: is one given as the other? CLIP starts...
     """
-    if temperature >= _LOGIT_SCALE:
+    if temperature > _LOGIT_SCALE:
         raise InputError(
             f"the temperature is {temperature:.4g}, the logit scale {1 / temperature:.4g}: is one given as the other? "
             "CLIP starts at 0.07 and 14"
