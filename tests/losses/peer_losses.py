@@ -45,6 +45,20 @@ def ours_cached(left, right, a, b):
     return cached_step(SymmetricInfoNCE(TAU, ranks=Ranks()), [left, right], [a, b], chunk=2)
 
 
+def without_value(left, right, a, b):
+    full(left(a), right(b)).backward()
+
+
+def twice_without_value(left, right, a, b):
+    (2 * full(left(a), right(b))).backward()
+
+
+def value_of_some(left, right, a, b):
+    value = full(left(a), right(b))
+    value.backward()
+    return value.detach() if dist.get_rank() else None
+
+
 def accumulated(left, right, a, b):
     """Two half batches, added up: not the batch's loss."""
     values = []

@@ -193,6 +193,8 @@ def any_failure(rank: int, world: int) -> dict[str, str]:
     x = torch.nn.functional.normalize(torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(rank)), dim=1)
     call = {"temperature": 0.1, "ranks": Ranks()}
     sentence = SentenceSymmetricInfoNCE(torch.nn.Identity(), ranks=Ranks())
+    learned, fixed = (SymmetricInfoNCE(learn_temperature=learn, ranks=Ranks()) for learn in (True, False))
+    asked = SigmoidLoss(ranks=Ranks())
     attempts = {
         "dtype of y": lambda: symmetric_infonce(x, x.double() if last else x, **call),
         "list": lambda: symmetric_infonce(x.tolist() if last else x, x, **call),
@@ -207,6 +209,9 @@ def any_failure(rank: int, world: int) -> dict[str, str]:
         "temperature": lambda: symmetric_infonce(x, x, temperature="warm" if last else 0.1, ranks=Ranks()),
         "bias": lambda: sigmoid_loss(x, x, bias=[1, 2] if last else 0.0, **call),
         "long rows": lambda: symmetric_infonce(x.double() * (1e200 if last else 1.0), x.double(), **call),
+        "a scale of a call": lambda: learned(x, x, logit_scale=10.0 if last else None),
+        "no scale of a call": lambda: fixed(x, x, logit_scale=0.07 if last else None),
+        "a bias of a call": lambda: asked(x, x, bias=-2.0 if last else None),
         "columns": lambda: sentence.compute_loss_from_embeddings([x] if last else [x, x]),
     }
     said = {}

@@ -105,6 +105,9 @@ def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
         ("temperature", "temperature is a str", None),
         ("bias", "bias is a list", None),
         ("long rows", "leave double precision", None),
+        ("a scale of a call", "this SymmetricInfoNCE learns its own temperature, and is given one", None),
+        ("no scale of a call", "the temperature is 14.29, the logit scale 0.07: is one given", None),
+        ("a bias of a call", "this SigmoidLoss learns its own bias, and is given one", None),
         ("columns", "a batch has 1 columns", None),
     ],
 )

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "choose-a-loss.md"
 
 def test_the_page_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     start = (
         f"torch.distributed.init_process_group('gloo', init_method='file://{tmp_path / 'group'}', rank=0, world_size=1)"
     )
@@ -19,6 +19,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     for block in blocks:
         code += block
         code += "assert not isinstance(loss, torch.Tensor) or torch.isfinite(loss)\n"
+    code += "assert log_scale.grad.isfinite() and log_scale.grad != 0 and ranks is not None\n"
     code += "rows = [unit(z, dim=1) for z in (users, items)]\n"
     code += "assert torch.isfinite(SymmetricInfoNCE(temperature=0.07, divergence_weight=0.75, ranks=Ranks())(*rows))\n"
     code += "assert torch.isfinite(x.grad).all() and torch.isfinite(plus) and torch.isfinite(value)\n"

@@ -4,11 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import infomech as im
 from infomech import cli
 from infomech.losses.equivalence import Equivalence, ShardedCase, check_equivalent
+from infomech.losses.equivalence_rank import value_of_step
 
 PEERS = str(Path(__file__).with_name("peer_losses.py"))
 
@@ -45,6 +48,46 @@ def test_a_rank_that_stops_is_a_finding(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert "rank 0 stops: ValueError: rows of the first rank" in said
     assert "Not the full batch's loss." in said
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "code", "words"),
+    [
+        (
+            "without_value", "1", 0,
+            "1 rank (12 rows): the full batch's gradient Equal to the full batch in its gradient. The step returns no "
+            "value to compare: let it return its loss.",
+        ),
+        pytest.param(
+            "twice_without_value", "1", 1,
+            "1 rank (12 rows): the gradient is 2 times the full batch's Not the full batch's loss. The step returns no",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("value_of_some", "2", 1, "rank 0 returns nothing, and others their value", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_what_a_step_returns(name: str, ranks: str, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["check-loss", f"{PEERS}:{name}", "--step", "--against", f"{PEERS}:full", "--ranks", ranks])
+    assert (stopped.value.code or 0) == code
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_value_is_one_number_or_none() -> None:
+    assert value_of_step(None) is None
+    for value in (2.0, torch.tensor([2.0]), np.float32(2)):
+        assert value_of_step(value) == 2
+    for other, kind in (({"loss": 2.0}, "dict"), (torch.ones(2), "Tensor"), ("2", "str")):
+        with pytest.raises(TypeError, match=f"the step returned {kind}; expected its value, one number, or nothing"):
+            value_of_step(other)
+    without = ShardedCase((6, 6), 2.0, (), 1.0, 0.0)
+    assert without.equal
+    assert without.without_value
+    assert without.sentence() == "the full batch's gradient"
+    other = ShardedCase((6, 6), 2.0, (), 0.5, 0.0)
+    assert not other.equal
+    assert other.sentence().endswith("multiply the loss by the number of ranks")
+    assert not ShardedCase((6, 6), 2.0, failure="no answer").without_value
 
 
 @pytest.mark.slow

@@ -65,3 +65,7 @@ def test_the_page_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Threshold for a false positive rate of 0.001" in done.stdout
+    errors = [float(e) for e in re.findall(r"calibration error ([\d.]+)", done.stdout)]
+    stated = [float(e) for e in re.findall(r"(?:error, here|on the others:) ([\d.]+)$", "\n".join(blocks), flags=re.M)]
+    assert len(stated) == 2
+    assert [round(error, 3) for error in errors] == stated

@@ -56,7 +56,8 @@ def check_loss(
             )
         said = "Equal to the full batch." if found.equal else "Not the full batch's loss."
         if any(case.without_value for case in found.cases):
-            said += " Gradients were compared, no value: the step returns nothing. Let it return the loss."
+            said = "Equal to the full batch in its gradient." if found.equal else said
+            said += " The step returns no value to compare: let it return its loss."
         console().print(said, highlight=False)
     if not found.equal:
         raise typer.Exit(1)

@@ -144,7 +144,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
     mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     a, b = (z[mine] for z in inputs)
     if plan["kind"] == "step":
-        value = _value_of_step(function(left, right, a, b))
+        value = value_of_step(function(left, right, a, b))
     else:
         value = function(left(a), right(b))
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -166,7 +166,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
     return {"values": found, "gradient": (gradient / len(sizes)).tolist()}
 
 
-def _value_of_step(returned: Any) -> Tensor | None:
+def value_of_step(returned: Any) -> Tensor | None:
     """What a step returns, if it returns its value."""
     if returned is None:
         return None
@@ -195,4 +195,4 @@ def load(spec: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-__all__ = ["ENDED", "STOP", "Encoder", "an_example", "launch", "load", "main", "run"]
+__all__ = ["ENDED", "STOP", "Encoder", "an_example", "launch", "load", "main", "run", "value_of_step"]
