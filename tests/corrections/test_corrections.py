@@ -189,7 +189,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("correct", *files, "--method", "centroid-shift", "-o", str(out)) == 2
     assert "overwrite" in capsys.readouterr().err
     assert run("correct", *files, "--method", "all", "-o", str(out), "--overwrite") == 0
-    assert {p.name for p in out.iterdir()} == {"correct.json", "correct.md", "held-out-pairs.npy"}
+    assert {p.name for p in out.iterdir()} == {"correct.json", "correct.md"}
     assert set(json.loads((out / "correct.json").read_text())["after"]) == set(METHODS)
     capsys.readouterr()
     assert run("correct", *files, "--method", "magic", "-o", str(tmp_path / "m")) == 2
