@@ -220,9 +220,19 @@ def put_in(text: str, name_x: str, name_y: str) -> str:
     return name_x.join(part.replace("{y}", name_y) for part in text.split("{x}"))
 
 
+_LEAST_ERROR = 5e-7  # below it an error is 0 in the six decimals that are shown at most
+
+
 def decimals(estimate: Uncertain) -> int:
-    """Decimals that the error allows: two significant digits of it, at most six."""
+    """Decimals that the error allows: two significant digits of it, at most six; three of a value whose error is less.
+
+    >>> from infomech import Estimate
+    >>> decimals(Estimate(6.9, 0.02, 6.86, 6.94)), decimals(Estimate(6.9, 1e-8, 6.9, 6.9))
+    (3, 3)
+    """
     error = estimate.stderr
+    if 0 < error < _LEAST_ERROR and abs(estimate.value) >= _LEAST_ERROR:
+        return min(6, max(3, 2 - math.floor(math.log10(abs(estimate.value)))))
     if not (math.isfinite(error) and error > 0):
         if estimate.low == estimate.high == round(estimate.value):
             return 0
@@ -243,7 +253,7 @@ def number(value: float, places: int = 3) -> str:
         return MISSING
     if math.isinf(value):
         return ("" if value > 0 else MINUS) + "∞"
-    if abs(value) >= 1e7 or 0 < abs(value) < 1e-6 < 10.0**-places:
+    if abs(value) >= 1e7 or 0 < abs(value) < 5e-7 <= 10.0**-places or 0 < abs(value) < 1e-6 < 10.0**-places:
         return f"{value:.2e}".replace("-", MINUS)
     text = f"{value:,.{places}f}"
     if text.startswith("-"):
@@ -257,8 +267,10 @@ def value_text(estimate: Uncertain) -> str:
 
 
 def error_text(estimate: Uncertain) -> str:
-    """The standard error; nothing where it is withheld, or 0: the number is exact, or a share of none or all."""
-    if estimate.stderr == 0 or estimate.withheld:
+    """The standard error; nothing where it is withheld, below 5e-7, or 0 (exact, or a share of none or all)."""
+    if estimate.withheld or (0 <= estimate.stderr < _LEAST_ERROR and abs(estimate.value) >= _LEAST_ERROR):
+        return ""
+    if estimate.stderr == 0:
         return ""
     return number(estimate.stderr, decimals(estimate))
 
@@ -266,11 +278,15 @@ def error_text(estimate: Uncertain) -> str:
 def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
     """The 95% interval; or that it is withheld; the word for exact where there is no sampling error, unless it is None.
 
+    Ends that cannot be told from each other in the digits shown are not written out.
+
     >>> from infomech import Estimate
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), interval_text(Estimate.exact(2.0))
     ('0.1193 to 0.1276', 'exact')
     >>> interval_text(Estimate.exact(1.0), exact=None)  # a median rank, which a sample may happen to leave no doubt of
     '1 to 1'
+    >>> interval_text(Estimate(6.907755, 1e-8, 6.907755, 6.907755))
+    'within rounding'
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
     'withheld'
     """
@@ -280,7 +296,22 @@ def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
         return exact
     places = decimals(estimate)
     low, high = number(estimate.low, places), number(estimate.high, places)
+    if low == high and estimate.stderr > 0:
+        return "within rounding"
     return MISSING if low == high == MISSING else f"{low} to {high}"
+
+
+def arrow(change: Uncertain, apart: bool, beside: Uncertain) -> str:
+    """▲ or ▼ behind a number that differs from another, by more than its last digit shown; else nothing.
+
+    >>> from infomech import Estimate
+    >>> beside = Estimate(4.158883, 1e-8, 4.158883, 4.158883)
+    >>> arrow(Estimate(1e-8, 1e-9, 8e-9, 1.2e-8), True, beside), arrow(Estimate(-0.5, 0.1, -0.7, -0.3), True, beside)
+    ('', ' ▼')
+    """
+    if not apart or abs(change.value) < 0.5 * 10.0 ** -decimals(beside):
+        return ""
+    return " ▲" if change.value > 0 else " ▼"
 
 
 def with_error(estimate: Uncertain) -> str:
@@ -364,6 +395,7 @@ __all__ = [
     "WITHHELD",
     "Measure",
     "Uncertain",
+    "arrow",
     "brief",
     "cut",
     "decimals",

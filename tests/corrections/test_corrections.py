@@ -173,8 +173,13 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run("correct", *files, "--method", "centroid-shift", "-o", str(out)) == 0
     assert "centroid-shift" in capsys.readouterr().out
-    expected = {"x.npy", "y.npy", "correction.safetensors", "correct.json", "correct.md"}
+    expected = {"x.npy", "y.npy", "correction.safetensors", "correct.json", "correct.md", "held-out-pairs.npy"}
     assert {p.name for p in out.iterdir()} == expected
+    held_out = np.load(out / "held-out-pairs.npy")
+    scored = im.corrections.score_corrections(x, y, methods=["centroid-shift"], pairs=pairs, temperature=0.5)
+    assert sorted(map(tuple, held_out)) == sorted(map(tuple, scored.held_out_pairs.tolist()))
+    assert len(np.unique(held_out[:, 0])) == scored.held_out_groups
+    assert set(map(tuple, held_out)) <= set(map(tuple, pairs.tolist()))
     content = json.loads((out / "correct.json").read_text())
     gaps = [score["gap"]["centroid_gap"] for score in (content["before"], content["after"]["centroid-shift"])]
     assert gaps[1]["value"] < gaps[0]["low"]

@@ -70,7 +70,7 @@ def test_finding_near_the_ceiling():
     x = torch.randn(300, 64, generator=g)
     near = im.diagnose(x, x + 0.8 * torch.randn(300, 64, generator=g), temperature=0.05, batch_size=16)
     (finding,) = (f for f in near.findings if f.code == "information-near-ceiling")
-    assert "where models are not told apart" in finding.text
+    assert "which presses models together" in finding.text
     assert "infomech doctor X Y" in finding.text
 
 

@@ -46,6 +46,15 @@ def test_order_and_paired_differences(found):
     )
 
 
+def test_bytes_are_of_one_number_format(found):
+    made = encodings()
+    x, y = made["poor"]
+    both = im.rank({"half": (x.half(), y.half()), "good": made["good"]}, batch_size=64, normalize=True)
+    assert {each.bytes_a_row for each in both.encodings} == {96}
+    assert "Bytes a row are counted in float32 for all encodings; some are given in float16." in both.remarks()
+    assert not any("Bytes a row" in line for line in found.remarks())
+
+
 def test_what_would_tell(found):
     second = found.encodings[1]
     if not second.difference.apart:

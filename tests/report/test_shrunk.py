@@ -27,6 +27,16 @@ def found():
     return im.shrink(*rows(), plans=PLANS, batch_size=64)
 
 
+def test_bytes_are_of_one_number_format(found):
+    x, y = (r.half() for r in rows(300))
+    half = im.shrink(x, y, plans=[Plan("first", 16), Plan(mean_removal=True), Plan(bits="int8")], batch_size=16)
+    sizes = {each.plan.name: each.encoding.bytes_a_row for each in half.variants}
+    assert sorted(sizes.values()) == [32, 32, 64, 64]
+    assert any("counted in float16" in line for line in half.remarks())
+    assert half.to_dict()["number_format"] == "float16"
+    assert not any("counted in" in line for line in found.remarks())
+
+
 def test_costs_and_the_smallest(found):
     assert found.variants[0].plan == Plan()
     assert found["PCA 8"].lost < NEGLIGIBLE  # the signal lives there

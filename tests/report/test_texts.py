@@ -129,6 +129,9 @@ def test_numbers_in_latex(estimate, value, interval):
         (Estimate(-0.00001, 0.01, -0.02, 0.02), "0.000 ± 0.010", "−0.020 to 0.020"),
         (Estimate.exact(0.0), "0", "exact"),
         (Estimate(5.0, float("nan"), float("nan"), float("nan")), "5.000", "n/a"),
+        (Estimate(6.907755, 1e-8, 6.907755, 6.907755), "6.908", "within rounding"),
+        (Estimate(0.0000789, 2e-9, 0.0000789, 0.0000789), "0.000079", "within rounding"),
+        (Estimate(3e-8, 1e-8, 1e-8, 5e-8), "3.00e−08 ± 1.00e−08", "1.00e−08 to 5.00e−08"),
     ],
 )
 def test_numbers_show_the_digits_that_their_error_allows(estimate, text, interval):

@@ -308,7 +308,8 @@ def correct(
         typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
     if rows is not None:
-        typer.echo(f"A report on the corrected rows that flatters nothing: infomech report --pairs {out / HELD_OUT}")
+        again = f"{out / 'x.npy'} {out / 'y.npy'} --pairs {out / HELD_OUT} -t {settings.temperature:g} -o DIR"
+        typer.echo(f"Of all rows, those fitted on flatter it; a report on the others: infomech report {again}")
 
 
 def _print_shared(result: "Report") -> None:

@@ -12,6 +12,7 @@ from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
 from .._words import Measure, interval_text, signed_text, with_error
+from .._words import arrow as seen
 from ..diagnosis import Diagnosis, Estimate, Inputs
 from ..diagnosis.differences import (
     Difference,
@@ -256,8 +257,8 @@ class Comparison(Shown, SideBySide):
 def _marked(row: Row) -> list[str]:
     """The estimates of a row, those that are apart from the first with their arrow."""
     marks = [
-        "" if change is None else (f" {arrow(change)}" if change.apart else "") + (" p" if change.paired else "")
-        for change in row.differences
+        "" if change is None or cell is None else seen(change.estimate, change.apart, cell) + " p" * change.paired
+        for change, cell in zip(row.differences, row.estimates, strict=True)
     ]
     return ["" if cell is None else with_error(cell) + mark for cell, mark in zip(row.estimates, marks, strict=True)]
 
@@ -310,7 +311,7 @@ def _information_told(comparison: Comparison, at: int) -> list[str]:
     what = f"shared information at N = {one.negatives:,}"
     said = [_told(change, names, what, " nats", inputs, better=1, more=more_groups(change, one.anchor_groups))]
     if any(each.near_ceiling for each in (one, two)):
-        said.append("One of them is within 0.5 nats of its ceiling, where models are not told apart: use a larger N.")
+        said.append("One of them is within 0.5 nats of its ceiling, which presses models together: use a larger N.")
     return said
 
 

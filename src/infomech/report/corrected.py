@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
-from .._words import GAP, measure, value_text, with_error
+from .._words import GAP, arrow, measure, value_text, with_error
 from ..corrections import Score, Scored
 from ..corrections.saving import dump_correction
 from ..diagnosis import Estimate
@@ -103,8 +103,7 @@ def _recalls(names: tuple[str, str]) -> dict[str, str]:
 
 
 def _marked(estimate: Estimate, change: Difference | None) -> str:
-    arrow = "" if change is None or not change.apart else " ▲" if change.estimate.value > 0 else " ▼"
-    return with_error(estimate) + arrow
+    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
 
 
 def corrected_text(scored: Scored, names: tuple[str, str]) -> list[str]:

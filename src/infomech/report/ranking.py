@@ -72,6 +72,7 @@ class Ranking(Shown):
     ceiling: float
     groups: int
     pairs: int
+    number_formats: tuple[str, ...] = ("float32",)  # of the rows given, the widest first; all are counted in that one
 
     def __getitem__(self, name: str) -> Encoding:
         for each in self.encodings:
@@ -116,6 +117,11 @@ class Ranking(Shown):
             for each in self.encodings[1:]
             if each.difference is not None and not each.difference.apart and each.more_groups
         ]
+        if len(self.number_formats) > 1:
+            said.append(
+                f"Bytes a row are counted in {self.number_formats[0]} for all encodings; some are given in "
+                f"{' and '.join(self.number_formats[1:])}."
+            )
         said.append("Only pairs that the models have not seen count; whether these are cannot be told from them.")
         return said
 
@@ -130,6 +136,7 @@ class Ranking(Shown):
             "ceiling": self.ceiling,
             "groups": self.groups,
             "pairs": self.pairs,
+            "number_formats": list(self.number_formats),
             "encodings": [each.to_dict() for each in self.encodings],
             "remarks": self.remarks(),
         }
@@ -293,12 +300,17 @@ def rank(
         found.append(encoding(name, sample, batch_size, seed=seed, backend=backend, bytes_a_row=_bytes(x, y)))
         if progress is not None:
             progress(1 / len(encodings))
+    kinds = {rows.dtype for both in before.values() for rows in both}
+    formats = sorted(kinds, key=lambda kind: (-kind.itemsize, str(kind)))
+    if len(formats) > 1:
+        found = [replace(each, bytes_a_row=float(formats[0].itemsize * each.dim)) for each in found]
     return Ranking(
         against_best(found),
         negatives=found[0].information.negatives,
         ceiling=found[0].information.ceiling,
         groups=sample.groups,
         pairs=len(sample.pairs),
+        number_formats=tuple(str(kind).removeprefix("torch.") for kind in formats),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .._files import Json, check_target, dump_json, environment, plain, write_folder
 from .._markdown import bullets, document, table
-from .._words import interval_text, value_text, with_error
+from .._words import arrow, interval_text, value_text, with_error
 from ..diagnosis import Estimate
 from ..diagnosis.differences import Difference
 from ..scores import DensityRatio, ScoreComparison, ScoreSummary, score_findings
@@ -91,14 +91,13 @@ def comparison_table(comparison: ScoreComparison, side: str) -> tuple[list[str],
     rows = []
     for method in comparison.methods:
         changes = comparison.differences[side].get(method, {})
-        cells = [_marked(with_error(comparison.estimates[side][method][key]), changes.get(key)) for key in MEASURES]
+        cells = [_marked(comparison.estimates[side][method][key], changes.get(key)) for key in MEASURES]
         rows.append([method, *cells])
     return header, rows
 
 
-def _marked(text: str, change: Difference | None) -> str:
-    arrow = "" if change is None or not change.apart else " ▲" if change.estimate.value > 0 else " ▼"
-    return text + arrow
+def _marked(estimate: Estimate, change: Difference | None) -> str:
+    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
 
 
 def direction_words(side: str, names: tuple[str, str]) -> str:

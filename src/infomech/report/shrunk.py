@@ -64,6 +64,7 @@ class Shrunk(Shown):
     ceiling: float
     fitted_groups: int
     scored_groups: int
+    number_format: str = "float32"  # of the rows given, at which rows that are not quantised are counted
 
     def __getitem__(self, name: str) -> Variant:
         for each in self.variants:
@@ -109,6 +110,11 @@ class Shrunk(Shown):
                 f"The full rows lie within {NEAR_CEILING} nats of the ceiling of {self.ceiling:.2f} nats at "
                 f"N = {self.negatives:,}: costs are understated; use a larger batch size."
             )
+        if self.number_format != "float32":
+            said.append(
+                f"Rows without a code are counted in {self.number_format}, as the rows given are; --apply writes them "
+                "in float32."
+            )
         said += [f"Skipped {name}: {reason}." for name, reason in self.skipped.items()]
         said.append(f"Maps are fitted on {self.fitted_groups:,} groups and scored on the other {self.scored_groups:,}.")
         return said
@@ -125,6 +131,7 @@ class Shrunk(Shown):
             "fitted_groups": self.fitted_groups,
             "scored_groups": self.scored_groups,
             "smallest": self.smallest,
+            "number_format": self.number_format,
             "variants": [each.to_dict() for each in self.variants],
             "skipped": self.skipped,
             "remarks": self.remarks(),
@@ -294,13 +301,15 @@ def shrink(
         own = PairedSample.from_embeddings(*rows, pairs=held[2], normalize=True, seed=seed)
         return encoding(plan.name, own, batch_size, seed=seed, backend=backend, bytes_a_row=size, anchors=_ANCHORS)
 
-    full = Variant(Plan(), scored(Plan(), held[:2], float(x.element_size() * x.shape[1])), None)
+    wide = max((x, y), key=lambda rows: rows.element_size())
+    full = Variant(Plan(), scored(Plan(), held[:2], float(wide.element_size() * x.shape[1])), None)
     variants, maps, skipped = [], {}, {}
     for plan in asked:
         try:
             made = Compression(plan).fit(fit[0], fit[1], pairs=fit[2])
             rows = made.transform(held[0], side="x"), made.transform(held[1], side="y")
-            result = scored(plan, rows, float(made.bytes_a_row))
+            coded = made.bytes_a_row if plan.bits != Plan().bits else made.bytes_a_row * wide.element_size() / 4
+            result = scored(plan, rows, float(coded))
         except InputError as error:
             skipped[plan.name] = str(error)
         else:
@@ -321,6 +330,7 @@ def shrink(
         information.ceiling,
         fitted,
         sample.groups - fitted,
+        str(wide.dtype).removeprefix("torch."),
     )
 
 

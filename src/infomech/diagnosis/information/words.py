@@ -1,6 +1,6 @@
 """Shared information in words."""
 
-from ..._words import number, with_interval
+from ..._words import number, significant, with_interval
 from .shared import Information
 
 
@@ -21,13 +21,13 @@ def remarks(found: Information) -> list[str]:
         said.append("All rows of one side are equal: nothing is shared, and no temperature is best.")
     elif found.status == "no_information":
         said.append(
-            f"The best temperature is at the upper end of its search ({number(found.temperature.value, 2)}): the "
+            f"The best temperature is at the upper end of its search ({significant(found.temperature.value, 2)}): the "
             "scores hardly tell pairs from others; check the pairing."
         )
     elif found.status == "no_errors":
         said.append(
-            f"The best temperature is at the lower end of its search ({number(found.temperature.value, 2)}): every "
-            "partner scores highest; use a larger N or harder pairs."
+            f"The best temperature is at the lower end of its search ({significant(found.temperature.value, 1)}): "
+            "every partner scores highest; use a larger N or harder pairs."
         )
     if found.twin_groups:
         said.append(
@@ -43,8 +43,8 @@ def remarks(found: Information) -> list[str]:
             else f"it takes a batch size of at least {needed:,} and as many groups, and there are {found.groups:,}"
         )
         said.append(
-            f"{value} nats lie within 0.5 of the ceiling, {left} nats at N = {found.negatives:,}: at this N models are "
-            f"not told apart; {larger}."
+            f"{value} nats lie within 0.5 of the ceiling, {left} nats at N = {found.negatives:,}: this presses models "
+            f"together, and differences are understated; {larger}."
         )
     if found.calibration is not None:
         said.append(
