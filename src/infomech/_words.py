@@ -180,10 +180,10 @@ BUDGET = {
         "Effective negatives", "How many of a batch's negatives the softmax really sees; both directions."
     ),
     "effective_negatives_xy": Measure(
-        "Effective negatives, {x} → {y}", "How many {y} of a batch a given {x} really sees."
+        "Effective negatives, {x} → {y}", "How many negatives among {y} one row of {x} really sees in a batch."
     ),
     "effective_negatives_yx": Measure(
-        "Effective negatives, {y} → {x}", "How many {x} of a batch a given {y} really sees."
+        "Effective negatives, {y} → {x}", "How many negatives among {x} one row of {y} really sees in a batch."
     ),
     "above_largest": Measure(
         "Loss above that of all", "InfoNCE − log N, less the same with all other groups as negatives."

@@ -1,10 +1,12 @@
 import dataclasses
+import itertools
 import struct
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from infomech.diagnosis import Estimate
 from infomech.report import Report, compare
 from infomech.report.drawing import FONTS, figure_bytes, figure_files
 from infomech.report.report import FIGURES
@@ -78,3 +80,18 @@ def test_the_distribution_function_is_the_distribution_function():
 def test_a_spectrum_shows_what_is_above_rounding():
     assert spectrum_shown(np.array([1.0, 0.1, 1e-18, 0.0, -1e-17])).tolist() == [1.0, 0.1]
     assert spectrum_shown(np.zeros(3)).tolist() == []
+
+
+def test_axis_ends_and_numbers_of_the_gap_do_not_meet(diagnosis):
+    tiny = Estimate(0.0000423, 0.0000061, 0.0000301, 0.0000545)
+    figure = drawings(dataclasses.replace(diagnosis, gap=diagnosis.gap | {"energy_distance": tiny}))["gap"]()
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(two) for one, two in itertools.combinations(boxes, 2))
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+
+
+def test_the_curve_of_infonce_reaches_the_temperature_of_the_model(diagnosis):
+    curve = drawings(diagnosis)["information"]().axes[0].lines[0]
+    assert diagnosis.inputs.temperature in curve.get_xdata()

@@ -372,6 +372,6 @@ def _diagnosed(
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:
             found = with_sigmoid(found, *embeddings, settings, bias=bias)
-    if files.model is not None:
-        found = replace(found, provenance={**found.provenance, "model": files.model})
+    read = {"file of x": files.x, "file of y": files.y, "file of pairs": files.pairs, "model": files.model}
+    found = replace(found, provenance=found.provenance | {key: name for key, name in read.items() if name is not None})
     return Report(found)

@@ -18,7 +18,7 @@ from ..reductions import GroupedRows, cpu_threads, full_precision, side_by_side
 from ..reductions.losses.backends import check_backend
 from .batch_tables import Batches, BatchSweeps
 from .budget import EnergyBudget, chosen_batch, energy_budget
-from .curves import batch_curves
+from .curves import batch_curves, share_of_time
 from .diagnosis import Diagnosis, FloatArray, Pictures
 from .estimate import Estimate
 from .findings import Evidence, find
@@ -73,7 +73,7 @@ def examine(x: RowsLike, y: RowsLike, settings: Settings, *, progress: Progress 
     if labels is not None:
         labels = as_labels(labels)
     sample = PairedSample.from_embeddings(x, y, pairs=settings.pairs, normalize=settings.normalize, seed=seed)
-    main = 0.5 if curves else 1.0
+    main = 1.0 - share_of_time(sample.groups) if curves else 1.0
     shares = None if progress is None else _scaled(progress, main * _SHARE_OF_SWEEPS)
     batch = BatchSweeps.of(Batches.of(sample, seed=seed, backend=backend), [temperature], duplicates=True)
     sweeps = run_sweeps(sample, batch=batch, gap=True, ranks=True, seed=seed, backend=backend, progress=shares)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _markdown as markdown
 from .._words import MINUS, error_text, interval_text, significant, value_text, with_error
-from ..diagnosis import Diagnosis, Estimate
+from ..diagnosis import Diagnosis, Estimate, Finding
 from ..diagnosis.information.words import first_line
 from .section import Picture, Table, names_of
 from .sections import SECTIONS
@@ -144,6 +144,37 @@ def shared_text(diagnosis: Diagnosis) -> list[str]:
     return [f"{line[0].upper()}{line[1:]}."] if line else []
 
 
+# What the number of a finding is, by its code; the number of a code that is not here is not shown beside it.
+_NUMBERS = {
+    "not-normalized": "length of the longest row",
+    "unpaired-rows": "rows without a partner",
+    "few-groups": "effective groups",
+    "loss-near-chance": "of the loss of guessing",
+    "retrieval-at-chance": "recall at 10",
+    "batch-gradient-is-noise": "gradient error",
+    "batch-sees": "gradient error",
+    "limit-not-resolved": "nats by the last doubling",
+    "temperature-at-clamp": "logit scale",
+    "temperature-does-not-fit": "nats that it costs",
+    "information-near-ceiling": "nats, the ceiling",
+    "collapse-": "mean cosine",
+    "few-directions-": "participation ratio",
+    "duplicates-": "share of rows",
+    "no-gap": "energy distance",
+    "gap": "energy distance",
+    "loss-rewards-gap": "nats of the loss",
+    "hubs-": "hubness",
+    "memorised": "nats memorised",
+    "little-memorised": "nats memorised",
+}
+
+
+def _number_of(finding: Finding, diagnosis: Diagnosis) -> str:
+    if finding.code == "batch-sees" and diagnosis.budget.negatives == diagnosis.budget.groups - 1:
+        return "effective negatives"
+    return _NUMBERS.get(finding.code.rstrip("xy"), "")
+
+
 def findings(diagnosis: Diagnosis) -> list[dict[str, str]]:
     """The findings, the serious ones first."""
     ranks = list(MARKS)
@@ -153,7 +184,8 @@ def findings(diagnosis: Diagnosis) -> list[dict[str, str]]:
             "mark": MARKS[f.severity],
             "title": f.title,
             "text": f.text,
-            "shown": significant(f.value) if math.isfinite(f.value) else "",
+            "shown": significant(f.value) if math.isfinite(f.value) and f.code.rstrip("xy") in _NUMBERS else "",
+            "named": _number_of(f, diagnosis),
         }
         for f in sorted(diagnosis.findings, key=lambda f: ranks.index(f.severity))
     ]
@@ -194,8 +226,9 @@ def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:
     """The whole report as Markdown; with links to the figures if there are any."""
     x, y = names_of(diagnosis)
     found = [
-        f"**{f['severity'].capitalize()}: {md(f['title'])}**{' (' + f['shown'] + ')' if f['shown'] else ''}. "
-        f"{md_code(f['text'])}"
+        f"**{f['severity'].capitalize()}: {md(f['title'])}**"
+        + (f" ({f['shown']} {f['named']})" if f["shown"] else "")
+        + f". {md_code(f['text'])}"
         for f in findings(diagnosis)
     ]
     blocks = [
