@@ -279,7 +279,7 @@ def _limit(e: Evidence) -> Iterator[Finding]:
         "note",
         "There is no number for the limit of large batches",
         f"From {first:,} to {second:,} negatives, the last doubling that the data hold, a log kernel mean moved by "
-        f"{number(b.growth.largest, 2)} nats, more than {LARGEST_GROWTH}. So the dispersions at N are upper bounds of "
+        f"{number(b.growth.largest, 3)} nats, more than {LARGEST_GROWTH}. So the dispersions at N are upper bounds of "
         "the limit's, the divergences bound nothing, and all numbers are those of the batch. There is one with more "
         + ("groups" + again if tau is not None else f"groups: {e.command('doctor')} on them")
         + ".",
