@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import infomech as im
-from infomech.report.report import FILES
+from infomech.report.report import FILES, TIED
 
 COMMANDS = ("report", "correct", "embed", "reproduce", "demo")
 
@@ -100,5 +100,5 @@ def test_a_small_disk(base: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     report.save(small_disk, overwrite=True, figures=False)  # the root of a disk: nothing can stand beside it
     assert sorted(path.name for path in small_disk.iterdir()) == sorted(
-        ["mine.txt", *(name for name in FILES if "/" not in name)]
+        ["mine.txt", *(name for name in FILES if "/" not in name and name != TIED)]  # no near-duplicates
     )
