@@ -464,7 +464,9 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["infonce", "symmetric_infonce", "sigmoid_loss"])
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # of torch's own
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script` is:DeprecationWarning", "ignore:`torch.jit.script` is:FutureWarning"
+)  # torch's
 def test_forward_mode_is_refused_in_words(name: str) -> None:
     """It would find a derivative of 0."""
     y, settings = draw(seed=2), {"temperature": 0.5} | ({"bias": -1.0} if name == "sigmoid_loss" else {})
