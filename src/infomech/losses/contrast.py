@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
@@ -37,7 +37,7 @@ class Block:
     exclusion: Exclusion = field(default_factory=Nothing)
     explicit: bool = False  # hard negatives, not rows of the batch
     guide: Float[Tensor, "m k"] | None = None
-    groups: Int[Tensor, " m"] | None = None  # of rows of past batches
+    groups: Shaped[Tensor, " m"] | None = None  # of rows of past batches
 
     def followed_by(self, other: "Block") -> "Block":
         """Both blocks in one, with the exclusion of the first."""

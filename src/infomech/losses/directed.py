@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from .._checks import InputError
@@ -38,12 +38,12 @@ def infonce(
     log_weights: Float[Tensor, " m"] | None = None,
     negative_log_weights: Float[Tensor, "..."] | None = None,
     weigh_positive: bool = False,
-    groups: Int[Tensor, " n"] | None = None,
-    candidate_groups: Int[Tensor, " m"] | None = None,
+    groups: Shaped[Tensor, " n"] | None = None,
+    candidate_groups: Shaped[Tensor, " m"] | None = None,
     same_group: SameGroupIs = "exclude",
     several: Several = "mean_log",
     share_negatives: bool = False,
-    negative_groups: Int[Tensor, " k"] | None = None,
+    negative_groups: Shaped[Tensor, " k"] | None = None,
     hardness: Hardness | None = None,
     false_negatives: FalseNegatives | None = None,
     guide: Guide | None = None,
@@ -254,7 +254,7 @@ class InfoNCE(TemperedLoss):
         return self._queue.held().rows
 
     def enqueue(
-        self, rows: Rows, groups: Int[Tensor, " n"] | None = None, guide: Float[Tensor, "n g"] | None = None
+        self, rows: Rows, groups: Shaped[Tensor, " n"] | None = None, guide: Float[Tensor, "n g"] | None = None
     ) -> None:
         """Put rows, their groups and a guide's rows of them into the queue, over the oldest ones."""
         self._queue.put(rows, groups, guide)
@@ -278,9 +278,9 @@ class InfoNCE(TemperedLoss):
         weights: Float[Tensor, " n"] | None = None,
         log_weights: Float[Tensor, " m"] | None = None,
         negative_log_weights: Float[Tensor, "..."] | None = None,
-        groups: Int[Tensor, " n"] | None = None,
-        candidate_groups: Int[Tensor, " m"] | None = None,
-        negative_groups: Int[Tensor, " k"] | None = None,
+        groups: Shaped[Tensor, " n"] | None = None,
+        candidate_groups: Shaped[Tensor, " m"] | None = None,
+        negative_groups: Shaped[Tensor, " k"] | None = None,
         guide: Guide | None = None,
     ) -> Scalars:
         """The loss of one batch; the arguments are those of `infonce`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from .._checks import InputError
@@ -50,7 +50,7 @@ def matryoshka_infonce(
     logit_scale: float | Tensor | None = None,
     directions: tuple[str, ...] = ("xy", "yx"),
     weights: Float[Tensor, " n"] | None = None,
-    groups: Int[Tensor, " n"] | None = None,
+    groups: Shaped[Tensor, " n"] | None = None,
     negatives_y: Float[Tensor, "k d"] | None = None,
     reduction: Reduction = "mean",
     ranks: Ranks | None = None,
@@ -367,7 +367,7 @@ class MatryoshkaInfoNCE(TemperedLoss):
         temperature: float | Tensor | None = None,
         logit_scale: float | Tensor | None = None,
         weights: Float[Tensor, " n"] | None = None,
-        groups: Int[Tensor, " n"] | None = None,
+        groups: Shaped[Tensor, " n"] | None = None,
         negatives_y: Float[Tensor, "k d"] | None = None,
     ) -> Scalars:
         """The loss of one batch: (n, d), (n, d) -> scalar; the arguments are those of `matryoshka_infonce`.

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .._checks import InputError
@@ -26,7 +26,7 @@ class Memory(NamedTuple):
     """What a call sees of a queue; over ranks it is the same on all of them."""
 
     rows: Float[Tensor, "k d"]
-    groups: Int[Tensor, " k"]
+    groups: Shaped[Tensor, " k"]
     log_weights: Float[Tensor, " k"] | None = None  # -inf for places that hold nothing yet
     guide: Float[Tensor, "k g"] | None = None
 
@@ -64,7 +64,7 @@ class RowQueue(nn.Module):
 
     @torch.no_grad()
     def put(
-        self, rows: Rows, groups: Int[Tensor, " n"] | None = None, guide: Float[Tensor, "n g"] | None = None
+        self, rows: Rows, groups: Shaped[Tensor, " n"] | None = None, guide: Float[Tensor, "n g"] | None = None
     ) -> None:
         """Put rows in, over the oldest ones."""
         size, came = len(self.rows), len(rows)

@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from .._checks import InputError
@@ -30,7 +30,7 @@ def pairwise_infonce(
     weights: Float[Tensor, " n"] | None = None,
     log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
     weigh_positive: bool = False,
-    groups: Int[Tensor, " n"] | None = None,
+    groups: Shaped[Tensor, " n"] | None = None,
     reduction: Reduction = "mean",
     normalize: bool = False,
     ranks: Ranks | None = None,
@@ -177,7 +177,7 @@ class PairwiseInfoNCE(TemperedLoss):
         logit_scale: float | Tensor | None = None,
         weights: Float[Tensor, " n"] | None = None,
         log_weights: Sequence[Float[Tensor, " n"] | None] | None = None,
-        groups: Int[Tensor, " n"] | None = None,
+        groups: Shaped[Tensor, " n"] | None = None,
     ) -> Scalars:
         """The loss of one batch: k times (n, d) -> scalar; the arguments are those of `pairwise_infonce`.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from .._checks import InputError
@@ -142,7 +142,12 @@ class GroupPositives(Positives):
     """
 
     def __init__(
-        self, rows: Int[Tensor, " n"], cols: Int[Tensor, " m"], *, without_own: bool = False, backend: str = "auto"
+        self,
+        rows: Shaped[Tensor, " n"],
+        cols: Shaped[Tensor, " m"],
+        *,
+        without_own: bool = False,
+        backend: str = "auto",
     ) -> None:
         self._rows, self._cols, self._without_own, self._backend = rows, cols, without_own, backend
         self.single = False

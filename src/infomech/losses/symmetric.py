@@ -4,7 +4,7 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any, NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from .._checks import InputError
@@ -200,7 +200,7 @@ def symmetric_terms(
     log_weights_x: Float[Tensor, " n"] | None = None,
     log_weights_y: Float[Tensor, " n"] | None = None,
     weigh_positive: bool = False,
-    groups: Int[Tensor, " n"] | None = None,
+    groups: Shaped[Tensor, " n"] | None = None,
     normalize: bool = False,
     ranks: Ranks | None = None,
     check: Check = "always",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -109,9 +109,9 @@ class PairsOfGroups(TruePairs):
         backend: see `symmetric_infonce`.
     """
 
-    rows: Int[Tensor, " n"]
-    cols: Int[Tensor, " m"]
-    every_row: Int[Tensor, " N"]
+    rows: Shaped[Tensor, " n"]
+    cols: Shaped[Tensor, " m"]
+    every_row: Shaped[Tensor, " N"]
     counted_as: CountedAs
     backend: str = "auto"
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from .tiling import diagonal_of
@@ -97,8 +97,8 @@ class SameGroup(Exclusion):
         cols: (m,) group of each column.
     """
 
-    rows: Int[Tensor, " n"]
-    cols: Int[Tensor, " m"]
+    rows: Shaped[Tensor, " n"]
+    cols: Shaped[Tensor, " m"]
 
     def coded(self) -> Coded:  # noqa: D102
         return Coded("same_group", [self.rows, self.cols])
@@ -115,8 +115,8 @@ class SameGroup(Exclusion):
 class OtherGroups(Exclusion):
     """Entries whose row and column carry different group numbers are left out: what is left are the same groups'."""
 
-    rows: Int[Tensor, " n"]
-    cols: Int[Tensor, " m"]
+    rows: Shaped[Tensor, " n"]
+    cols: Shaped[Tensor, " m"]
 
     def coded(self) -> Coded:  # noqa: D102
         return Coded("other_groups", [self.rows, self.cols])

@@ -82,7 +82,7 @@ def dump_arrays(arrays: Arrays) -> bytes:
     return out.getvalue()
 
 
-def dump_npy(array: "np.ndarray[Any, Any]") -> bytes:
+def dump_npy(array: "np.ndarray[Any, np.dtype[Any]]") -> bytes:
     """An array as a ``.npy`` without pickles."""
     out = io.BytesIO()
     np.save(out, array, allow_pickle=False)

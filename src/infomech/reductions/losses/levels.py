@@ -111,7 +111,7 @@ def positive_scores(rounded: Vectors, exact: Vectors, negatives: Vectors) -> Vec
     return torch.where(negatives > rounded - 1.0, rounded, exact)
 
 
-def per_total(cotangent: Vector, total: Vector) -> Vector:
+def per_total(cotangent: Vectors, total: Vectors) -> Vectors:
     """The cotangent of a log-sum over its total: what exp(score - peak) is multiplied by; 0 for an empty sum.
 
     The level of the exponentials is the peak by itself: a log-sum, peak + log(total), rounds the total away where

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ..._typing import OtherRows, Rows
@@ -68,7 +68,7 @@ def _with_sums_of_rows(
     return row_scores(x, found[0], scale, "tiles") + found[1], found[2]
 
 
-def group_codes(rows: Int[Tensor, " n"], cols: Int[Tensor, " m"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+def group_codes(rows: Shaped[Tensor, " n"], cols: Shaped[Tensor, " m"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
     """The groups as numbers from 0, fewer than n + m, without a look at them.
 
     >>> [codes.tolist() for codes in group_codes(torch.tensor([7, 3]), torch.tensor([3, 9, 7]))]
