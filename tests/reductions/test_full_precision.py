@@ -1,6 +1,7 @@
 """Statistics have float32's digits whatever a training script has set for its products, and leave that as it was."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import infomech as im
 from infomech.corrections import score_corrections
 from infomech.reductions import full_precision, torch_threads
-from infomech.reductions.tiling import _by_backend
+from infomech.reductions.tiling import _HIGHEST, _by_backend, _Setting, float32_precision, multiplied_in
 from infomech.scores import DensityRatio, best_bias, compare_scores
 
 G = torch.Generator().manual_seed(0)
@@ -64,6 +65,40 @@ def test_threads_that_leave_in_any_order_leave_it_as_it_was() -> None:
     one.__exit__(None, None, None)
     assert state()[0] == "highest"
     other.__exit__(None, None, None)
+    assert state() == before
+
+
+def test_a_setting_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_Setting, "change", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError), full_precision():
+            pass
+    assert _HIGHEST._within == 0
+    torch.set_float32_matmul_precision("high")
+    with full_precision():
+        assert state()[0] == "highest"
+    assert state()[0] == "high"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+@pytest.mark.skipif(not _by_backend(), reason="this version of torch has one setting")
+def test_losses_where_backends_are_set_one_by_one() -> None:
+    """Then torch refuses to say what is set for all."""
+    pytest.importorskip("triton")
+    loss = partial(im.losses.symmetric_infonce, X[:20], Y[:20], temperature=0.1)
+    expected = {precision: loss(backend="triton", precision=precision) for precision in ("highest", "float32", "high")}
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    before = state()
+    assert before[0] == "contradicted"
+    assert [float32_precision(torch.device(kind)) for kind in ("cpu", "cuda")] == ["highest", "high"]
+    for precision, there in (("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")):
+        with multiplied_in(precision):
+            assert torch.backends.cuda.matmul.fp32_precision == there
+        assert state() == before
+    assert loss(backend="triton").equal(expected["highest"])  # of rows on a CPU
+    for precision, value in expected.items():
+        assert loss(backend="triton", precision=precision).equal(value)
+        assert loss(backend="tiles", precision=precision).isfinite()
     assert state() == before
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,46 +29,89 @@ def few_launches(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-class _Precision:
-    """How torch multiplies float32: one setting for all threads, noted by the first in, put back by the last out."""
-
-    def __init__(self) -> None:
-        self._lock, self._within = threading.Lock(), 0
-        self._before: str | None = None
-        self._by_backend: list[tuple[Any, str]] = []
-
-    def enter(self) -> None:
-        with self._lock:
-            self._within += 1
-            if self._within > 1:
-                return
-            self._by_backend = [(each, each.fp32_precision) for each in _by_backend()]
-            try:
-                self._before = torch.get_float32_matmul_precision()
-            except RuntimeError:  # the backends' settings, which newer versions of torch have, contradict it
-                self._before = None
-            if self._before is not None:
-                torch.set_float32_matmul_precision("highest")
-            for each, _ in self._by_backend:
-                each.fp32_precision = "ieee"
-
-    def leave(self) -> None:
-        with self._lock:
-            self._within -= 1
-            if self._within:
-                return
-            if self._before is not None:
-                torch.set_float32_matmul_precision(self._before)
-            for each, precision in self._by_backend:
-                each.fp32_precision = precision
+_BY_BACKEND = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("tf32", "bf16")}  # CUDA's, oneDNN's
 
 
 def _by_backend() -> list[Any]:
+    """Where newer versions of torch set CUDA's precision and oneDNN's."""
     found = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
     return [each for each in found if hasattr(each, "fp32_precision")]
 
 
-_PRECISION = _Precision()
+def _overall() -> str | None:
+    """What `torch.set_float32_matmul_precision` set; None where backends are set otherwise and torch refuses to say."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def float32_precision(device: torch.device) -> str:
+    """How torch multiplies float32 there: "highest", "high" or "medium"."""
+    overall = _overall()
+    if overall is not None:
+        return overall
+    own = _by_backend()[0 if device.type == "cuda" else -1].fp32_precision
+    return {"tf32": "high", "bf16": "medium"}.get(own, "highest")
+
+
+class _Setting(NamedTuple):
+    """How torch multiplies float32, in all threads."""
+
+    overall: str | None
+    by_backend: list[str]
+
+    @classmethod
+    def change(cls, precision: str) -> "_Setting":
+        """Set it; what it was before."""
+        before = cls(_overall(), [each.fp32_precision for each in _by_backend()])
+        if before.overall is not None:
+            torch.set_float32_matmul_precision(precision)
+        else:
+            cls(None, list(_BY_BACKEND[precision])).put_back()
+        return before
+
+    def put_back(self) -> None:
+        if self.overall is not None:
+            torch.set_float32_matmul_precision(self.overall)
+        for each, precision in zip(_by_backend(), self.by_backend, strict=False):
+            each.fp32_precision = precision
+
+
+@contextmanager
+def multiplied_in(precision: str | None) -> Iterator[None]:
+    """Within, torch multiplies float32 in a precision, "highest", "high" or "medium"; None: as it does."""
+    if precision is None or precision == _overall():
+        yield
+        return
+    before = _Setting.change(precision)
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
+class _Highest:
+    """The highest precision for all threads that are within: set by the first in, put back by the last out."""
+
+    def __init__(self) -> None:
+        self._lock, self._within = threading.Lock(), 0
+        self._before: _Setting | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._before = _Setting.change("highest")
+            self._within += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within and self._before is not None:
+                self._before.put_back()
+
+
+_HIGHEST = _Highest()
 
 
 @contextmanager
@@ -85,11 +128,11 @@ def full_precision() -> Iterator[None]:
     'high'
     >>> torch.set_float32_matmul_precision("highest")
     """
-    _PRECISION.enter()
+    _HIGHEST.enter()
     try:
         yield
     finally:
-        _PRECISION.leave()
+        _HIGHEST.leave()
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
@@ -125,7 +168,9 @@ __all__ = [
     "compute_dtype",
     "diagonal_of",
     "few_launches",
+    "float32_precision",
     "full_precision",
+    "multiplied_in",
     "rows_at_once",
     "tile_shape",
     "tile_side",

@@ -95,20 +95,26 @@ def test_bare_float32_is_what_float64_gives(name: str) -> None:
     same(bare, (value.detach(), x.grad, y.grad), 1e-6 * LARGEST[name])
 
 
-def test_the_precision_of_a_loss_is_that_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("make", "module", "sweep"),
+    [(losses.SymmetricInfoNCE, paired, "gather"), (losses.SigmoidLoss, sigmoid, "accumulate")],
+)
+def test_the_precision_of_a_loss_is_that_of_its_tiles(
+    make: Callable[..., Any], module: Any, sweep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[str] = []
+    whole = getattr(module, sweep)
 
-    def watched(*args: Any, **kwargs: Any) -> None:
+    def watched(*args: Any, **kwargs: Any) -> Any:
         seen.append(torch.get_float32_matmul_precision())
-        return gather(*args, **kwargs)
+        return whole(*args, **kwargs)
 
-    gather = paired.gather
-    monkeypatch.setattr(paired, "gather", watched)
+    monkeypatch.setattr(module, sweep, watched)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
         for precision in (None, "float32", "medium"):
-            losses.SymmetricInfoNCE(0.1, precision=precision)(rows(1), rows(2))  # type: ignore[arg-type]
+            make(temperature=0.1, precision=precision)(rows(1), rows(2))
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)

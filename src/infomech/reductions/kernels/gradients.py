@@ -1,13 +1,13 @@
 """Gradients from chunks of weights: a kernel writes those of some thousand rows, library products do the rest."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..tiling import multiplied_in
 from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
 from .launch import launched, ready
 from .listing import NO_LISTING
@@ -283,18 +283,9 @@ def _zeros(scores: Scores, n: int) -> Tensor:
     return torch.zeros(n, dtype=torch.float64, device=scores.scale.device)
 
 
-@contextmanager
-def library_precision(scores: Scores) -> Iterator[None]:
+def library_precision(scores: Scores) -> AbstractContextManager[None]:
     """The precision of the library's float32 products, where they are the ones that count."""
-    before = torch.get_float32_matmul_precision()
-    wanted = {"tf32": "high", "ieee": "highest"}.get(scores.product.kind, before)
-    if wanted != before:
-        torch.set_float32_matmul_precision(wanted)
-    try:
-        yield
-    finally:
-        if wanted != before:
-            torch.set_float32_matmul_precision(before)
+    return multiplied_in({"tf32": "high", "ieee": "highest"}.get(scores.product.kind))
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Which implementation an operator takes: tiles of torch operations, or Triton kernels."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..._checks import InputError
 from ..kernels import say_once, usable
+from ..tiling import multiplied_in
 
 Backend = Literal["auto", "tiles", "triton"]
 BACKENDS = ("auto", "tiles", "triton")
@@ -46,20 +47,9 @@ def decoded_backend(code: str) -> tuple[str, str | None]:
     return backend, precision or None
 
 
-@contextmanager
-def tiles_precision(code: str) -> Iterator[None]:
-    """Within, torch multiplies float32 as the precision of a code asks: bare float32 is what it calls the highest."""
-    _, precision = decoded_backend(code)
-    before = torch.get_float32_matmul_precision()
-    wanted = {None: before, "float32": "highest"}.get(precision, precision)
-    if wanted is None or wanted == before:
-        yield
-        return
-    torch.set_float32_matmul_precision(wanted)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def torch_precision(precision: str | None) -> AbstractContextManager[None]:
+    """Within, torch multiplies float32 in a `Precision`: bare float32 is what it calls the highest. None: as it is."""
+    return multiplied_in("highest" if precision == "float32" else precision)
 
 
 def check_backend(backend: str, rows: Tensor) -> None:
@@ -147,5 +137,5 @@ __all__ = [
     "coded",
     "decoded_backend",
     "takes_kernels",
-    "tiles_precision",
+    "torch_precision",
 ]

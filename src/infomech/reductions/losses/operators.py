@@ -1,6 +1,7 @@
 """What every operator of this folder has in common: none can be differentiated twice, none reads a traced value."""
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd import forward_ad as fwAD
 
-from .backends import tiles_precision
+from .backends import decoded_backend, torch_precision
 from .kept import Size, without_autocast
 
 Setup = Callable[[Any, tuple[Any, ...], Any], None]
@@ -107,12 +108,14 @@ def _unheard(args: tuple[Any, ...]) -> bool:
 
 
 def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Run the body in the precision that its last argument asks for, where that is a backend."""
+    """Run the body in the precision that its argument `backend` asks for, if it has one."""
+    names = list(signature(body).parameters)
+    if "backend" not in names:
+        return body
+    place = names.index("backend")
 
     def run(*args: Any) -> Any:
-        if not isinstance(args[-1], str) or "/" not in args[-1]:
-            return body(*args)
-        with tiles_precision(args[-1]):
+        with torch_precision(decoded_backend(args[place])[1]):
             return body(*args)
 
     return run
@@ -170,4 +173,14 @@ def empty_like_wanted(like: Tensor, wanted: bool, dtype: torch.dtype | None = No
     return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format) if wanted else nothing(like)
 
 
-__all__ = ["Operator", "any_gradient", "doubled", "empty_like_wanted", "nothing", "once_only", "operator", "or_zeros"]
+__all__ = [
+    "Operator",
+    "any_gradient",
+    "doubled",
+    "empty_like_wanted",
+    "nothing",
+    "once_only",
+    "only_wanted",
+    "operator",
+    "or_zeros",
+]
