@@ -85,6 +85,13 @@ def test_rows_of_zeros_stay_zeros(dtype: torch.dtype) -> None:
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_is_not_a_number_does_not_become_one(dtype: torch.dtype) -> None:
+    x = torch.eye(5, dtype=dtype)
+    x[2, 0] = torch.nan
+    assert symmetric_infonce(x, x.roll(1, 0), temperature=0.2, normalize=True, check="never").isnan()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rows_are_brought_to_unit_length_in_their_dtype_under_a_cards_autocast(dtype: torch.dtype) -> None:
     """Whose norms are float32."""

@@ -277,3 +277,16 @@ def test_bad_input(naive) -> None:
     loss.enqueue(x)
     with pytest.raises(im.InputError, match="the rows of a queue are candidates"):
         loss(x, y, groups=groups)
+
+
+@pytest.mark.parametrize("make", [InfoNCE, SymmetricInfoNCE])
+def test_groups_that_a_queue_would_cut_are_refused_at_the_first_call(naive, make) -> None:
+    x, y, groups = naive.rows(6, 4, 1), naive.rows(6, 4, 2), torch.arange(6) / 4
+    loss = make(queue_size=6, dim=4)
+    words = "groups is torch.float32, and a queue keeps whole numbers: pass groups.long"
+    with pytest.raises(im.InputError, match=words):
+        loss(x, y, groups=groups)
+    with pytest.raises(im.InputError, match=words):
+        loss.enqueue(*((x,) if make is InfoNCE else (x, y)), groups=groups)
+    assert make()(x, y, groups=groups).isfinite()
+    assert loss(x, y, groups=groups.mul(4).long()).isfinite()

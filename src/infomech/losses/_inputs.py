@@ -194,7 +194,7 @@ def unit_rows(rows: Rows) -> Rows:
     # 1e-12, torch's own, is 0 in float16; under autocast CUDA's norms, and with them such rows, are float32.
     least = 1e-12
     if rows.dtype == torch.float16:  # which does not hold the gradient of a row of zeros over the least norm, either
-        least, there = _LEAST_FLOAT16, rows.detach().abs().amax(1, keepdim=True) > 0
+        least, there = _LEAST_FLOAT16, rows.detach().abs().amax(1, keepdim=True) != 0  # NaN is to stay
         rows = torch.where(there, rows, 0.0)
     return torch.nn.functional.normalize(rows, dim=1, eps=least).to(rows.dtype)
 

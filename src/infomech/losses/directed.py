@@ -288,6 +288,7 @@ class InfoNCE(TemperedLoss):
         A temperature, or logit scale, takes the place of the module's for this call; see `TemperedLoss`.
         """
         self._begin(anchors, candidates)
+        of_candidates = groups if candidate_groups is None else candidate_groups
         request = OneWay(
             **self._scale_of(temperature, logit_scale),
             critic=self.critic,
@@ -306,7 +307,7 @@ class InfoNCE(TemperedLoss):
             weigh_positive=self.weigh_positive,
             normalize=self.normalize,
             guide=guide,
-            memory=told(self.ranks, lambda: self._memory(candidates, guide)),
+            memory=told(self.ranks, lambda: self._memory(candidates, guide, of_candidates)),
             terms=self.terms,
             backend=self._implementation,
         )
@@ -316,9 +317,9 @@ class InfoNCE(TemperedLoss):
 
         return self._end(*self._looked_after(loss, anchors, candidates, ranks=self.ranks))
 
-    def _memory(self, candidates: Rows, guide: Guide | None) -> Memory | None:
+    def _memory(self, candidates: Rows, guide: Guide | None, groups: Tensor | None) -> Memory | None:
         """What is in the queue now."""
-        return None if self.queue is None else self.queue.copy(candidates, None if guide is None else guide.y)
+        return None if self.queue is None else self.queue.copy(candidates, None if guide is None else guide.y, groups)
 
     @property
     def _moves(self) -> bool:

@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 
 class RowQueue(nn.Module):
-    """The latest rows and their groups, the oldest of which leave as new ones come; all of it in the state.
+    """The latest rows and their groups, whole numbers; the oldest leave as new ones come. All of it is in the state.
 
     Args:
         size: rows that it holds.
@@ -68,7 +68,7 @@ class RowQueue(nn.Module):
     ) -> None:
         """Put rows in, over the oldest ones."""
         size, came = len(self.rows), len(rows)
-        self.check(rows, guide)
+        self.check(rows, guide, groups)
         kept = min(size, came)
         places = (self.count + torch.arange(kept, device=self.rows.device)) % size
         labels = torch.full_like(places, UNLABELLED) if groups is None else groups.narrow(0, came - kept, kept)
@@ -78,8 +78,12 @@ class RowQueue(nn.Module):
             self.guides.index_copy_(0, places, guide.detach().narrow(0, came - kept, kept).to(self.guides))
         self.count += kept
 
-    def check(self, rows: Rows, guide: Tensor | None = None) -> None:
-        """Raise InputError unless the rows, and a guide's, are as wide as those that are kept."""
+    def check(self, rows: Rows, guide: Tensor | None = None, groups: Shaped[Tensor, " n"] | None = None) -> None:
+        """Raise InputError unless rows, and a guide's, are as wide as those that are kept, and groups whole numbers."""
+        if isinstance(groups, Tensor) and groups.is_floating_point():
+            raise InputError(
+                f"groups is {groups.dtype}, and a queue keeps whole numbers: pass groups.long() or other ids"
+            )
         if rows.ndim == 2 and rows.shape[1] != self.rows.shape[1]:
             raise InputError(f"the queue holds rows of {self.rows.shape[1]} features; got {rows.shape[1]}")
         if self.guides is None:
@@ -91,14 +95,16 @@ class RowQueue(nn.Module):
             got = "none" if not isinstance(guide, Tensor) else f"shape {tuple(guide.shape)}"
             raise InputError(f"the queue keeps a guide's rows of {width} features beside its own; got {got}")
 
-    def copy(self, like: Tensor, guide: Tensor | None = None) -> Memory | None:
+    def copy(
+        self, like: Tensor, guide: Tensor | None = None, groups: Shaped[Tensor, " n"] | None = None
+    ) -> Memory | None:
         """What is there now for such rows, in a copy that does not move before a second backward; None if nothing is.
 
         How much there is can be read on a CPU only; elsewhere, and in compiled code, all places go along.
         """
         if not isinstance(like, Tensor):
             return None  # the checks of the loss have the words
-        self.check(like, guide)
+        self.check(like, guide, groups)
         if self.rows.device != like.device:
             raise InputError(f"the queue is on {self.rows.device} and the rows on {like.device}; move the loss to them")
         dtype = like.dtype

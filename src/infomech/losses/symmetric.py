@@ -369,7 +369,7 @@ class SymmetricInfoNCE(TemperedLoss):
             negatives_y=negatives_y,
             share_negatives=self.share_negatives and not (negatives_x is None and negatives_y is None),
             guide=guide,
-            memory=told(self.ranks, lambda: self._memory(x, y, guide)),
+            memory=told(self.ranks, lambda: self._memory(x, y, guide, groups)),
         )
 
         def loss(check: Check) -> tuple[Scalars, _Seen]:
@@ -398,12 +398,15 @@ class SymmetricInfoNCE(TemperedLoss):
             raise InputError("this loss has no queue; make it with queue_size= and dim=")
         return self.queue_x, self.queue_y
 
-    def _memory(self, x: Rows, y: OtherRows, guide: Guide | None) -> tuple[Memory | None, Memory | None] | None:
+    def _memory(
+        self, x: Rows, y: OtherRows, guide: Guide | None, groups: Groups | None
+    ) -> tuple[Memory | None, Memory | None] | None:
         """What is in the queue now."""
         if self.queue_x is None or self.queue_y is None:
             return None
         of_x, of_y = (None, None) if guide is None else (guide.x, guide.y)
-        return self.queue_x.copy(x, of_x), self.queue_y.copy(y, of_y)
+        groups_x, groups_y = groups if isinstance(groups, tuple) else (groups, groups)
+        return self.queue_x.copy(x, of_x, groups_x), self.queue_y.copy(y, of_y, groups_y)
 
     def _weight_of_now(self, x: Rows, y: Rows) -> tuple[float | Tensor, bool]:
         """Lambda, and whether Dsym is wanted."""

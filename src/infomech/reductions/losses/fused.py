@@ -43,16 +43,19 @@ def _known(exclusion: Exclusion) -> dict[str, Any]:
     if isinstance(exclusion, Both):
         return _known(exclusion.first) | _known(exclusion.second)
     if isinstance(exclusion, SameGroup | OtherGroups):
-        groups = _whole(exclusion.rows), _whole(exclusion.cols)
-        return {"groups": groups, "other_groups": isinstance(exclusion, OtherGroups)}
+        return {"groups": _whole(exclusion.rows, exclusion.cols), "other_groups": isinstance(exclusion, OtherGroups)}
     if isinstance(exclusion, Listed):
         return {"listed": exclusion.pairs}
     return {"own": True} if isinstance(exclusion, OwnRow) else {}
 
 
-def _whole(groups: Tensor) -> Tensor:
-    """Groups as whole numbers, as kernels compare them: equal where the groups are, 0.0 and -0.0 too."""
-    return (groups.double() + 0.0).view(torch.int64) if groups.is_floating_point() else groups
+def _whole(rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+    """Groups as whole numbers, as kernels compare them: equal where the groups are, 0 and -0.0, 1 and 1.0 too."""
+    kind = torch.promote_types(rows.dtype, cols.dtype)
+    if not kind.is_floating_point:
+        return rows, cols
+    one, other = ((groups.to(kind).double() + 0.0).view(torch.int64) for groups in (rows, cols))
+    return one, other
 
 
 def paired_sums(
