@@ -169,6 +169,20 @@ def test_a_logit_scale_is_no_temperature(naive, name: str, given: dict[str, floa
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_what_a_failed_call_saw_is_not_remembered(naive) -> None:
+    x, y = naive.rows(9, 4, 1), naive.rows(9, 4, 2)
+    loss = SymmetricInfoNCE(temperature=100.0)
+    for _ in range(2):
+        with pytest.raises(im.InputError, match="is one given as the other"):
+            loss(x, y)
+    loss = SymmetricInfoNCE()
+    with pytest.raises(im.InputError):
+        loss(x[0], y[0])
+    with pytest.warns(UserWarning, match="rows of length"):
+        assert loss(20 * x, y, temperature=100.0).isfinite()
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_adapters_know_cosines() -> None:
     for make in (lambda: TwoViewInfoNCE(14.0), lambda: LabelledInfoNCE(100.0),
                  lambda: SentenceSymmetricInfoNCE(torch.nn.Identity(), scale=0.05)):  # fmt: skip

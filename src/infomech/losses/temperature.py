@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature, is_number
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
+from ..reductions.losses.backends import Backend, Precision, coded
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
 from .agreement import told
@@ -70,8 +70,6 @@ class TemperedLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature(temperature)
-        if normalize and (critic is None or isinstance(critic, Cosine)):
-            check_for_cosines(temperature)
         if check not in ("always", "first", "never"):
             raise InputError(f"check is {check!r}; expected 'first', 'always' or 'never'")
         if learn_temperature and limits is not None and not limits[0] <= temperature <= limits[1]:
@@ -82,9 +80,9 @@ class TemperedLoss(nn.Module):
         self.limits = limits
         self.critic = critic
         self.normalize = normalize
+        if normalize and self._of_products:
+            check_for_cosines(temperature)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
-        if backend not in BACKENDS:
-            raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
         self.backend: Backend = backend
         self.precision: Precision | None = precision
@@ -128,12 +126,12 @@ class TemperedLoss(nn.Module):
             self._settle()
         if without_values(*rows):  # first: compiled code must not depend on what was seen
             return
-        if not (self._saw_lengths or self.normalize or self.check == "never"):
-            if self._of_products:
-                self._unit_rows = not say_other_lengths(rows, type(self).__name__)
-                if self._unit_rows:
-                    told(self.ranks, lambda: check_for_cosines(self.initial_temperature))
-            self._saw_lengths = True
+        if self._saw_lengths or self.normalize or self.check == "never" or not self._of_products:
+            return
+        unit = say_other_lengths(rows, type(self).__name__)
+        if unit:
+            told(self.ranks, lambda: check_for_cosines(self.initial_temperature))
+        self._saw_lengths, self._unit_rows = unit is not None, bool(unit)
 
     def _scale_of(self, temperature: float | Tensor | None, logit_scale: float | Tensor | None) -> dict[str, Any]:
         """The temperature of a call, as functions take it: what the call was given, or the module's own."""
@@ -305,8 +303,9 @@ def check_for_cosines(temperature: float) -> None:
         )
 
 
-def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> bool:
-    """Warn if rows that the cosine critic is to compare are not of unit length; whether that is so."""
+def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> bool | None:
+    """Warn if rows that the cosine critic is to compare are not of unit length; whether they are, None for no rows."""
+    unit = None
     for part in rows:
         if not (isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.numel()):
             continue  # the checks have the words
@@ -317,8 +316,9 @@ def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> bool:
                 "are; for cosines pass normalize=True (said once)",
                 stacklevel=4,
             )
-            return True
-    return False
+            return False
+        unit = True
+    return unit
 
 
 __all__ = ["CLIP_RANGE", "TemperedLoss", "check_for_cosines", "say_other_lengths", "starting_temperature"]

@@ -183,8 +183,12 @@ def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pyte
 
 
 def test_a_backend_that_is_none(unchecked: None) -> None:
-    with pytest.raises(InputError, match="backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"):
-        losses.infonce(rows(1), rows(2), temperature=0.1, backend="cuda")  # type: ignore[arg-type]
+    for name in ("cuda", "tiles/high", "auto/fp32"):
+        words = f"backend is '{name}'; expected 'auto', 'tiles' or 'triton'"
+        with pytest.raises(InputError, match=words):
+            losses.infonce(rows(1), rows(2), temperature=0.1, backend=name)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=words):
+            losses.SigmoidLoss(backend=name)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -327,6 +331,13 @@ def test_groups_that_are_no_whole_numbers_are_told_apart(name: str) -> None:
     loss, settings = SETTINGS[name]
     with_groups = partial(loss, **settings, groups=torch.arange(N) / 4 - 1.5)
     same(step(with_groups, "triton"), step(with_groups, "tiles"), 4e-4)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.int64, torch.float32), (torch.float64, torch.int32)])
+def test_groups_of_two_dtypes_are_equal_where_their_numbers_are(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    groups, candidate_groups = (torch.arange(N).div(3, rounding_mode="floor").to(dtype) for dtype in dtypes)
+    loss = partial(losses.infonce, temperature=0.05, groups=groups, candidate_groups=candidate_groups)
+    same(step(loss, "triton"), step(loss, "tiles"), 4e-4)
 
 
 @pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)])
