@@ -324,7 +324,7 @@ def check() -> None:
                 steps += [partial(one_of, name, n, d, dtype, precision, shift) for shift in (0, 1)]
         recorded: list[list[tuple[object, ...]]] = []
         for own in (True, False, False):
-            known = mock.patch.object(launch.Remembering, "_launch", without_memory) if own else nullcontext()
+            known = mock.patch.object(launch.CachedKernel, "_launch", without_memory) if own else nullcontext()
             Recorder.seen = []
             with known:
                 for step in steps:

@@ -9,7 +9,7 @@ from torch import Tensor
 from triton.runtime import _allocation
 
 from infomech.reductions.kernels import launch
-from infomech.reductions.kernels.launch import Remembering, launched, ready
+from infomech.reductions.kernels.launch import CachedKernel, cached, launched
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def rows(offset: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def test_a_kernel_is_asked_once_for_calls_that_are_alike(kernel: Kernel) -> None:
-    known, x = Remembering(kernel), rows()
+    known, x = CachedKernel(kernel), rows()
     calls: list[dict[str, Any]] = [
         {"X": x},
         {"X": rows(1)},
@@ -81,7 +81,7 @@ def test_a_kernel_is_asked_once_for_calls_that_are_alike(kernel: Kernel) -> None
 
 
 def test_arguments_by_place_and_by_name_are_the_same_call(kernel: Kernel) -> None:
-    known, x = Remembering(kernel), rows()
+    known, x = CachedKernel(kernel), rows()
     launched(CPU, lambda: known[2, 3](x, 16, TERMS=False, BLOCK=64))
     launched(CPU, lambda: known[2, 3](X=x, BLOCK=64, n=16, TERMS=False))
     (compiled,) = kernel.asked
@@ -89,10 +89,10 @@ def test_arguments_by_place_and_by_name_are_the_same_call(kernel: Kernel) -> Non
 
 
 def test_what_is_remembered_is_bounded(kernel: Kernel) -> None:
-    known, x = Remembering(kernel), rows()
-    for n in range(3 * launch._MOST):
+    known, x = CachedKernel(kernel), rows()
+    for n in range(3 * launch._MOST_CALLS):
         launched(CPU, lambda n=n: known[1,](x, n, False, 64))
-        assert len(known._compiled) <= launch._MOST
+        assert len(known._compiled) <= launch._MOST_CALLS
 
 
 def test_interpreted_kernels_are_launched_as_they_are() -> None:
@@ -100,7 +100,7 @@ def test_interpreted_kernels_are_launched_as_they_are() -> None:
     def kernel(X) -> None:
         pass
 
-    assert ready(kernel) is kernel
+    assert cached(kernel) is kernel
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_only_a_triton_that_was_looked_at_is_not_asked_again(
 ) -> None:
     monkeypatch.setattr(triton, "__version__", version)
     monkeypatch.setattr(triton, "JITFunction", Kernel)
-    monkeypatch.setattr(launch, "_REMEMBERING", {})
+    monkeypatch.setattr(launch, "_CACHED", {})
     one = Kernel()
-    assert isinstance(ready(one), Remembering) is remembers
-    assert ready(one) is ready(one)
+    assert isinstance(cached(one), CachedKernel) is remembers
+    assert cached(one) is cached(one)
 
 
 def test_work_has_one_allocator_of_its_own() -> None:

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import cdiv
-from .launch import launched, ready
+from .launch import cached, launched
 from .tile import LOG2E, far
 
 _KEPT, _SUMMED = 32, 64  # entries of a tile that a program holds: rows whose sums it owns, and what it adds at a time
@@ -139,7 +139,7 @@ def add_block_sums(
     grid = (cdiv(kept.size, _KEPT), len(edges) - 1, len(tables.scales))
     launched(
         similarity.device,
-        lambda: ready(_block_sums)[grid](
+        lambda: cached(_block_sums)[grid](
             similarity, kept.terms, summed.terms, summed.weights, kept.groups, summed.groups, edges, tables.scales,
             tables.peak, tables.total, tables.squares, kept.size, first, kept_stride, summed_stride,
             tables.peak.stride(0), kept.row, tables.peak.stride(1),

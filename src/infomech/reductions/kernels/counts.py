@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import cdiv
-from .launch import launched, ready
+from .launch import cached, launched
 from .tile import far
 
 _KEPT, _COUNTED = 32, 128
@@ -50,7 +50,7 @@ def counts_above(similarity: Tensor, high: Tensor, low: Tensor, *, transposed: b
     above, near = (torch.empty(count, dtype=torch.float64, device=similarity.device) for _ in range(2))
     launched(
         similarity.device,
-        lambda: ready(_counts_above)[(cdiv(count, _KEPT),)](
+        lambda: cached(_counts_above)[(cdiv(count, _KEPT),)](
             similarity, high, low, above, near, count, others, kept_stride, counted_stride,
             KEPT=_KEPT, COUNTED=_COUNTED, num_warps=4,
         ),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..tiling import multiplied_in
 from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
-from .launch import launched, ready
+from .launch import cached, launched
 from .listing import NO_LISTING
 from .operands import Operand
 from .scores import Scores
@@ -191,13 +191,13 @@ def _chunk(
         "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    ready(_weights)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    cached(_weights)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        ready(_weights_again)[(tall * reach(tiles.rows, tiles.cols),)](
+        cached(_weights_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
         )
     if scores.listed is not None:
-        ready(_weights_again)[(len(scores.listed.rows),)](
+        cached(_weights_again)[(len(scores.listed.rows),)](
             **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
         )
     for total, partial in zip(sums, (by_row, by_col), strict=True):

@@ -15,8 +15,8 @@ from .support import version_of
 
 Found = TypeVar("Found")
 _READY_FOR: ContextVar[torch.device | None] = ContextVar("infomech device of kernels", default=None)
-_COMPARED = (3, 6), (3, 9)  # from and to which version of Triton launches were compared: bench_launches.py --check
-_MOST = 512  # ways of calling one kernel that are remembered; each new size of a batch is one
+_COMPARED_VERSIONS = (3, 6), (3, 9)  # the first and the last of Triton that bench_launches.py --check compared
+_MOST_CALLS = 512  # of one kernel that are kept; each new size of a batch is one
 
 _INTERPRETER = threading.RLock()  # it keeps which program runs in one place for all threads
 
@@ -42,12 +42,13 @@ def _with_allocator(device: torch.device, work: Callable[[], Found]) -> Found:
         return work()
 
 
-class Remembering:
-    """A kernel that is launched as Triton has compiled it, without asking Triton again how that was.
+class CachedKernel:
+    """A kernel whose compiled forms are kept by call, and launched without Triton's own look-up.
 
-    Triton looks at every argument, at options and at its settings in each launch, which takes four times as long as the
-    launch. What it compiles follows from the dtypes of tensors, from whether they begin at a multiple of 16 bytes, and
-    from numbers (whether they are 1, or multiples of 16): of a call with these alike, numbers wholly, it is the same.
+    That looks at every argument, at options and at Triton's settings in each launch, which takes four times as long as
+    the launch. What is compiled follows from the device, the dtypes of tensors, whether they begin at a multiple of 16
+    bytes, and from numbers (whether they are 1, or multiples of 16): calls with all of these alike, numbers wholly,
+    share a form. A setting of Triton's that changes after a first call is not seen.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -68,27 +69,27 @@ class Remembering:
             return
         compiled = self.kernel[grid](*args, **kwargs)
         if isinstance(compiled, CompiledKernel) and key[0] is not None:
-            if len(self._compiled) >= _MOST:
+            if len(self._compiled) >= _MOST_CALLS:
                 self._compiled.clear()
             self._compiled[key] = compiled
 
 
-_REMEMBERING: dict[int, Remembering] = {}  # by the identity of the kernel, which lives as long; its hash takes longer
+_CACHED: dict[int, CachedKernel] = {}  # by identity of the kernel, which it keeps alive; a hash takes longer
 
 
-def ready(kernel: Any) -> Any:
-    """The kernel, to be launched as `ready(kernel)[grid](...)`.
+def cached(kernel: Any) -> Any:
+    """The kernel, to be launched as `cached(kernel)[grid](...)`.
 
-    One that is interpreted has nothing to remember, and a Triton that nobody has looked at launches it itself.
+    Itself where it is interpreted, or where this version of Triton was not compared.
     """
-    found = _REMEMBERING.get(id(kernel))
+    found = _CACHED.get(id(kernel))
     if found is None:
         if not isinstance(kernel, triton.JITFunction):
             return kernel
-        if not _COMPARED[0] <= version_of(str(triton.__version__)) <= _COMPARED[1]:
+        if not _COMPARED_VERSIONS[0] <= version_of(str(triton.__version__)) <= _COMPARED_VERSIONS[1]:
             return kernel
-        found = _REMEMBERING.setdefault(id(kernel), Remembering(kernel))
+        found = _CACHED.setdefault(id(kernel), CachedKernel(kernel))
     return found
 
 
-__all__ = ["Remembering", "launched", "ready"]
+__all__ = ["CachedKernel", "cached", "launched"]

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import STRIPE_BYTES, Tiles, cdiv, multiprocessors, plan_for, stripe_rows
-from .launch import launched, ready
+from .launch import cached, launched
 from .listing import NO_LISTING, cleared_again, tile_again
 from .merging import Sums, empty_sums, merge, merge_within, partial
 from .scores import Scores
@@ -251,15 +251,15 @@ def _stripe(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    ready(_sums_by_tile)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
+    cached(_sums_by_tile)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms, HALF=half)
     if (scores.own or own is not None) and first < m:
         kept = {"OWNED": own if own is None else own[first:], "KEEP": own is not None, "OWN": scores.own}
-        ready(_sums_again)[(tall * reach(tiles.rows, tiles.cols),)](
+        cached(_sums_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **kept, **NO_LISTING, first=first, LISTED=False, HALF=half
         )
     if scores.listed is not None:
         kept = {"OWNED": None, "KEEP": False, "OWN": scores.own}
-        ready(_sums_again)[(len(scores.listed.rows),)](
+        cached(_sums_again)[(len(scores.listed.rows),)](
             **arguments, **kept, **scores.listed.arguments, first=first, LISTED=True, HALF=half
         )
     if half and row is not None and col is not None:

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import cdiv
-from .launch import ready
+from .launch import cached
 from .tile import LOG2E, far
 
 _BLOCK, _STEP = 32, 64
@@ -150,7 +150,7 @@ def merge(row: Partial | None, col: Partial | None) -> None:
     n = len(row.into.peak) if row else 0
     m = len(col.into.peak) if col else 0
     r, c = row or some, col or some
-    ready(_merge)[(cdiv(n, _BLOCK) + cdiv(m, _BLOCK),)](
+    cached(_merge)[(cdiv(n, _BLOCK) + cdiv(m, _BLOCK),)](
         r.peak, r.total, *r.into, c.peak, c.total, *c.into, n, m, len(c.peak), len(r.peak),
         r.peak.stride(0), c.peak.stride(0),
         ROWS=row is not None, COLS=col is not None, R_EARLIER=r.earlier, C_EARLIER=c.earlier,
@@ -169,7 +169,7 @@ def merge_within(row: Partial, col: Partial, n: int, rows: int, cols: int) -> No
         cols: of a tile.
     """
     m, block = len(col.into.peak), min(_BLOCK, rows)
-    ready(_merge_within)[(cdiv(m, block),)](
+    cached(_merge_within)[(cdiv(m, block),)](
         row.peak, row.total, col.peak, col.total, *col.into, n, m, len(col.peak), len(row.peak),
         row.peak.stride(0), col.peak.stride(0),
         EARLIER=col.earlier, BM=rows, BN=cols, BLOCK=block, STEP=_STEP, num_warps=4,

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import cdiv, extent_programs
-from .launch import launched, ready
+from .launch import cached, launched
 from .operands import without_gradient
 from .tile import far
 
@@ -156,7 +156,7 @@ def extents(
     pairs = torch.empty(len(x), dtype=torch.float64, device=x.device) if paired else None
 
     def work() -> None:
-        ready(_extents)[(programs,)](
+        cached(_extents)[(programs,)](
             x, y, x_terms, y_terms, out, pairs, len(x), len(y), x.shape[1], x.stride(0), y.stride(0),
             X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, WITH_Y=True, PAIRED=paired,
             ROWS=_ROWS, STEP=_STEP, PROGRAMS=programs,
@@ -173,7 +173,7 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
     grid = (cdiv(len(x), _ROWS),)
     launched(
         x.device,
-        lambda: ready(_pair_products)[grid](x, y, out, *x.shape, x.stride(0), y.stride(0), ROWS=_ROWS, STEP=_STEP),
+        lambda: cached(_pair_products)[grid](x, y, out, *x.shape, x.stride(0), y.stride(0), ROWS=_ROWS, STEP=_STEP),
     )
     return out
 
@@ -203,7 +203,7 @@ def positives(
     grid = (cdiv(len(out), _BLOCK),)
     launched(
         out.device,
-        lambda: ready(_positives)[grid](
+        lambda: cached(_positives)[grid](
             products, rounded, *sums, x_terms, y_terms, out, scale, len(out),
             X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, BLOCK=_BLOCK,
         ),
@@ -227,7 +227,7 @@ def levels(cotangents: Tensor, peaks: Tensor, totals: Tensor, gain: float) -> tu
     grid = (cdiv(n, _BLOCK), k)
     launched(
         level.device,
-        lambda: ready(_levels)[grid](cotangents, peaks, totals, size, level, factor, n, gain, BLOCK=_BLOCK),
+        lambda: cached(_levels)[grid](cotangents, peaks, totals, size, level, factor, n, gain, BLOCK=_BLOCK),
     )
     return level, factor, size
 
@@ -263,7 +263,7 @@ def finished(
     inner = torch.empty(grid, dtype=torch.float64, device=rows.device) if dots else None
     launched(
         rows.device,
-        lambda: ready(_finish)[grid](
+        lambda: cached(_finish)[grid](
             sums, rows, others, cotangent, out, inner, scale, size, n, gain, d, rows.stride(0), others.stride(0),
             PAIRED=cotangent is not None, WITH_DOTS=dots, ROWS=_ROWS, STEP=_STEP,
         ),

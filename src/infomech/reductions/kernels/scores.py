@@ -21,6 +21,7 @@ class Scores(NamedTuple):
     Args:
         x: the rows.
         y: the columns.
+        product: how both are multiplied.
         scale: 0-d float64 tensor on the device.
         extents: of the rows and of the columns, (2, k) float32 each: squared norms and sizes of terms, of which the
             largest bound every score; they may be those of a larger matrix.

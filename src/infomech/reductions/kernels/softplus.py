@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .configs import Tiles, cdiv, multiprocessors, plan_for
 from .gradients import gain, library_precision, multiply, room_for
-from .launch import launched, ready
+from .launch import cached, launched
 from .listing import NO_LISTING, cleared_again, tile_again
 from .scores import Scores
 from .tile import LOG2E, cleared, far, place, product, reach, rows_of, terms_of
@@ -212,13 +212,13 @@ def _chunk(
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
-    ready(_softplus)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
+    cached(_softplus)[(min(sms, tall * wide),)](**arguments, GROUP=tiles.group, SMS=sms)
     if scores.own and first < m:
-        ready(_softplus_again)[(tall * reach(tiles.rows, tiles.cols),)](
+        cached(_softplus_again)[(tall * reach(tiles.rows, tiles.cols),)](
             **arguments, **NO_LISTING, first=first, OWN=True, LISTED=False
         )
     if scores.listed is not None:
-        ready(_softplus_again)[(len(scores.listed.rows),)](
+        cached(_softplus_again)[(len(scores.listed.rows),)](
             **arguments, **scores.listed.arguments, first=first, OWN=scores.own, LISTED=True
         )
     for total, partial in zip(sums, (of_rows, of_cols), strict=True):

@@ -32,8 +32,7 @@ def usable(device: torch.device, *dtypes: torch.dtype) -> str | None:
         if dtype not in _DTYPES:
             return f"the Triton kernels take no {str(dtype).removeprefix('torch.')} rows"
     if device.type == "cuda":
-        why_not = _missing() or _unfit_card(device)
-        return why_not or (None if _no_compiler() is None or _interpreted() else _no_compiler())
+        return _missing() or _unfit_card(device) or (None if _interpreted() else _no_compiler())
     if device.type == "cpu" and _interpreted():
         return _missing()
     return f"rows on {device.type}: the Triton kernels need a CUDA device"
