@@ -1,4 +1,4 @@
-"""What eight temperatures cost against one: the walk over the matrix alone, and all that shared information sums up.
+"""What eight temperatures cost against one: the sweep over the matrix alone, and all that shared information sums up.
 
     python benchmarks/bench_information.py [--rows 5000 10000] [--dims 384 768] [--repeats 5]
 
@@ -32,7 +32,7 @@ def pairs_of(rows: int, dim: int) -> PairedSample:
     return PairedSample.from_embeddings(x, y, normalize=True)
 
 
-def walk(anchors: Anchors, temperatures: Sequence[float]) -> None:
+def matrix_alone(anchors: Anchors, temperatures: Sequence[float]) -> None:
     """The sums by block of one direction, every row an anchor, and their logarithms."""
     rows, lent = anchors.batches.sample.x, anchors.negatives("xy")
     ones = torch.ones(len(rows), dtype=torch.float64)
@@ -70,9 +70,9 @@ def main() -> None:
             anchors = Anchors.of(batches)
             at = column_weights(batches.layout, default_batch(rows) - 1)
             grid = Grid.around(pilot_temperature(anchors, default_batch(rows) - 1)[0]).temperatures
-            walk(anchors, grid)
+            matrix_alone(anchors, grid)
             cases: list[tuple[str, Callable[..., object]]] = [
-                ("the walk", partial(walk, anchors)),
+                ("the sweep", partial(matrix_alone, anchors)),
                 ("all sums", partial(loss_table, anchors, at=at)),
             ]
             for name, case in cases:

@@ -144,7 +144,7 @@ def test_rows_in_double_precision_fall_to_the_tiles_and_it_is_said_once(caplog: 
         im.gap(x, y, backend="triton")
     assert found[0].to_dict() == found[1].to_dict()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("INFO", "the Triton kernels take no float64 rows; the tiles go on")
+        ("INFO", "the Triton kernels take no float64 rows; falling back to tiles")
     ]
 
 

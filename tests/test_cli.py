@@ -340,7 +340,7 @@ def test_progress_without_a_terminal(
         out = str(tmp_path / f"{quiet}")
         assert run("report", *files, "-t", "0.1", "-o", out, "--no-figures", *["--quiet"] * quiet) == 0
         error = capsys.readouterr().err
-        assert ("Walking the Gram matrices: " in error) is not quiet
+        assert ("Computing pairwise statistics: " in error) is not quiet
         assert not (quiet and error)
 
 

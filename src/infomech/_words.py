@@ -268,9 +268,7 @@ def value_text(estimate: Uncertain) -> str:
 
 def error_text(estimate: Uncertain) -> str:
     """The standard error; nothing where it is withheld, below 5e-7, or 0 (exact, or a share of none or all)."""
-    if estimate.withheld or (0 <= estimate.stderr < _LEAST_ERROR and abs(estimate.value) >= _LEAST_ERROR):
-        return ""
-    if estimate.stderr == 0:
+    if estimate.withheld or estimate.stderr == 0 or estimate.stderr < _LEAST_ERROR <= abs(estimate.value):
         return ""
     return number(estimate.stderr, decimals(estimate))
 

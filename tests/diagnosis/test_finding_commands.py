@@ -14,7 +14,7 @@ from torch import Tensor
 import infomech as im
 import infomech.cli as cli
 from infomech.diagnosis import Finding
-from infomech.diagnosis.batch_tables import Batches, BatchSweeps, walk
+from infomech.diagnosis.batch_tables import Batches, BatchSweeps, sweep_all
 from infomech.diagnosis.near_duplicates import one_of_each, tying_pairs
 from infomech.measures import PairedSample
 
@@ -125,7 +125,7 @@ def test_pairs_that_tie_twins() -> None:
     y[20] = y[10]
     sample = PairedSample.from_embeddings(x, y, normalize=True)
     sweeps = BatchSweeps.of(Batches.of(sample), [0.1], duplicates=True)
-    walk(sweeps)
+    sweep_all(sweeps)
     tied = tying_pairs(sample, sweeps.duplicates)
     assert len(tied) == 4
     assert sum({a, b} <= {0, 1, 2, 3} for a, b in tied) == 3
@@ -134,7 +134,7 @@ def test_pairs_that_tie_twins() -> None:
     again = PairedSample.from_embeddings(x, y, pairs=whole, normalize=True)
     assert again.groups == 26
     sweeps = BatchSweeps.of(Batches.of(again), [0.1], duplicates=True)
-    walk(sweeps)
+    sweep_all(sweeps)
     assert bool(one_of_each(again.groups, sweeps.duplicates).all())
 
 

@@ -195,7 +195,7 @@ def test_ceiling_and_what_it_takes() -> None:
     assert near.near_ceiling
     assert near.information.value <= near.ceiling + 1e-9
     assert near.ceiling == pytest.approx(math.log(16))
-    assert any("differences are understated" in line for line in near.remarks())
+    assert any("differences between models are understated" in line for line in near.remarks())
     far = im.shared_information(x, x + 6 * torch.randn(300, 64, generator=g), batch_size=64, normalize=True)
     assert not far.near_ceiling
     assert not any("understated" in line for line in far.remarks())

@@ -29,7 +29,7 @@ def test_the_page_decides_between_three_encodings(tmp_path: Path) -> None:
     shown = re.search(r"```\nShared.*?```", text, flags=re.DOTALL)
     assert shown is not None
     assert [line.split("  ")[0] for line in shown[0].splitlines() if line.startswith("τ = ")][:3] == names
-    assert "would tell at 80% power" in done.stdout
+    assert "more pairs at 80% power" in done.stdout
     lines = [re.sub(r"[\d.,]+", "#", text).split() for text in (shown[0].strip("`\n"), done.stdout)]
     assert lines[0] == lines[1]  # in all words, and up to digits, which another machine's training may move
 

@@ -70,7 +70,7 @@ def test_finding_near_the_ceiling():
     x = torch.randn(300, 64, generator=g)
     near = im.diagnose(x, x + 0.8 * torch.randn(300, 64, generator=g), temperature=0.05, batch_size=16)
     (finding,) = (f for f in near.findings if f.code == "information-near-ceiling")
-    assert "which presses models together" in finding.text
+    assert "where differences between models are understated" in finding.text
     assert "infomech doctor X Y" in finding.text
 
 
@@ -117,7 +117,7 @@ def test_comparison_ranks_by_it_paired(tmp_path):
     apart = next(r for r in unpaired.rows("information") if r.key == "information").differences[1]
     assert not apart.paired
     assert change.estimate.stderr < 0.3 * apart.estimate.stderr
-    assert "would tell at 80% power" in unpaired.decision()
+    assert "at 80% power" in unpaired.decision()
 
 
 def test_comparison_at_the_largest_common_negatives(report):

@@ -61,7 +61,7 @@ def test_what_would_tell(found):
         e = second.difference.estimate
         expected = 320 * ((1.959964 + 0.841621) * e.stderr / e.value) ** 2 - 320
         assert second.more_groups == pytest.approx(expected, abs=2)
-        assert any("would tell at 80% power" in line for line in found.remarks())
+        assert any("more pairs at 80% power" in line for line in found.remarks())
     assert groups_for_power(0.1, 500, 0.1 * 2.8016) == 500
 
 

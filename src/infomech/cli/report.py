@@ -362,7 +362,7 @@ def _diagnosed(
     if split is not None:
         unseen, settings, trained = apart(*embeddings, settings, read_labels(split))
         embeddings = unseen.x, unseen.y
-    with progress_bar("Walking the Gram matrices", quiet=quiet) as step:
+    with progress_bar("Computing pairwise statistics", quiet=quiet) as step:
         found = examine(*embeddings, settings, progress=step)
         if scores:
             found = with_scores(found, *embeddings, settings)

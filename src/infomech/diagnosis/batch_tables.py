@@ -140,7 +140,7 @@ class KernelTables:
 
 @dataclass(frozen=True)
 class BatchSweeps:
-    """What gathers the tables while the three Gram matrices are walked, with whatever else is asked of them."""
+    """What gathers the tables during the sweeps of the three Gram matrices, with whatever else is asked of them."""
 
     batches: Batches
     temperatures: tuple[float, ...]
@@ -155,7 +155,7 @@ class BatchSweeps:
 
         Args:
             batches: the law of a batch.
-            temperatures: each above 0; one walk serves all of them.
+            temperatures: each above 0; one sweep serves all of them.
             duplicates: also look for near-duplicates within x and within y, where rows are of unit length.
         """
         sample = batches.sample
@@ -174,17 +174,17 @@ class BatchSweeps:
 
     @property
     def within_x(self) -> list[Reduction]:
-        """For the walk of x with itself."""
+        """For the sweep of x with itself."""
         return [self.xx, *self.duplicates[:1]]
 
     @property
     def within_y(self) -> list[Reduction]:
-        """For the walk of y with itself."""
+        """For the sweep of y with itself."""
         return [self.yy, *self.duplicates[1:]]
 
     @property
     def across(self) -> list[Reduction]:
-        """For the walk of x with y."""
+        """For the sweep of x with y."""
         return [self.xy]
 
     def tables(self) -> list["KernelTables"]:
@@ -199,8 +199,8 @@ class BatchSweeps:
         return found
 
 
-def walk(sweeps: BatchSweeps, *, progress: Progress | None = None) -> list[KernelTables]:
-    """Walk the three Gram matrices once, for all temperatures and nothing else.
+def sweep_all(sweeps: BatchSweeps, *, progress: Progress | None = None) -> list[KernelTables]:
+    """Sweep the three Gram matrices once, for all temperatures and nothing else.
 
     Args:
         sweeps: with nothing seen yet.
@@ -209,20 +209,20 @@ def walk(sweeps: BatchSweeps, *, progress: Progress | None = None) -> list[Kerne
     Source: E8, D3.
     """
     x, y = sweeps.batches.sample.x, sweeps.batches.sample.y
-    walks = ((x, None, sweeps.within_x), (y, None, sweeps.within_y), (x, y, sweeps.across))
+    plan = ((x, None, sweeps.within_x), (y, None, sweeps.within_y), (x, y, sweeps.across))
     work = (len(x) ** 2 / 2, len(y) ** 2 / 2, float(len(x) * len(y)))
-    for (rows, others, reductions), entries in zip(walks, work, strict=True):
+    for (rows, others, reductions), entries in zip(plan, work, strict=True):
         sweep(rows, others, reductions, progress=_scaled(progress, entries / sum(work)))
     return sweeps.tables()
 
 
 def kernel_tables(batches: Batches, temperatures: Sequence[float]) -> list[KernelTables]:
     """The tables at some temperatures; every row an anchor, the lent rows its negatives."""
-    return walk(BatchSweeps.of(batches, temperatures))
+    return sweep_all(BatchSweeps.of(batches, temperatures))
 
 
 def _scaled(progress: Progress | None, factor: float) -> Progress | None:
     return None if progress is None else lambda share: progress(share * factor)
 
 
-__all__ = ["COUNTED", "SIDES", "BatchSweeps", "Batches", "KernelTables", "kernel_tables", "walk"]
+__all__ = ["COUNTED", "SIDES", "BatchSweeps", "Batches", "KernelTables", "kernel_tables", "sweep_all"]

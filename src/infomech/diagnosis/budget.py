@@ -27,7 +27,7 @@ from ..reductions import full_precision
 from ..reductions.losses.backends import BACKENDS, Backend, check_backend
 from .batch_budget import PARTS, BatchStatistics, Interpolation, batch_statistics, windowed_error
 from .batch_gradient import BatchGradient, batch_gradients
-from .batch_tables import Batches, BatchSweeps, kernel_tables, walk
+from .batch_tables import Batches, BatchSweeps, kernel_tables, sweep_all
 from .batch_windows import BlockLayout
 from .continuation import Continuation, continuations, largest_measured
 from .estimate import Estimate
@@ -375,7 +375,7 @@ def decompose(
     )
     batches = Batches.of(sample, seed=seed, backend=backend)
     sweeps = BatchSweeps.of(batches, [temperature], duplicates=True)
-    walk(sweeps, progress=progress)
+    sweep_all(sweeps, progress=progress)
     return energy_budget(sweeps, batch_size=batch_size, seed=seed)
 
 
@@ -442,7 +442,7 @@ def energy_budget(sweeps: BatchSweeps, *, batch_size: int | None = None, seed: i
 def _without_duplicates(
     statistics: BatchStatistics, sweeps: BatchSweeps, *, negatives: int, seed: int
 ) -> WithoutDuplicates | None:
-    """The parts again without near-duplicates, where there are any; one walk more, of at most 2,048 groups."""
+    """The parts again without near-duplicates, where there are any; one sweep more, of at most 2,048 groups."""
     kept = one_of_each(sweeps.batches.sample.groups, sweeps.duplicates)
     left = int(kept.sum())
     if left == len(kept) or left < _FEWEST_WITHOUT:

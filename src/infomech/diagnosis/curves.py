@@ -12,7 +12,7 @@ from ..measures import PairedSample
 from ..reductions.losses.backends import Backend
 from .batch_budget import BatchStatistics, batch_statistics
 from .batch_gradient import batch_gradients
-from .batch_tables import Batches, BatchSweeps, walk
+from .batch_tables import Batches, BatchSweeps, sweep_all
 from .budget import EnergyBudget, above_largest, shown_negatives
 from .estimate import Estimate
 from .near_duplicates import restricted
@@ -27,7 +27,7 @@ CURVED = (
     "infonce_sym",
     "effective_negatives",
 )
-_GROUPS = 2048  # every temperature walks the data again: a random part of the groups is enough for a curve
+_GROUPS = 2048  # every temperature sweeps the data again: a random part of the groups is enough for a curve
 _SWEEPS = 30  # as long as so many sweeps of the same groups: measured with 600
 _FEWEST = 8
 
@@ -62,7 +62,7 @@ def batch_curves(
 ) -> Curves:
     """Budget, effective negatives and gradient of random batches over temperature and N, each measured.
 
-    All of it is that of `decompose` on at most 2,048 groups at random, one walk for each temperature.
+    All of it is that of `decompose` on at most 2,048 groups at random, one sweep for each temperature.
 
     Args:
         sample: the paired embeddings.
@@ -90,7 +90,7 @@ def batch_curves(
     found = Curves(taus, sizes, sample.groups, {name: [] for name in CURVED}, [], [], [], [], [])
     for tau in taus:
         sweeps = BatchSweeps.of(batches, [tau])
-        walk(sweeps)
+        sweep_all(sweeps)
         _add(found, batch_statistics(sweeps.tables()[0]))
         gradients = batch_gradients(batches, temperature=tau, negatives=sizes, seed=seed)
         found.gradient_error.append([g.error for g in gradients])

@@ -339,7 +339,7 @@ def _ceiling(e: Evidence) -> Iterator[Finding]:
     text = f"{line[0].upper()}{line[1:]}"
     if found.twin_groups:
         text += f", and equal rows in different groups leave {number(found.ceiling_left)} of them"
-    text += ": within 0.5 nats of the ceiling, which presses models together, so that differences are understated. "
+    text += ": within 0.5 nats of the ceiling, where differences between models are understated. "
     larger = e.command("doctor", f"--batch-size {needed}")
     if needed <= found.groups:
         text += f"A larger N: {larger}."

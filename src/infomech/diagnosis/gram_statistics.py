@@ -1,4 +1,4 @@
-"""The statistics of the three Gram matrices of a diagnosis, each matrix walked once for all that is asked for."""
+"""The statistics of the three Gram matrices of a diagnosis, each matrix swept once for all that is asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def run_sweeps(
     backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Sweeps:
-    """Walk x with x, y with y and x with y once each.
+    """Sweep x with x, y with y and x with y once each.
 
     Args:
         sample: the paired embeddings.

@@ -1,4 +1,4 @@
-"""Tiled kernel reductions: everything that walks a Gram matrix, without ever holding it."""
+"""Tiled kernel reductions: everything that sweeps a Gram matrix, without ever holding it."""
 
 from .statistics.gram import Reduction, sweep
 from .statistics.kernel_sums import BlockedLogSums, KernelSums, RowTerms, TemperatureSums

@@ -11,8 +11,7 @@ from .._checks import InputError, check_flag, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
-from .._words import Measure, interval_text, signed_text, with_error
-from .._words import arrow as seen
+from .._words import Measure, arrow, interval_text, signed_text, with_error
 from ..diagnosis import Diagnosis, Estimate, Inputs
 from ..diagnosis.differences import (
     Difference,
@@ -90,7 +89,7 @@ class Comparison(Shown, SideBySide):
         return self.reports[0].budget.negatives
 
     def decision(self) -> str:
-        """Which report is better, or that no difference can be told: shared information, recall at 10, the loss.
+        """Which report is better, if the difference is significant: by shared information, recall at 10, the loss.
 
         Some sentences for every report but the first, and the order of all by shared information. A loss depends on
         its temperature: where temperatures differ it decides nothing.
@@ -256,16 +255,15 @@ class Comparison(Shown, SideBySide):
 
 def _marked(row: Row) -> list[str]:
     """The estimates of a row, those that are apart from the first with their arrow."""
-    marks = [
-        "" if change is None or cell is None else seen(change.estimate, change.apart, cell) + " p" * change.paired
+    return [
+        "" if cell is None else marked(cell, change) + (" p" if change is not None and change.paired else "")
         for change, cell in zip(row.differences, row.estimates, strict=True)
     ]
-    return ["" if cell is None else with_error(cell) + mark for cell, mark in zip(row.estimates, marks, strict=True)]
 
 
-def arrow(change: Difference) -> str:
-    """Higher or lower."""
-    return "▲" if change.estimate.value > 0 else "▼"
+def marked(estimate: Estimate, change: Difference | None) -> str:
+    """The estimate, with an arrow where it is apart from another and its digits show it."""
+    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
 
 
 def delta_text(change: Difference) -> str:
@@ -277,7 +275,8 @@ def delta_text(change: Difference) -> str:
     text, how = signed_text(change.estimate), "paired" if change.paired else "unpaired"
     if change.estimate.withheld:
         return f"{text}, error withheld"
-    return f"{arrow(change)} {text}, {how}" if change.apart else f"{text}, within error, {how}"
+    sign = "▲" if change.estimate.value > 0 else "▼"
+    return f"{sign} {text}, {how}" if change.apart else f"{text}, within error, {how}"
 
 
 def information_change(comparison: Comparison, at: int) -> Difference | None:
@@ -301,7 +300,7 @@ def ranked(comparison: Comparison) -> list[str]:
 
 
 def _information_told(comparison: Comparison, at: int) -> list[str]:
-    """Which of two shares more, or how many more groups would tell; nothing where one was not measured."""
+    """Which of two shares more, or how many more groups would detect it; nothing where one was not measured."""
     change = information_change(comparison, at)
     first, other = (comparison.reports[k].information for k in (0, at))
     if change is None or first is None or other is None:
@@ -311,7 +310,7 @@ def _information_told(comparison: Comparison, at: int) -> list[str]:
     what = f"shared information at N = {one.negatives:,}"
     said = [_told(change, names, what, " nats", inputs, better=1, more=more_groups(change, one.anchor_groups))]
     if any(each.near_ceiling for each in (one, two)):
-        said.append("One of them is within 0.5 nats of its ceiling, which presses models together: use a larger N.")
+        said.append("One of them is within 0.5 nats of its ceiling, where differences are understated: use a larger N.")
     return said
 
 
@@ -351,20 +350,20 @@ def _told(
     better: Literal[1, -1],
     more: int | None = None,
 ) -> str:
-    """Which of two is better by one measure, or how many more groups would tell: `more` at 80% power, if known."""
+    """Which of two is better by one measure, or how many more groups would detect it: `more` at 80% power, if known."""
     groups, unit_of_data = inputs.groups, "pairs" if inputs.groups == inputs.pairs else "groups"
     e, how = change.estimate, "paired" if change.paired else "unpaired"
     interval = f"{signed_text(e)}{unit}, 95% interval {interval_text(e, exact=None)}, {how}"
     if change.apart:
         wins, loses = (names[1], names[0]) if e.value * better > 0 else names
         return f"{wins} is better than {loses} by {what} ({names[1]} less {names[0]}: {interval})."
-    text = f"By {what} no difference can be told ({names[1]} less {names[0]}: {interval})"
+    text = f"By {what} the difference is not significant ({names[1]} less {names[0]}: {interval})"
     if more is not None and more <= 1000 * groups:
-        return f"{text}; were it as large as that, {more:,} more {unit_of_data} would tell at 80% power."
+        return f"{text}; to detect one of that size takes {more:,} more {unit_of_data} at 80% power."
     needed = pairs_to_tell(change, groups)
     if needed is None or needed > 1000 * groups:
         return text + "."
-    return f"{text}; were it as large as that, {needed - groups:,} more {unit_of_data} would tell."
+    return f"{text}; to detect one of that size takes {needed - groups:,} more {unit_of_data}."
 
 
 def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, same_rows: bool = False) -> Comparison:
@@ -489,4 +488,4 @@ def _distinct(names: list[str]) -> list[str]:
     return out
 
 
-__all__ = ["FIGURES", "FILES", "Comparison", "Difference", "Row", "compare", "delta_text", "difference"]
+__all__ = ["FIGURES", "FILES", "Comparison", "Difference", "Row", "compare", "delta_text", "difference", "marked"]

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
-from .._words import GAP, arrow, measure, value_text, with_error
+from .._words import GAP, measure, value_text
 from ..corrections import Score, Scored
 from ..corrections.saving import dump_correction
-from ..diagnosis import Estimate
-from ..diagnosis.differences import Difference
-from .compare import delta_text
+from .compare import delta_text, marked
 from .schema import dump_npy
 from .writing import md
 
@@ -91,7 +89,7 @@ def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], 
         estimates = score.gap | score.retrieval
         estimates |= {} if score.information is None else {"information": score.information}
         changes = scored.changes.get(score.method, {})
-        return [score.method, *(_marked(estimates[key], changes.get(key)) for key in (*shared, *gaps, *recalls))]
+        return [score.method, *(marked(estimates[key], changes.get(key)) for key in (*shared, *gaps, *recalls))]
 
     return header, [line(score) for score in (scored.before, *scored.after.values())]
 
@@ -100,10 +98,6 @@ def _recalls(names: tuple[str, str]) -> dict[str, str]:
     first, second = names
     sides = (("x_to_y", first, second), ("y_to_x", second, first))
     return {f"{side}_recall_at_{k}": f"R@{k} {a} → {b}" for k in (1, 10) for side, a, b in sides}
-
-
-def _marked(estimate: Estimate, change: Difference | None) -> str:
-    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
 
 
 def corrected_text(scored: Scored, names: tuple[str, str]) -> list[str]:
@@ -130,12 +124,12 @@ def _effect(scored: Scored, method: str, names: tuple[str, str]) -> str:
     text = f"{method}: {len(closer)} of {len(closer) + len(further) + len(same)} gap measures move towards no gap"
     text += f" ({'; '.join(closer)})" if closer else ""
     text += f". {len(further)} move away from it: {'; '.join(further)}" if further else ". None moves away"
-    text += f". No change can be told in {'; '.join(same)}" if same else ""
+    text += f". No significant change in {'; '.join(same)}" if same else ""
     recalls = []
     for key, label in _recalls(names).items():
         change = scored.changes[method][key]
         ends = f"{value_text(scored.before.retrieval[key])} to {value_text(scored.after[method].retrieval[key])}"
-        recalls.append(f"{label} {ends}" + ("" if change.apart else " (no change can be told)"))
+        recalls.append(f"{label} {ends}" + ("" if change.apart else " (no significant change)"))
     shared = scored.changes[method].get("information")
     if shared is not None:
         recalls.append(f"shared information {delta_text(shared)} nats")

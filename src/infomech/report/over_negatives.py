@@ -113,14 +113,9 @@ def panels_chart(diagnosis: Diagnosis, *, height: int) -> Spec:
     layout["yaxis"] |= {"zeroline": False}
     layout |= {key: plain | axis for key, axis in axes.items()}
     layout["xaxis"] |= {"anchor": f"y{count}"}
-    layout["legend"] |= {
-        "y": 1.0 + (0.045 * len(_marks(diagnosis))),
-        "xanchor": "right",
-        "x": 1,
-        "traceorder": "normal",
-    }
-    dotted = {"color": MUTED, "width": 1.3, "dash": "dot"}
     marks = _marks(diagnosis)
+    layout["legend"] |= {"y": 1 + 0.045 * len(marks), "xanchor": "right", "x": 1, "traceorder": "normal"}
+    dotted = {"color": MUTED, "width": 1.3, "dash": "dot"}
     layout["shapes"] = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": dotted}
         for at, _ in marks

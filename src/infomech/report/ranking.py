@@ -42,7 +42,7 @@ class Encoding(Fields):
     dim: int
     bytes_a_row: float
     difference: Difference | None = None  # to the best one, paired; None for that one
-    more_groups: int | None = None  # that would tell at 80% power, where the difference is not told
+    more_groups: int | None = None  # that would detect the difference at 80% power, where it is not significant
     note: str = ""
 
     def to_dict(self) -> Json:
@@ -95,7 +95,7 @@ class Ranking(Shown):
         ]
 
     def remarks(self) -> list[str]:
-        """What must be known beside the table: ceilings, differences that are not told."""
+        """What must be known beside the table: ceilings, differences that are not significant."""
         said = []
         near = [each.name for each in self.encodings if each.information.near_ceiling]
         if near:
@@ -107,13 +107,12 @@ class Ranking(Shown):
             )
             said.append(
                 f"{', '.join(near)}: within 0.5 nats of the ceiling of {self.ceiling:.2f} nats at "
-                f"N = {self.negatives:,}, which presses encodings together: differences are understated, and few "
-                f"are told apart; {how}."
+                f"N = {self.negatives:,}, where differences between encodings are understated; {how}."
             )
         best = self.encodings[0].name
         said += [
-            f"{each.name} and {best} are not told apart; were their difference as large as was found, "
-            f"{each.more_groups:,} more {self._unit} would tell at 80% power."
+            f"{each.name} and {best} do not differ significantly; to detect a difference of the size found takes "
+            f"{each.more_groups:,} more {self._unit} at 80% power."
             for each in self.encodings[1:]
             if each.difference is not None and not each.difference.apart and each.more_groups
         ]
@@ -206,7 +205,7 @@ def _difference_text(each: Encoding) -> str:
     if each.difference is None:
         return "best"
     text = signed_text(each.difference.estimate)
-    return text if each.difference.apart else f"{text}, not told"
+    return text if each.difference.apart else f"{text}, not significant"
 
 
 def draw_encodings(encodings: Sequence[Encoding], ceiling: float) -> Figure:

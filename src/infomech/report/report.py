@@ -18,7 +18,7 @@ from ..diagnosis import Diagnosis, Estimate, Findings, Measures, Settings, exami
 from ..diagnosis.budget import EnergyBudget
 from ..diagnosis.measures import records
 from ..io.devices import rows_on
-from ..reductions.losses.backends import Backend, check_backend
+from ..reductions.losses.backends import Backend
 from .attach import with_scores
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .schema import dump_arrays, dump_npy, read_report, report_arrays, report_dict
@@ -290,7 +290,6 @@ def diagnose(
         ids=ids,
     )
     x, y = rows_on(device, x, y)
-    check_backend(backend, x)
     trained = None if seen is None else checked_seen(seen, x, y, device=device)
     found = examine(x, y, settings, progress=progress)
     found = with_scores(found, x, y, settings) if scores else found

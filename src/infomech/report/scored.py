@@ -5,12 +5,12 @@ from pathlib import Path
 
 from .._files import Json, check_target, dump_json, environment, plain, write_folder
 from .._markdown import bullets, document, table
-from .._words import arrow, interval_text, value_text, with_error
+from .._words import interval_text, value_text
 from ..diagnosis import Estimate
-from ..diagnosis.differences import Difference
 from ..scores import DensityRatio, ScoreComparison, ScoreSummary, score_findings
 from ..scores.comparison import DIRECTIONS, MEASURES
 from ..scores.saving import dump_ratio
+from .compare import marked
 from .page import GENERAL, render
 from .score_charts import critic_name, score_charts, score_notes, score_tables
 from .writing import MARKS, md, md_code
@@ -91,13 +91,9 @@ def comparison_table(comparison: ScoreComparison, side: str) -> tuple[list[str],
     rows = []
     for method in comparison.methods:
         changes = comparison.differences[side].get(method, {})
-        cells = [_marked(comparison.estimates[side][method][key], changes.get(key)) for key in MEASURES]
+        cells = [marked(comparison.estimates[side][method][key], changes.get(key)) for key in MEASURES]
         rows.append([method, *cells])
     return header, rows
-
-
-def _marked(estimate: Estimate, change: Difference | None) -> str:
-    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
 
 
 def direction_words(side: str, names: tuple[str, str]) -> str:

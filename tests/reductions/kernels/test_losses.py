@@ -146,7 +146,7 @@ def test_a_backward_that_does_not_fit_falls_to_the_tiles(
         found = [step(LOSSES[name], "triton") for _ in range(2)]
     same(found[0], step(LOSSES[name], "tiles"), 2e-5 * LARGEST[name])
     assert [r.getMessage() for r in caplog.records] == [
-        "a Triton kernel needs 311320 of shared memory, of 232448; the tiles go on"
+        "a Triton kernel needs 311320 of shared memory, of 232448; falling back to tiles"
     ]
 
 
@@ -156,7 +156,7 @@ def test_rows_in_double_precision_fall_to_the_tiles_and_it_is_said(caplog: pytes
     with caplog.at_level(logging.INFO, logger="infomech"):
         found = losses.infonce(x, y, temperature=0.1, backend="triton")
     assert torch.equal(found, losses.infonce(x, y, temperature=0.1, backend="tiles"))
-    assert caplog.messages == ["the Triton kernels take no float64 rows; the tiles go on"]
+    assert caplog.messages == ["the Triton kernels take no float64 rows; falling back to tiles"]
 
 
 @pytest.mark.parametrize("name", ["infonce", "cold", "groups", "sigmoid", "listed"])
@@ -232,7 +232,7 @@ def test_triton_that_is_missing_or_too_old(
     support.say_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="infomech"):
         assert not backends.takes_kernels("auto", "", torch.empty(2, 2, device="meta").as_subclass(OnCuda))
-    assert caplog.messages == [f"{complaint}; the tiles go on"]
+    assert caplog.messages == [f"{complaint}; falling back to tiles"]
 
 
 class OnCuda(Tensor):
@@ -311,7 +311,7 @@ def test_what_kernels_cannot_leave_out_falls_to_the_tiles(caplog: pytest.LogCapt
         found = [step(loss, "triton") for _ in range(2)]
     same(found[0], step(loss, "tiles"), 2e-4)
     assert caplog.messages == [
-        "the Triton kernels have no 'above' among what is left out of a sum or weighed in it; the tiles go on"
+        "the Triton kernels have no 'above' among what is left out of a sum or weighed in it; falling back to tiles"
     ]
 
 

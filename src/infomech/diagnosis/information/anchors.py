@@ -141,7 +141,7 @@ def loss_table(
     sides: Sequence[Side] = BOTH,
     progress: Progress | None = None,
 ) -> LossTable:
-    """Walk the anchors' rows against what the groups lend, once for each direction, for all temperatures.
+    """Sweep the anchors' rows against what the groups lend, once for each direction, for all temperatures.
 
     Args:
         anchors: whose losses.

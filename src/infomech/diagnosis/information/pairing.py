@@ -1,4 +1,4 @@
-"""Two models by shared information on the same pairs: the difference, and how many pairs would tell (E12, E6)."""
+"""Two models by shared information on the same pairs: the difference, and how many pairs would detect it (E12, E6)."""
 
 import math
 from dataclasses import replace
@@ -104,7 +104,7 @@ def groups_for_power(stderr: float, groups: int, named: float, *, power: float =
 
 
 def more_groups(change: Difference, groups: int) -> int | None:
-    """How many more groups would tell at 80% power, were the difference as large as was found; None if it is 0."""
+    """How many more groups would detect the difference that was found at 80% power; None if it is 0."""
     e = change.estimate
     if not math.isfinite(e.stderr) or e.value == 0 or e.stderr == 0:
         return None

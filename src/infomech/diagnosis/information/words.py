@@ -43,8 +43,8 @@ def remarks(found: Information) -> list[str]:
             else f"it takes a batch size of at least {needed:,} and as many groups, and there are {found.groups:,}"
         )
         said.append(
-            f"{value} nats lie within 0.5 of the ceiling, {left} nats at N = {found.negatives:,}: this presses models "
-            f"together, and differences are understated; {larger}."
+            f"{value} nats lie within 0.5 of the ceiling, {left} nats at N = {found.negatives:,}, where "
+            f"differences between models are understated; {larger}."
         )
     if found.calibration is not None:
         said.append(

@@ -90,7 +90,7 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     if why_not is None and not all(map(len, rows)):
         return False
     if why_not is not None:
-        say_once(f"{why_not}; the tiles go on")
+        say_once(f"{why_not}; falling back to tiles")
     return why_not is None
 
 
@@ -115,7 +115,7 @@ def attempted(device: torch.device, kernels: Callable[[], _Found]) -> _Found | N
     try:
         return launched(device, kernels)
     except OutOfResources as error:
-        say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; the tiles go on")
+        say_once(f"a Triton kernel needs {error.required} of {error.name}, of {error.limit}; falling back to tiles")
         return None
 
 

@@ -1,6 +1,6 @@
 """One sweep over the tiles of a Gram matrix feeds every statistic that needs it.
 
-`sweep` walks s_ij = x_i.y_j tile by tile and hands each tile to all reductions; nothing of size n x m is held, and no
+`sweep` visits s_ij = x_i.y_j tile by tile and hands each tile to all reductions; nothing of size n x m is held, and no
 reduction asks for a tile twice. Within one modality the matrix is symmetric and only the tiles on and above the
 diagonal are computed; a reduction then sees ``tile.mirrored`` and counts the tile for its transpose too.
 
@@ -12,7 +12,7 @@ left of a sum of exponentials is the rounding of its exponent's factor, 2^-24 of
 (tests/reductions/test_precision.py).
 
 Threads. A tile's operations are many and small: shared out over cores one by one they would spend their time waiting
-for each other. On a CPU each thread therefore walks tiles of its own, with accumulators of its own that are merged at
+for each other. On a CPU each thread therefore visits tiles of its own, with accumulators of its own that are merged at
 the end. Which thread takes a tile does not depend on timing: results repeat to the last bit on equal thread counts.
 """
 
@@ -81,7 +81,7 @@ def sweep(
     tile_rows: int | None = None,
     threads: int | None = None,
 ) -> None:
-    """Walk the Gram matrix of x with y, or of x with itself where y is None, once.
+    """Sweep the Gram matrix of x with y, or of x with itself where y is None, once.
 
     Args:
         x: the rows.
@@ -89,8 +89,8 @@ def sweep(
         reductions: each sees every tile once.
         progress: called after each tile with the share of the work done since the last call (sums to 1).
         tile_rows: longest side of a tile; by default as the device wants it.
-        threads: that walk tiles side by side, each with torch on one thread; by default as many as torch uses on a CPU,
-            one on other devices.
+        threads: that visit tiles side by side, each with torch on one thread; by default as many as torch uses on a
+            CPU, one on other devices.
 
     Source: DESIGN section 4, reductions.
     """
@@ -98,7 +98,7 @@ def sweep(
     threads = cpu_threads(x.values.device) if threads is None else threads
     threads = max(1, min(threads, len(work.places) // _TILES_A_THREAD))
     forks = [reductions, *([r.fork() for r in reductions] for _ in range(threads - 1))]
-    jobs = [partial(work.walk, forks[k], k, threads) for k in range(threads)]
+    jobs = [partial(work.visit, forks[k], k, threads) for k in range(threads)]
     with full_precision():
         side_by_side(jobs, threads=threads, on_error=work.stop.set)
     for fork in forks[1:]:
@@ -123,15 +123,15 @@ class _Work:
         (first, last), (low, high) = self._ends[0][rows.start], self._ends[1][cols.start]
         return first <= high and low <= last
 
-    def walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
+    def visit(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
         """Hand every `step`-th tile, from number `first` on, to the reductions."""
         try:
-            self._walk(reductions, first, step)
+            self._visit(reductions, first, step)
         except BaseException:
             self.stop.set()  # the other threads finish their tile and end
             raise
 
-    def _walk(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
+    def _visit(self, reductions: Sequence[Reduction], first: int, step: int) -> None:
         x, y = self._x, self._y
         workspace = Workspace(x.values)
         for rows, cols in self.places[first::step]:

@@ -1,4 +1,4 @@
-"""The rows that a sweep walks over: unit vectors with weights, groups, and the jackknife's blocks."""
+"""The rows that a sweep visits: unit vectors with weights, groups, and the jackknife's blocks."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
