@@ -343,13 +343,12 @@ def encoding(
     backend: Backend = "auto",
     bytes_a_row: float,
     anchors: int | None = None,
-    note: str = "",
 ) -> Encoding:
     """Shared information and recall of a sample."""
     asked = asked_of(sample, batch_size, anchors=anchors)
     information = measure(batches_for(sample, asked.negatives, seed=seed, backend=backend), asked)
     one, ten = recalls(sample, seed=seed, backend=backend)
-    return Encoding(name, information, one, ten, sample.dim, bytes_a_row, note=note)
+    return Encoding(name, information, one, ten, sample.dim, bytes_a_row)
 
 
 def recalls(sample: PairedSample, *, seed: int = 0, backend: Backend = "auto") -> tuple[Estimate, Estimate]:

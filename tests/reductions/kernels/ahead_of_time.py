@@ -86,7 +86,7 @@ DOUBLES = ("PAIRS", "R_PEAK", "R_TOTAL", "R_VALUE", "C_PEAK", "C_TOTAL", "C_VALU
            "COTANGENT", "PEAK", "TOTAL", "SIZE", "P", "DOTS", "scale")  # fmt: skip
 SINGLES = ("RP", "RT", "CP", "CT", "ROUNDED", "LEVEL", "FACTOR", "SUM")
 BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
-    "extents and products": (_extents, {"X_TERMS": True, "Y_TERMS": True, "WITH_Y": True, "PAIRED": True, "ROWS": 8,
+    "extents and products": (_extents, {"X_TERMS": True, "Y_TERMS": True, "PAIRED": True, "ROWS": 8,
                                         "STEP": 128, "PROGRAMS": 512}, {"U": "*fp32", "V": "*fp32", "OUT": "*fp32"}),
     "products of pairs": (_pair_products, {"ROWS": 8, "STEP": 128}, {"OUT": "*fp64"}),
     "positives": (_positives, {"X_TERMS": True, "Y_TERMS": True, "BLOCK": 256},
@@ -99,7 +99,7 @@ BY_ROW = {  # kernels beside the tiles, with their flags and what else they take
                        "EDGES": "*i32", "SCALES": "*fp64", "TOTAL": "*fp64", "SQUARES": "*fp64"}),
     "counts": (_counts_above, {"KEPT": 32, "COUNTED": 128},
                {"S": "*fp32", "HIGH": "*fp32", "LOW": "*fp32", "ABOVE": "*fp64", "NEAR": "*fp64"}),
-    "merged sums": (_merge, {"ROWS": True, "COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
+    "merged sums": (_merge, {"COLS": True, "R_EARLIER": True, "C_EARLIER": True, "BLOCK": 32, "STEP": 64},
                     {}),
     "merged sums of a symmetric matrix": (_merge_within, {"EARLIER": True, "BM": 256, "BN": 128, "BLOCK": 32,
                                                           "STEP": 64}, {"PEAK": "*fp64", "TOTAL": "*fp64",
@@ -130,7 +130,7 @@ def compiled(case: Case, capability: tuple[int, int], kind: str) -> dict[str, ob
     types |= dict.fromkeys(("GX", "GY", "LI", "LJ", "STOPS"), "*i64")
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(NUMBERS, "i32")
     flags = {
-        "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "ROWS": True, "COLS": case.cols,
+        "GROUPS": case.groups, "X_TERMS": case.terms[0], "Y_TERMS": case.terms[1], "COLS": case.cols,
         "X_SUMS": case.sums[0], "Y_SUMS": case.sums[1], "STORE": case.store, "HALF": case.half,
         "OWN": True, "KEEP": not case.listed, "LISTED": case.listed, "WEIGHTED": case.weighted, "BY_ROW": case.by_row,
         "PARTS": 3 if kind == "three" else 1, "DOT": "ieee" if kind == "ieee" else "tf32", "EXTENT": 512,

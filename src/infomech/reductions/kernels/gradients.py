@@ -64,14 +64,13 @@ class Weights(NamedTuple):
 
 def gradients(
     scores: Scores,
-    row: Side | None,
+    row: Side,
     col: Side | None,
     *,
     x: bool = True,
     y: bool = True,
     x_terms: bool = False,
     y_terms: bool = False,
-    chunk: int | None = None,
     tiles: Tiles | None = None,
 ) -> Gradients:
     """Gradients of the log-sums of rows and columns in the rows of x and y and in their terms.
@@ -80,30 +79,28 @@ def gradients(
 
     Args:
         scores: the matrix.
-        row: the log-sums of the rows; None where there are none.
-        col: those of the columns.
+        row: the log-sums of the rows.
+        col: those of the columns; None where there are none.
         x: whether gradients of x are wanted.
         y: whether those of y are.
         x_terms: whether the gradient of the rows' terms is wanted, which comes from the columns' sums.
         y_terms: whether that of the columns' terms is, from the rows' sums.
-        chunk: rows of weights at one time; None: as the table and memory have it.
         tiles: in place of the table's.
     """
     n, m, d = len(scores.x), len(scores.y), scores.x.features
-    sides = row, col
-    tiles = tiles or tiles_for(scores, both=row is not None and col is not None, sums=x_terms or y_terms)
+    tiles = tiles or tiles_for(scores, both=col is not None, sums=x_terms or y_terms)
     grad_x = _empty(scores, n, d) if x else None
     grad_y = _empty(scores, m, d) if y else None
     sums = [_zeros(scores, k) if wanted else None for k, wanted in ((n, x_terms), (m, y_terms))]
-    room, chunk = room_for(scores, n, m, chunk, tiles, store=x or y)
+    room, chunk = room_for(scores, n, m, None, tiles, store=x or y)
     scores = scores.by_tile(tiles.rows, tiles.cols)
 
     def sweep() -> None:
         for start in range(0, n, chunk):
             here = slice(start, min(start + chunk, n))
             part = scores.part(here)
-            both = None if sides[0] is None else sides[0].part(here), sides[1]
-            g = _chunk(part, both, room, start, tiles, (None if sums[0] is None else sums[0][here], sums[1]))
+            of_terms = None if sums[0] is None else sums[0][here], sums[1]
+            g = _chunk(part, (row.part(here), col), room, start, tiles, of_terms)
             if grad_x is not None:
                 multiply(grad_x[here], g, scores.y, fresh=True)
             if grad_y is not None:
@@ -116,7 +113,7 @@ def gradients(
 
 def gradients_within(
     scores: Scores, side: Side, *, add_to: Tensor | None = None, x: bool = True, x_terms: bool = False,
-    chunk: int | None = None, tiles: Tiles | None = None,
+    chunk: int | None = None,
 ) -> Gradients:  # fmt: skip
     """Gradients of the log-sums of a symmetric matrix, x against x, from half of its tiles.
 
@@ -129,11 +126,10 @@ def gradients_within(
         add_to: (n, d) float32 to which the gradient of x is added; None: it is made here.
         x: whether the gradient of x is wanted.
         x_terms: whether that of its terms is.
-        chunk: rows of weights at one time.
-        tiles: in place of the table's.
+        chunk: rows of weights at one time; None: as the table and memory have it.
     """
     n, d = len(scores.x), scores.x.features
-    tiles = tiles or tiles_for(scores, both=True, sums=x_terms)
+    tiles = tiles_for(scores, both=True, sums=x_terms)
     grad = add_to if add_to is not None and x else _empty(scores, n, d).zero_() if x else None
     sums = _zeros(scores, n) if x_terms else None
     room, chunk = room_for(scores, n, n, chunk or _chunk_within(n), tiles, store=x)
@@ -164,7 +160,7 @@ def _chunk_within(n: int) -> int:
 
 def _chunk(
     scores: Scores,
-    sides: tuple[Side | None, Side | None],
+    sides: tuple[Side, Side | None],
     room: Weights,
     first: int,
     tiles: Tiles,
@@ -181,11 +177,11 @@ def _chunk(
     by_col = torch.empty(tall, m, dtype=torch.float32, device=device) if sums[1] is not None else None
     arguments: dict[str, Any] = {
         **scores.arguments,
-        "A": None if row is None else row.factor, "P": None if row is None else row.peak,
+        "A": row.factor, "P": row.peak,
         "B": None if col is None else col.factor, "Q": None if col is None else col.peak,
         "G": room.high, "L": room.high if room.low is None else room.low, "RS": by_row, "CS": by_col,
         "width": room.high.stride(0), "across": n, "down": m, "skip": skip,
-        "ROWS": row is not None, "COLS": col is not None, "X_SUMS": sums[0] is not None, "Y_SUMS": sums[1] is not None,
+        "COLS": col is not None, "X_SUMS": sums[0] is not None, "Y_SUMS": sums[1] is not None,
         "STORE": room.high.shape[1] > 0,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth,
         "num_warps": tiles.warps, "num_stages": tiles.stages,

@@ -34,15 +34,14 @@ from .tile import (
 @no_type_check
 def _leave_tame(
     s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Sums of one tile with all peaks at 0: one exponential for rows and columns."""
     e = tl.exp2(s)
-    if ROWS:
-        at = far(pn, across) + rm
-        weight = tl.exp2(terms_of(V, rn, N, Y_TERMS))
-        tl.store(RP + at, tl.zeros(rm.shape, tl.float32), mask=rm < M)
-        tl.store(RT + at, tl.sum(e * weight[None, :], 1), mask=rm < M)
+    at = far(pn, across) + rm
+    weight = tl.exp2(terms_of(V, rn, N, Y_TERMS))
+    tl.store(RP + at, tl.zeros(rm.shape, tl.float32), mask=rm < M)
+    tl.store(RT + at, tl.sum(e * weight[None, :], 1), mask=rm < M)
     if COLS:
         to = far(pm, down) + rn
         weigh = tl.exp2(terms_of(U, rm, M, X_TERMS))
@@ -54,16 +53,15 @@ def _leave_tame(
 @no_type_check
 def _leave_wild(
     s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Sums of one tile, each row and column with its own largest score as its peak: right for scores of any size."""
-    if ROWS:
-        at = far(pn, across) + rm
-        a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
-        peak = tl.max(a, 1)
-        level = tl.where(peak == float("-inf"), 0.0, peak)
-        tl.store(RP + at, peak, mask=rm < M)
-        tl.store(RT + at, tl.sum(tl.exp2(a - level[:, None]), 1), mask=rm < M)
+    at = far(pn, across) + rm
+    a = s + terms_of(V, rn, N, Y_TERMS)[None, :]
+    peak = tl.max(a, 1)
+    level = tl.where(peak == float("-inf"), 0.0, peak)
+    tl.store(RP + at, peak, mask=rm < M)
+    tl.store(RT + at, tl.sum(tl.exp2(a - level[:, None]), 1), mask=rm < M)
     if COLS:
         to = far(pm, down) + rn
         b = s + terms_of(U, rm, M, X_TERMS)[:, None]
@@ -77,7 +75,7 @@ def _leave_wild(
 @no_type_check
 def _sums_by_tile(
     X, Y, U, V, GX, GY, RP, RT, CP, CT, scale, EX, EY, M, N, D, across, down, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
@@ -101,7 +99,7 @@ def _sums_by_tile(
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+        _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, COLS)
     for tile in tl.range(tl.program_id(0), tl.where(tame, 0, count), SMS, flatten=True):
         if HALF:
             pm, pn = place_above(tile, tall, wide, BM // BN)
@@ -110,7 +108,7 @@ def _sums_by_tile(
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+        _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, COLS)
 
 
 @triton.jit(do_not_specialize=["M", "N", "first", "across", "down", "row", "col"])
@@ -118,7 +116,7 @@ def _sums_by_tile(
 def _sums_again(
     X, Y, U, V, GX, GY, RP, RT, CP, CT, OWNED, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, across, down, row, col,
     limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
     OWN: tl.constexpr, KEEP: tl.constexpr, LISTED: tl.constexpr, HALF: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -139,21 +137,20 @@ def _sums_again(
             tl.store(OWNED + rm, tl.sum(tl.where(own, s, 0.0), 1) / LOG2E, mask=mine)
         s = cleared_again(s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N, OWN, LISTED, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
-            _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+            _leave_tame(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, COLS)
         else:
-            _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, ROWS, COLS)
+            _leave_wild(s, rm, rn, pm, pn, U, V, RP, RT, CP, CT, M, N, across, down, X_TERMS, Y_TERMS, COLS)
 
 
 def log_sums(
-    scores: Scores, *, rows: bool = True, cols: bool = True, keep_own: bool = False,
+    scores: Scores, *, cols: bool = True, keep_own: bool = False,
     into: tuple[Sums | None, Sums | None] = (None, None), tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES,
-) -> tuple[Sums | None, Sums | None, Tensor | None]:  # fmt: skip
-    """Log-sums of the rows and columns of a score matrix, and the scores s_ii as the tiles round them.
+) -> tuple[Sums, Sums | None, Tensor | None]:  # fmt: skip
+    """Log-sums of a score matrix, log sum_j exp(s_ij + t_j) of each row, and the scores s_ii as the tiles round them.
 
     Args:
         scores: the matrix.
-        rows: log sum_j exp(s_ij + t_j) for each row.
-        cols: log sum_i exp(s_ij + u_i) for each column.
+        cols: also log sum_i exp(s_ij + u_i) of each column.
         keep_own: also return the scores s_ii, float32.
         into: room for the sums of the rows and of the columns; None: made here.
         tiles: in place of the table's.
@@ -164,7 +161,7 @@ def log_sums(
     """
     n, m, device = len(scores.x), len(scores.y), scores.scale.device
     tiles = tiles or _tiles(scores)
-    by_row = (into[0] or empty_sums(n, device)) if rows else None
+    by_row = into[0] or empty_sums(n, device)
     by_col = (into[1] or empty_sums(m, device)) if cols else None
     own = torch.empty(min(n, m), dtype=torch.float32, device=device) if keep_own else None
     scores = scores.by_tile(tiles.rows, tiles.cols)
@@ -172,23 +169,19 @@ def log_sums(
     def sweep(stripe: int) -> None:
         for start in range(0, n, stripe):
             here = slice(start, min(start + stripe, n))
-            both = None if by_row is None else by_row.part(here), by_col
-            _stripe(scores.part(here), start, both, (False, start > 0), own, tiles)
+            _stripe(scores.part(here), start, (by_row.part(here), by_col), (False, start > 0), own, tiles)
 
     launched(device, lambda: _as_memory_allows(sweep, stripe_rows(n, m, tiles, stripe_bytes), tiles))
     return by_row, by_col, own
 
 
-def log_sums_within(
-    scores: Scores, *, into: Sums | None = None, tiles: Tiles | None = None, stripe_bytes: int = STRIPE_BYTES
-) -> Sums:
+def log_sums_within(scores: Scores, *, into: Sums | None = None, stripe_bytes: int = STRIPE_BYTES) -> Sums:
     """Log-sums of the rows of a symmetric score matrix, x against x, from half of its tiles.
 
     Each row of tiles meets the columns from its own first row on; what lies beyond the square on the diagonal serves
     the columns as well, which are rows of later tiles. As many rows at a time as their partial sums have room for.
     """
-    n, device = len(scores.x), scores.scale.device
-    tiles = tiles or _tiles(scores)
+    n, device, tiles = len(scores.x), scores.scale.device, _tiles(scores)
     assert tiles.rows % tiles.cols == 0
     by_row = into or empty_sums(n, device)
     scores = scores.by_tile(tiles.rows, tiles.cols)
@@ -225,7 +218,7 @@ def _tiles(scores: Scores) -> Tiles:
 def _stripe(
     scores: Scores,
     first: int,
-    into: tuple[Sums | None, Sums | None],
+    into: tuple[Sums, Sums | None],
     earlier: tuple[bool, bool],
     own: Tensor | None,
     tiles: Tiles,
@@ -239,15 +232,13 @@ def _stripe(
     tall, wide = cdiv(n, tiles.rows), cdiv(m, tiles.cols)
     across, down = _padded(n), _padded(m)
     device = scores.scale.device
-    row = None if into[0] is None else partial(wide, across, into[0], earlier[0])
+    row = partial(wide, across, into[0], earlier[0])
     col = None if into[1] is None else partial(tall, down, into[1], earlier[1])
-    r, c = row or col, col or row
-    assert r is not None
-    assert c is not None
+    c = col or row
     arguments: dict[str, Any] = {
         **scores.arguments,
-        "RP": r.peak, "RT": r.total, "CP": c.peak, "CT": c.total,
-        "across": across, "down": down, "ROWS": row is not None, "COLS": col is not None,
+        "RP": row.peak, "RT": row.total, "CP": c.peak, "CT": c.total,
+        "across": across, "down": down, "COLS": col is not None,
         "BM": tiles.rows, "BN": tiles.cols, "BK": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     sms = multiprocessors(device)
@@ -262,7 +253,7 @@ def _stripe(
         cached(_sums_again)[(len(scores.listed.rows),)](
             **arguments, **kept, **scores.listed.arguments, first=first, LISTED=True, HALF=half
         )
-    if half and row is not None and col is not None:
+    if half and col is not None:
         merge_within(row, col, n, tiles.rows, tiles.cols)
     else:
         merge(row, col)

@@ -100,12 +100,12 @@ def _merge_within(
 @no_type_check
 def _merge(
     RP, RT, R_PEAK, R_TOTAL, R_VALUE, CP, CT, C_PEAK, C_TOTAL, C_VALUE, n, m, tall, wide, across, down,
-    ROWS: tl.constexpr, COLS: tl.constexpr, R_EARLIER: tl.constexpr, C_EARLIER: tl.constexpr,
+    COLS: tl.constexpr, R_EARLIER: tl.constexpr, C_EARLIER: tl.constexpr,
     BLOCK: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """The partial sums of rows and columns."""
     block = tl.program_id(0)
-    of_rows = tl.cdiv(n, BLOCK) if ROWS else 0
+    of_rows = tl.cdiv(n, BLOCK)
     if block < of_rows:
         at = block * BLOCK + tl.arange(0, BLOCK)
         _merge_one(RP, RT, R_PEAK, R_TOTAL, R_VALUE, at, n, wide, across, R_EARLIER, BLOCK, STEP)
@@ -143,17 +143,13 @@ def partial(tiles: int, count: int, into: Sums, earlier: bool) -> Partial:
     return Partial(peak, total, into, earlier)
 
 
-def merge(row: Partial | None, col: Partial | None) -> None:
+def merge(row: Partial, col: Partial | None) -> None:
     """Merge (tiles, k) partial sums of rows and columns into k, in place."""
-    some = row or col
-    assert some is not None
-    n = len(row.into.peak) if row else 0
-    m = len(col.into.peak) if col else 0
-    r, c = row or some, col or some
+    n, m, c = len(row.into.peak), len(col.into.peak) if col else 0, col or row
     cached(_merge)[(cdiv(n, _BLOCK) + cdiv(m, _BLOCK),)](
-        r.peak, r.total, *r.into, c.peak, c.total, *c.into, n, m, len(c.peak), len(r.peak),
-        r.peak.stride(0), c.peak.stride(0),
-        ROWS=row is not None, COLS=col is not None, R_EARLIER=r.earlier, C_EARLIER=c.earlier,
+        row.peak, row.total, *row.into, c.peak, c.total, *c.into, n, m, len(c.peak), len(row.peak),
+        row.peak.stride(0), c.peak.stride(0),
+        COLS=col is not None, R_EARLIER=row.earlier, C_EARLIER=c.earlier,
         BLOCK=_BLOCK, STEP=_STEP, num_warps=4,
     )  # fmt: skip
 

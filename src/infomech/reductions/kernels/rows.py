@@ -31,7 +31,7 @@ def _top(T, r, count, top, GIVEN: tl.constexpr):
 @no_type_check
 def _extents(
     X, Y, U, V, OUT, PAIRS, n, m, d, x_stride, y_stride,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, WITH_Y: tl.constexpr, PAIRED: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, PAIRED: tl.constexpr,
     ROWS: tl.constexpr, STEP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """The largest squared norm and term that each program meets, of x and of y; and x_i.y_i in float64."""
@@ -45,13 +45,10 @@ def _extents(
             k = start + tl.arange(0, STEP)
             x = tl.load(X + far(r, x_stride)[:, None] + k[None, :], mask=(r < n)[:, None] & (k < d)[None, :], other=0.0)
             xx += tl.sum(x.to(tl.float32) * x.to(tl.float32), 1)
-            if WITH_Y:
-                y = tl.load(
-                    Y + far(r, y_stride)[:, None] + k[None, :], mask=(r < m)[:, None] & (k < d)[None, :], other=0.0
-                )
-                yy += tl.sum(y.to(tl.float32) * y.to(tl.float32), 1)
-                if PAIRED:
-                    dot += tl.sum(x.to(tl.float64) * y.to(tl.float64), 1)
+            y = tl.load(Y + far(r, y_stride)[:, None] + k[None, :], mask=(r < m)[:, None] & (k < d)[None, :], other=0.0)
+            yy += tl.sum(y.to(tl.float32) * y.to(tl.float32), 1)
+            if PAIRED:
+                dot += tl.sum(x.to(tl.float64) * y.to(tl.float64), 1)
         x_top, y_top = tl.maximum(x_top, xx), tl.maximum(y_top, yy)
         u_top, v_top = _top(U, r, n, u_top, X_TERMS), _top(V, r, m, v_top, Y_TERMS)
         if PAIRED:
@@ -158,7 +155,7 @@ def extents(
     def work() -> None:
         cached(_extents)[(programs,)](
             x, y, x_terms, y_terms, out, pairs, len(x), len(y), x.shape[1], x.stride(0), y.stride(0),
-            X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, WITH_Y=True, PAIRED=paired,
+            X_TERMS=x_terms is not None, Y_TERMS=y_terms is not None, PAIRED=paired,
             ROWS=_ROWS, STEP=_STEP, PROGRAMS=programs,
         )  # fmt: skip
 

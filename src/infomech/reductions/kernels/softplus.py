@@ -60,7 +60,7 @@ def _leave_softplus(
         if WEIGHTED:
             g = g * w[:, None]
         leave(g, g, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, 0,
-              True, False, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+              False, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["M", "N", "width", "across", "down", "gain"])
@@ -127,7 +127,6 @@ def softplus_sum(
     by_row: bool = False,
     gradients: bool = True,
     terms: bool = False,
-    chunk: int | None = None,
     tiles: Tiles | None = None,
 ) -> Softplus:
     """The sum of w_i log(1 + exp(s_ij + u_i + t_j)) over what is not left out, and its gradients.
@@ -138,7 +137,6 @@ def softplus_sum(
         by_row: leave the sums of each row apart.
         gradients: whether those of the rows are wanted.
         terms: whether those of the terms that are there are.
-        chunk: rows of weights at one time; None: as the table and memory have it.
         tiles: in place of the table's.
     """
     n, m, d, device = len(scores.x), len(scores.y), scores.x.features, scores.scale.device
@@ -152,7 +150,7 @@ def softplus_sum(
     grad_x, grad_y = (
         torch.empty(k, d, dtype=torch.float32, device=device) if gradients else None for k in (n, m)
     )  # fmt: skip
-    room, chunk = room_for(scores, n, m, chunk, tiles, store=gradients)
+    room, chunk = room_for(scores, n, m, None, tiles, store=gradients)
     scores = scores.by_tile(tiles.rows, tiles.cols)
     size, weights = None, None
     if row_weights is not None:  # of size 1 at most, as the dtype of the weights needs it

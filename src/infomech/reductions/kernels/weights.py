@@ -18,29 +18,26 @@ from .tile import LOG2E, cleared, far, is_tame, place, product, rows_of, terms_o
 @no_type_check
 def _parts_tame(
     s, rm, rn, U, V, A, B, M, N,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """Both parts of the weights where all peaks are 0, or their sum twice unless they are wanted apart.
 
     One exponential, times what each row and column has.
     """
-    left, right = s, s
-    if ROWS:
-        left = tl.broadcast_to(tl.load(A + rm, mask=rm < M, other=0.0)[:, None], s.shape)
-        if Y_TERMS:
-            left = left * tl.exp2(terms_of(V, rn, N, Y_TERMS))[None, :]
+    left = tl.broadcast_to(tl.load(A + rm, mask=rm < M, other=0.0)[:, None], s.shape)
+    if Y_TERMS:
+        left = left * tl.exp2(terms_of(V, rn, N, Y_TERMS))[None, :]
+    right = left
     if COLS:
         right = tl.broadcast_to(tl.load(B + rn, mask=rn < N, other=0.0)[None, :], s.shape)
         if X_TERMS:
             right = right * tl.exp2(terms_of(U, rm, M, X_TERMS))[:, None]
-    if APART and ROWS and COLS:
+    if APART and COLS:
         e = tl.exp2(s)
         return e * left, e * right
     else:
-        if ROWS and COLS:
+        if COLS:
             left = left + right
-        elif COLS:
-            left = right
         g = tl.exp2(s) * left
         return g, g
 
@@ -49,20 +46,19 @@ def _parts_tame(
 @no_type_check
 def _parts_wild(
     s, rm, rn, U, V, A, B, P, Q, M, N,
-    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
+    X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """The same with the peaks of rows and columns, that of an empty sum being plus infinity.
 
     Without a branch: a loop that is flattened has to be free of conditions on values.
     """
-    left, right = s, s
-    if ROWS:
-        a = tl.load(A + rm, mask=rm < M, other=0.0)
-        p = tl.load(P + rm, mask=rm < M, other=float("inf"))
-        left = s - p[:, None]
-        if Y_TERMS:
-            left = left + terms_of(V, rn, N, Y_TERMS)[None, :]
-        left = a[:, None] * tl.exp2(left)
+    a = tl.load(A + rm, mask=rm < M, other=0.0)
+    p = tl.load(P + rm, mask=rm < M, other=float("inf"))
+    left = s - p[:, None]
+    if Y_TERMS:
+        left = left + terms_of(V, rn, N, Y_TERMS)[None, :]
+    left = a[:, None] * tl.exp2(left)
+    right = left
     if COLS:
         b = tl.load(B + rn, mask=rn < N, other=0.0)
         q = tl.load(Q + rn, mask=rn < N, other=float("inf"))
@@ -70,13 +66,11 @@ def _parts_wild(
         if X_TERMS:
             right = right + terms_of(U, rm, M, X_TERMS)[:, None]
         right = b[None, :] * tl.exp2(right)
-    if APART and ROWS and COLS:
+    if APART and COLS:
         return left, right
     else:
-        if ROWS and COLS:
+        if COLS:
             left = left + right
-        elif COLS:
-            left = right
         return left, left
 
 
@@ -84,7 +78,7 @@ def _parts_wild(
 @no_type_check
 def leave(
     left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-    ROWS: tl.constexpr, COLS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr,
+    COLS: tl.constexpr, X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr,
     PARTS: tl.constexpr,
 ):  # fmt: skip
     """Write the weights in two halves, which take half the shared memory; and the sums that the terms' gradients are.
@@ -98,7 +92,7 @@ def leave(
         tl.store(RS + far(pn, across) + rm, tl.sum(tl.where(counted[None, :], right, 0.0), 1), mask=rm < M)
     if STORE:
         g = left
-        if ROWS and COLS and (X_SUMS or Y_SUMS):
+        if COLS and (X_SUMS or Y_SUMS):
             g = left + right
         BM: tl.constexpr = g.shape[0]
         BN: tl.constexpr = g.shape[1]
@@ -130,7 +124,7 @@ def room_of(G, L, xd, M, N, width, BM: tl.constexpr, BN: tl.constexpr, STORE: tl
 @no_type_check
 def _weights(
     X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, scale, EX, EY, M, N, D, width, across, down, skip, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
     X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr, DOT: tl.constexpr,
     EXTENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SMS: tl.constexpr,
@@ -147,17 +141,17 @@ def _weights(
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
+        left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, COLS, X_SUMS or Y_SUMS)
         leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-              ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+              COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
     for tile in tl.range(tl.program_id(0), tl.where(tame, 0, tall * wide), SMS, flatten=True):
         pm, pn = place(tile, tall, wide, GROUP)
         s = product(xd, yd, pm * BM, pn * BN, D, BM, BN, BK, PARTS, DOT) * factor
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared(s, rm, rn, GX, GY, M, N, GROUPS)
-        left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
+        left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, COLS, X_SUMS or Y_SUMS)
         leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-              ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+              COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["M", "N", "first", "width", "across", "down", "skip", "row", "col"])
@@ -165,7 +159,7 @@ def _weights(
 def _weights_again(
     X, Y, U, V, GX, GY, A, B, P, Q, G, L, RS, CS, LI, LJ, STOPS, scale, EX, EY, M, N, D, first, width, across, down,
     skip, row, col, limit,
-    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    GROUPS: tl.constexpr, X_TERMS: tl.constexpr, Y_TERMS: tl.constexpr, COLS: tl.constexpr,
     X_SUMS: tl.constexpr, Y_SUMS: tl.constexpr, STORE: tl.constexpr, OWN: tl.constexpr, LISTED: tl.constexpr,
     PARTS: tl.constexpr, DOT: tl.constexpr, EXTENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -181,13 +175,13 @@ def _weights_again(
         rm, rn = pm * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
         s = cleared_again(s, rm, rn, entry, stop, first, LI, LJ, GX, GY, row, col, M, N, OWN, LISTED, GROUPS)
         if is_tame(scale, EX, EY, limit, EXTENT):
-            left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
+            left, right = _parts_tame(s, rm, rn, U, V, A, B, M, N, X_TERMS, Y_TERMS, COLS, X_SUMS or Y_SUMS)
             leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-                  ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+                  COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
         else:
-            left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, ROWS, COLS, X_SUMS or Y_SUMS)
+            left, right = _parts_wild(s, rm, rn, U, V, A, B, P, Q, M, N, X_TERMS, Y_TERMS, COLS, X_SUMS or Y_SUMS)
             leave(left, right, gd, ld, rm, rn, pm, pn, RS, CS, M, N, across, down, skip,
-                  ROWS, COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
+                  COLS, X_SUMS, Y_SUMS, STORE, PARTS)  # fmt: skip
 
 
 __all__ = ["leave", "room_of"]

@@ -153,7 +153,6 @@ def row_sums(
     bounds, _ = extents(x, y, None, terms)
     matrix = matrix_of(x, y, scale, (None, terms), exclusion, precision=precision, bounds=bounds)
     sums, _, _ = log_sums(matrix, cols=False)
-    assert sums is not None
     return sums.value, sums.peak, sums.total, bounds
 
 

@@ -61,9 +61,9 @@ class KernelPasses:
             return
         matrix = self._matrix(x, y, scale, terms, exclusion)
         by_row, by_col, mine = log_sums(matrix, cols=cols is not None, keep_own=own is not None)
-        for into, found in ((rows, by_row), (cols, by_col)):
-            if into is not None and found is not None:
-                _merge(into, found)
+        _merge(rows, by_row)
+        if cols is not None and by_col is not None:
+            _merge(cols, by_col)
         if own is not None and mine is not None:
             own.copy_(mine)
 
@@ -97,9 +97,11 @@ class KernelPasses:
             return
         matrix = self._matrix(x, y, scale, (row.terms, col.terms), exclusion)
         factor = gain(matrix)
+        of_rows = _side(row, factor)
+        assert of_rows is not None
         found = gradients(
             matrix,
-            _side(row, factor),
+            of_rows,
             _side(col, factor),
             x=row.gradient is not None,
             y=col.gradient is not None,
