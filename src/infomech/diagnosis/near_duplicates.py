@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..measures import PairedSample
@@ -18,7 +18,7 @@ NEAR_DUPLICATE = 0.9999  # cosine above which rows of different groups count as 
 
 
 class NearDuplicates(Reduction):
-    """Pairs of different groups with a cosine above 0.9999 between rows of one modality.
+    """Rows of different groups, of one modality, with a cosine above 0.9999.
 
     Args:
         rows: unit rows, of a symmetric sweep.
@@ -26,15 +26,18 @@ class NearDuplicates(Reduction):
 
     def __init__(self, rows: GroupedRows) -> None:
         self._rows = rows
-        self.found: list[Tensor] = []  # (k, 2) groups
-        self.rows: list[Tensor] = []  # (k, 2) the rows themselves
+        self.found: list[Tensor] = []  # (k, 2) rows
 
     def fork(self) -> "NearDuplicates":  # noqa: D102
         return NearDuplicates(self._rows)
 
     def merge(self, other: Any) -> None:  # noqa: D102
         self.found += other.found
-        self.rows += other.rows
+
+    def pairs(self) -> tuple[Int[Tensor, "k 2"], Int[Tensor, "k 2"]]:
+        """The rows that were found, and their groups, on the CPU."""
+        rows = torch.cat(self.found).cpu() if self.found else torch.zeros(0, 2, dtype=torch.int64)
+        return rows, self._rows.groups.cpu()[rows]
 
     def update(self, tile: Tile) -> None:  # noqa: D102
         if tile.own is None and float(tile.similarity.amax()) <= NEAR_DUPLICATE:
@@ -44,17 +47,14 @@ class NearDuplicates(Reduction):
             close &= ~tile.own
         at = torch.nonzero(close)
         if len(at):
-            rows = torch.stack([at[:, 0] + tile.rows.slice.start, at[:, 1] + tile.cols.slice.start], 1)
-            self.rows.append(rows)
-            self.found.append(self._rows.groups[rows])
+            self.found.append(torch.stack([at[:, 0] + tile.rows.start, at[:, 1] + tile.cols.start], 1))
 
 
 def one_of_each(groups: int, reductions: Sequence[NearDuplicates]) -> Bool[Tensor, " g"]:
     """Which groups stay if of all that near-duplicates tie together only the first does."""
-    pairs = [p.cpu() for r in reductions for p in r.found]
-    if not pairs:
+    if not any(each.found for each in reductions):
         return torch.ones(groups, dtype=torch.bool)
-    ends = torch.cat(pairs).numpy()
+    ends = torch.cat([each.pairs()[1] for each in reductions]).numpy()
     graph = scipy.sparse.coo_matrix((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(groups,) * 2)
     _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
     kept = torch.zeros(groups, dtype=torch.bool)
@@ -78,22 +78,21 @@ def tying_pairs(sample: PairedSample, reductions: Sequence[NearDuplicates]) -> l
     partner = np.zeros(len(sample.x), dtype=np.int64), np.zeros(len(sample.y), dtype=np.int64)
     for side in (0, 1):
         partner[side][pairs[::-1, side]] = pairs[::-1, 1 - side]  # the first one
-    groups, ties = [], []
+    edges, ties = [], []
     for side, found in enumerate(reductions):
-        for ends, rows in zip(found.found, found.rows, strict=True):
-            one, two = rows.cpu().numpy().T
-            groups.append(ends.cpu().numpy())
-            ties.append(np.stack([one, partner[0][two]] if side == 0 else [partner[1][one], two], 1))
-    if not groups:
-        return []
-    edges, tie = np.sort(np.concatenate(groups), axis=1), np.concatenate(ties)
-    order = np.lexsort((tie[:, 1], tie[:, 0], edges[:, 1], edges[:, 0]))  # threads find them in any order
-    edges, tie = edges[order], tie[order]
-    edges, first = np.unique(edges, axis=0, return_index=True)
-    numbered = (np.arange(1, len(edges) + 1), (edges[:, 0], edges[:, 1]))
-    graph = scipy.sparse.coo_matrix(numbered, shape=(sample.groups,) * 2)
+        rows, groups = (each.numpy() for each in found.pairs())
+        one, two = rows.T
+        edges.append(np.sort(groups, axis=1))
+        ties.append(np.stack([one, partner[0][two]] if side == 0 else [partner[1][one], two], 1))
+    edge, tie = np.concatenate(edges), np.concatenate(ties)
+    order = np.lexsort((tie[:, 1], tie[:, 0], edge[:, 1], edge[:, 0]))  # threads find them in any order
+    edge, tie = edge[order], tie[order]
+    first = np.ones(len(edge), dtype=bool)
+    first[1:] = (edge[1:] != edge[:-1]).any(1)
+    edge, tie = edge[first], tie[first]
+    graph = scipy.sparse.coo_matrix((np.arange(1, len(edge) + 1), tuple(edge.T)), shape=(sample.groups,) * 2)
     chosen = scipy.sparse.csgraph.minimum_spanning_tree(graph.tocsr()).data.astype(np.int64) - 1
-    kept = torch.from_numpy(tie[first[chosen]])
+    kept = torch.from_numpy(tie[chosen])
     given = torch.stack([sample.order_x.cpu()[kept[:, 0]], sample.order_y.cpu()[kept[:, 1]]], 1)
     return sorted(given.tolist())
 
