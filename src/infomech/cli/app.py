@@ -130,7 +130,7 @@ BackendName = Annotated[
     str,
     typer.Option(
         "--backend",
-        help="How the work is done: by tiles of torch's operations, or by triton kernels; auto takes these on CUDA, "
+        help="What computes the sums: tiles of torch's operations, or triton kernels; auto takes the kernels on CUDA, "
         "where they can be used.",
     ),
 ]

@@ -90,7 +90,8 @@ def report(
 
     Writes report.html (open it in any browser; it needs no network), report.json, report.md, report.tex and figures/:
     what the loss is made of, how large the gap is, whether the batch suits the temperature, retrieval, and findings in
-    plain words. Every number has a standard error and a 95% interval.
+    plain words. Every number has a standard error and a 95% interval. Where rows have near-duplicates in other groups,
+    pairs-tied.npy makes one group of them: for --pairs.
     """
     from .._checks import InputError
     from .._files import reserved
