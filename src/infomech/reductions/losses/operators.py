@@ -115,7 +115,10 @@ def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
     place = names.index("backend")
 
     def run(*args: Any) -> Any:
-        with torch_precision(decoded_backend(args[place])[1]):
+        _, precision = decoded_backend(args[place])
+        if precision is None:
+            return body(*args)
+        with torch_precision(precision):
             return body(*args)
 
     return run
