@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import infomech as im
 from infomech.corrections import score_corrections
 from infomech.reductions import full_precision, torch_threads
-from infomech.reductions.tiling import _HIGHEST, _by_backend, _Setting, float32_precision, multiplied_in
+from infomech.reductions.tiling import _by_backend, _Setting, float32_precision, multiplied_in
 from infomech.scores import DensityRatio, best_bias, compare_scores
 
 G = torch.Generator().manual_seed(0)
@@ -68,12 +68,25 @@ def test_threads_that_leave_in_any_order_leave_it_as_it_was() -> None:
     assert state() == before
 
 
+def test_a_loss_and_a_report_in_two_threads_have_the_more_precise_of_both() -> None:
+    torch.set_float32_matmul_precision("high")
+    before = state()
+    report, loss = full_precision(), multiplied_in("medium")
+    for first, other, left in ((report, loss, "medium"), (multiplied_in("medium"), full_precision(), "highest")):
+        first.__enter__()
+        other.__enter__()
+        assert state()[0] == "highest"
+        first.__exit__(None, None, None)
+        assert state()[0] == left
+        other.__exit__(None, None, None)
+        assert state() == before
+
+
 def test_a_setting_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(_Setting, "change", lambda _: 1 / 0)
+        patch.setattr(_Setting, "change", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError), full_precision():
             pass
-    assert _HIGHEST._within == 0
     torch.set_float32_matmul_precision("high")
     with full_precision():
         assert state()[0] == "highest"

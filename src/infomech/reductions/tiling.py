@@ -56,20 +56,21 @@ def float32_precision(device: torch.device) -> str:
 
 
 class _Setting(NamedTuple):
-    """How torch multiplies float32, in all threads."""
+    """How torch multiplies float32."""
 
     overall: str | None
     by_backend: list[str]
 
     @classmethod
-    def change(cls, precision: str) -> "_Setting":
-        """Set it; what it was before."""
-        before = cls(_overall(), [each.fp32_precision for each in _by_backend()])
-        if before.overall is not None:
+    def now(cls) -> "_Setting":
+        return cls(_overall(), [each.fp32_precision for each in _by_backend()])
+
+    def change(self, precision: str) -> None:
+        """Set it, where this is what was set before."""
+        if self.overall is None:
+            _Setting(None, list(_BY_BACKEND[precision])).put_back()
+        elif precision != _overall():
             torch.set_float32_matmul_precision(precision)
-        else:
-            cls(None, list(_BY_BACKEND[precision])).put_back()
-        return before
 
     def put_back(self) -> None:
         if self.overall is not None:
@@ -78,47 +79,56 @@ class _Setting(NamedTuple):
             each.fp32_precision = precision
 
 
+class _Asked:
+    """What is asked of the one setting that all threads have: the most precise is set; the last out puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within: list[str] = []
+        self._before: _Setting | None = None
+
+    def enter(self, precision: str) -> None:
+        with self._lock:
+            before = self._before or _Setting.now()
+            within = [*self._within, precision]
+            before.change(min(within, key=list(_BY_BACKEND).index))
+            self._before, self._within = before, within
+
+    def leave(self, precision: str) -> None:
+        with self._lock:
+            self._within.remove(precision)
+            before = self._before
+            assert before is not None
+            if self._within:
+                before.change(min(self._within, key=list(_BY_BACKEND).index))
+            else:
+                self._before = None
+                before.put_back()
+
+
+_ASKED = _Asked()
+
+
 @contextmanager
 def multiplied_in(precision: str | None) -> Iterator[None]:
-    """Within, torch multiplies float32 in a precision, "highest", "high" or "medium"; None: as it does."""
-    if precision is None or precision == _overall():
+    """Within, torch multiplies float32 in a precision, "highest", "high" or "medium"; None: as it does.
+
+    The setting is the process's: where threads ask for several, the most precise serves all of them, and what was set
+    before is put back by the last that leaves.
+    """
+    if precision is None:
         yield
         return
-    before = _Setting.change(precision)
+    _ASKED.enter(precision)
     try:
         yield
     finally:
-        before.put_back()
-
-
-class _Highest:
-    """The highest precision for all threads that are within: set by the first in, put back by the last out."""
-
-    def __init__(self) -> None:
-        self._lock, self._within = threading.Lock(), 0
-        self._before: _Setting | None = None
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._within:
-                self._before = _Setting.change("highest")
-            self._within += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._within -= 1
-            if not self._within and self._before is not None:
-                self._before.put_back()
-
-
-_HIGHEST = _Highest()
+        _ASKED.leave(precision)
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products of float32 with float32's digits, whatever `torch.set_float32_matmul_precision` says.
-
-    The setting is the process's: other threads multiply so too until the last that is within has left.
 
     >>> torch.set_float32_matmul_precision("high")
     >>> with full_precision():
@@ -128,11 +138,8 @@ def full_precision() -> Iterator[None]:
     'high'
     >>> torch.set_float32_matmul_precision("highest")
     """
-    _HIGHEST.enter()
-    try:
+    with multiplied_in("highest"):
         yield
-    finally:
-        _HIGHEST.leave()
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
