@@ -100,7 +100,7 @@ def test_a_rate_finer_than_the_data_resolve_is_refused_with_one_that_they_do() -
     finest = finest_rate(scores)
     assert finest is not None
     for_false_positive_rate(scores, 1.2 * finest)
-    with pytest.raises(im.InputError, match=r"than 200 groups can resolve: .* rates from [0-9.e-]+ on can be told"):
+    with pytest.raises(im.InputError, match=r"than 200 groups can resolve: .* rates from [0-9.e-]+ on can be resolved"):
         for_false_positive_rate(scores, finest / 8)
     with pytest.raises(im.InputError, match="no threshold reaches a precision"):
         for_precision(PairTable(torch.zeros(20, 20)), 0.999999, 0.01)

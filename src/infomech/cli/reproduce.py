@@ -16,7 +16,7 @@ from .show import progress_bar
 
 _ABOUT = """Run an experiment: figures as PNG and PDF, results.json with every number and its interval, and a README.
 
-Each has options of its own: infomech reproduce NAME --help. An interrupted run goes on when the same command is
+Each has options of its own: infomech reproduce NAME --help. An interrupted run resumes when the same command is
 given again.
 """
 

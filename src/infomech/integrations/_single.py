@@ -9,11 +9,11 @@ from ..losses._inputs import result_dtype
 
 
 def loss_of_one_pair(owner: object, *used: float | Tensor) -> Scalar:
-    """0 with a graph, as the libraries' own losses return it; said once for each loss."""
+    """0 with a graph, as the libraries' own losses return it; a warning, once for each loss."""
     if not getattr(owner, "_said_single", False):
         owner._said_single = True  # type: ignore[attr-defined]
         warnings.warn(
-            "a batch holds one pair, which has nothing to be compared with: its loss is 0 (said once; drop_last=True "
+            "a batch holds one pair, which has nothing to be compared with: its loss is 0 (shown once; drop_last=True "
             "of a data loader leaves such a batch out)",
             stacklevel=3,
         )

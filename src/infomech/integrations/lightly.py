@@ -18,7 +18,7 @@ class TwoViewInfoNCE(nn.Module):
         L = mean over the 2n views z_i of -log [e^s_ip / sum_{j != i} e^s_ij],   s = cosine / tau
 
     where p is the other view of i and j runs over all other views. For its memory bank see `infomech.losses.InfoNCE`.
-    A batch of one pair is 0, and said once: there is nothing to compare with.
+    A batch of one pair is 0, with one warning: there is nothing to compare with.
 
     Args:
         temperature: tau; 0.5 is that library's default.

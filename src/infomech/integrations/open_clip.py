@@ -15,7 +15,7 @@ class OpenClipLoss(nn.Module):
     """A drop-in for ``open_clip.ClipLoss`` with a divergence weight, and memory that grows with n, not n^2.
 
     open_clip's model holds the temperature: its training loop passes ``logit_scale``, exponentiated already, and clamps
-    the parameter by itself. The model's features are unit rows. A batch of one pair is 0, as there, and said once.
+    the parameter by itself. The model's features are unit rows. A batch of one pair is 0, as there, with one warning.
 
     Args:
         divergence_weight: lambda of `infomech.losses.symmetric_infonce`; 0 is open_clip's own loss.

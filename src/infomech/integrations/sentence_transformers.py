@@ -23,7 +23,7 @@ class SentenceSymmetricInfoNCE(nn.Module):
     With ``divergence_weight=0`` it is ``MultipleNegativesSymmetricRankingLoss(model, scale)`` on cosine similarities,
     ``MultipleNegativesRankingLoss`` with ``directions=("query_to_doc", "doc_to_query")`` and
     ``partition_mode="per_direction"``. Columns beyond the second are hard negatives, as there: they join the candidates
-    of every anchor. A batch of one pair without hard negatives is 0, as there, and said once. Prompts, Matryoshka's
+    of every anchor. A batch of one pair without hard negatives is 0, as there, with one warning. Prompts, Matryoshka's
     wrapper (``MatryoshkaLoss(model, loss, dims)``) and one forward for columns of like width are that library's, and
     work as with its own losses.
 

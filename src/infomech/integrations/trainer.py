@@ -22,7 +22,7 @@ class TrainerLoss:
     bias must not learn its own.
 
     **Accumulation.** A Trainer leaves the division by ``gradient_accumulation_steps`` to the function that it is given:
-    pass the number. A batch of one pair, the last of an epoch often, is 0 with a graph, and said once.
+    pass the number. A batch of one pair, the last of an epoch often, is 0 with a graph, with one warning.
 
     Args:
         loss: called as loss(x, y), or loss(x, y, logit_scale=...), with ``bias=...`` too if there is one: a module such

@@ -37,7 +37,7 @@ def cached_step(
     chunk meets the random numbers (dropout) and buffers of its first. Autocast around the call holds for all of it.
 
     What is computed over the rows of a batch is computed over the rows of a chunk: batch normalisation in training
-    mode, which is said; its running statistics move once for each chunk. An encoder in ``DistributedDataParallel`` (or
+    mode, with a warning; its running statistics move once for each chunk. An encoder in ``DistributedDataParallel`` (or
     anything with ``no_sync``) sends its gradients with its last chunk only, and may be called for several inputs;
     every rank needs rows of its own. With ``Ranks`` in the loss the batch is that of all ranks.
 

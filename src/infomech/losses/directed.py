@@ -195,7 +195,7 @@ class InfoNCE(TemperedLoss):
         false_negatives: a filter for negatives that look like positives.
         label_smoothing: the share of the label that is spread over all that stands in the softmax.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        normalize: bring the rows to unit length first. Without it rows of another length give a warning, once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.

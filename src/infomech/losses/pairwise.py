@@ -132,7 +132,7 @@ class PairwiseInfoNCE(TemperedLoss):
         critic: s(x, y), one for all pairs.
         weigh_positive: whether the positives' scores carry the log-weights too.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, over objects.
-        normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        normalize: bring the rows to unit length first. Without it rows of another length give a warning, once.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.

@@ -357,7 +357,7 @@ class SigmoidLoss(TemperedLoss):
         same_group: what rows of one group are to each other, ``"exclude"`` or ``"positive"``.
         counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the rows of x.
-        normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        normalize: bring the rows to unit length first. Without it rows of another length give a warning, once.
         ranks: the processes over which a batch is sharded; see `symmetric_infonce`.
         check: when values are looked at; see `TemperedLoss`.
         backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`.

@@ -252,7 +252,7 @@ class SymmetricInfoNCE(TemperedLoss):
         false_negatives: a filter for negatives that look like positives.
         label_smoothing: the share of the label that is spread over all that stands in a softmax.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        normalize: bring the rows to unit length first. Without it rows of another length are said once.
+        normalize: bring the rows to unit length first. Without it rows of another length give a warning, once.
         queue_size: past rows of either side that are kept as further negatives, as in MoCo and cross-batch memories; 0
             for none. See `InfoNCE`, whose queue has one side. They stand in the InfoNCE part, not in Dsym.
         dim: number of features d; needed for a queue.

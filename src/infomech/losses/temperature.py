@@ -313,7 +313,7 @@ def say_other_lengths(rows: tuple[Tensor, ...], name: str) -> bool | None:
         if float(low) < 1 - _UNIT or float(high) > 1 + _UNIT:
             warnings.warn(
                 f"{name} was given rows of length {float(low):.3g} to {float(high):.3g}: it multiplies rows as they "
-                "are; for cosines pass normalize=True (said once)",
+                "are; for cosines pass normalize=True (shown once)",
                 stacklevel=4,
             )
             return False

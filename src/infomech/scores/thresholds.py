@@ -193,7 +193,7 @@ def _too_fine(table: PairTable, goal: str, effective: float) -> InputError:
         can = "too few groups to resolve any rate: fit on more"
     else:
         digits = 10 ** math.floor(math.log10(finest))
-        can = f"rates from {math.ceil(finest / digits) * digits:.1g} on can be told, or fit on more groups"
+        can = f"rates from {math.ceil(finest / digits) * digits:.1g} on can be resolved, or fit on more groups"
     return InputError(
         f"{goal} is finer than {len(table):,} groups can resolve: {effective:.3g} effective random pairs lie above, "
         f"and ten are needed; {can}"

@@ -234,7 +234,7 @@ def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def room_for(scores: Scores, n: int, m: int, chunk: int | None, tiles: Tiles, *, store: bool) -> tuple[Weights, int]:
-    """Room for one chunk of weights: as many rows as the table has, or as memory allows, which is said.
+    """Room for one chunk of weights: as many rows as the table has, or as memory allows, which is logged.
 
     Where entries are listed by tile a chunk is whole tiles.
     """

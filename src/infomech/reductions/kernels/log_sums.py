@@ -198,7 +198,7 @@ def log_sums_within(scores: Scores, *, into: Sums | None = None, stripe_bytes: i
 
 
 def _as_memory_allows(sweep: Callable[[int], None], rows: int, tiles: Tiles) -> None:
-    """A sweep in stripes of so many rows; from its start again in smaller ones where memory is short, which is said."""
+    """A sweep in stripes of so many rows; again in smaller ones, from its start, where memory is short: logged."""
     stripe = rows
     while True:
         try:

@@ -76,7 +76,7 @@ def asks_for_kernels(code: str, device: torch.device) -> bool:
 def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     """Whether the kernels do it, for rows of these dtypes and an exclusion's code.
 
-    With ``"auto"`` where they can, on CUDA; what they cannot do where they were to falls to the tiles, said once.
+    With ``"auto"`` where they can, on CUDA; what they cannot do falls back to the tiles, which is logged once.
     """
     device = rows[0].device
     if not asks_for_kernels(backend, device):
@@ -104,7 +104,7 @@ def _beyond_kernels(exclusion: str) -> str | None:
 
 
 def attempted(device: torch.device, kernels: Callable[[], _Found]) -> _Found | None:
-    """What the kernels give; None where one of them asks for more than the card has, which is said once.
+    """What the kernels give; None where one of them asks for more than the card has, which is logged once.
 
     Then the tiles do it, as they do a forward's backward: both leave the same sums. All of them share one context.
     """
