@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import infomech as im
 from infomech.corrections import score_corrections
 from infomech.reductions import full_precision, torch_threads
+from infomech.reductions.losses import sigmoid
 from infomech.reductions.tiling import _by_backend, _Setting, float32_precision, multiplied_in
 from infomech.scores import DensityRatio, best_bias, compare_scores
 
@@ -113,6 +114,22 @@ def test_losses_where_backends_are_set_one_by_one() -> None:
         assert loss(backend="triton", precision=precision).equal(value)
         assert loss(backend="tiles", precision=precision).isfinite()
     assert state() == before
+
+
+def test_the_precision_of_the_sigmoid_loss_is_that_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    whole = sigmoid.accumulate
+
+    def watched(*args: Any, **options: Any) -> Any:
+        seen.append(state()[0])
+        return whole(*args, **options)
+
+    monkeypatch.setattr(sigmoid, "accumulate", watched)
+    torch.set_float32_matmul_precision("high")
+    for precision in (None, "float32", "medium"):
+        im.losses.sigmoid_loss(X, Y, temperature=0.1, bias=-1.0, precision=precision, backend="tiles")  # type: ignore[arg-type]
+    assert seen == ["high", "highest", "medium"]
+    assert state()[0] == "high"
 
 
 class Products(TorchDispatchMode):

@@ -15,7 +15,7 @@ from .._typing import Rows, Scalar
 from ..reductions.exclusion import Exclusion, Nothing, OwnRow, SameGroup
 from ..reductions.log_sums import LogSums
 from ..reductions.losses import passes
-from ..reductions.losses.backends import asks_for_kernels, decoded_backend, takes_kernels, torch_precision
+from ..reductions.losses.backends import asks_for_kernels, decoded_backend, takes_kernels, tiles_precision
 from ..reductions.losses.infonce import PairedLogSums
 from ..reductions.losses.kept import outside_graphs, without_autocast
 from ..reductions.losses.levels import per_total, positive_scores, without_terms
@@ -61,7 +61,7 @@ def sharded_log_sums(
 ) -> PairedLogSums:
     """`paired_log_sums` of this rank's rows against the whole batch; a collective call, forward and backward."""
     setting = _Setting(shards, within, groups, backend)
-    with torch_precision(decoded_backend(backend)[1]):
+    with tiles_precision(backend):
         out = _apply_log_sums(x, y, scale, x_terms, y_terms, setting)
     return PairedLogSums(out[0], torch.stack(out[1:3]), torch.stack(out[3:5]) if within else None)
 
@@ -79,7 +79,7 @@ def sharded_softplus_sum(
     """`softplus_sum` of this rank's rows of x against all rows of y but its own partner; a collective call."""
     tensors = (x, y, scale, x_terms, y_terms)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    with torch_precision(decoded_backend(backend)[1]):
+    with tiles_precision(backend):
         return _apply_softplus(x, y, scale, x_terms, y_terms, shards, wanted, backend)
 
 
@@ -186,7 +186,7 @@ class _ShardedLogSums(Function):
 
         carried = [y, *([x] if setting.within else []), *travelling]
         carried += [form for t in terms if t is not None for form in (t.terms, t.weights)]
-        with torch_precision(decoded_backend(setting.backend)[1]):
+        with tiles_precision(setting.backend):
             home = tour(shards, carried + groups, [torch.zeros_like(part) for part in accumulators], visit)
         for total, more in zip(accumulators, home, strict=True):
             total += more

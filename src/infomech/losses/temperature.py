@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature, is_number
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import Backend, Precision, coded
+from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
 from .agreement import told
@@ -83,6 +83,8 @@ class TemperedLoss(nn.Module):
         if normalize and self._of_products:
             check_for_cosines(temperature)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        if backend not in BACKENDS:
+            raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
         self.backend: Backend = backend
         self.precision: Precision | None = precision
@@ -126,12 +128,11 @@ class TemperedLoss(nn.Module):
             self._settle()
         if without_values(*rows):  # first: compiled code must not depend on what was seen
             return
-        if self._saw_lengths or self.normalize or self.check == "never" or not self._of_products:
-            return
-        unit = say_other_lengths(rows, type(self).__name__)
-        if unit:
-            told(self.ranks, lambda: check_for_cosines(self.initial_temperature))
-        self._saw_lengths, self._unit_rows = unit is not None, bool(unit)
+        if not (self._saw_lengths or self.normalize or self.check == "never"):
+            unit = say_other_lengths(rows, type(self).__name__) if self._of_products else None
+            if unit:
+                told(self.ranks, lambda: check_for_cosines(self.initial_temperature))
+            self._saw_lengths, self._unit_rows = unit is not None, bool(unit)
 
     def _scale_of(self, temperature: float | Tensor | None, logit_scale: float | Tensor | None) -> dict[str, Any]:
         """The temperature of a call, as functions take it: what the call was given, or the module's own."""

@@ -29,13 +29,7 @@ def coded(backend: str, precision: str | None) -> str:
     Traceback (most recent call last):
     ...
     infomech._checks.InputError: precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'
-    >>> coded("cuda", None)
-    Traceback (most recent call last):
-    ...
-    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
     """
-    if backend not in BACKENDS:
-        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
     if precision is None:
         return backend
     if precision not in PRECISIONS:
@@ -53,18 +47,26 @@ def decoded_backend(code: str) -> tuple[str, str | None]:
     return backend, precision or None
 
 
-def torch_precision(precision: str | None) -> AbstractContextManager[None]:
-    """Within, torch multiplies float32 in a `Precision`: bare float32 is what it calls the highest. None: as it is."""
+def tiles_precision(code: str) -> AbstractContextManager[None]:
+    """Within, torch multiplies float32 as the precision of a code asks: bare float32 is what it calls the highest."""
+    _, precision = decoded_backend(code)
     return multiplied_in("highest" if precision == "float32" else precision)
 
 
-def check_backend(code: str, rows: Tensor) -> None:
-    """Raise InputError if a backend of `coded` asks for kernels that cannot run where the rows are."""
-    if decoded_backend(code)[0] != "triton":
-        return
-    why_not = usable(rows.device)
-    if why_not is not None:
-        raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
+def check_backend(backend: str, rows: Tensor) -> None:
+    """Raise InputError unless it is a backend, and one that can run where the rows are.
+
+    >>> import torch
+    >>> check_backend("cuda", torch.eye(2))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
+    """
+    backend, _ = decoded_backend(backend)
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
+    if backend == "triton":
+        _check_triton(rows)
 
 
 def asks_for_kernels(code: str, device: torch.device) -> bool:
@@ -82,8 +84,8 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     if not asks_for_kernels(backend, device):
         return False
     why_not = usable(device, *(z.dtype for z in rows))
-    if why_not is not None:
-        check_backend(backend, rows[0])
+    if why_not is not None and backend.startswith("triton"):
+        _check_triton(rows[0])
     unknown = _beyond_kernels(exclusion)
     if why_not is None and unknown:
         why_not = f"the Triton kernels have no {unknown!r} among what is left out of a sum or weighed in it"
@@ -119,6 +121,12 @@ def attempted(device: torch.device, kernels: Callable[[], _Found]) -> _Found | N
         return None
 
 
+def _check_triton(rows: Tensor) -> None:
+    why_not = usable(rows.device)
+    if why_not is not None:
+        raise InputError(f"backend is 'triton', but it cannot be used: {why_not}; or pass backend='auto'")
+
+
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
@@ -130,5 +138,5 @@ __all__ = [
     "coded",
     "decoded_backend",
     "takes_kernels",
-    "torch_precision",
+    "tiles_precision",
 ]

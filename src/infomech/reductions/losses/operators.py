@@ -1,7 +1,7 @@
 """What every operator of this folder has in common: none can be differentiated twice, none reads a traced value."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd import forward_ad as fwAD
 
-from .backends import decoded_backend, torch_precision
+from .backends import tiles_precision
 from .kept import Size, without_autocast
 
 Setup = Callable[[Any, tuple[Any, ...], Any], None]
@@ -109,16 +109,15 @@ def _unheard(args: tuple[Any, ...]) -> bool:
 
 def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
     """Run the body in the precision that its argument `backend` asks for, if it has one."""
-    names = list(signature(body).parameters)
+    names = list(inspect.signature(body).parameters)
     if "backend" not in names:
         return body
-    place = names.index("backend")
+    at = names.index("backend")
 
     def run(*args: Any) -> Any:
-        _, precision = decoded_backend(args[place])
-        if precision is None:
+        if "/" not in args[at]:
             return body(*args)
-        with torch_precision(precision):
+        with tiles_precision(args[at]):
             return body(*args)
 
     return run
@@ -176,14 +175,4 @@ def empty_like_wanted(like: Tensor, wanted: bool, dtype: torch.dtype | None = No
     return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format) if wanted else nothing(like)
 
 
-__all__ = [
-    "Operator",
-    "any_gradient",
-    "doubled",
-    "empty_like_wanted",
-    "nothing",
-    "once_only",
-    "only_wanted",
-    "operator",
-    "or_zeros",
-]
+__all__ = ["Operator", "any_gradient", "doubled", "empty_like_wanted", "nothing", "once_only", "operator", "or_zeros"]
