@@ -368,3 +368,17 @@ def test_groups_of_both_sides_leave_out_no_positive(naive) -> None:
     ]
     found = symmetric_infonce(x, y, temperature=0.2, groups=(of_x, of_y), reduction="none")
     torch.testing.assert_close(found, (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("several", ["mean_log", "log_mean"])
+def test_positives_that_no_sum_counts_have_gradients(naive, several) -> None:
+    """A log-weight of -inf on an anchor's only positive: the limit of a small one."""
+    x, y = naive.rows(5, 3, 1).requires_grad_(), naive.rows(5, 3, 2).requires_grad_()
+    pairs = torch.tensor([[0, 0], [0, 1], [1, 1], [2, 2], [3, 3], [4, 4]])
+    found = []
+    for least in (-math.inf, -100.0):
+        weights = torch.tensor([0.0, 0.3, least, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+        losses = infonce(x, y, positives=pairs, log_weights=weights, temperature=0.2, several=several, reduction="none")
+        found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, weights])])
+    for ours, limit in zip(*found, strict=True):
+        torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)

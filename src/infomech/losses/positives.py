@@ -125,7 +125,8 @@ class ListedPositives(Positives):
         top = score.detach().new_full((self._anchors,), -math.inf).scatter_reduce(0, of, score.detach(), "amax")
         top = torch.where(top > -math.inf, top, 0.0)
         total = score.new_zeros(self._anchors).index_add(0, of, torch.exp(score - top.index_select(0, of)))
-        return top + total.log()
+        none = total == 0  # all of them weigh nothing: no NaN for their gradients
+        return torch.where(none, -math.inf, top + torch.where(none, 1.0, total).log())
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return Listed(self.pairs)
