@@ -382,3 +382,21 @@ def test_positives_that_no_sum_counts_have_gradients(naive, several) -> None:
         found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, weights])])
     for ours, limit in zip(*found, strict=True):
         torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_own_negatives_that_all_weigh_nothing_have_no_gradient(naive, plain) -> None:
+    """An anchor none of whose explicit negatives counts still has those of the batch."""
+    x, y = naive.rows(4, 3, 1).requires_grad_(), naive.rows(4, 3, 2).requires_grad_()
+    negatives = naive.rows(8, 3, 3).view(4, 2, 3).requires_grad_()
+    found = []
+    for least in (-math.inf, -100.0):
+        weights = torch.tensor([[0.0, 0.3], [least, least], [0.1, least], [0.2, 0.0]], dtype=torch.float64)
+        weights.requires_grad_()
+        losses = infonce(
+            *(x, y), negatives=negatives, negative_log_weights=weights, temperature=0.2,
+            reduction="mean" if plain else "none",
+        )  # fmt: skip
+        found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, negatives, weights])])
+    for ours, limit in zip(*found, strict=True):
+        torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)

@@ -13,7 +13,7 @@ from ..reductions.losses.linear import score_sums
 from ._inputs import result_dtype
 from .negatives import FalseNegatives, Hardness, Thresholds
 from .positives import Positives, Several, joined
-from .scores import log_sums_of_rows
+from .scores import log_sum, log_sums_of_rows
 
 Vector = Float[Tensor, " n"]
 
@@ -132,8 +132,8 @@ class Direction:
         parts += [self._log_sums(part, thresholds) for part in to_sweep]
         logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
         if logits is not None:
-            parts.append(logits.logsumexp(1))
-        rest = torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
+            parts.append(log_sum(logits, 1))
+        rest = log_sum(torch.stack(parts), 0) if len(parts) > 1 else parts[0]
         if not self.smoothing:
             return Softmax(positive, rest, of_positives, single)
         of_classes = positive if single else self.positives.means(x, y, scale, weighted)

@@ -30,7 +30,7 @@ from ._inputs import (
 )
 from .positives import NamedPairs, named_pairs
 from .request import OneWay
-from .scores import PairScores, added, pair_scores
+from .scores import PairScores, added, log_sum, pair_scores
 
 
 def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scalar:
@@ -168,7 +168,7 @@ def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: Pai
     terms = None if scores.negative_y is None else scores.negative_y.view(inner.shape)
     total = added(inner * scores.scale, terms)
     assert total is not None
-    return total.logsumexp(1)
+    return log_sum(total, 1)
 
 
 def _mean_positives(candidates: Tensor, positives: NamedPairs, anchors: int) -> Float[Tensor, "n d"]:
