@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.losses.backends import check_backend
+from ..reductions.losses.backends import check_backend, check_name
 from ..reductions.losses.infonce import score_extent
 
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
@@ -200,7 +200,8 @@ def unit_rows(rows: Rows) -> Rows:
 
 
 def checked_backend(backend: str, rows: Tensor) -> None:
-    """Raise InputError unless this backend can run for these rows."""
+    """Raise InputError unless this is a backend, and one that can run for these rows where they are there."""
+    check_name(backend)
     if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return
     check_backend(backend, rows)

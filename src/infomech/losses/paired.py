@@ -205,6 +205,7 @@ def _sharded_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks) -
             weigh_positive=negatives.weigh_positive,
             groups=None if ready.groups is None else str(ready.groups.dtype),
             exchange=ranks.exchange,
+            **{"backend/precision": request.backend},
             gradients=needs,
         )
         heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(x) else 0.0

@@ -294,6 +294,7 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
             same_group=request.same_group,
             counted_as=request.counted_as,
             reduction=request.reduction,
+            **{"backend/precision": request.backend},
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
         if request.pairs is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature, is_number
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
+from ..reductions.losses.backends import Backend, Precision, check_name, coded
 from ..reductions.losses.kept import outside_graphs
 from ._inputs import Check, without_values
 from .agreement import told
@@ -83,12 +83,11 @@ class TemperedLoss(nn.Module):
         self.critic = critic
         self.normalize = normalize
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
-        if backend not in BACKENDS:
-            raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
         self.backend: Backend = backend
         self.precision: Precision | None = precision
         self._implementation = coded(backend, precision)
+        check_name(self._implementation)
         self._calls = Calls()
         self._saw_lengths = self._unit_rows = False
         self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked

@@ -176,9 +176,23 @@ def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pyte
     assert seen  # a look at the rows
 
 
-def test_a_backend_that_is_none(unchecked: None) -> None:
-    with pytest.raises(InputError, match="backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"):
-        losses.infonce(rows(1), rows(2), temperature=0.1, backend="cuda")  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", ["cuda", None, 3, "auto/float32", "triton/fp32", "tiles/", ""])
+def test_a_backend_that_is_none(wrong: Any, unchecked: None) -> None:
+    said = re.escape(f"backend is {wrong!r}; expected 'auto', 'tiles' or 'triton'")
+    for loss in (losses.infonce, losses.symmetric_infonce, partial(losses.sigmoid_loss, bias=0.0)):
+        with pytest.raises(InputError, match=said):
+            loss(rows(1), rows(2), temperature=0.1, backend=wrong)
+    with pytest.raises(InputError, match=said):
+        losses.pairwise_infonce([rows(1), rows(2)], temperature=0.1, backend=wrong)
+    with pytest.raises(InputError, match=said):
+        losses.InfoNCE(0.1, backend=wrong)
+
+
+@pytest.mark.parametrize("given", [{"backend": "cuda"}, {"precision": "fp32"}])
+def test_compiled_code_refuses_a_backend_that_is_none(given: dict[str, Any], unchecked: None) -> None:
+    step = torch.compile(partial(losses.infonce, temperature=0.1, **given), backend="eager")
+    with pytest.raises(InputError, match=r" is '(cuda|fp32)'; expected "):
+        step(rows(1), rows(2))
 
 
 @pytest.fixture

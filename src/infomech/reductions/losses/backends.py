@@ -19,21 +19,38 @@ _KNOWN = {"", "own_row", "same_group", "other_groups", "listed"}  # exclusions t
 _Found = TypeVar("_Found")
 
 
+_REFUSED = "!"  # before the words for a backend or a precision that is none
+
+
 def coded(backend: str, precision: str | None) -> str:
     """A backend and the precision of float32 rows as one word, as it travels to the operators.
+
+    One that is neither becomes the words for it, which `check_name` raises: where all ranks look at what they got.
 
     >>> coded("auto", None), coded("triton", "float32")
     ('auto', 'triton/float32')
     >>> coded("auto", "fp32")
-    Traceback (most recent call last):
-    ...
-    infomech._checks.InputError: precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'
+    "!precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'"
     """
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        return f"{_REFUSED}backend is {backend!r}; expected 'auto', 'tiles' or 'triton'"
     if precision is None:
         return backend
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; expected None, 'float32', 'highest', 'high' or 'medium'")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        return f"{_REFUSED}precision is {precision!r}; expected None, 'float32', 'highest', 'high' or 'medium'"
     return f"{backend}/{precision}"
+
+
+def check_name(code: str) -> None:
+    """Raise InputError if what was coded is no backend, or no precision.
+
+    >>> check_name(coded("cuda", None))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
+    """
+    if code.startswith(_REFUSED):
+        raise InputError(code.removeprefix(_REFUSED))
 
 
 def decoded_backend(code: str) -> tuple[str, str | None]:
@@ -71,10 +88,10 @@ def check_backend(backend: str, rows: Tensor) -> None:
     ...
     infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
     """
-    backend, _ = decoded_backend(backend)
-    if backend not in BACKENDS:
-        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
-    if backend == "triton":
+    check_name(backend)
+    name, _ = decoded_backend(backend)
+    check_name(coded(name, None))
+    if name == "triton":
         _check_triton(rows)
 
 
@@ -144,6 +161,7 @@ __all__ = [
     "asks_for_kernels",
     "attempted",
     "check_backend",
+    "check_name",
     "coded",
     "decoded_backend",
     "takes_kernels",
