@@ -400,3 +400,23 @@ def test_own_negatives_that_all_weigh_nothing_have_no_gradient(naive, plain) -> 
         found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, negatives, weights])])
     for ours, limit in zip(*found, strict=True):
         torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_labels_are_not_smoothed_over_positives_that_weigh_nothing(naive, listed) -> None:
+    """What a log-weight of -inf removes does not stand in the softmax, be it one of several positives."""
+    x, y = naive.rows(5, 3, 1).requires_grad_(), naive.rows(5, 3, 2).requires_grad_()
+    weights = torch.tensor([0.0, 0.3, -math.inf, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+    groups = torch.tensor([0, 0, 1, 1, 2])
+    named = groups[:, None] == groups[None, :]
+    options = {"positives": named.nonzero()} if listed else {"groups": groups, "same_group": "positive"}
+    bare = x @ y.T / 0.2
+    there = weights.detach() > -math.inf
+    logits = (bare + weights)[:, there]
+    total = logits.logsumexp(1)
+    true = total - torch.where(named, bare, 0.0).sum(1) / named.sum(1)
+    compare(
+        [x, y],
+        lambda: infonce(x, y, temperature=0.2, log_weights=weights, label_smoothing=0.2, **options),
+        lambda: (0.8 * true + 0.2 * (total - logits.mean(1))).mean(),
+    )

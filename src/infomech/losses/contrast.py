@@ -136,8 +136,8 @@ class Direction:
         rest = log_sum(torch.stack(parts), 0) if len(parts) > 1 else parts[0]
         if not self.smoothing:
             return Softmax(positive, rest, of_positives, single)
-        of_classes = positive if single else self.positives.means(x, y, scale, weighted)
-        total, count = self._classes(of_classes, blocks, thresholds, logits)
+        of_positive = (positive, self.positives.counts()) if single else self._positive_classes(weighted)
+        total, count = self._classes(of_positive, blocks, thresholds, logits)
         return Softmax(positive, rest, of_positives, single, total, count)
 
     def thresholds(self) -> Thresholds | None:
@@ -190,12 +190,26 @@ class Direction:
             logits = logits.masked_fill(thresholds.of_sets(inner, sets.guide), -math.inf)
         return logits
 
+    def _positive_classes(self, terms: Tensor | None) -> tuple[Vector, Vector]:
+        """The sum of the logits of several positives, and how many they are, without those that a term of -inf removes."""
+        x, y, scale, count = self.anchors, self.candidates.rows, self.critical.scale, self.positives.counts()
+        if terms is None:
+            return self.positives.means(x, y, scale, None) * count, count
+        there = terms > -math.inf
+        left = torch.where(there.unsqueeze(1), y, 0.0), torch.where(there, terms, 0.0)
+        nothing = x.detach().narrow(1, 0, 1) * 0.0, y.detach().narrow(1, 0, 1) * 0.0
+        share = self.positives.means(*nothing, scale.detach(), there.double())
+        return self.positives.means(x, left[0], scale, left[1]) * count, share * count
+
     def _classes(
-        self, positive: Vector, blocks: tuple[Block, ...], thresholds: Thresholds | None, sets: Tensor | None
+        self,
+        of_positives: tuple[Vector, Vector],
+        blocks: tuple[Block, ...],
+        thresholds: Thresholds | None,
+        sets: Tensor | None,
     ) -> tuple[Vector, Vector]:
         """The sum of the logits of all that stands in the softmax, and how many there are."""
-        count = self.positives.counts()
-        total = positive * count
+        total, count = of_positives
         for block in blocks:
             x, y, scale, all_terms, exclusion, _ = self.swept(block, thresholds)
             more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion)
