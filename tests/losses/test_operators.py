@@ -477,6 +477,24 @@ def test_forward_mode_is_refused_in_words(name: str) -> None:
         getattr(losses, name)(forward_ad.make_dual(draw(seed=1), draw(seed=3)), y, **settings)
 
 
+@pytest.mark.parametrize("transform", ["grad", "vmap", "vjp", "jacrev", "hessian"])
+def test_transforms_are_refused_in_words(transform: str) -> None:
+    """Of torch.func, at the checks or at the operators: of what is given, and of what is captured."""
+    y, to_words = draw(seed=2), "does not go through the losses of infomech: use backward"
+    module = losses.SymmetricInfoNCE(0.5)
+    for loss in (
+        lambda x: losses.infonce(x, y, temperature=0.5),
+        lambda x: losses.symmetric_infonce(x, y, temperature=0.5, check="never"),
+        lambda x: losses.sigmoid_loss(y, x, temperature=0.5, bias=-1.0),
+        lambda x: losses.matryoshka_infonce(y, x, temperature=0.5, dims=[2]),
+        lambda x: module(x, y),
+    ):
+        x = torch.stack([draw(seed=1)] * 2) if transform == "vmap" else draw(seed=1)
+        with pytest.raises(RuntimeError, match=to_words):
+            made = getattr(torch.func, transform)
+            made(loss, x) if transform == "vjp" else made(loss)(x)
+
+
 WORKER = Path(__file__).parent / "compile_worker.py"
 STEPS = [
     "learned", "open calls", "moving", "modules", "dynamic", "numbers", "export", "autocast", "recomputed",

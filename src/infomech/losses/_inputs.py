@@ -12,6 +12,7 @@ from .._checks import InputError, check_one_device, check_rows, check_same_width
 from .._typing import OtherRows, Rows, Scalar
 from ..reductions.losses.backends import check_backend, check_name
 from ..reductions.losses.infonce import score_extent
+from ..reductions.losses.operators import refuse_transforms
 
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
 LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
@@ -96,6 +97,7 @@ def kind_of(value: object) -> str:
 
 def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, empty: bool = False) -> None:
     """Raise InputError unless x and y are floating-point matrices of one width on one device; `empty`: or no rows."""
+    refuse_transforms()
     for rows, name in zip((x, y), names, strict=True):
         check_tensor(rows, name)
         none = empty and rows.ndim == 2 and rows.shape[0] == 0 and rows.shape[1] > 0

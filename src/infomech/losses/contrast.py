@@ -191,7 +191,7 @@ class Direction:
         return logits
 
     def _positive_classes(self, terms: Tensor | None) -> tuple[Vector, Vector]:
-        """The sum of the logits of several positives, and how many they are, without those that a term of -inf removes."""
+        """The sum of the logits of several positives, and their number, without those that a term of -inf removes."""
         x, y, scale, count = self.anchors, self.candidates.rows, self.critical.scale, self.positives.counts()
         if terms is None:
             return self.positives.means(x, y, scale, None) * count, count

@@ -15,6 +15,7 @@ from .._typing import Scalars
 from ..geometry import Cosine, Critic
 from ..reductions.losses.backends import Backend, Precision, check_name, coded
 from ..reductions.losses.kept import outside_graphs
+from ..reductions.losses.operators import refuse_transforms
 from ._inputs import Check, without_values
 from .agreement import told
 from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
@@ -127,6 +128,7 @@ class TemperedLoss(nn.Module):
             self._settle()
         if without_values(*rows):  # first: compiled code must not depend on what was seen
             return
+        refuse_transforms()
         if not (self._saw_lengths or self.normalize or self.check == "never"):
             if self._of_products:
                 self._unit_rows = not say_other_lengths(rows, type(self).__name__)
