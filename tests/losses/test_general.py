@@ -420,3 +420,18 @@ def test_labels_are_not_smoothed_over_positives_that_weigh_nothing(naive, listed
         lambda: infonce(x, y, temperature=0.2, log_weights=weights, label_smoothing=0.2, **options),
         lambda: (0.8 * true + 0.2 * (total - logits.mean(1))).mean(),
     )
+
+
+@pytest.mark.parametrize("several", ["mean_log", "log_mean"])
+def test_an_anchor_itself_may_be_of_another_group(naive, several) -> None:
+    """What is left out as the anchor itself is then no positive of it that would have to be taken away."""
+    x = naive.rows(7, 3, 1).requires_grad_()
+    of_anchors, of_candidates = torch.tensor([0, 0, 1, 1, 2, 2, 0]), torch.tensor([0, 1, 1, 0, 2, 2, 0])
+    named = (of_anchors[:, None] == of_candidates[None, :]) & ~torch.eye(7, dtype=torch.bool)
+    options = {"temperature": 0.2, "several": several, "exclude_own": True}
+    groups = {"groups": of_anchors, "candidate_groups": of_candidates, "same_group": "positive"}
+    compare(
+        [x],
+        lambda: infonce(x, x, **groups, **options),
+        lambda: infonce(x, x, positives=named.nonzero(), **options),
+    )
