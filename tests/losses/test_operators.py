@@ -6,12 +6,11 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
