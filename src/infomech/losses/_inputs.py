@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_rows, check_same_width, check_storage, check_temperature
 from .._typing import OtherRows, Rows, Scalar
 from ..reductions.losses.backends import check_backend, check_name
 from ..reductions.losses.infonce import score_extent
@@ -69,6 +69,7 @@ def checked_inverse_temperature(
         return value.reciprocal() if logit_scale is None else value
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
+    check_tensor(given, name)
     if look:
         _check_temperature_value(given.item(), name)
     value = given.to(device=device, dtype=torch.float64).reshape(())
@@ -82,8 +83,9 @@ def _check_temperature_value(value: float, name: str) -> None:
 
 
 def check_tensor(values: Any, name: str) -> None:
-    """Raise InputError unless it is a tensor: the losses differentiate, and convert nothing."""
+    """Raise InputError unless it is a tensor, and a real one: the losses differentiate, and convert nothing."""
     if isinstance(values, Tensor):
+        check_storage(values, name)
         return
     how = f"torch.from_numpy({name})" if type(values).__module__ == "numpy" else f"torch.tensor({name})"
     raise InputError(f"{name} is {kind_of(values)}; the losses take torch tensors, which carry gradients: {how}")

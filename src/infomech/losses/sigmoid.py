@@ -335,7 +335,7 @@ _LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
 
 def checked_bias(bias: float | Tensor, device: torch.device, *, look: bool = True) -> Scalar:
     """The bias in double precision on the rows' device; raises InputError unless it is one finite number."""
-    if not isinstance(bias, Tensor | float | int):
+    if not isinstance(bias, float | int):
         check_tensor(bias, "bias")
     value = bias if isinstance(bias, Tensor) else torch.full((), bias, dtype=torch.float64, device=device)
     look = look or not (isinstance(bias, Tensor) or torch.compiler.is_compiling())
