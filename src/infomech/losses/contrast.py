@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
 from ..reductions.losses.linear import score_sums
-from ._inputs import result_dtype
+from ..reductions.losses.sets import set_products
 from .negatives import FalseNegatives, Hardness, Thresholds
 from .positives import Positives, Several, joined
 from .scores import log_sum, log_sums_of_rows
@@ -177,9 +177,7 @@ class Direction:
 
     def _set_logits(self, sets: Sets, thresholds: Thresholds | None) -> Float[Tensor, "n k"]:
         """The logits of negatives of an anchor's own, -inf where they are left out."""
-        dtype = result_dtype(self.anchors, sets.rows)
-        with torch.autocast(self.anchors.device.type, enabled=False):
-            inner = torch.einsum("nd,nkd->nk", self.anchors.to(dtype), sets.rows.to(dtype)).double()
+        inner = set_products(self.anchors, sets.rows, self.backend)
         logits = _added(inner * self.critical.scale, sets.own)
         assert logits is not None
         strength = 0.0 if self.hardness is None else self.hardness.strength_of(explicit=True)
@@ -212,7 +210,7 @@ class Direction:
         total, count = of_positives
         for block in blocks:
             x, y, scale, all_terms, exclusion, _ = self.swept(block, thresholds)
-            more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion)
+            more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion, backend=self.backend)
             total, count = total + more, count + found
         if sets is not None:
             there = sets > -math.inf

@@ -122,6 +122,12 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     return why_not is None
 
 
+def say_tiles(backend: str, device: torch.device, what: str) -> None:
+    """Say once that something runs on tiles though kernels are asked for, which have none of it."""
+    if asks_for_kernels(backend, device):
+        say_once(f"{usable(device) or f'the Triton kernels have no {what}'}; the tiles go on")
+
+
 def _beyond_kernels(exclusion: str) -> str | None:
     """A part of an exclusion's code that the kernels do not have; they take groups once, and one list."""
     parts = exclusion.split(",")
@@ -164,6 +170,7 @@ __all__ = [
     "check_name",
     "coded",
     "decoded_backend",
+    "say_tiles",
     "takes_kernels",
     "tiles_precision",
 ]

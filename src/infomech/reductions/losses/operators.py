@@ -1,5 +1,6 @@
 """What every operator of this folder has in common: none can be differentiated twice, none reads a traced value."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,12 +129,16 @@ def _unheard(args: tuple[Any, ...]) -> bool:
 
 
 def _in_precision(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Run the body in the precision that its last argument asks for, where that is a backend."""
+    """Run the body in the precision that its argument `backend` asks for, if it has one."""
+    names = list(inspect.signature(body).parameters)
+    if "backend" not in names:
+        return body
+    at = names.index("backend")
 
     def run(*args: Any) -> Any:
-        if not isinstance(args[-1], str) or "/" not in args[-1]:
+        if "/" not in args[at]:
             return body(*args)
-        with tiles_precision(args[-1]):
+        with tiles_precision(args[at]):
             return body(*args)
 
     return run
