@@ -98,7 +98,7 @@ def sigmoid_loss(
         same_group: ``"positive"`` makes them true pairs instead.
         counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
         reduction: ``"mean"``, over the rows of x, their ``"sum"``, or ``"none"``, what the questions about each row of
-            x come to; on tiles, with one product more.
+            x come to, with one product more.
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs, groups or
             ``reduction="none"`` all rows of y are held, O(N d).
