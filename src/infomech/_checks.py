@@ -41,7 +41,8 @@ def is_number(value: object) -> bool:
     (True, True, False, False)
     """
     if isinstance(value, Tensor | np.ndarray):
-        return value.ndim == 0 and is_number(value.item())
+        there = not isinstance(value, Tensor) or value.device.type != "meta"
+        return there and value.ndim == 0 and is_number(value.item())
     return type(value) in (float, int) or (isinstance(value, Real) and not isinstance(value, bool | np.bool_))
 
 
@@ -147,6 +148,7 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
     infomech._checks.InputError: temperature is 0.0; it must be a finite number above 0 (CLIP uses 0.01 to 0.07)
     """
     if isinstance(temperature, Tensor):
+        check_storage(temperature, name)
         good = bool((torch.isfinite(temperature) & (temperature > 0)).all())
         said = temperature.item() if temperature.numel() == 1 else f"a tensor with minimum {temperature.min().item()}"
     elif not is_number(temperature):

@@ -6,6 +6,7 @@ import pickle
 import sys
 import time
 import warnings
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -13,9 +14,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infomech import RBF, InputError
 from infomech.integrations import OpenClipLoss, OpenClipSigmoidLoss, SentenceSymmetricInfoNCE
-from infomech.losses import Ranks, RanksError, SigmoidLoss, SymmetricInfoNCE, sigmoid_loss, symmetric_infonce
+from infomech.losses import (
+    Ranks,
+    RanksError,
+    SigmoidLoss,
+    SymmetricInfoNCE,
+    infonce,
+    sigmoid_loss,
+    symmetric_infonce,
+)
 
 WIDTH = 5
+biased = partial(sigmoid_loss, bias=-1.0)
 UNEVEN = {1: [13], 2: [4, 9], 3: [6, 1, 6], 4: [3, 5, 1, 4]}
 EVEN = {1: [12], 2: [6, 6], 3: [4, 4, 4], 4: [3, 3, 3, 3]}
 EMPTY = {1: [11], 2: [11, 0], 3: [5, 0, 6], 4: [0, 5, 6, 0]}  # rows of a last batch
@@ -173,6 +183,19 @@ def failures(rank: int, world: int) -> dict[str, str]:
             said[name] = "no error"
         except InputError as error:
             said[name] = str(error)
+    options = {
+        "backend": {"backend": "tiles" if last else "auto"},
+        "precision": {"precision": "float32" if last else None},
+        "no backend": {"backend": "cuda" if last else "auto"},
+        "no precision": {"precision": "fp32" if last else None},
+    }
+    for name, given in options.items():
+        for kind, loss in (("", symmetric_infonce), ("one direction, ", infonce), ("sigmoid, ", biased)):
+            try:
+                loss(x, x, temperature=0.1, ranks=Ranks(), **given)
+                said[kind + name] = "no error"
+            except InputError as error:
+                said[kind + name] = str(error)
     same_group = torch.zeros(4, dtype=torch.int64)
     try:
         symmetric_infonce(x, x, temperature=0.1, groups=same_group, ranks=Ranks())

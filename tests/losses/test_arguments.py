@@ -186,3 +186,35 @@ def test_tensors_that_are_no_plain_rows(odd, words: str) -> None:
         for pair in ((odd(x), x), (x, odd(x))):
             with pytest.raises(im.InputError, match=words):
                 loss(*pair)
+
+
+ALONG = {  # what goes with rows
+    "weights": lambda x, z: infonce(x, x, temperature=0.1, weights=z),
+    "log_weights": lambda x, z: infonce(x, x, temperature=0.1, log_weights=z),
+    "groups": lambda x, z: infonce(x, x, temperature=0.1, groups=z),
+    "negative_groups": lambda x, z: infonce(
+        x, x, temperature=0.1, groups=torch.arange(3), negatives=x, negative_groups=z
+    ),
+    "pairs": lambda x, z: symmetric_infonce(x, x, temperature=0.1, pairs=z[:, None].expand(-1, 2).long()),
+    "divergence_weight": lambda x, z: symmetric_infonce(x, x, temperature=0.1, divergence_weight=z[0]),
+    "temperature": lambda x, z: symmetric_infonce(x, x, temperature=z[0]),
+    "logit_scale": lambda x, z: sigmoid_loss(x, x, logit_scale=z[0], bias=0.0),
+    "bias": lambda x, z: sigmoid_loss(x, x, temperature=0.1, bias=z[0]),
+}
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_what_goes_with_rows_and_holds_no_numbers_is_one_line(name: str) -> None:
+    with pytest.raises(im.InputError, match=rf"^{name} is on the meta device and holds no numbers"):
+        ALONG[name](torch.eye(3), torch.ones(3, device="meta"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_goes_with_rows_and_is_no_plain_tensor_is_one_line() -> None:
+    x = torch.eye(3)
+    with pytest.raises(im.InputError, match=r"^negative_groups is a list; the losses take torch tensors"):
+        infonce(x, x, temperature=0.1, groups=torch.arange(3), negatives=x, negative_groups=[0, 1, 2])
+    with pytest.raises(im.InputError, match=r"^weights is a sparse tensor \(torch\.sparse_coo\)"):
+        infonce(x, x, temperature=0.1, weights=torch.ones(3).to_sparse())
+    with pytest.raises(im.InputError, match=r"^pairs is on the meta device"):
+        im.decompose(x, -x, temperature=0.1, pairs=torch.zeros(3, 2, dtype=torch.int64, device="meta"))

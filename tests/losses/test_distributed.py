@@ -74,12 +74,22 @@ def test_critics_and_log_weights(world) -> None:
         ("lambda", "divergence_weight is nan"),
         ("different lambda", "disagree on divergence_weight"),
         ("lonely", "has no negative"),
+        *(
+            (kind + name, words)
+            for kind in ("", "one direction, ", "sigmoid, ")
+            for name, words in (
+                ("backend", "disagree on backend/precision: rank 0 has auto, rank "),
+                ("precision", "disagree on backend/precision: rank 0 has auto, rank "),
+                ("no backend", "backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"),
+                ("no precision", "precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'"),
+            )
+        ),
     ],
 )
 def test_every_rank_gets_the_error(world, name: str, words: str) -> None:
     size, ranks = world
     said = [rank["failures"][name] for rank in ranks]
-    if size == 1 and name in ("width", "temperature", "gradients", "different lambda"):
+    if size == 1 and ("disagree" in words):
         assert said == ["no error"]  # nobody to disagree with
         return
     assert len(set(said)) == 1

@@ -368,3 +368,70 @@ def test_groups_of_both_sides_leave_out_no_positive(naive) -> None:
     ]
     found = symmetric_infonce(x, y, temperature=0.2, groups=(of_x, of_y), reduction="none")
     torch.testing.assert_close(found, (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("several", ["mean_log", "log_mean"])
+def test_positives_that_no_sum_counts_have_gradients(naive, several) -> None:
+    """A log-weight of -inf on an anchor's only positive: the limit of a small one."""
+    x, y = naive.rows(5, 3, 1).requires_grad_(), naive.rows(5, 3, 2).requires_grad_()
+    pairs = torch.tensor([[0, 0], [0, 1], [1, 1], [2, 2], [3, 3], [4, 4]])
+    found = []
+    for least in (-math.inf, -100.0):
+        weights = torch.tensor([0.0, 0.3, least, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+        losses = infonce(x, y, positives=pairs, log_weights=weights, temperature=0.2, several=several, reduction="none")
+        found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, weights])])
+    for ours, limit in zip(*found, strict=True):
+        torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_own_negatives_that_all_weigh_nothing_have_no_gradient(naive, plain) -> None:
+    """An anchor none of whose explicit negatives counts still has those of the batch."""
+    x, y = naive.rows(4, 3, 1).requires_grad_(), naive.rows(4, 3, 2).requires_grad_()
+    negatives = naive.rows(8, 3, 3).view(4, 2, 3).requires_grad_()
+    found = []
+    for least in (-math.inf, -100.0):
+        weights = torch.tensor([[0.0, 0.3], [least, least], [0.1, least], [0.2, 0.0]], dtype=torch.float64)
+        weights.requires_grad_()
+        losses = infonce(
+            *(x, y), negatives=negatives, negative_log_weights=weights, temperature=0.2,
+            reduction="mean" if plain else "none",
+        )  # fmt: skip
+        found.append([losses, *torch.autograd.grad(losses.sum(), [x, y, negatives, weights])])
+    for ours, limit in zip(*found, strict=True):
+        torch.testing.assert_close(ours, limit, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_labels_are_not_smoothed_over_positives_that_weigh_nothing(naive, listed) -> None:
+    """What a log-weight of -inf removes does not stand in the softmax, be it one of several positives."""
+    x, y = naive.rows(5, 3, 1).requires_grad_(), naive.rows(5, 3, 2).requires_grad_()
+    weights = torch.tensor([0.0, 0.3, -math.inf, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+    groups = torch.tensor([0, 0, 1, 1, 2])
+    named = groups[:, None] == groups[None, :]
+    options = {"positives": named.nonzero()} if listed else {"groups": groups, "same_group": "positive"}
+    bare = x @ y.T / 0.2
+    there = weights.detach() > -math.inf
+    logits = (bare + weights)[:, there]
+    total = logits.logsumexp(1)
+    true = total - torch.where(named, bare, 0.0).sum(1) / named.sum(1)
+    compare(
+        [x, y],
+        lambda: infonce(x, y, temperature=0.2, log_weights=weights, label_smoothing=0.2, **options),
+        lambda: (0.8 * true + 0.2 * (total - logits.mean(1))).mean(),
+    )
+
+
+@pytest.mark.parametrize("several", ["mean_log", "log_mean"])
+def test_an_anchor_itself_may_be_of_another_group(naive, several) -> None:
+    """What is left out as the anchor itself is then no positive of it that would have to be taken away."""
+    x = naive.rows(7, 3, 1).requires_grad_()
+    of_anchors, of_candidates = torch.tensor([0, 0, 1, 1, 2, 2, 0]), torch.tensor([0, 1, 1, 0, 2, 2, 0])
+    named = (of_anchors[:, None] == of_candidates[None, :]) & ~torch.eye(7, dtype=torch.bool)
+    options = {"temperature": 0.2, "several": several, "exclude_own": True}
+    groups = {"groups": of_anchors, "candidate_groups": of_candidates, "same_group": "positive"}
+    compare(
+        [x],
+        lambda: infonce(x, x, **groups, **options),
+        lambda: infonce(x, x, positives=named.nonzero(), **options),
+    )

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import infomech as im
 from infomech import losses
 from infomech.reductions.exclusion import Both, Exclusion, Listed, Nothing, Only, OwnRow, SameGroup, decoded
 from infomech.reductions.kernels.configs import extent_programs
-from infomech.reductions.losses import directed, kept, linear, nested, paired, passes, sigmoid
+from infomech.reductions.losses import directed, kept, linear, nested, paired, passes, sets, sigmoid
 
 N, D = 11, 4
 ENTRIES = torch.tensor([[0, 2], [5, 5], [10, 1], [3, 8], [8, 3]])
@@ -104,14 +105,15 @@ def test_torch_checks_the_scores_of_pairs() -> None:
 def test_torch_checks_the_sums_of_prefixes(cols: bool) -> None:
     x, y, scale, *_ = paired_arguments("groups")
     code, tensors = EXCLUSIONS["groups"].coded()
-    torch.library.opcheck(nested.forward.overload, (x, y, scale, [1, 3, 4], code, tensors, cols))
+    torch.library.opcheck(nested.forward.overload, (x, y, scale, [1, 3, 4], code, tensors, cols, "tiles"))
 
 
 @of_the_check
 def test_torch_checks_the_sums_of_scores() -> None:
     x, y, scale, _, v, code, tensors, *_ = paired_arguments("listed")
-    torch.library.opcheck(linear.forward.overload, (x, y, scale, v, code, tensors))
+    torch.library.opcheck(linear.forward.overload, (x, y, scale, v, code, tensors, "tiles"))
     torch.library.opcheck(sigmoid.rows_forward.overload, (x, y, scale, None, v, code, tensors, "tiles"))
+    torch.library.opcheck(sets.forward.overload, (x, torch.stack([y, x], 1), "tiles"))
 
 
 def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
@@ -122,20 +124,22 @@ def backward_calls(dtype: torch.dtype = torch.float64) -> dict[str, tuple]:
     rows = directed.forward(x, y, scale, v, code, tensors, None, True, "auto")
     sums = sigmoid.forward(x, y, scale, u, None, code, tensors, [True] * 3, "auto")
     scores = directed.scores_forward(x, y, scale, "auto")
-    found = nested.forward(x, y, scale, [1, 3], "own_row", [], True)
-    wanted = [True] * 5
+    found = nested.forward(x, y, scale, [1, 3], "own_row", [], True, "auto")
+    own, wanted = torch.stack([y, x], 1), [True] * 5
     return {
+        "sets": (sets.forward(x, own, "auto"), x, own, [True, True], "auto"),
         "paired": (*out[:3], x, y, scale, u, v, code, tensors, True, *out[3:], wanted, "auto"),
         "rows": (rows[0], x, y, scale, v, code, tensors, *rows[1:], wanted[:4], "auto"),
         "softplus": (sums[0], x.dtype, y.dtype, scale, *sums[1:], [True, False, True, True, False]),
         "scores": (scores[0], x, y, scale, scores[1], [True, False, True], "auto"),
-        "nested": (*found[:3], x, y, scale, [1, 3], "own_row", [], *found[3:], wanted[:3]),
+        "nested": (*found[:3], x, y, scale, [1, 3], "own_row", [], *found[3:], wanted[:3], "tiles"),
         "softplus of rows": (rows[0], x, y, scale, u, None, code, tensors, [True, True, True, True, False], "tiles"),
-        "score sums": (rows[0], x, y, scale, v, code, tensors, [True, False, True, True]),
+        "score sums": (rows[0], x, y, scale, v, code, tensors, [True, False, True, True], "tiles"),
     }
 
 
 BACKWARDS = {
+    "sets": sets.backward,
     "paired": paired.backward,
     "rows": directed.backward,
     "softplus": sigmoid.backward,
@@ -300,7 +304,7 @@ def test_operators_pass_the_dispatcher_where_somebody_listens() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, silent, strict=True))
     traced = make_fx(lambda x: paired.forward(x, *arguments[1:])[1])(arguments[0].detach())
     assert "torch.ops.infomech.paired_log_sums" in traced.code
-    with pytest.raises(RuntimeError, match="Batching rule not implemented for infomech::paired_log_sums"):
+    with pytest.raises(RuntimeError, match="does not go through the losses of infomech"):
         torch.vmap(lambda x: paired.forward(x, *arguments[1:])[1])(arguments[0].detach()[None])
 
 
@@ -454,9 +458,10 @@ def test_second_derivatives_are_refused_in_words(which: str) -> None:
             x, x.detach(), scale, None, None, "own_row", [], [True, False, False], "auto"
         )[0],
         "scores": lambda: directed.scores_forward(x, x.detach(), scale, "auto")[0],
-        "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True)[1],
+        "nested": lambda: nested.forward(x, x.detach(), scale, [2, D], "own_row", [], True, "auto")[1],
         "softplus of rows": lambda: sigmoid.rows_forward(x, x.detach(), scale, None, None, "own_row", [], "tiles"),
-        "score sums": lambda: linear.forward(x, x.detach(), scale, None, "own_row", [])[0] @ draw(seed=3)[:, 0],
+        "score sums": lambda: linear.forward(x, x.detach(), scale, None, "own_row", [], "auto")[0] @ draw(seed=3)[:, 0],
+        "sets": lambda: sets.forward(x, x.detach().unsqueeze(1).double(), "auto"),
     }[which]
     (gradient,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice: the losses of infomech have one derivative"):
@@ -475,6 +480,25 @@ def test_forward_mode_is_refused_in_words(name: str) -> None:
         pytest.raises(RuntimeError, match="the losses of infomech have no forward-mode derivative; use backward"),
     ):
         getattr(losses, name)(forward_ad.make_dual(draw(seed=1), draw(seed=3)), y, **settings)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "vjp", "jacrev"])
+def test_transforms_are_refused_in_words(transform: str) -> None:
+    """Of torch.func, at the checks or at the operators: of what is given, and of what is captured."""
+    y, to_words = draw(seed=2), "does not go through the losses of infomech: use backward"
+    module = losses.SymmetricInfoNCE(0.5)
+    for loss in (
+        lambda x: losses.infonce(x, y, temperature=0.5),
+        lambda x: losses.symmetric_infonce(x, y, temperature=0.5, check="never"),
+        lambda x: losses.sigmoid_loss(y, x, temperature=0.5, bias=-1.0),
+        lambda x: losses.matryoshka_infonce(y, x, temperature=0.5, dims=[2]),
+        lambda x: module(x, y),
+    ):
+        x = torch.stack([draw(seed=1)] * 2) if transform == "vmap" else draw(seed=1)
+        made = getattr(torch.func, transform)
+        transformed = partial(made, loss) if transform == "vjp" else made(loss)
+        with pytest.raises(RuntimeError, match=to_words):
+            transformed(x)
 
 
 WORKER = Path(__file__).parent / "compile_worker.py"

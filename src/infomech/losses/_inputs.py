@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .._checks import InputError, check_one_device, check_rows, check_same_width, check_temperature
+from .._checks import InputError, check_one_device, check_rows, check_same_width, check_storage, check_temperature
 from .._typing import OtherRows, Rows, Scalar
-from ..reductions.losses.backends import check_backend
+from ..reductions.losses.backends import check_backend, check_name
 from ..reductions.losses.infonce import score_extent
+from ..reductions.losses.operators import refuse_transforms
 
 FLOAT32_SCORES = 1e30  # beyond it a score, or a sum of some, may leave float32
 LARGEST_SCORE = 1e300  # beyond it a sum of scores may leave float64
@@ -68,6 +69,7 @@ def checked_inverse_temperature(
         return value.reciprocal() if logit_scale is None else value
     if given.numel() != 1:
         raise InputError(f"{name} is a tensor of shape {tuple(given.shape)}; expected a single number")
+    check_tensor(given, name)
     if look:
         _check_temperature_value(given.item(), name)
     value = given.to(device=device, dtype=torch.float64).reshape(())
@@ -81,8 +83,9 @@ def _check_temperature_value(value: float, name: str) -> None:
 
 
 def check_tensor(values: Any, name: str) -> None:
-    """Raise InputError unless it is a tensor: the losses differentiate, and convert nothing."""
+    """Raise InputError unless it is a tensor, and a real one: the losses differentiate, and convert nothing."""
     if isinstance(values, Tensor):
+        check_storage(values, name)
         return
     how = f"torch.from_numpy({name})" if type(values).__module__ == "numpy" else f"torch.tensor({name})"
     raise InputError(f"{name} is {kind_of(values)}; the losses take torch tensors, which carry gradients: {how}")
@@ -96,6 +99,7 @@ def kind_of(value: object) -> str:
 
 def check_shapes(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, empty: bool = False) -> None:
     """Raise InputError unless x and y are floating-point matrices of one width on one device; `empty`: or no rows."""
+    refuse_transforms()
     for rows, name in zip((x, y), names, strict=True):
         check_tensor(rows, name)
         none = empty and rows.ndim == 2 and rows.shape[0] == 0 and rows.shape[1] > 0
@@ -200,7 +204,8 @@ def unit_rows(rows: Rows) -> Rows:
 
 
 def checked_backend(backend: str, rows: Tensor) -> None:
-    """Raise InputError unless this backend can run for these rows."""
+    """Raise InputError unless this is a backend, and one that can run for these rows where they are there."""
+    check_name(backend)
     if backend == "auto" or not isinstance(rows, Tensor) or without_values(rows):
         return
     check_backend(backend, rows)

@@ -19,6 +19,7 @@ from .negatives import beyond_each
 from .one_way import Prepared, check_left, prepared, reduced
 from .positives import OwnPositive, joined
 from .request import PLAIN, Groups, Guide, OneWay, Ready, SameGroupIs, Terms, check_same_group
+from .scores import log_sum
 
 Partition = Literal["per_direction", "joint"]
 DIRECTIONS = ("xy", "yx", "xx", "yy")
@@ -265,11 +266,11 @@ def _joint(request: BothWays, found: Found, x: Tensor, y: Tensor, ranks: Ranks |
     # An anchor's own term, which cancels in a direction by itself, tells directions apart.
     anchor_terms = {way: _own_terms(request, found, way) for way in softmaxes}
     rests = [_raised(softmax.rest, anchor_terms[way]) for way, softmax in softmaxes.items()]
-    rest = torch.stack(rests).logsumexp(0)
+    rest = log_sum(torch.stack(rests), 0)
     way, one = next(iter(found.items()))
     check_left(replace(softmaxes[way], rest=rest), one, request.direction(way).names, ranks)
     positives = [_raised(softmaxes[way].positive, anchor_terms[way]) for way in found]
-    again = torch.stack([rest, *positives[1:]]).logsumexp(0)  # all but one of the positive's own terms
+    again = log_sum(torch.stack([rest, *positives[1:]]), 0)  # all but one of the positive's own terms
     joint = Softmax(positives[0], again, positives[0], single=True)
     if request.terms.label_smoothing > 0:
         logits, classes = [], []

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..reductions.exclusion import Exclusion, Nothing
 from ..reductions.losses.linear import score_sums
-from ._inputs import result_dtype
+from ..reductions.losses.sets import set_products
 from .negatives import FalseNegatives, Hardness, Thresholds
 from .positives import Positives, Several, joined
-from .scores import log_sums_of_rows
+from .scores import log_sum, log_sums_of_rows
 
 Vector = Float[Tensor, " n"]
 
@@ -132,12 +132,12 @@ class Direction:
         parts += [self._log_sums(part, thresholds) for part in to_sweep]
         logits = None if self.sets is None else self._set_logits(self.sets, thresholds)
         if logits is not None:
-            parts.append(logits.logsumexp(1))
-        rest = torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
+            parts.append(log_sum(logits, 1))
+        rest = log_sum(torch.stack(parts), 0) if len(parts) > 1 else parts[0]
         if not self.smoothing:
             return Softmax(positive, rest, of_positives, single)
-        of_classes = positive if single else self.positives.means(x, y, scale, weighted)
-        total, count = self._classes(of_classes, blocks, thresholds, logits)
+        of_positive = (positive, self.positives.counts()) if single else self._positive_classes(weighted)
+        total, count = self._classes(of_positive, blocks, thresholds, logits)
         return Softmax(positive, rest, of_positives, single, total, count)
 
     def thresholds(self) -> Thresholds | None:
@@ -177,9 +177,7 @@ class Direction:
 
     def _set_logits(self, sets: Sets, thresholds: Thresholds | None) -> Float[Tensor, "n k"]:
         """The logits of negatives of an anchor's own, -inf where they are left out."""
-        dtype = result_dtype(self.anchors, sets.rows)
-        with torch.autocast(self.anchors.device.type, enabled=False):
-            inner = torch.einsum("nd,nkd->nk", self.anchors.to(dtype), sets.rows.to(dtype)).double()
+        inner = set_products(self.anchors, sets.rows, self.backend)
         logits = _added(inner * self.critical.scale, sets.own)
         assert logits is not None
         strength = 0.0 if self.hardness is None else self.hardness.strength_of(explicit=True)
@@ -190,15 +188,29 @@ class Direction:
             logits = logits.masked_fill(thresholds.of_sets(inner, sets.guide), -math.inf)
         return logits
 
+    def _positive_classes(self, terms: Tensor | None) -> tuple[Vector, Vector]:
+        """The sum of the logits of several positives, and their number, without those that a term of -inf removes."""
+        x, y, scale, count = self.anchors, self.candidates.rows, self.critical.scale, self.positives.counts()
+        if terms is None:
+            return self.positives.means(x, y, scale, None) * count, count
+        there = terms > -math.inf
+        left = torch.where(there.unsqueeze(1), y, 0.0), torch.where(there, terms, 0.0)
+        nothing = x.detach().narrow(1, 0, 1) * 0.0, y.detach().narrow(1, 0, 1) * 0.0
+        share = self.positives.means(*nothing, scale.detach(), there.double())
+        return self.positives.means(x, left[0], scale, left[1]) * count, share * count
+
     def _classes(
-        self, positive: Vector, blocks: tuple[Block, ...], thresholds: Thresholds | None, sets: Tensor | None
+        self,
+        of_positives: tuple[Vector, Vector],
+        blocks: tuple[Block, ...],
+        thresholds: Thresholds | None,
+        sets: Tensor | None,
     ) -> tuple[Vector, Vector]:
         """The sum of the logits of all that stands in the softmax, and how many there are."""
-        count = self.positives.counts()
-        total = positive * count
+        total, count = of_positives
         for block in blocks:
             x, y, scale, all_terms, exclusion, _ = self.swept(block, thresholds)
-            more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion)
+            more, found = score_sums(x, y, scale=scale, terms=all_terms, exclusion=exclusion, backend=self.backend)
             total, count = total + more, count + found
         if sets is not None:
             there = sets > -math.inf

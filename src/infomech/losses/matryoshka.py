@@ -12,6 +12,7 @@ from torch import Tensor
 from .._checks import InputError
 from .._typing import OtherRows, Rows, Scalars
 from ..reductions.exclusion import SameGroup
+from ..reductions.losses.backends import Backend, Precision, coded
 from ..reductions.losses.nested import nested_log_sums
 from ._inputs import (
     NO_MEAN,
@@ -21,6 +22,7 @@ from ._inputs import (
     check_negative_rows,
     check_paired,
     check_shapes,
+    checked_backend,
     checked_extent,
     checked_inverse_temperature,
     checked_pair_groups,
@@ -55,6 +57,8 @@ def matryoshka_infonce(
     reduction: Reduction = "mean",
     ranks: Ranks | None = None,
     check: Check = "always",
+    backend: Backend = "auto",
+    precision: Precision | None = None,
 ) -> Scalars:
     """InfoNCE of the first numbers of every row, for several lengths, in one sweep over the scores.
 
@@ -81,6 +85,9 @@ def matryoshka_infonce(
         ranks: the processes over which the batch is sharded, as in `symmetric_infonce`. Rows of all ranks are held,
             O(N d), and the two directions are swept by themselves: eight products.
         check: ``"always"`` or ``"never"``, when values are looked at; see `symmetric_infonce`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `symmetric_infonce`. Tiles do several lengths at once,
+            whatever is asked for, which is said at level info.
+        precision: of products of float32 rows, of torch's own on tiles; see `symmetric_infonce`.
 
     Returns:
         The loss in nats, a scalar; with ``reduction="none"`` one for each pair. It is a sum over lengths, as in
@@ -109,6 +116,7 @@ def matryoshka_infonce(
         negatives_y,
         reduction,
         check,
+        coded(backend, precision),
     )
     return _loss_of(x, y, request, ranks)
 
@@ -136,6 +144,7 @@ class _Request:
     negatives_y: Tensor | None = None
     reduction: Reduction = "mean"
     check: Check = "always"
+    backend: str = "auto"
 
     @property
     def lengths(self) -> list[tuple[int, float]]:
@@ -181,6 +190,7 @@ class _Ready:
 def _checked(x: Tensor, y: Tensor, request: _Request, *, of_a_part: bool = False, look: bool = True) -> _Ready:
     request.check_settings()
     check_shapes(x, y, empty=of_a_part)
+    checked_backend(request.backend, x)
     check_paired(x, y)
     n, width = x.shape[0], max(request.dims)
     if width > x.shape[1]:
@@ -245,6 +255,7 @@ def _losses(ready: _Ready, request: _Request, shards: Shards | None, *, look: bo
             scale=ready.inverse_temperature,
             exclusion=None if groups is None or of_candidates is None else SameGroup(groups, of_candidates),
             cols=shared,
+            backend=request.backend,
         )
         found.append((sums.positive, sums.rows))
         if sums.cols is not None:
@@ -290,6 +301,7 @@ def _sharded_loss(x: Tensor, y: Tensor, request: _Request, ranks: Ranks) -> Tens
             weights=ready.weights is not None,
             groups=None if ready.groups is None else str(ready.groups.dtype),
             negatives_y=None if negatives is None else (len(negatives), str(negatives.dtype)),
+            **{"backend/precision": request.backend},
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
         heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(x) else 0.0
@@ -323,6 +335,8 @@ class MatryoshkaInfoNCE(TemperedLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ranks: the processes over which a batch is sharded.
         check: when values are looked at; see `TemperedLoss`.
+        backend: ``"auto"``, ``"tiles"`` or ``"triton"``; see `matryoshka_infonce`.
+        precision: of products of float32 rows; see `symmetric_infonce`.
 
     Raises:
         InputError: for lengths, weights or directions that cannot be used.
@@ -347,14 +361,18 @@ class MatryoshkaInfoNCE(TemperedLoss):
         reduction: Reduction = "mean",
         ranks: Ranks | None = None,
         check: Check = "first",
+        backend: Backend = "auto",
+        precision: Precision | None = None,
     ) -> None:
         start = starting_temperature(temperature, logit_scale, 0.07)
-        super().__init__(start, learn_temperature=learn_temperature, normalize=True, check=check)
+        settings: dict[str, Any] = {"normalize": True, "check": check, "backend": backend, "precision": precision}
+        super().__init__(start, learn_temperature=learn_temperature, **settings)
         self._request = _Request(
             tuple(dims),
             _numbers(dim_weights),
             directions=tuple(directions),
             reduction=reduction,
+            backend=self._implementation,
         )
         self._request.check_settings()
         self.ranks = ranks

@@ -162,6 +162,7 @@ def _agreed(anchors: Tensor, candidates: Tensor, request: OneWay, ranks: Ranks) 
             guide=None if request.guide is None else [None if z is None else z.shape[-1] for z in request.guide],
             queue=None if ready.memory is None else (len(ready.memory.rows), ready.memory.guide is not None),
             terms=str(request.terms),
+            **{"backend/precision": request.backend},
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
         heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(anchors) else 0.0

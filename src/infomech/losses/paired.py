@@ -22,6 +22,7 @@ from ._inputs import (
     check_has_negatives,
     check_paired,
     check_shapes,
+    check_tensor,
     checked_backend,
     checked_extent,
     checked_inverse_temperature,
@@ -175,6 +176,8 @@ def _check(x: Tensor, y: Tensor, request: PairedRequest, *, of_a_part: bool = Fa
 def _checked_weight(weight: float | Tensor, *, look: bool) -> float:
     """Lambda as a number, where one may look; raises InputError unless it is a finite one."""
     one = isinstance(weight, Tensor) and weight.numel() == 1
+    if one:
+        check_tensor(weight, "divergence_weight")
     if not look and (one or not isinstance(weight, Tensor)):
         return math.nan  # looked at by nobody
     number = weight.item() if isinstance(weight, Tensor) and one else weight
@@ -205,6 +208,7 @@ def _sharded_terms(x: Tensor, y: Tensor, request: PairedRequest, ranks: Ranks) -
             weigh_positive=negatives.weigh_positive,
             groups=None if ready.groups is None else str(ready.groups.dtype),
             exchange=ranks.exchange,
+            **{"backend/precision": request.backend},
             gradients=needs,
         )
         heaviest = 1.0 if ready.weights is None else float(ready.weights.detach().max()) if len(x) else 0.0

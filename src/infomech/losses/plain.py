@@ -12,6 +12,7 @@ from .._typing import OtherRows, Rows, Scalar
 from ..geometry import Critic
 from ..reductions.exclusion import Both, Exclusion, Listed, Nothing, OwnRow
 from ..reductions.losses.infonce import row_log_sums, row_scores
+from ..reductions.losses.sets import set_products
 from ._inputs import (
     NoNegativesError,
     check_gradients_fit,
@@ -30,7 +31,7 @@ from ._inputs import (
 )
 from .positives import NamedPairs, named_pairs
 from .request import OneWay
-from .scores import PairScores, added, pair_scores
+from .scores import PairScores, added, log_sum, pair_scores
 
 
 def plain_infonce(anchors: Rows, candidates: OtherRows, request: OneWay) -> Scalar:
@@ -157,18 +158,18 @@ def _against(
     )
     if negatives.ndim == 2:
         return _log_sums(anchors, negatives, bound, scores, Nothing(), backend)
-    return _own_negatives(anchors, negatives, scores)
+    return _own_negatives(anchors, negatives, scores, backend)
 
 
-def _own_negatives(anchors: Rows, negatives: Float[Tensor, "n k d"], scores: PairScores) -> Float[Tensor, " n"]:
+def _own_negatives(
+    anchors: Rows, negatives: Float[Tensor, "n k d"], scores: PairScores, backend: str
+) -> Float[Tensor, " n"]:
     """Log-sums of every anchor over k negatives of its own."""
-    dtype = result_dtype(anchors, negatives)
-    with torch.autocast(anchors.device.type, enabled=False):
-        inner = torch.einsum("nd,nkd->nk", anchors.to(dtype), negatives.to(dtype)).to(torch.float64)
+    inner = set_products(anchors, negatives, backend)
     terms = None if scores.negative_y is None else scores.negative_y.view(inner.shape)
     total = added(inner * scores.scale, terms)
     assert total is not None
-    return total.logsumexp(1)
+    return log_sum(total, 1)
 
 
 def _mean_positives(candidates: Tensor, positives: NamedPairs, anchors: int) -> Float[Tensor, "n d"]:

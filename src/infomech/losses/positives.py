@@ -125,7 +125,8 @@ class ListedPositives(Positives):
         top = score.detach().new_full((self._anchors,), -math.inf).scatter_reduce(0, of, score.detach(), "amax")
         top = torch.where(top > -math.inf, top, 0.0)
         total = score.new_zeros(self._anchors).index_add(0, of, torch.exp(score - top.index_select(0, of)))
-        return top + total.log()
+        none = total == 0  # all of them weigh nothing: no NaN for their gradients
+        return torch.where(none, -math.inf, top + torch.where(none, 1.0, total).log())
 
     def exclusion(self) -> Exclusion:  # noqa: D102
         return Listed(self.pairs)
@@ -155,7 +156,11 @@ class GroupPositives(Positives):
         of_rows, of_cols = self._codes
         ones = torch.ones(of_cols.shape[0], dtype=torch.float64, device=of_cols.device)
         sizes = ones.new_zeros(rows.shape[0] + cols.shape[0]).index_add(0, of_cols, ones)
-        self._counts = sizes.index_select(0, of_rows) - float(without_own)
+        own = of_rows == of_cols.narrow(0, 0, rows.shape[0]) if without_own else None  # it may be of another group
+        self._own = None if own is None else own.double()
+        self._counts = sizes.index_select(0, of_rows)
+        if self._own is not None:
+            self._counts = self._counts - self._own
 
     def counts(self) -> Vector:  # noqa: D102
         return self._counts
@@ -170,7 +175,10 @@ class GroupPositives(Positives):
         rows, cols = self._codes
         groups = rows.shape[0] + cols.shape[0]
         sums = values.new_zeros(groups, *values.shape[1:]).index_add(0, cols, values).index_select(0, rows)
-        return sums - values.narrow(0, 0, rows.shape[0]) if self._without_own else sums
+        if self._own is None:
+            return sums
+        own = self._own.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        return sums - own * values.narrow(0, 0, rows.shape[0])
 
     def log_sums(self, x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, bound: float | None) -> Vector:  # noqa: D102
         of_group: Exclusion = OtherGroups(self._rows, self._cols)

@@ -166,6 +166,7 @@ def checked(
     check_guide(request.guide, (n, m), negatives, request.terms.false_negatives, request.critic, device)
     of_negatives = request.negative_groups
     if of_negatives is not None:
+        check_tensor(of_negatives, "negative_groups")
         if groups is None or negatives is None or tuple(of_negatives.shape) != tuple(negatives.shape[:1]):
             raise InputError("negative_groups needs groups, and one number for each of the shared negatives, (k,)")
         of_negatives = of_negatives.to(device)

@@ -96,6 +96,18 @@ def log_sums_of_rows(
     return tied if y_terms is None else tied + 0.0 * torch.where(torch.isfinite(y_terms), y_terms, 0.0).sum()
 
 
+def log_sum(values: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """`torch.logsumexp`, -inf where all values are that, and then without a gradient in place of NaN.
+
+    >>> values = torch.tensor([[-math.inf, -math.inf], [0.0, -math.inf]], requires_grad=True)
+    >>> log_sum(values, 1).tolist(), torch.autograd.grad(log_sum(values, 1).sum(), values)[0].tolist()
+    ([-inf, 0.0], [[0.0, 0.0], [1.0, 0.0]])
+    """
+    none = (values.detach() == -math.inf).all(dim, keepdim=True)
+    sums = torch.where(none, 0.0, values).logsumexp(dim)
+    return torch.where(none.squeeze(dim), -math.inf, sums)
+
+
 def added(*parts: Tensor | None) -> Tensor | None:
     """The sum of the parts that are there; None if none is."""
     there = [part for part in parts if part is not None]
@@ -121,4 +133,4 @@ def _checked_log_weights(values: Tensor | None, rows: Tensor, name: str, *, fini
     return values
 
 
-__all__ = ["PairScores", "added", "log_sums_of_rows", "pair_scores"]
+__all__ = ["PairScores", "added", "log_sum", "log_sums_of_rows", "pair_scores"]

@@ -98,7 +98,7 @@ def sigmoid_loss(
         same_group: ``"positive"`` makes them true pairs instead.
         counted_as: ``"each"`` or ``"per_anchor"``, what a true pair weighs where a row has several.
         reduction: ``"mean"``, over the rows of x, their ``"sum"``, or ``"none"``, what the questions about each row of
-            x come to; on tiles, with one product more.
+            x come to, with one product more.
         normalize: bring the rows to unit length first.
         ranks: the processes over which the batch is sharded; see `symmetric_infonce`. With pairs, groups or
             ``reduction="none"`` all rows of y are held, O(N d).
@@ -294,6 +294,7 @@ def _sharded_loss(x: Tensor, y: Tensor, request: SigmoidRequest, ranks: Ranks) -
             same_group=request.same_group,
             counted_as=request.counted_as,
             reduction=request.reduction,
+            **{"backend/precision": request.backend},
             gradients=(torch.is_grad_enabled(), *(t is not None and t.requires_grad for t in tensors)),
         )
         if request.pairs is not None:
@@ -334,7 +335,7 @@ _LARGEST_BIAS = 1e30  # what float32 tiles can add to scores
 
 def checked_bias(bias: float | Tensor, device: torch.device, *, look: bool = True) -> Scalar:
     """The bias in double precision on the rows' device; raises InputError unless it is one finite number."""
-    if not isinstance(bias, Tensor | float | int):
+    if not isinstance(bias, float | int):
         check_tensor(bias, "bias")
     value = bias if isinstance(bias, Tensor) else torch.full((), bias, dtype=torch.float64, device=device)
     look = look or not (isinstance(bias, Tensor) or torch.compiler.is_compiling())

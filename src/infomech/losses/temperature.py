@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from .._checks import InputError, check_temperature, is_number
 from .._typing import Scalars
 from ..geometry import Cosine, Critic
-from ..reductions.losses.backends import BACKENDS, Backend, Precision, coded
+from ..reductions.losses.backends import Backend, Precision, check_name, coded
 from ..reductions.losses.kept import outside_graphs
+from ..reductions.losses.operators import refuse_transforms
 from ._inputs import Check, without_values
 from .agreement import told
 from .calls import Calls, Seen, at_the_end_of_backward, inside_backward
@@ -83,12 +84,11 @@ class TemperedLoss(nn.Module):
         if normalize and self._of_products:
             check_for_cosines(temperature)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
-        if backend not in BACKENDS:
-            raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
         self.check: Check = check
         self.backend: Backend = backend
         self.precision: Precision | None = precision
         self._implementation = coded(backend, precision)
+        check_name(self._implementation)
         self._calls = Calls()
         self._saw_lengths = self._unit_rows = False
         self._looked_in: set[bool] = set()  # the modes, training or not, in which a call was checked
@@ -128,6 +128,7 @@ class TemperedLoss(nn.Module):
             self._settle()
         if without_values(*rows):  # first: compiled code must not depend on what was seen
             return
+        refuse_transforms()
         if not (self._saw_lengths or self.normalize or self.check == "never"):
             unit = say_other_lengths(rows, type(self).__name__) if self._of_products else None
             if unit:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed
+from .._checks import InputError, check_flag, check_rows, check_same_width, check_seed, check_storage
 from .._shown import Fields
 from .._typing import PairsLike, RowsLike
 from ..geometry import AffineRows, Cosine, Critic, Euclidean, Sphere, as_critic
@@ -219,6 +219,7 @@ def check_pairs(pairs: Tensor | None, n: int, m: int) -> Tensor:
                 "belong together, or arrays of equal length"
             )
         return torch.arange(n)[:, None].expand(n, 2)
+    check_storage(pairs, "pairs")
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point() or pairs.dtype is torch.bool:
         raise InputError(f"pairs has shape {tuple(pairs.shape)} and {pairs.dtype}; expected (p, 2) row numbers")
     if len(pairs) == 0:

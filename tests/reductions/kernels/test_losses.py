@@ -95,24 +95,48 @@ def test_bare_float32_is_what_float64_gives(name: str) -> None:
     same(bare, (value.detach(), x.grad, y.grad), 1e-6 * LARGEST[name])
 
 
-def test_the_precision_of_a_loss_is_that_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+ALL_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "control": partial(losses.symmetric_infonce, divergence_weight=0.7),
+    "sigmoid": partial(losses.sigmoid_loss, bias=-5.0),
+    "sigmoid, by row": lambda x, y, **given: losses.sigmoid_loss(x, y, bias=-5.0, reduction="none", **given).sum(),
+    "smoothed labels of pairs": lambda x, y, **given: losses.symmetric_infonce(
+        x, y, pairs=SEVERAL, label_smoothing=0.1, **given
+    ),
+    "negatives of each anchor's own": lambda x, y, **given: losses.infonce(
+        x, y, negatives=torch.stack([x, y.flip(0)], 1), **given
+    ),
+    "the same, smoothed": lambda x, y, **given: losses.infonce(
+        x, y, negatives=torch.stack([x, y.flip(0)], 1), label_smoothing=0.1, **given
+    ),
+    "several lengths": partial(losses.matryoshka_infonce, dims=[10, 3]),
+}
 
-    def watched(*args: Any, **kwargs: Any) -> None:
-        seen.append(torch.get_float32_matmul_precision())
-        return gather(*args, **kwargs)
 
-    gather = paired.gather
-    monkeypatch.setattr(paired, "gather", watched)
+@pytest.mark.parametrize("name", list(ALL_LOSSES))
+def test_the_precision_of_a_loss_is_that_of_all_its_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, whatever torch's own setting is."""
+    seen: set[str] = set()
+
+    def watched(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def watching(*args: Any, **kwargs: Any) -> Tensor:
+            seen.add(torch.get_float32_matmul_precision())
+            return product(*args, **kwargs)
+
+        return watching
+
+    for owner, names in ((torch, ("mm", "einsum", "addmm")), (Tensor, ("addmm_", "__matmul__"))):
+        for product in names:
+            monkeypatch.setattr(owner, product, watched(getattr(owner, product)))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        for precision in (None, "float32", "medium"):
-            losses.SymmetricInfoNCE(0.1, precision=precision)(rows(1), rows(2))  # type: ignore[arg-type]
+        for precision, wanted in ((None, "high"), ("float32", "highest"), ("medium", "medium")):
+            seen.clear()
+            ALL_LOSSES[name](rows(1), rows(2), temperature=0.1, precision=precision, backend="tiles").backward()
+            assert seen == {wanted}
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert seen == ["high", "highest", "medium"]
 
 
 def test_a_precision_that_is_none(unchecked: None) -> None:
@@ -176,9 +200,23 @@ def test_neither_forward_nor_backward_reads_a_value(name: str, monkeypatch: pyte
     assert seen  # a look at the rows
 
 
-def test_a_backend_that_is_none(unchecked: None) -> None:
-    with pytest.raises(InputError, match="backend is 'cuda'; expected 'auto', 'tiles' or 'triton'"):
-        losses.infonce(rows(1), rows(2), temperature=0.1, backend="cuda")  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", ["cuda", None, 3, "auto/float32", "triton/fp32", "tiles/", ""])
+def test_a_backend_that_is_none(wrong: Any, unchecked: None) -> None:
+    said = re.escape(f"backend is {wrong!r}; expected 'auto', 'tiles' or 'triton'")
+    for loss in (losses.infonce, losses.symmetric_infonce, partial(losses.sigmoid_loss, bias=0.0)):
+        with pytest.raises(InputError, match=said):
+            loss(rows(1), rows(2), temperature=0.1, backend=wrong)
+    with pytest.raises(InputError, match=said):
+        losses.pairwise_infonce([rows(1), rows(2)], temperature=0.1, backend=wrong)
+    with pytest.raises(InputError, match=said):
+        losses.InfoNCE(0.1, backend=wrong)
+
+
+@pytest.mark.parametrize("given", [{"backend": "cuda"}, {"precision": "fp32"}])
+def test_compiled_code_refuses_a_backend_that_is_none(given: dict[str, Any], unchecked: None) -> None:
+    step = torch.compile(partial(losses.infonce, temperature=0.1, **given), backend="eager")
+    with pytest.raises(InputError, match=r" is '(cuda|fp32)'; expected "):
+        step(rows(1), rows(2))
 
 
 @pytest.fixture
@@ -303,6 +341,37 @@ def test_what_kernels_cannot_leave_out_falls_to_the_tiles(caplog: pytest.LogCapt
     assert caplog.messages == [
         "the Triton kernels have no 'above' among what is left out of a sum or weighed in it; falling back to tiles"
     ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [
+        (partial(losses.matryoshka_infonce, dims=[4]), "sums of several lengths at once"),
+        (
+            lambda x, y, **given: losses.infonce(x, y, positives=SEVERAL, label_smoothing=0.1, **given),
+            "sums of scores by such entries, which smoothed labels take",
+        ),
+    ],
+)
+def test_what_only_tiles_do_is_said_once(
+    loss: Callable[..., Tensor], what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    support.say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="infomech"):
+        found = [loss(rows(1), rows(2), temperature=0.1, backend="triton") for _ in range(2)]
+        tiles = loss(rows(1), rows(2), temperature=0.1, backend="tiles")
+    torch.testing.assert_close(found[0], tiles, rtol=2e-4, atol=0)
+    assert caplog.messages == [f"the Triton kernels have no {what}; the tiles go on"]
+
+
+def test_the_module_of_several_lengths_has_the_switch(unchecked: None) -> None:
+    loss = losses.MatryoshkaInfoNCE([4], 0.1, backend="tiles", precision="float32")
+    assert loss(rows(1), rows(2)).isfinite()
+    for wrong in ({"backend": "cuda"}, {"precision": "fp32"}):
+        with pytest.raises(InputError, match=r" is '(cuda|fp32)'; expected "):
+            losses.MatryoshkaInfoNCE([4], 0.1, **wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r" is '(cuda|fp32)'; expected "):
+            losses.matryoshka_infonce(rows(1), rows(2), dims=[4], temperature=0.1, **wrong)  # type: ignore[arg-type]
 
 
 def test_hard_negatives_and_explicit_ones_run_on_kernels() -> None:

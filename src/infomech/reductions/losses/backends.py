@@ -20,21 +20,38 @@ _KNOWN = {"", "own_row", "same_group", "other_groups", "listed"}  # exclusions t
 _Found = TypeVar("_Found")
 
 
+_REFUSED = "!"  # before the words for a backend or a precision that is none
+
+
 def coded(backend: str, precision: str | None) -> str:
     """A backend and the precision of float32 rows as one word, as it travels to the operators.
+
+    One that is neither becomes the words for it, which `check_name` raises: where all ranks look at what they got.
 
     >>> coded("auto", None), coded("triton", "float32")
     ('auto', 'triton/float32')
     >>> coded("auto", "fp32")
-    Traceback (most recent call last):
-    ...
-    infomech._checks.InputError: precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'
+    "!precision is 'fp32'; expected None, 'float32', 'highest', 'high' or 'medium'"
     """
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        return f"{_REFUSED}backend is {backend!r}; expected 'auto', 'tiles' or 'triton'"
     if precision is None:
         return backend
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; expected None, 'float32', 'highest', 'high' or 'medium'")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        return f"{_REFUSED}precision is {precision!r}; expected None, 'float32', 'highest', 'high' or 'medium'"
     return f"{backend}/{precision}"
+
+
+def check_name(code: str) -> None:
+    """Raise InputError if what was coded is no backend, or no precision.
+
+    >>> check_name(coded("cuda", None))
+    Traceback (most recent call last):
+    ...
+    infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
+    """
+    if code.startswith(_REFUSED):
+        raise InputError(code.removeprefix(_REFUSED))
 
 
 def decoded_backend(code: str) -> tuple[str, str | None]:
@@ -62,10 +79,10 @@ def check_backend(backend: str, rows: Tensor) -> None:
     ...
     infomech._checks.InputError: backend is 'cuda'; expected 'auto', 'tiles' or 'triton'
     """
-    backend, _ = decoded_backend(backend)
-    if backend not in BACKENDS:
-        raise InputError(f"backend is {backend!r}; expected 'auto', 'tiles' or 'triton'")
-    if backend == "triton":
+    check_name(backend)
+    name, _ = decoded_backend(backend)
+    check_name(coded(name, None))
+    if name == "triton":
         _check_triton(rows)
 
 
@@ -94,6 +111,12 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
     if why_not is not None:
         say_once(f"{why_not}; falling back to tiles")
     return why_not is None
+
+
+def say_tiles(backend: str, device: torch.device, what: str) -> None:
+    """Say once that something runs on tiles though kernels are asked for, which have none of it."""
+    if asks_for_kernels(backend, device):
+        say_once(f"{usable(device) or f'the Triton kernels have no {what}'}; the tiles go on")
 
 
 def _beyond_kernels(exclusion: str) -> str | None:
@@ -135,8 +158,10 @@ __all__ = [
     "asks_for_kernels",
     "attempted",
     "check_backend",
+    "check_name",
     "coded",
     "decoded_backend",
+    "say_tiles",
     "takes_kernels",
     "tiles_precision",
 ]

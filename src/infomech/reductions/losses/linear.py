@@ -14,6 +14,7 @@ from torch import Tensor
 from ..._typing import OtherRows, Rows
 from ..exclusion import Exclusion, decoded
 from ..tiling import blocks, compute_dtype, tile_shape
+from .backends import say_tiles
 from .infonce import row_scores
 from .operators import doubled, empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import inner_product
@@ -22,7 +23,13 @@ _SUMS_OF_ROWS: tuple[set[str], ...] = ({"own_row"}, {"same_group"}, {"own_row", 
 
 
 def score_sums(
-    x: Rows, y: OtherRows, *, scale: Tensor, terms: Float[Tensor, " m"] | None, exclusion: Exclusion
+    x: Rows,
+    y: OtherRows,
+    *,
+    scale: Tensor,
+    terms: Float[Tensor, " m"] | None,
+    exclusion: Exclusion,
+    backend: str = "auto",
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """The sums over j of scale x_i.y_j + t_j over what is not excluded or removed by a term of -inf, and how many.
 
@@ -33,7 +40,7 @@ def score_sums(
     if len(set(parts)) == len(parts) and set(parts) in _SUMS_OF_ROWS and x.shape[0] <= y.shape[0]:
         groups = (tensors[0], tensors[1]) if tensors else None
         return _with_sums_of_rows(x, y, scale.double(), doubled(terms), "own_row" in parts, groups)
-    sums, counts = forward(x, y, scale.double(), doubled(terms), code, tensors)
+    sums, counts = forward(x, y, scale.double(), doubled(terms), code, tensors, backend)
     return sums, counts
 
 
@@ -83,13 +90,14 @@ def group_codes(rows: Shaped[Tensor, " n"], cols: Shaped[Tensor, " m"]) -> tuple
 
 @operator(
     "score_sums",
-    "(Tensor x, Tensor y, Tensor scale, Tensor? terms, str exclusion, Tensor[] excluded) -> "
+    "(Tensor x, Tensor y, Tensor scale, Tensor? terms, str exclusion, Tensor[] excluded, str backend) -> "
     "(Tensor sums, Tensor counts)",
 )
 def forward(
-    x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, exclusion: str, excluded: list[Tensor]
+    x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, exclusion: str, excluded: list[Tensor], backend: str
 ) -> tuple[Tensor, Tensor]:
     """The sums of scores of every row of x, and how many they are of; float64."""
+    say_tiles(backend, x.device, "sums of scores by such entries, which smoothed labels take")
     sums, counts = (torch.zeros(len(x), dtype=torch.float64, device=x.device) for _ in range(2))
     for i, _, tile, there in _tiles(x, y, scale, terms, decoded(exclusion, excluded)):
         sums[i] += torch.where(there, tile, 0.0).sum(1, dtype=torch.float64)
@@ -99,8 +107,8 @@ def forward(
 
 @operator(
     "score_sums_backward",
-    "(Tensor sums, Tensor x, Tensor y, Tensor scale, Tensor? terms, str exclusion, Tensor[] excluded, bool[] wanted) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor sums, Tensor x, Tensor y, Tensor scale, Tensor? terms, str exclusion, Tensor[] excluded, bool[] wanted, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def backward(
     sums: Tensor,
@@ -111,6 +119,7 @@ def backward(
     exclusion: str,
     excluded: list[Tensor],
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y, the scale and the terms for the cotangent of the sums; those not wanted empty."""
     dtype = compute_dtype(x, y)
@@ -155,7 +164,7 @@ def _tiles(
 
 @forward.register_fake
 def _(
-    x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, exclusion: str, excluded: list[Tensor]
+    x: Tensor, y: Tensor, scale: Tensor, terms: Tensor | None, exclusion: str, excluded: list[Tensor], backend: str
 ) -> tuple[Tensor, Tensor]:
     return scale.new_empty(x.shape[0]), scale.new_empty(x.shape[0])
 
@@ -170,13 +179,14 @@ def _(
     exclusion: str,
     excluded: list[Tensor],
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     found = (empty_like_wanted(t, want) for t, want in zip((x, y, scale), wanted, strict=False))
     return *found, scale.new_empty(y.shape[0] if wanted[3] else 0)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, terms, ctx.exclusion, excluded = inputs
+    x, y, scale, terms, ctx.exclusion, excluded, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, y, scale, terms, *excluded)
@@ -186,8 +196,8 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     x, y, scale, terms, *excluded = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:4])
     cotangent = or_zeros(cotangents[0], (x.shape[0],), scale)
-    gradients = backward(cotangent, x, y, scale, terms, ctx.exclusion, excluded, wanted)
-    return *only_wanted(gradients, wanted), None, None
+    gradients = backward(cotangent, x, y, scale, terms, ctx.exclusion, excluded, wanted, ctx.backend)
+    return *only_wanted(gradients, wanted), None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -21,6 +21,7 @@ from ..log_sums import LogSums
 from ..shifts import fixed_shift
 from ..tiling import blocks, compute_dtype, diagonal_of, tile_shape
 from ..workspace import Workspace
+from .backends import say_tiles
 from .levels import as_number, as_tensor, may_wait, per_total, positive_scores, with_safe_shift
 from .operators import empty_like_wanted, nothing, once_only, only_wanted, operator, or_zeros
 from .passes import Side, absorb, exponentials, softmax_weights
@@ -44,6 +45,7 @@ def nested_log_sums(
     scale: Tensor,
     exclusion: Exclusion | None = None,
     cols: bool = True,
+    backend: str = "auto",
 ) -> NestedLogSums:
     """The log-sums of the scores scale u_i.v_j, u and v being unit prefixes, for every length of `dims`.
 
@@ -56,19 +58,20 @@ def nested_log_sums(
         scale: 1/tau, a scalar tensor.
         exclusion: the entries that are nobody's negative; by default (i, i).
         cols: also return the sums over the rows of x.
+        backend: tiles do it whatever is asked for, which is said; with the precision of the code.
     """
     factor = scale.double()
     if not x.shape[0]:  # a rank without rows still takes part in the gradients of the others'
         tied = 0.0 * (y.double().sum() + factor) + x.double().sum(1).expand(len(dims), 0)
         return NestedLogSums(tied, tied, (tied.sum() + y.double().sum(1)).expand(len(dims), -1) if cols else None)
     code, tensors = (exclusion if exclusion is not None else OwnRow()).coded()
-    out = forward(x, y, factor, list(dims), code, tensors, cols)
+    out = forward(x, y, factor, list(dims), code, tensors, cols, backend)
     return NestedLogSums(out[0], out[1], out[2] if cols else None)
 
 
 @operator(
     "nested_log_sums",
-    "(Tensor x, Tensor y, Tensor scale, int[] dims, str exclusion, Tensor[] excluded, bool cols) -> "
+    "(Tensor x, Tensor y, Tensor scale, int[] dims, str exclusion, Tensor[] excluded, bool cols, str backend) -> "
     "(Tensor positive, Tensor rows, Tensor cols, Tensor row_peaks, Tensor row_totals, Tensor col_peaks, "
     "Tensor col_totals, Tensor shift)",
 )
@@ -80,8 +83,10 @@ def forward(
     exclusion: str,
     excluded: list[Tensor],
     cols: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """What `NestedLogSums` says; then, for the backward, levels and totals of the sums, and the common shift."""
+    say_tiles(backend, x.device, "sums of several lengths at once")
     work = scale.to(compute_dtype(x, y))
     given, n = decoded(exclusion, excluded), len(x)
     lengths = _Lengths.of(x, y, dims, work)
@@ -117,7 +122,7 @@ def forward(
     "nested_log_sums_backward",
     "(Tensor positive, Tensor rows, Tensor cols, Tensor x, Tensor y, Tensor scale, int[] dims, str exclusion, "
     "Tensor[] excluded, Tensor row_peaks, Tensor row_totals, Tensor col_peaks, Tensor col_totals, Tensor shift, "
-    "bool[] wanted) -> (Tensor, Tensor, Tensor)",
+    "bool[] wanted, str backend) -> (Tensor, Tensor, Tensor)",
 )
 def backward(
     positive: Tensor,
@@ -135,6 +140,7 @@ def backward(
     col_totals: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of x, y and the scale for the cotangents of the three values; those not wanted empty."""
     work = scale.to(compute_dtype(x, y))
@@ -309,6 +315,7 @@ def _(
     exclusion: str,
     excluded: list[Tensor],
     cols: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     of_rows = [scale.new_empty(len(dims), x.shape[0]) for _ in range(4)]
     of_cols = [scale.new_empty(len(dims), y.shape[0]) if cols else nothing(scale) for _ in range(3)]
@@ -332,12 +339,13 @@ def _(
     col_totals: Tensor,
     shift: Tensor,
     wanted: list[bool],
+    backend: str,
 ) -> tuple[Tensor, ...]:
     return tuple(empty_like_wanted(t, want) for t, want in zip((x, y, scale), wanted, strict=True))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, scale, ctx.dims, ctx.exclusion, excluded, ctx.cols = inputs
+    x, y, scale, ctx.dims, ctx.exclusion, excluded, ctx.cols, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[3:], *(() if ctx.cols else output[2:3]))
     ctx.save_for_backward(x, y, scale, *output[3:], *excluded)
@@ -350,9 +358,9 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     given = [or_zeros(c, shape, scale) for c in cotangents[:2]]
     given.append(or_zeros(cotangents[2], (shape[0], y.shape[0]), scale) if ctx.cols else nothing(scale))
     wanted = list(ctx.needs_input_grad[:3])
-    gradients = backward(*given, x, y, scale, ctx.dims, ctx.exclusion, excluded, *sums, wanted)
+    gradients = backward(*given, x, y, scale, ctx.dims, ctx.exclusion, excluded, *sums, wanted, ctx.backend)
     found = only_wanted(gradients, wanted)
-    return *found, None, None, None, None
+    return *found, None, None, None, None, None
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

@@ -17,6 +17,7 @@ Backward = Callable[..., Any]
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_TRANSFORMS = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Vmap)
 _LIBRARY = torch.library.Library("infomech", "FRAGMENT")
 
 
@@ -39,6 +40,7 @@ class Operator:
 
     def __call__(self, *args: Any) -> Any:  # noqa: D102
         if not _unheard(args):
+            refuse_transforms()
             return self.overload(*args)
         if self.function is not None and _needs_gradient(args):
             return super(Function, self.function).apply(*args)  # type: ignore[misc]  # no transforms to look for
@@ -77,6 +79,25 @@ class Operator:
 
         self.function = Differentiable
         _LIBRARY.impl(self.name.removeprefix("infomech::"), kernel, "Autograd")
+
+
+def refuse_transforms() -> None:
+    """Raise RuntimeError within `torch.func.grad` and `vmap`, and what is made of them: operators have no rules there.
+
+    >>> torch.func.grad(lambda x: refuse_transforms() or x)(torch.ones(()))
+    Traceback (most recent call last):
+    ...
+    RuntimeError: torch.func (grad, vmap, jacrev, ...) does not go through the losses of infomech: use backward() or \
+torch.autograd.grad, and a loop over batches
+    """
+    if torch.compiler.is_compiling():
+        return
+    top = torch._C._functorch.peek_interpreter_stack()
+    if top is not None and top.key() in _TRANSFORMS:
+        raise RuntimeError(
+            "torch.func (grad, vmap, jacrev, ...) does not go through the losses of infomech: use backward() or "
+            "torch.autograd.grad, and a loop over batches"
+        )
 
 
 def _is_dual(tensor: Tensor) -> bool:
@@ -175,4 +196,15 @@ def empty_like_wanted(like: Tensor, wanted: bool, dtype: torch.dtype | None = No
     return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format) if wanted else nothing(like)
 
 
-__all__ = ["Operator", "any_gradient", "doubled", "empty_like_wanted", "nothing", "once_only", "operator", "or_zeros"]
+__all__ = [
+    "Operator",
+    "any_gradient",
+    "doubled",
+    "empty_like_wanted",
+    "nothing",
+    "once_only",
+    "only_wanted",
+    "operator",
+    "or_zeros",
+    "refuse_transforms",
+]
