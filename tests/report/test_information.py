@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -257,3 +258,18 @@ def test_a_split_on_the_command_line(mixed, tmp_path, capsys):
         cli.main([*asked, "--seen", *files[:2]])
     assert stop.value.code == 2
     assert "both --seen and --split are given" in capsys.readouterr().err
+
+
+def test_wrong_pairs_are_named_beside_the_temperature():
+    """A fifth of the partners exchanged: that share loses more than guessing; all of them: no temperature is advised."""
+    x, y = von_mises_fisher_pairs(400, 64, 60.0, 0)
+    texts = {}
+    for wrong in (0, 80, 400):
+        order = torch.arange(400)
+        order[:wrong] = order[:wrong].roll(1)
+        d = im.diagnose(x, y[order], temperature=0.005, batch_size=64)
+        texts[wrong] = "".join(f.text for f in d.findings if f.code == "temperature-does-not-fit")
+    (share,) = re.findall(r"(\d+)% of the pairs lose more than guessing", texts[80])
+    assert abs(int(share) - 20) <= 4
+    assert "guessing" not in texts[0]
+    assert texts[400] == ""

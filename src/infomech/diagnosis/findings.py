@@ -21,6 +21,7 @@ from .thresholds import (
     FEW_GROUPS,
     LARGE_TEMPERATURE_COST,
     LARGEST_GROWTH,
+    MANY_BELOW_GUESSING,
     MANY_DUPLICATES,
     NEAR_CHANCE,
     NOISE,
@@ -187,10 +188,16 @@ def _loss(e: Evidence) -> Iterator[Finding]:
         )
 
 
+_RECALLS = [f"{d}_recall_at_10" for d in ("x_to_y", "y_to_x")]
+
+
+def _at_chance(e: Evidence) -> bool:
+    return all(e.retrieval[k].low <= e.retrieval[f"shuffled_{k}"].high for k in _RECALLS)
+
+
 def _pairing(e: Evidence) -> Iterator[Finding]:
-    keys = [f"{d}_recall_at_10" for d in ("x_to_y", "y_to_x")]
-    if all(e.retrieval[k].low <= e.retrieval[f"shuffled_{k}"].high for k in keys):
-        worst = max(e.retrieval[k].value for k in keys)
+    if _at_chance(e):
+        worst = max(e.retrieval[k].value for k in _RECALLS)
         yield Finding(
             "retrieval-at-chance",
             "serious",
@@ -298,7 +305,7 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
             f"The logit scale 1 / tau is {scale:.4g}, where CLIP stops it. If it was learned, training may have wanted "
             "it higher; if it was fixed, this says nothing of training. The softmax is as hard as CLIP lets it be: an "
             f"anchor sees {with_interval(b.effective_negatives)} of {b.negatives:,} negatives. "
-            f"What higher temperatures would see: {e.curves}.",
+            f"What other temperatures would see: {e.curves}.",
             scale,
         )
 
@@ -306,7 +313,7 @@ def _temperature(e: Evidence) -> Iterator[Finding]:
 def _best_temperature(e: Evidence) -> Iterator[Finding]:
     """Whether the temperature is the one that these pairs ask for; what it costs decides."""
     found = e.information
-    if found is None or found.calibration is None or found.status != "found":
+    if found is None or found.calibration is None or found.status != "found" or _at_chance(e):
         return
     cost, best, own = found.calibration.cost, found.temperature, found.calibration.temperature
     if cost.low <= 0 or cost.value < TEMPERATURE_COST:
@@ -319,13 +326,26 @@ def _best_temperature(e: Evidence) -> Iterator[Finding]:
         f"Your temperature is {own:.3g}, these pairs ask for {with_interval(best)}: at {found.negatives:,} negatives "
         f"that costs {with_interval(cost)} nats a pair, and probabilities from the softmax are "
         + (
-            "overconfident. If the model has not seen these pairs, its temperature follows pairs that it has "
-            "memorised: stop earlier, or hold the temperature higher while you train. "
+            f"overconfident. {_below_guessing(found)}If the model has not seen these pairs, its temperature may follow "
+            "pairs that it has memorised: stop earlier, or hold the temperature higher while you train. "
             if low
             else "underconfident: a lower temperature would use more of what the scores know. "
         )
         + f"The budget at the temperature that fits: `infomech report X Y -t {best.value:.2g} -o DIR`.",
         cost.value,
+    )
+
+
+def _below_guessing(found: Information) -> str:
+    """How many pairs have a loss above that of guessing, at the best temperature; nothing to say of a few."""
+    assert found.shares is not None
+    share = float(found.shares.weights[found.shares.information < 0].sum())
+    if share < MANY_BELOW_GUESSING:
+        return ""
+    return (
+        f"{share:.0%} of the pairs lose more than guessing, log(N + 1), even at the best temperature: wrong pairs do "
+        "so, and pairs that the model does not understand; they are the lowest of "
+        "`infomech.shared_information(x, y).by_pair`. "
     )
 
 
@@ -443,7 +463,7 @@ def _gap(e: Evidence) -> Iterator[Finding]:
     negligible = abs(divergence.value) < SMALLEST_NATS and divergence.high < 2 * SMALLEST_NATS
     is_apart = apart.value >= APART and not negligible
     share = max(e.gap["centered_share"].value, 0.0)
-    worth = f"At {e.budget.negatives:,} negatives it is worth {_nats(divergence)} nats of the loss"
+    worth = f"At {e.budget.negatives:,} negatives the loss has it as minus a divergence of {_nats(divergence)} nats"
     yield Finding(
         "gap",
         "warning" if is_apart else "note",
@@ -479,11 +499,12 @@ def _reward(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "loss-rewards-gap",
             "note",
-            "The loss rewards the gap",
-            f"At {e.budget.negatives:,} negatives the cross-modal divergence lowers the loss by "
-            f"{with_interval(divergence)} nats: it pays for keeping the modalities apart. A divergence weight of 1 "
-            "takes all of that reward away, one of 3/4 leaves a quarter; neither is known to raise recall on unseen "
-            f"pairs, so try the temperature first: {e.curves}.",
+            "The loss has a term that rewards the gap",
+            f"At {e.budget.negatives:,} negatives the cross-modal divergence, {with_interval(divergence)} nats, is "
+            "taken off the loss: it rewards a gap as long as alignment and dispersions are held. They move with the "
+            "gap, so this is not what closing it would cost: the loss may even fall. A divergence weight of 1 takes "
+            "the term away, one of 3/4 leaves a quarter; neither is known to raise recall on unseen pairs, so try the "
+            f"temperature first: {e.curves}.",
             divergence.value,
         )
 

@@ -12,6 +12,7 @@ FEW_DIRECTIONS = 5.0  # does a modality use few directions? participation ratio
 STRONG_HUBS = 5.0  # are there hubs? skewness of the 10-occurrence
 TEMPERATURE_COST = 0.05  # does the temperature fit? nats a pair that it costs against the best one
 LARGE_TEMPERATURE_COST = 0.25  # are probabilities badly off? the same
+MANY_BELOW_GUESSING = 0.01  # may pairs be wrong? share of them that lose more than guessing
 MEMORISED = 0.25  # has a model memorised its pairs? nats of seen pairs above unseen ones
 FEW_GROUPS = 100  # are intervals rough? effective groups
 
@@ -22,6 +23,7 @@ __all__ = [
     "FEW_GROUPS",
     "LARGEST_GROWTH",
     "LARGE_TEMPERATURE_COST",
+    "MANY_BELOW_GUESSING",
     "MANY_DUPLICATES",
     "MEMORISED",
     "NEAR_CHANCE",

@@ -361,7 +361,7 @@ def test_what_only_tiles_do_is_said_once(
         found = [loss(rows(1), rows(2), temperature=0.1, backend="triton") for _ in range(2)]
         tiles = loss(rows(1), rows(2), temperature=0.1, backend="tiles")
     torch.testing.assert_close(found[0], tiles, rtol=2e-4, atol=0)
-    assert caplog.messages == [f"the Triton kernels have no {what}; the tiles go on"]
+    assert caplog.messages == [f"the Triton kernels have no {what}; falling back to tiles"]
 
 
 def test_the_module_of_several_lengths_has_the_switch(unchecked: None) -> None:

@@ -116,7 +116,7 @@ def takes_kernels(backend: str, exclusion: str, *rows: Tensor) -> bool:
 def say_tiles(backend: str, device: torch.device, what: str) -> None:
     """Say once that something runs on tiles though kernels are asked for, which have none of it."""
     if asks_for_kernels(backend, device):
-        say_once(f"{usable(device) or f'the Triton kernels have no {what}'}; the tiles go on")
+        say_once(f"{usable(device) or f'the Triton kernels have no {what}'}; falling back to tiles")
 
 
 def _beyond_kernels(exclusion: str) -> str | None:

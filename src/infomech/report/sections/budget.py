@@ -54,7 +54,7 @@ def terms(diagnosis: Diagnosis) -> list[Line]:
         ("alignment", "Alignment", "Minus the mean similarity of true pairs, over τ.", b.alignment),
         ("dispersion_x_relative", f"−½ Dispersion, {x}", _HALF, _times(b.dispersion_x_relative, -0.5)),
         ("dispersion_y_relative", f"−½ Dispersion, {y}", _HALF, _times(b.dispersion_y_relative, -0.5)),
-        ("divergence_sym", "− Divergence", "A wider gap lowers the loss.", _times(b.divergence_sym, -1.0)),
+        ("divergence_sym", "− Divergence", "Taken off: wider apart, the other terms held, is a lower loss.", _times(b.divergence_sym, -1.0)),
         ("log_negatives", "log N", "The number of negatives.", b.log_negatives),
         ("log_kernel_mean", "log kernel mean", "A constant of temperature and dimension.", kernel),
         ("remainder", "Remainder", "The positive's own term in the denominator.", b.remainder),
