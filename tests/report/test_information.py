@@ -273,3 +273,14 @@ def test_wrong_pairs_are_named_beside_the_temperature():
     assert abs(int(share) - 20) <= 4
     assert "guessing" not in texts[0]
     assert texts[400] == ""
+
+
+def test_recall_at_1_decides_where_that_at_10_has_no_room_left():
+    g = torch.Generator().manual_seed(0)
+    z, noise = (torch.randn(400, 32, generator=g) for _ in range(2))
+    reports = [im.diagnose(z, z + size * noise, temperature=0.05, batch_size=64) for size in (1.2, 0.9, 4.0)]
+    for same_rows, where in ((True, "R@1 (mean of both directions; "), (False, "R@1 x → y (")):
+        text = compare(reports[:2], names=["far", "near"], same_rows=same_rows).decision()
+        assert f"near is better than far by {where}R@10 is above 0.95 in both)" in text
+        assert "Both are within 0.5 nats of the ceiling" in text
+    assert "R@10 (mean of both directions)" in compare(reports[1:], names=["near", "poor"], same_rows=True).decision()

@@ -14,6 +14,7 @@ TEMPERATURE_COST = 0.05  # does the temperature fit? nats a pair that it costs a
 LARGE_TEMPERATURE_COST = 0.25  # are probabilities badly off? the same
 MANY_BELOW_GUESSING = 0.01  # may pairs be wrong? share of them that lose more than guessing
 MEMORISED = 0.25  # has a model memorised its pairs? nats of seen pairs above unseen ones
+FULL_RECALL = 0.95  # can recall at 10 still tell two models apart? value above which that at 1 decides
 FEW_GROUPS = 100  # are intervals rough? effective groups
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "COLLAPSED_COSINE",
     "FEW_DIRECTIONS",
     "FEW_GROUPS",
+    "FULL_RECALL",
     "LARGEST_GROWTH",
     "LARGE_TEMPERATURE_COST",
     "MANY_BELOW_GUESSING",

@@ -23,6 +23,7 @@ from ..diagnosis.differences import (
 )
 from ..diagnosis.information.pairing import at_common_negatives as at_common_information
 from ..diagnosis.information.pairing import information_difference, more_groups
+from ..diagnosis.thresholds import FULL_RECALL
 from .drawing import Drawing, Figure, chosen_figure, figure_files, figure_names
 from .report import Report
 from .schema import SCHEMA_VERSION, read_report, read_report_json, report_from
@@ -309,8 +310,17 @@ def _information_told(comparison: Comparison, at: int) -> list[str]:
     names, inputs = (comparison.names[0], comparison.names[at]), comparison.reports[0].inputs
     what = f"shared information at N = {one.negatives:,}"
     said = [_told(change, names, what, " nats", inputs, better=1, more=more_groups(change, one.anchor_groups))]
-    if any(each.near_ceiling for each in (one, two)):
-        said.append("One of them is within 0.5 nats of its ceiling, where differences are understated: use a larger N.")
+    near = [each for each in (one, two) if each.near_ceiling]
+    if near:
+        needed = [each.rows_needed for each in near]
+        which = "Both are" if len(near) == 2 else "One of them is"
+        larger = max((rows for rows in needed if rows is not None), default=None)
+        to_do = (
+            "tie equal rows into one group, which lower the ceiling"
+            if None in needed or larger is None
+            else f"report both with `--batch-size {larger}`, which takes as many groups"
+        )
+        said.append(f"{which} within 0.5 nats of the ceiling, where differences are understated: {to_do}.")
     return said
 
 
@@ -318,11 +328,12 @@ def decide(comparison: Comparison, at: int) -> str:
     """What shared information, recall at 10 and the loss at the common N say of one report against the first."""
     first, other = comparison.reports[0], comparison.reports[at]
     names = comparison.names[0], comparison.names[at]
-    recall = mean_recall_difference(first, other, 10) if comparison.paired[at] else None
-    what = "R@10 (mean of both directions)"
+    k, why = _recall_that_differs(first, other)
+    recall = mean_recall_difference(first, other, k) if comparison.paired[at] else None
+    what = f"R@{k} (mean of both directions{why})"
     if recall is None:
-        key = "x_to_y_recall_at_10"
-        what = f"R@10 {direction(first, 'x_to_y')}"
+        key = f"x_to_y_recall_at_{k}"
+        what = f"R@{k} {direction(first, 'x_to_y')}{why and f' ({why[2:]})'}"
         recall = difference(first.retrieval[key], other.retrieval[key])
     row = next(r for r in comparison.rows("budget") if r.key == "infonce_sym")
     loss = row.differences[at]
@@ -338,6 +349,12 @@ def decide(comparison: Comparison, at: int) -> str:
             "nothing."
         )
     return " ".join(sentences)
+
+
+def _recall_that_differs(first: Diagnosis, other: Diagnosis) -> tuple[int, str]:
+    """Recall at 10, or at 1 where that at 10 has no room left in either report, and then why."""
+    at_10 = [r.retrieval[f"{way}_recall_at_10"].value for r in (first, other) for way in ("x_to_y", "y_to_x")]
+    return (1, f"; R@10 is above {FULL_RECALL} in both") if min(at_10) > FULL_RECALL else (10, "")
 
 
 def _told(

@@ -54,7 +54,12 @@ def terms(diagnosis: Diagnosis) -> list[Line]:
         ("alignment", "Alignment", "Minus the mean similarity of true pairs, over τ.", b.alignment),
         ("dispersion_x_relative", f"−½ Dispersion, {x}", _HALF, _times(b.dispersion_x_relative, -0.5)),
         ("dispersion_y_relative", f"−½ Dispersion, {y}", _HALF, _times(b.dispersion_y_relative, -0.5)),
-        ("divergence_sym", "− Divergence", "Taken off: wider apart, the other terms held, is a lower loss.", _times(b.divergence_sym, -1.0)),
+        (
+            "divergence_sym",
+            "− Divergence",
+            "A wider gap lowers the loss, other terms held.",
+            _times(b.divergence_sym, -1.0),
+        ),
         ("log_negatives", "log N", "The number of negatives.", b.log_negatives),
         ("log_kernel_mean", "log kernel mean", "A constant of temperature and dimension.", kernel),
         ("remainder", "Remainder", "The positive's own term in the denominator.", b.remainder),
@@ -466,8 +471,8 @@ BUDGET = Section(
         ),
         (
             "Divergence",
-            "How differently the two modalities fill the space. It enters the symmetric loss with a minus sign: where "
-            "partners do not agree perfectly a gap lowers the loss.",
+            "How differently the two modalities fill the space. It enters the symmetric loss with a minus sign: the "
+            "other terms held, a gap lowers the loss where partners do not agree perfectly.",
         ),
         (
             "log kernel mean",
