@@ -261,7 +261,7 @@ def test_a_split_on_the_command_line(mixed, tmp_path, capsys):
 
 
 def test_wrong_pairs_are_named_beside_the_temperature():
-    """A fifth of the partners exchanged: that share loses more than guessing; all of them: no temperature is advised."""
+    """A fifth of the partners exchanged: that share loses more than guessing; at chance no temperature is advised."""
     x, y = von_mises_fisher_pairs(400, 64, 60.0, 0)
     texts = {}
     for wrong in (0, 80, 400):
