@@ -463,7 +463,7 @@ def _gap(e: Evidence) -> Iterator[Finding]:
     negligible = abs(divergence.value) < SMALLEST_NATS and divergence.high < 2 * SMALLEST_NATS
     is_apart = apart.value >= APART and not negligible
     share = max(e.gap["centered_share"].value, 0.0)
-    worth = f"At {e.budget.negatives:,} negatives the loss has it as minus a divergence of {_nats(divergence)} nats"
+    worth = f"At {e.budget.negatives:,} negatives it enters the loss as minus a divergence of {_nats(divergence)} nats"
     yield Finding(
         "gap",
         "warning" if is_apart else "note",
