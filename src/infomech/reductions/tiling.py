@@ -29,38 +29,48 @@ def few_launches(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+_OF_BACKENDS = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("tf32", "bf16")}  # CUDA's, the CPU's
+
+
 class _Precision:
-    """How torch multiplies float32: one setting for all threads, noted by the first in, put back by the last out."""
+    """How torch multiplies float32: one setting for all threads, noted by the first in, put back by the last out.
+
+    While some are within the last that came in has its way, as the setting is the process's.
+    """
 
     def __init__(self) -> None:
-        self._lock, self._within = threading.Lock(), 0
+        self._lock = threading.Lock()
+        self._asked: list[tuple[object, str]] = []
         self._before: str | None = None
         self._by_backend: list[tuple[Any, str]] = []
 
-    def enter(self) -> None:
+    def enter(self, wanted: str) -> object:
+        """Returns what `leave` takes."""
+        token = object()
         with self._lock:
-            self._within += 1
-            if self._within > 1:
-                return
-            self._by_backend = [(each, each.fp32_precision) for each in _by_backend()]
-            try:
-                self._before = torch.get_float32_matmul_precision()
-            except RuntimeError:  # the backends' settings, which newer versions of torch have, contradict it
-                self._before = None
-            if self._before is not None:
-                torch.set_float32_matmul_precision("highest")
-            for each, _ in self._by_backend:
-                each.fp32_precision = "ieee"
+            if not self._asked:
+                self._by_backend = [(each, each.fp32_precision) for each in _by_backend()]
+                self._before = _overall()
+            self._asked.append((token, wanted))
+            self._set(wanted)
+        return token
 
-    def leave(self) -> None:
+    def leave(self, token: object) -> None:
         with self._lock:
-            self._within -= 1
-            if self._within:
+            self._asked = [one for one in self._asked if one[0] is not token]
+            if self._asked:
+                self._set(self._asked[-1][1])
                 return
             if self._before is not None:
                 torch.set_float32_matmul_precision(self._before)
             for each, precision in self._by_backend:
                 each.fp32_precision = precision
+
+    def _set(self, wanted: str) -> None:
+        if self._before is not None:
+            torch.set_float32_matmul_precision(wanted)
+        for (each, _), precision in zip(self._by_backend, _OF_BACKENDS[wanted], strict=False):
+            each.fp32_precision = precision
 
 
 def _by_backend() -> list[Any]:
@@ -68,14 +78,52 @@ def _by_backend() -> list[Any]:
     return [each for each in found if hasattr(each, "fp32_precision")]
 
 
+def _overall() -> str | None:
+    """Torch's setting for all devices; None where those of the backends, which newer versions have, contradict it."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def float32_precision(device: torch.device) -> str:
+    """How torch multiplies float32 on a device, in the words of `torch.set_float32_matmul_precision`.
+
+    Where it was set by backend, as ``torch.backends.cuda.matmul.fp32_precision = "tf32"``, that of the device.
+
+    >>> float32_precision(torch.device("cpu"))
+    'highest'
+    """
+    overall = _overall()
+    if overall is not None:
+        return overall
+    of_device = _by_backend()[0 if device.type == "cuda" else -1].fp32_precision
+    return {"tf32": "high", "bf16": "medium"}.get(of_device, "highest")
+
+
 _PRECISION = _Precision()
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Products of float32 as `torch.set_float32_matmul_precision` would have them, put back afterwards.
+
+    The setting is the process's: other threads multiply so too until the last that is within has left.
+
+    >>> with float32_products("high"):
+    ...     float32_precision(torch.device("cpu"))
+    'high'
+    """
+    token = _PRECISION.enter(precision)
+    try:
+        yield
+    finally:
+        _PRECISION.leave(token)
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products of float32 with float32's digits, whatever `torch.set_float32_matmul_precision` says.
-
-    The setting is the process's: other threads multiply so too until the last that is within has left.
 
     >>> torch.set_float32_matmul_precision("high")
     >>> with full_precision():
@@ -85,11 +133,8 @@ def full_precision() -> Iterator[None]:
     'high'
     >>> torch.set_float32_matmul_precision("highest")
     """
-    _PRECISION.enter()
-    try:
+    with float32_products("highest"):
         yield
-    finally:
-        _PRECISION.leave()
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
@@ -125,6 +170,8 @@ __all__ = [
     "compute_dtype",
     "diagonal_of",
     "few_launches",
+    "float32_precision",
+    "float32_products",
     "full_precision",
     "rows_at_once",
     "tile_shape",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..tiling import float32_products
 from .configs import CHUNK_ROWS, LEAST_CHUNK, Tiles, cdiv, chunk_rows, multiprocessors, plan_for, steps_within
 from .launch import launched, ready
 from .listing import NO_LISTING
@@ -286,15 +287,12 @@ def _zeros(scores: Scores, n: int) -> Tensor:
 @contextmanager
 def library_precision(scores: Scores) -> Iterator[None]:
     """The precision of the library's float32 products, where they are the ones that count."""
-    before = torch.get_float32_matmul_precision()
-    wanted = {"tf32": "high", "ieee": "highest"}.get(scores.product.kind, before)
-    if wanted != before:
-        torch.set_float32_matmul_precision(wanted)
-    try:
+    wanted = {"tf32": "high", "ieee": "highest"}.get(scores.product.kind)
+    if wanted is None:
         yield
-    finally:
-        if wanted != before:
-            torch.set_float32_matmul_precision(before)
+        return
+    with float32_products(wanted):
+        yield
 
 
 __all__ = [

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..tiling import float32_precision
+
 _ALIGNED_BYTES = 16
 _HALVES_WIDTH = 64  # of which the width of each half is a multiple: the longest step of a product
 
@@ -43,15 +45,15 @@ _OF_FLOAT32 = {
 def product_for(x: Tensor, y: Tensor, precision: str | None = None) -> Product:
     """The product of two sets of rows.
 
-    Rows in bfloat16 or float16 are multiplied as they are. float32 rows follow `precision`, or where that is None
-    `torch.get_float32_matmul_precision()`: "highest" splits them into two bfloat16 halves and takes three products,
-    "high" is TF32, "medium" bfloat16; "float32" multiplies them bare, without tensor cores. Their errors, of the two
-    norms' product: 2e-6 to 5e-6, and 3e-5 at most (what the halves do not hold is 2^-17 of each row, low times low up
-    to 2^-16, all of one sign for a row against its copy); 2^-10; 2^-8; 1e-7.
+    Rows in bfloat16 or float16 are multiplied as they are. float32 rows follow `precision`, or where that is None what
+    torch is set to (`tiling.float32_precision`): "highest" splits them into two bfloat16 halves and takes three
+    products, "high" is TF32, "medium" bfloat16; "float32" multiplies them bare, without tensor cores. Their errors, of
+    the two norms' product: 2e-6 to 5e-6, and 3e-5 at most (what the halves do not hold is 2^-17 of each row, low times
+    low up to 2^-16, all of one sign for a row against its copy); 2^-10; 2^-8; 1e-7.
     """
     if x.dtype == y.dtype and x.dtype != torch.float32:
         return Product("rows", "half", x.dtype, 1)
-    return _OF_FLOAT32[precision or torch.get_float32_matmul_precision()]
+    return _OF_FLOAT32[precision or float32_precision(x.device)]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..._checks import InputError
 from ..kernels import say_once, usable
+from ..tiling import float32_products
 
 Backend = Literal["auto", "tiles", "triton"]
 BACKENDS = ("auto", "tiles", "triton")
@@ -67,16 +68,11 @@ def decoded_backend(code: str) -> tuple[str, str | None]:
 def tiles_precision(code: str) -> Iterator[None]:
     """Within, torch multiplies float32 as the precision of a code asks: bare float32 is what it calls the highest."""
     _, precision = decoded_backend(code)
-    before = torch.get_float32_matmul_precision()
-    wanted = {None: before, "float32": "highest"}.get(precision, precision)
-    if wanted is None or wanted == before:
+    if precision is None:
         yield
         return
-    torch.set_float32_matmul_precision(wanted)
-    try:
+    with float32_products("highest" if precision == "float32" else precision):
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def check_backend(backend: str, rows: Tensor) -> None:
