@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import infomech as im
 from infomech.corrections import score_corrections
+from infomech.losses import sigmoid_loss, symmetric_infonce
 from infomech.reductions import full_precision, torch_threads
 from infomech.reductions.losses import sigmoid
 from infomech.reductions.tiling import _by_backend, _Setting, float32_precision, multiplied_in
@@ -130,6 +131,39 @@ def test_the_precision_of_the_sigmoid_loss_is_that_of_its_tiles(monkeypatch: pyt
         im.losses.sigmoid_loss(X, Y, temperature=0.1, bias=-1.0, precision=precision, backend="tiles")  # type: ignore[arg-type]
     assert seen == ["high", "highest", "medium"]
     assert state()[0] == "high"
+
+
+@pytest.fixture
+def _by_backend_alone() -> Iterator[None]:
+    """As newer versions of torch want it; their other setting is an error to ask for then."""
+    if len(_by_backend()) < 2:
+        pytest.skip("this version of torch has one setting")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert state()[0] == "contradicted"
+    yield
+    for each in _by_backend():
+        each.fp32_precision = "ieee"
+
+
+@pytest.mark.usefixtures("_by_backend_alone")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+@pytest.mark.parametrize("backend", ["tiles", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_take_a_precision_that_is_set_by_backend(backend: Any, dtype: torch.dtype) -> None:
+    if backend == "triton":
+        pytest.importorskip("triton")
+    assert [float32_precision(torch.device(kind)) for kind in ("cuda", "cpu")] == ["high", "highest"]
+    before, x = state(), X[:20, :6].to(dtype).requires_grad_()
+    found = []
+    for precision in (None, "float32", "high", "medium"):
+        options: dict[str, Any] = {"temperature": 0.1, "backend": backend, "precision": precision}
+        value = symmetric_infonce(x, -x, **options) + sigmoid_loss(x, -x, bias=-1.0, **options)
+        (gradient,) = torch.autograd.grad(value, x)
+        assert gradient.isfinite().all()
+        found.append(value.item())
+        assert state() == before
+    assert found == pytest.approx([found[0]] * 4, rel=1e-2)
 
 
 class Products(TorchDispatchMode):

@@ -263,6 +263,20 @@ def test_triton_that_is_missing_or_too_old(
     assert caplog.messages == [f"{complaint}; falling back to tiles"]
 
 
+@pytest.mark.parametrize("error", [ImportError("libtriton.so: undefined symbol\n"), RuntimeError("no driver")])
+def test_triton_that_is_broken(error: Exception, unknown_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and to install it once more would do nothing; the tiles go on."""
+
+    def broken(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(support.importlib, "import_module", broken)
+    said = f"Triton cannot be imported ({type(error).__name__}: {str(error).strip()}): pip install --force-reinstall "
+    with pytest.raises(InputError, match=re.escape(said)):
+        losses.infonce(rows(1), rows(2), temperature=0.1, backend="triton")
+    assert losses.infonce(rows(1), rows(2), temperature=0.1).isfinite()
+
+
 class OnCuda(Tensor):
     """A tensor that says that it is on a card."""
 

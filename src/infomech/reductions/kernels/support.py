@@ -69,8 +69,12 @@ def _capability(ask: Callable[[torch.device], tuple[int, int]], device: torch.de
 def _missing() -> str | None:
     try:
         found = str(getattr(importlib.import_module("triton"), "__version__", "of no version"))
-    except (ImportError, OSError):
-        return f"Triton is not installed: {_INSTALL}"
+    except Exception as error:  # any: what is broken is not the caller's, and the tiles go on
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return f"Triton is not installed: {_INSTALL}"
+        said = " ".join(str(error).split())[:200]
+        again = _INSTALL.replace("install", "install --force-reinstall")
+        return f"Triton cannot be imported ({type(error).__name__}: {said}): {again}"
     if version_of(found) < OLDEST:
         return f"Triton {found} is too old: update torch, which brings its own, or {_INSTALL}"
     if not hasattr(torch.ops.aten.mm, "dtype_out"):
