@@ -537,6 +537,10 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """The reference, as it was fitted."""
         return self._fit()
 
+    def kernel(self) -> Kernel:
+        """The kernel of the fields at the temperature of the ratio, once it was fitted."""
+        return self._kernel
+
     def field_of_reference(self, side: str) -> Field:
         """The field of the other side at the reference's own rows of a side, own groups left out, with its errors."""
         reference = self._fit()
