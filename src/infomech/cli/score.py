@@ -8,7 +8,7 @@ import typer
 
 from .app import AsJson, First, Names, Overwrite, Pairs, Quiet, Second, Seed, Temperature, command
 from .given import filled
-from .inputs import check_apart, check_no_input, find_files, read_rows
+from .inputs import check_apart, check_no_input, find_files, read_both, read_rows
 from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -196,10 +196,10 @@ def _weights(text: str) -> tuple[float, float] | str:
 
 def _load(folder: Path) -> "DensityRatio":
     from .._checks import InputError
-    from ..report.scored import RATIO
     from ..scores import DensityRatio
+    from ..scores.saving import RATIO_FILE
 
-    path = folder / RATIO if folder.is_dir() else folder
+    path = folder / RATIO_FILE if folder.is_dir() else folder
     if not path.exists():
         raise InputError(f"{path} does not exist; fit it first: infomech score X Y -t T -o {folder}")
     return DensityRatio.load(path)
@@ -278,7 +278,7 @@ def _write_scores(
     check_no_input(out, (x, y))
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; name another file, or pass --overwrite")
-    left, right = read_rows(x), read_rows(y)
+    left, right = read_both(x, y)
     with progress_bar("Scoring", quiet=quiet) as step:
         columns = _columns(ratio, left, right, top=top, prior=prior, step=step)
     try:

@@ -9,7 +9,7 @@ from .._words import interval_text, value_text
 from ..diagnosis import Estimate, Finding
 from ..scores import DensityRatio, ScoreComparison, ScoreSummary
 from ..scores.comparison import DIRECTIONS, MEASURES
-from ..scores.saving import dump_ratio
+from ..scores.saving import RATIO_FILE, dump_ratio
 from .compare import marked
 from .page import GENERAL, render
 from .score_charts import critic_name, score_charts, score_notes, score_tables
@@ -19,8 +19,7 @@ LEGEND = (
     "▲ and ▼ mark what lies higher and lower than the cosine's, where the 95% interval of the paired difference leaves "
     "out 0. Higher is better but for hubness."
 )
-FILES = ("score.html", "score.json", "score.md", "ratio.safetensors")
-RATIO = "ratio.safetensors"
+FILES = ("score.html", "score.json", "score.md", RATIO_FILE)
 _WORDS = {
     "information": "I (nats)",
     "recall_at_1": "R@1",
@@ -88,7 +87,7 @@ def save_scored(
     content = scored_dict(summary, comparison, names, findings)
 
     def files() -> Iterator[tuple[str, bytes]]:
-        yield RATIO, dump_ratio(ratio)
+        yield RATIO_FILE, dump_ratio(ratio)
         yield "score.json", dump_json(content)
         yield "score.md", _markdown(content, comparison, names, findings).encode("utf-8", errors="replace")
         yield "score.html", _page(content, comparison, names)
@@ -164,7 +163,6 @@ def _page(content: Json, comparison: ScoreComparison, names: tuple[str, str]) ->
 __all__ = [
     "FILES",
     "LEGEND",
-    "RATIO",
     "check_scored",
     "comparison_table",
     "direction_words",

@@ -526,7 +526,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DensityRatio":
-        """Read what `save` wrote.
+        """Read what `save` wrote, or `infomech score` to a folder.
 
         Raises:
             InputError: for another file, a damaged one, or one of another version.
