@@ -108,6 +108,33 @@ def test_scores_know_the_folder_that_they_wrote(capsys: pytest.CaptureFixture[st
         assert command in page
 
 
+def test_twins_of_unseen_pairs_are_tied_by_the_rows_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, noise = torch.randn(2, 300, 12, generator=torch.Generator().manual_seed(0))
+    y = x + 0.4 * noise
+    seen = torch.arange(300) % 3 == 0
+    twins = torch.nonzero(~seen).flatten()[:40].reshape(20, 2)
+    x[twins[:, 1]], y[twins[:, 1]] = x[twins[:, 0]], y[twins[:, 0]]
+    np.save("x.npy", x.numpy())
+    np.save("y.npy", y.numpy())
+    Path("split.txt").write_text("\n".join("train" if each else "test" for each in seen))
+    assert run("report", "x.npy", "y.npy", "-t", "0.1", "--split", "split.txt", "-o", "DIR", "--no-figures") == 0
+    tied = torch.from_numpy(np.load("DIR/pairs-tied.npy"))
+    assert not seen[tied].any()
+    assert {tuple(sorted(pair)) for pair in tied.tolist() if pair[0] != pair[1]} == {
+        tuple(each) for each in twins.tolist()
+    }
+    texts = " ".join(f["text"] for f in json.loads(Path("DIR/report.json").read_text())["findings"])
+    (doctor,) = {command for command in commands(texts) if "pairs-tied" in command}
+    capsys.readouterr()
+    assert run(*shlex.split(doctor)[1:], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["inputs"]["groups"] == 180
+    assert "duplicates-x" not in {f["code"] for f in found["findings"]}
+
+
 def test_what_is_carried_and_what_is_left() -> None:
     def of(text: str, *given: str | None, **options: object) -> str:
         (one,) = filled([Finding("code", "note", "title", text, 1.0)], given, options)

@@ -382,7 +382,7 @@ def _diagnosed(
     from ..io import read_labels
     from ..report import Report
     from ..report.attach import with_scores, with_sigmoid
-    from ..report.seen import apart, checked_seen, with_seen
+    from ..report.seen import apart, checked_seen, in_given_rows, with_seen
 
     if seen is not None and split is not None:
         raise InputError("both --seen and --split are given; give the seen pairs in one way")
@@ -399,6 +399,7 @@ def _diagnosed(
         if seen is not None:
             found = with_seen(found, *rows, settings)
         if trained is not None:
+            found = in_given_rows(found, unseen)
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:
             found = with_sigmoid(found, *embeddings, settings, bias=bias)
