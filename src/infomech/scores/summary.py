@@ -20,7 +20,6 @@ from ..geometry import Cosine
 from .calibration import Reliability
 from .comparison import ScoreComparison, skewness_of_hits
 from .density_ratio import DensityRatio
-from .fields import Kernel, log_field
 from .rates import PairTable
 from .thresholds import LEAST_EFFECTIVE, Threshold
 
@@ -203,18 +202,11 @@ def _denser_from(ratio: DensityRatio) -> float | None:
 
     Rounded as it is shown, then looked at.
     """
-    reference, kernel = ratio.fitted_reference(), ratio.kernel()
     for step in range(1, _MOST_STEPS + 1):
         tau = float(f"{ratio.temperature * 2 ** (step / 2):.2g}")
-        found = []
-        for own, other in ((reference.x, reference.y), (reference.y, reference.x)):
-            at = torch.linspace(0, len(own) - 1, min(_LOOKED_AT, len(own)), device=own.groups.device).long()
-            terms = None if own.terms is None else own.terms[at]
-            field = log_field(
-                own.values[at], other, Kernel(kernel.slope, tau), terms=terms, left_out=(own.groups[at],), errors=True
-            )
-            found.append(field.at_least())
-        if float((torch.cat(found) < FEW).double().mean()) <= MANY_SPARSE:
+        fields = [ratio.field_of_reference(side, temperature=tau, most=_LOOKED_AT) for side in ("x", "y")]
+        effective = torch.cat([field.at_least() for field in fields])
+        if float((effective < FEW).double().mean()) <= MANY_SPARSE:
             return tau
     return None
 
