@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,11 @@ def test_nearly_collapsed_rows_keep_their_digits() -> None:
     single = im.gap(x, y)["energy_distance"].value
     double = im.gap(x.double(), y.double())["energy_distance"].value
     assert single == pytest.approx(double, rel=1e-6)
-    assert "collapse-x" in {f.code for f in examine(x, y, Settings(temperature=0.07)).findings}
+    found = {f.code: f for f in examine(x, y, Settings(temperature=0.07)).findings}
+    assert found["collapse-x"].severity == "serious"
+    assert "collapsed to a point" in found["collapse-x"].title
+    assert "Fix the training" in found["collapse-x"].text
+    assert not found.keys() & {"no-gap", "duplicates-x", "duplicates-y"}  # which would call it good, or tie all rows
 
 
 def _good() -> tuple[Tensor, Tensor]:
@@ -147,6 +152,31 @@ def test_findings_of_unrelated_rows() -> None:
     g = torch.Generator().manual_seed(0)
     found = codes(torch.randn(300, 16, generator=g), torch.randn(300, 16, generator=g))
     assert {"loss-near-chance", "retrieval-at-chance", "no-gap", "not-normalized"} <= found
+
+
+def test_no_gap_between_two_cones_is_nothing_good() -> None:
+    g = torch.Generator().manual_seed(0)
+    base = torch.ones(64)
+    found = {f.code: f for f in examine(base + 0.1 * torch.randn(200, 64, generator=g),
+                                        base + 0.1 * torch.randn(200, 64, generator=g),
+                                        Settings(temperature=0.07)).findings}  # fmt: skip
+    assert "no-gap" not in found
+    assert found["collapse-x"].title == "x has collapsed to a cone"
+
+
+def test_items_given_twice_are_no_collapse_and_a_file_that_is_named_exists(tmp_path: Path) -> None:
+    """Two items many times each leave too few groups to tie; what a finding names then is no file."""
+    g = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(2, 2, 32, generator=g)
+    few = torch.arange(200) % 2
+    x, y = z[few], (z + noise)[few] + 1e-4 * torch.randn(200, 32, generator=g)
+    report = im.diagnose(x, y, temperature=0.07)
+    found = {f.code: f.text for f in report.findings}
+    assert "collapse-x" not in found
+    report.save(tmp_path / "out", figures=False)
+    assert not (tmp_path / "out" / "pairs-tied.npy").exists()
+    assert "pairs" not in found["duplicates-x"].split("`")[1]
+    assert found["duplicates-x"].endswith("Embed more rows that differ, then `infomech doctor X Y -t 0.07`.")
 
 
 def test_findings_of_a_clear_gap() -> None:

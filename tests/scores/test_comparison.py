@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import infomech as im
+from infomech.diagnosis.thresholds import STRONG_HUBS
 from infomech.scores import DensityRatio, compare_scores, score_findings, summarise
 from infomech.scores.baselines import (
     BASELINES,
@@ -21,11 +23,11 @@ from infomech.scores.baselines import (
 )
 
 
-def with_hubs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def with_hubs(count: int, seed: int, *, every: int = 7) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     z, a, b = torch.randn(3, count, 32, generator=generator)
     y = z + 0.7 * b
-    y[::7] = 0.5 * y[::7] + 0.6
+    y[::every] = 0.5 * y[::every] + 0.6
     return z + 0.7 * a + 0.5, y
 
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_compared() -> None:
 
 
 def test_findings_say_what_a_match_is_and_what_hubs_cost() -> None:
-    ratio = DensityRatio(0.1).fit(*with_hubs(600, 0))
+    ratio = DensityRatio(0.1).fit(*with_hubs(600, 0, every=60))
     summary = summarise(ratio)
     found = {f.code: f for f in score_findings(summary, ("image", "text"))}
     assert re.fullmatch(r"A cosine of 0\.\d+ is a match at 1 in 1,000", found["match-score"].title)
@@ -117,6 +119,53 @@ def test_findings_say_what_a_match_is_and_what_hubs_cost() -> None:
     assert summary.critic.edges[0] >= -1.001
     assert summary.critic.edges[-1] <= 1.001
     assert repr(summary).startswith("What score means a match: 600 groups")
+
+
+def test_hubs_are_said_only_where_the_table_shows_them() -> None:
+    """Many rows that are each a little nearer to all: the ratio ranks better, and the skewness is no hub's."""
+    x, y = with_hubs(600, 0)
+    summary = summarise(DensityRatio(0.1).fit(x, y))
+    (cosine, ratio), gain = summary.searches["y"].hubness, summary.searches["y"].change.estimate
+    assert ratio < 1 < cosine < STRONG_HUBS
+    assert gain.low > 0.02
+    found = {f.code: f for f in score_findings(summary, ("image", "text"))}
+    assert found["ratio-ranks-better-y"].severity == "note"
+    assert found["ratio-ranks-better-y"].title == "From image to text the ratio ranks better than the cosine alone"
+    assert not any("hub" in f.title.lower() or "hub" in f.text.lower() for f in found.values())
+    # hubs of the cosine that the ratio does not take away are not given back
+    search = replace(summary.searches["y"], hubness=(STRONG_HUBS + 1, STRONG_HUBS + 2))
+    kept = score_findings(replace(summary, searches={"y": search}))
+    assert "hubs-cost-recall-y" not in {f.code for f in kept}
+
+
+def test_a_method_that_finds_more_than_the_ratio_is_named() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, a, b = torch.randn(3, 300, 16, generator=generator)
+    x, y = z + 0.4 * a + 4 * torch.rand(300, 1, generator=generator), z + 0.4 * b  # each x as far from 0 as it likes
+    summary = summarise(DensityRatio(0.05).fit(x, y))
+    table = compare_scores(x, y, temperature=0.05, methods=["density ratio", "mean removal"])
+    gain = table.above_ratio["x_to_y"]["mean removal"].estimate
+    recalls = {name: found["recall_at_1"].value for name, found in table.estimates["x_to_y"].items()}
+    assert gain.value == pytest.approx(recalls["mean removal"] - recalls["density ratio"])
+    assert gain.low > 0
+    better = {f.code: f.text for f in score_findings(summary, comparison=table)}
+    assert "In the table mean removal finds more than the ratio" in better["ratio-ranks-better-y"]
+    assert "`infomech correct X Y -t 0.05 --method mean-removal -o DIR`" in better["ratio-ranks-better-y"]
+    assert not any("In the table" in f.text for f in score_findings(summary))
+
+
+def test_sparse_fields_ask_for_what_helps() -> None:
+    """Not for the command that was run: a temperature at which fields rest on enough rows, or times as many pairs."""
+    x, y = with_hubs(300, 0)
+    summary = summarise(DensityRatio(0.02).fit(x, y))
+    assert summary.sparse > 0.9
+    assert summary.denser_from is not None
+    assert summarise(DensityRatio(summary.denser_from).fit(x, y)).sparse < 0.12  # of all rows, not of some
+    (text,) = (f.text for f in score_findings(summary) if f.code == "sparse-fields")
+    assert f"`infomech score X Y -t {summary.denser_from:g} -o DIR`" in text
+    effective = torch.cat([DensityRatio(0.02).fit(x, y).field_of_reference(side).at_least() for side in "xy"])
+    assert summary.more_pairs == pytest.approx(10 / float(effective.quantile(0.1, interpolation="higher")))
+    assert f"at least {math.ceil(summary.more_pairs)} times as many pairs" in text
 
 
 def test_the_best_candidates_are_those_of_the_whole_table() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import AsJson, First, Normalize, Overwrite, Pairs, Quiet, Second, Seed, command
-from .inputs import check_apart, find_encoding
+from .inputs import check_apart, find_encoding, path_and_key
 from .show import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -170,7 +170,10 @@ def _names(names: str | None, encodings: "Sequence[str]") -> list[str]:
 
     if names is None:
         given = [Path(name.partition(",")[0]) for name in encodings]
-        chosen = [path.stem if path.suffix else path.name for path in given]
+        stems = [path.stem if path.suffix else path.name for path in given]
+        chosen = [_folder(name) or stem for name, stem in zip(encodings, stems, strict=True)]
+        if len(set(chosen)) < len(chosen):
+            chosen = stems
         if len(set(chosen)) < len(chosen):
             chosen = [str(path.with_suffix("")) for path in given]
     else:
@@ -180,6 +183,14 @@ def _names(names: str | None, encodings: "Sequence[str]") -> list[str]:
     if len(set(chosen)) < len(chosen):
         raise InputError(f"names are not distinct ({', '.join(chosen)}); give each encoding its own with --names")
     return chosen
+
+
+def _folder(encoding: str) -> str:
+    """The name of the folder that two files of an encoding lie in, where it was named with them; or empty."""
+    files = {path_and_key(file)[0] for file in encoding.split(",")}
+    folders = {Path(file).parent for file in files}
+    name = folders.pop().name if len(files) == 2 and len(folders) == 1 else ""
+    return name.strip(".")
 
 
 def _common_pairs(files: "Sequence[str | None]", names: "Sequence[str]") -> Any:

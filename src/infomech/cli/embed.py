@@ -1,5 +1,6 @@
 """The command that embeds data with a model: embed."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,4 +124,4 @@ def _print_extraction(result: "Extraction", *, as_json: bool) -> None:
         f"{len(result.skipped)} skipped; {result.seconds:.1f} s{rate}"
     )
     tau = " -t TAU" if result.temperature is None else ""
-    typer.echo(f"\nNow: infomech report {result.folder}{tau} -o report")
+    typer.echo(f"\nNow: infomech report {shlex.quote(str(result.folder))}{tau} -o report")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class Files:
     @property
     def paths(self) -> list[str]:
         """All files and folders that are read."""
-        return [_path_and_key(self.x)[0], _path_and_key(self.y)[0], *([self.pairs] if self.pairs else [])]
+        return [path_and_key(self.x)[0], path_and_key(self.y)[0], *([self.pairs] if self.pairs else [])]
 
     def read(self, device: str = "cpu") -> "tuple[Tensor, Tensor]":
         """The embeddings of both modalities, on a device.
@@ -45,8 +46,8 @@ class Files:
         from ..io.devices import resolve_device, rows_on
 
         resolve_device(device)  # before files are read
-        x, y = read_rows(self.x), read_rows(self.y)
-        _tell_ignored(_path_and_key(name)[0] for name in (self.x, self.y))
+        x, y = read_both(self.x, self.y)
+        _tell_ignored(path_and_key(name)[0] for name in (self.x, self.y))
         if same_rows(x, y):
             raise InputError(f"the two files are the same: {self.x} and {self.y} hold equal rows; name both modalities")
         return rows_on(device, x, y)
@@ -122,7 +123,7 @@ def find_files(
         found = _embedded(Path(x), pairs)
         found = found if names is None else replace(found, names=both)
     else:
-        parents = {Path(_path_and_key(name)[0]).absolute().parent for name in (x, y)}
+        parents = {Path(path_and_key(name)[0]).absolute().parent for name in (x, y)}
         shared = parents.pop() if len(parents) == 1 else None
         known = None if shared is None or temperature is not None else _known_temperature(shared)
         found = Files(x, y, pairs, both, known or 0.0, source=None if known is None else str(shared))
@@ -156,6 +157,10 @@ def _embedded(folder: Path, pairs: str | None) -> Files:
     from ..embedding.cache import read_manifest
 
     if not folder.is_dir():
+        names = _array_names(str(folder))
+        if len(names) > 1:
+            both = " ".join(shlex.quote(f"{folder}::{name}") for name in names[:2])
+            raise InputError(f"{folder} holds {len(names)} arrays ({', '.join(names[:8])}); name both: {both}")
         raise InputError(f"only {folder} is given; name the embeddings of the other modality, too")
     manifest = read_manifest(folder)
     if manifest is None:
@@ -201,8 +206,30 @@ def read_rows(file: str) -> "Tensor":
     """Embeddings of ``FILE`` or ``FILE::KEY``."""
     from ..io import read_embeddings
 
-    name, key = _path_and_key(file)
+    name, key = path_and_key(file)
     return read_embeddings(name, key=key)
+
+
+def read_both(x: str, y: str) -> "tuple[Tensor, Tensor]":
+    """Embeddings of both modalities; where Y names no array, another than X's is suggested."""
+    from ..io.arrays import SeveralArrays
+
+    first = read_rows(x)
+    try:
+        return first, read_rows(y)
+    except SeveralArrays as error:
+        raise error.but(path_and_key(x)[1] or error.names[0]) from None
+
+
+def _array_names(file: str) -> list[str]:
+    """Names of the arrays of a file that holds several."""
+    from ..io.arrays import SeveralArrays
+
+    try:
+        read_rows(file)
+    except SeveralArrays as error:
+        return error.names
+    return []
 
 
 def _tell_ignored(paths: Iterable[str]) -> None:
@@ -217,7 +244,8 @@ def _tell_ignored(paths: Iterable[str]) -> None:
         )
 
 
-def _path_and_key(file: str) -> tuple[str, str | None]:
+def path_and_key(file: str) -> tuple[str, str | None]:
+    """``FILE::KEY`` as both, or a file alone."""
     name, separator, key = file.rpartition("::")
     if not separator or not name or os.path.lexists(file):
         return file, None
@@ -229,7 +257,7 @@ def check_apart(folder: Path, owned: Iterable[str], inputs: Iterable[str]) -> No
     from .._checks import InputError
 
     targets = [folder / name for name in owned]
-    for given in (_path_and_key(name)[0] for name in inputs):
+    for given in (path_and_key(name)[0] for name in inputs):
         if any(same_place(target, given) for target in ([folder] if os.path.isdir(given) else targets)):
             raise InputError(f"{folder} is where the input {given} is; nothing was written: choose another folder")
 
@@ -243,7 +271,7 @@ def check_no_input(file: Path, inputs: Iterable[str]) -> None:
     """Raise InputError if the file is one of the inputs, through links too."""
     from .._checks import InputError
 
-    for given in (_path_and_key(name)[0] for name in inputs):
+    for given in (path_and_key(name)[0] for name in inputs):
         if same_place(file, given):
             raise InputError(f"{file} is the input {given}; nothing was written: name another file")
 
@@ -254,6 +282,8 @@ __all__ = [
     "check_no_input",
     "find_encoding",
     "find_files",
+    "path_and_key",
+    "read_both",
     "read_rows",
     "same_place",
     "two_names",

@@ -1,5 +1,6 @@
 """Commands on two files of embeddings: report, doctor, compare, correct."""
 
+import shlex
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +26,7 @@ from .app import (
     Temperature,
     command,
 )
+from .given import filled
 from .inputs import Files, check_apart, find_files, read_rows, same_place
 from .show import print_findings, print_json, print_table, progress_bar
 
@@ -120,6 +122,11 @@ def report(
                 labels=labels, batch_size=batch_size, normalize=normalize, backend=backend, seed=seed, curves=curves
             )
             result = _diagnosed(files, settings, device=device, scores=scores, seen=seen, split=split, quiet=quiet)
+            meant = {
+                "pairs": pairs, "labels": labels, "names": names, "batch_size": batch_size, "normalize": normalize,
+                "seen": seen, "split": split,
+            }  # fmt: skip
+            result = _in_words_of_the_run(result, (x, y), meant)
             stated = files.stated()
         with progress_bar("Writing the report", quiet=quiet):
             page = result.save(out, overwrite=overwrite, figures=figures)
@@ -172,6 +179,11 @@ def doctor(
     files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
     settings = files.settings(batch_size=batch_size, normalize=normalize, backend=backend, seed=seed)
     result = _diagnosed(files, settings, device=device, quiet=quiet, bias=bias, seen=seen, split=split)
+    meant = {
+        "pairs": pairs, "names": names, "batch_size": batch_size, "normalize": normalize, "seen": seen, "split": split,
+        "loss": None if bias is None else loss, "bias": bias,
+    }  # fmt: skip
+    result = _in_words_of_the_run(result, (x, y), meant)
     if as_json:
         content = result.to_dict()
         print_json({key: content[key] for key in ("schema_version", "inputs", "findings")})
@@ -309,8 +321,24 @@ def correct(
         typer.echo(text)
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
     if rows is not None:
-        again = f"{out / 'x.npy'} {out / 'y.npy'} --pairs {out / HELD_OUT} -t {settings.temperature:g} -o DIR"
+        words = [
+            str(out / "x.npy"),
+            str(out / "y.npy"),
+            "--pairs",
+            str(out / HELD_OUT),
+            "-t",
+            f"{settings.temperature:g}",
+        ]
+        again = shlex.join([*words, "-o", "DIR", *(["--names", names] if names is not None else [])])
         typer.echo(f"Of all rows, those fitted on flatter it; a report on the others: infomech report {again}")
+
+
+def _in_words_of_the_run(result: "Report", given: tuple[str | None, str | None], meant: dict[str, Any]) -> "Report":
+    """The report with findings whose commands name its files, and say what their rows mean."""
+    from ..report import Report
+
+    found = result.diagnosis
+    return Report(replace(found, findings=filled(found.findings, given, meant)))
 
 
 def _print_shared(result: "Report") -> None:
@@ -321,9 +349,10 @@ def _print_shared(result: "Report") -> None:
         typer.echo(line)
 
 
-def diagnose_files(x: str, y: str, settings: "Settings", *, quiet: bool = False) -> "Report":
-    """Read, diagnose, and show how far it is."""
-    return _diagnosed(Files(x, y, None, settings.names, settings.temperature), settings, device="cpu", quiet=quiet)
+def diagnose_files(x: str, y: str, settings: "Settings", *, meant: dict[str, Any], quiet: bool = False) -> "Report":
+    """Read, diagnose, and show how far it is; `meant` says for the findings' commands what the settings are made of."""
+    files = Files(x, y, None, settings.names, settings.temperature)
+    return _in_words_of_the_run(_diagnosed(files, settings, device="cpu", quiet=quiet), (x, y), meant)
 
 
 def _check_loss(loss: str, bias: float | None, batch_size: int | None) -> None:
@@ -353,7 +382,7 @@ def _diagnosed(
     from ..io import read_labels
     from ..report import Report
     from ..report.attach import with_scores, with_sigmoid
-    from ..report.seen import apart, checked_seen, with_seen
+    from ..report.seen import apart, checked_seen, in_given_rows, with_seen
 
     if seen is not None and split is not None:
         raise InputError("both --seen and --split are given; give the seen pairs in one way")
@@ -370,6 +399,7 @@ def _diagnosed(
         if seen is not None:
             found = with_seen(found, *rows, settings)
         if trained is not None:
+            found = in_given_rows(found, unseen)
             found = with_seen(found, trained.x, trained.y, settings, pairs=trained.pairs)
         if bias is not None:
             found = with_sigmoid(found, *embeddings, settings, bias=bias)

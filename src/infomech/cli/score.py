@@ -1,19 +1,21 @@
 """The command on scores: what score means a match, for new files and for an index."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .app import AsJson, First, Names, Overwrite, Pairs, Quiet, Second, Seed, Temperature, command
-from .inputs import check_apart, check_no_input, find_files, read_rows
+from .given import filled
+from .inputs import check_apart, check_no_input, find_files, read_both, read_rows
 from .show import print_findings, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .._typing import Progress
+    from ..diagnosis import Finding
     from ..scores import DensityRatio
 
 _WEIGHTS = "0.5,0.5"
@@ -79,7 +81,18 @@ def score(
         if wrong:
             raise InputError(f"{wrong[0]} needs --apply DIR, the folder of an earlier infomech score")
         files = find_files(x, y, temperature=temperature, pairs=pairs, names=names)
-        _fit(files, out, weights, method, calibrate, seed=seed, overwrite=overwrite, quiet=quiet, as_json=as_json)
+        meant = {
+            "pairs": pairs, "names": names, "weights": None if weights == _WEIGHTS else weights, "method": method,
+            "calibrate": calibrate,
+        }  # fmt: skip
+
+        def worded(findings: "list[Finding]") -> "list[Finding]":
+            return filled(findings, (x, y), meant, fitted=out)
+
+        _fit(
+            files, out, weights, method, calibrate,
+            worded=worded, seed=seed, overwrite=overwrite, quiet=quiet, as_json=as_json,
+        )  # fmt: skip
         return
     unused = [
         name
@@ -115,6 +128,7 @@ def _fit(
     method: str | None,
     calibrate: str | None,
     *,
+    worded: "Callable[[list[Finding]], list[Finding]]",
     seed: int,
     overwrite: bool,
     quiet: bool,
@@ -150,12 +164,16 @@ def _fit(
                 seed=seed,
                 progress=lambda share: step(0.6 * share),
             )
-        content = save_scored(ratio, summary, comparison, out, names=files.names, overwrite=overwrite)
+        beside = comparison if method is None else None  # its ratio has no correction before it
+        findings = worded(score_findings(summary, files.names, fitted=True, comparison=beside))
+        content = save_scored(
+            ratio, summary, comparison, out, findings=findings, names=files.names, overwrite=overwrite
+        )
     if as_json:
         print_json(content)
         return
     typer.echo(files.stated())
-    print_findings(score_findings(summary, files.names, fitted=True))
+    print_findings(findings)
     for direction in ("x_to_y", "y_to_x"):
         header, rows = comparison_table(comparison, direction)
         typer.echo("")
@@ -178,10 +196,10 @@ def _weights(text: str) -> tuple[float, float] | str:
 
 def _load(folder: Path) -> "DensityRatio":
     from .._checks import InputError
-    from ..report.scored import RATIO
     from ..scores import DensityRatio
+    from ..scores.saving import RATIO_FILE
 
-    path = folder / RATIO if folder.is_dir() else folder
+    path = folder / RATIO_FILE if folder.is_dir() else folder
     if not path.exists():
         raise InputError(f"{path} does not exist; fit it first: infomech score X Y -t T -o {folder}")
     return DensityRatio.load(path)
@@ -260,7 +278,7 @@ def _write_scores(
     check_no_input(out, (x, y))
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; name another file, or pass --overwrite")
-    left, right = read_rows(x), read_rows(y)
+    left, right = read_both(x, y)
     with progress_bar("Scoring", quiet=quiet) as step:
         columns = _columns(ratio, left, right, top=top, prior=prior, step=step)
     try:

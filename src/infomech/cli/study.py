@@ -52,8 +52,12 @@ def _demo(
     with progress_bar("Training two models", quiet=quiet) as step:
         models = train_demo(out, steps=steps, seed=seed, progress=step)
     for model, folder in zip(models, folders, strict=True):
-        first, second, *_ = model.files
-        result = diagnose_files(str(first), str(second), demo_settings(model, seed), quiet=quiet)
+        first, second, pairs, labels = map(str, model.files)
+        settings = demo_settings(model, seed)
+        meant = {
+            "pairs": pairs, "labels": labels, "names": ",".join(settings.names), "batch_size": settings.batch_size,
+        }  # fmt: skip
+        result = diagnose_files(first, second, settings, meant=meant, quiet=quiet)
         result.save(folder, overwrite=overwrite)
     comparison = compare_reports(folders, names=[model.title for model in models], same_rows=True)
     page = comparison.save(out / "comparison", overwrite=overwrite)

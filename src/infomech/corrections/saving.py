@@ -13,6 +13,8 @@ from ..io.fitted import dump_fitted, read_fitted
 from .base import AffineMap, Correction
 from .scoring import METHODS
 
+CORRECTION_FILE = "correction.safetensors"  # in the folder of `infomech correct`
+
 
 def dump_correction(correction: Correction) -> bytes:
     """The bytes of the file: the two affine maps, the method and its parameters.
@@ -30,12 +32,13 @@ def save_correction(correction: Correction, path: str | os.PathLike[str]) -> Non
 
 
 def load_correction(path: str | os.PathLike[str]) -> Correction:
-    """Read what `save_correction` or `infomech correct` wrote.
+    """Read what `save_correction` wrote; of a folder, the file that `infomech correct` writes to it.
 
     Raises:
         InputError: for another file, or a damaged one.
     """
     path = as_path(path)
+    path = path / CORRECTION_FILE if os.path.isdir(path) else path
     metadata, tensors = read_fitted(path, "correction", "fit it again with infomech correct", mark="method")
     if metadata["method"] not in METHODS:
         raise InputError(f"{path} holds a correction that is not known, {metadata['method']!r}; fit another")

@@ -17,6 +17,7 @@ from .inputs import Inputs
 from .thresholds import (
     APART,
     COLLAPSED_COSINE,
+    COLLAPSED_TWINS,
     FEW_DIRECTIONS,
     FEW_GROUPS,
     LARGE_TEMPERATURE_COST,
@@ -382,7 +383,20 @@ def _collapse(e: Evidence) -> Iterator[Finding]:
     for side, name in (("x", e.inputs.name_x), ("y", e.inputs.name_y)):
         cosine = e.geometry[side]["mean_cosine"].value
         ratio = e.geometry[side]["participation_ratio"].value
-        if cosine > COLLAPSED_COSINE:
+        if _all_equal(e, side):
+            yield Finding(
+                f"collapse-{side}",
+                "serious",
+                f"{name} has collapsed to a point",
+                f"Two random rows of {name} have a mean cosine of {cosine:.3f}, and "
+                f"{100 * e.geometry[side]['duplicates'].value:.1f}% of the rows have a twin (cosine above 0.9999) in "
+                "another group: all items look the same, and no correction brings back what the rows do not hold. Fix "
+                "the training (a loss without negatives, a learning rate that is too high), or the "
+                "extraction, then look again: "
+                f"{e.command('doctor', '--fail-on serious')}.",
+                cosine,
+            )
+        elif cosine > COLLAPSED_COSINE:
             yield Finding(
                 f"collapse-{side}",
                 "serious",
@@ -404,6 +418,12 @@ def _collapse(e: Evidence) -> Iterator[Finding]:
             )
 
 
+def _all_equal(e: Evidence, side: str) -> bool:
+    """Whether most rows are next to equal: twins that are no items given twice."""
+    found = e.geometry[side]
+    return found["mean_cosine"].value > COLLAPSED_COSINE and found["duplicates"].value > COLLAPSED_TWINS
+
+
 def _duplicates(e: Evidence) -> Iterator[Finding]:
     shares = {side: e.geometry[side]["duplicates"].value for side in ("x", "y")}
     if max(shares.values()) <= MANY_DUPLICATES:
@@ -412,26 +432,28 @@ def _duplicates(e: Evidence) -> Iterator[Finding]:
     negligible = abs(effect) < SMALLEST_NATS
     for side, name in (("x", e.inputs.name_x), ("y", e.inputs.name_y)):
         share = shares[side]
-        if share > MANY_DUPLICATES:
+        if share > MANY_DUPLICATES and not _all_equal(e, side):
             yield Finding(
                 f"duplicates-{side}",
                 "note" if negligible else "warning",
                 f"{name} has near-duplicates",
                 f"{100 * share:.1f}% of the rows of {name} have a twin (cosine above 0.9999) in another group: a false "
-                f"negative in the loss, a coin toss in retrieval. {cost} "
-                + ("That is too little to act on; to" if negligible else "To")
-                + f" tie twins into one group: {_tie(e)}.",
+                f"negative in the loss, a coin toss in retrieval. {cost} " + _tie(e, negligible=negligible),
                 share,
             )
 
 
-def _tie(e: Evidence) -> str:
-    """The commands that name the twins, as a report does, and use them."""
+def _tie(e: Evidence, *, negligible: bool) -> str:
+    """What to do, with the commands that name the twins, as a report does, and use them."""
     found = e.budget.without_duplicates
     if found is None or not found.tied:
-        return e.command("doctor", "--pairs pairs.npy")
+        return f"Embed more rows that differ, then {e.command('doctor')}."
     report = e.command("report", "-o DIR")
-    return f"{report} writes the pairs that do so, then {e.command('doctor', '--pairs DIR/pairs-tied.npy')}"
+    return (
+        ("That is too little to act on; to" if negligible else "To")
+        + f" tie twins into one group: {report} writes the pairs that do so, then "
+        f"{e.command('doctor', '--pairs DIR/pairs-tied.npy')}."
+    )
 
 
 def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:
@@ -449,6 +471,8 @@ def _cost_of_duplicates(budget: EnergyBudget) -> tuple[float, str]:
 def _gap(e: Evidence) -> Iterator[Finding]:
     energy, centroid, apart = e.gap["energy_distance"], e.gap["centroid_gap"], e.gap["separability"]
     if energy.low <= 0:
+        if all(e.geometry[side]["mean_cosine"].value > COLLAPSED_COSINE for side in ("x", "y")):
+            return  # there is nothing left that could lie apart
         reaches = "reaches 0" if energy.high >= 0 else "lies below 0, which no gap does: it is chance, or few pairs"
         yield Finding(
             "no-gap",

@@ -8,6 +8,7 @@ SMALLEST_NATS = 0.01  # is an effect on the loss worth an advice? nats below whi
 MANY_DUPLICATES = 0.01  # are there near-duplicates? share of the rows
 APART = 0.95  # do the modalities lie apart? held-out accuracy of a linear classifier
 COLLAPSED_COSINE = 0.95  # has a modality collapsed? mean cosine of two rows
+COLLAPSED_TWINS = 0.5  # to a point? share of the rows with a near-duplicate, beside the mean cosine
 FEW_DIRECTIONS = 5.0  # does a modality use few directions? participation ratio
 STRONG_HUBS = 5.0  # are there hubs? skewness of the 10-occurrence
 TEMPERATURE_COST = 0.05  # does the temperature fit? nats a pair that it costs against the best one
@@ -20,6 +21,7 @@ FEW_GROUPS = 100  # are intervals rough? effective groups
 __all__ = [
     "APART",
     "COLLAPSED_COSINE",
+    "COLLAPSED_TWINS",
     "FEW_DIRECTIONS",
     "FEW_GROUPS",
     "FULL_RECALL",

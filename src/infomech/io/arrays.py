@@ -90,6 +90,25 @@ def write_embeddings(path: str | os.PathLike[str], rows: Any) -> None:
         raise unwritable(path, error) from error
 
 
+class SeveralArrays(InputError):
+    """A file holds more arrays than the one that is asked for.
+
+    Args:
+        path: of the file.
+        names: of its arrays.
+        suggested: the one that the message names.
+    """
+
+    def __init__(self, path: Path, names: list[str], suggested: str = "") -> None:
+        self.path, self.names = path, names
+        shown = ", ".join(names[:8])
+        super().__init__(f"{path} holds {len(names)} arrays ({shown}); name one with key={suggested or names[0]!r}")
+
+    def but(self, key: str) -> "SeveralArrays":
+        """The same, with another array than `key` suggested."""
+        return SeveralArrays(self.path, self.names, next((name for name in self.names if name != key), ""))
+
+
 class _Plain:
     """A file that NumPy takes for none: of a full disk it then says what the system says, not how many bytes."""
 
@@ -196,7 +215,9 @@ def _read_file(path: Path, key: str | None, wanted: Wanted) -> Tensor:
         return _read_safetensors(path, key, wanted)
     if head[:1] == b"\x80" or path.suffix.lower() in (".pkl", ".pickle"):
         raise InputError(f"{path} is a pickle, which may run code when loaded; save it with numpy.save or safetensors")
-    tables = "" if wanted == "embeddings" else "; or two columns of row numbers in a .csv, .tsv or .txt"
+    tables = "; or two columns of row numbers in a .csv, .tsv or .txt"
+    if wanted == "embeddings":
+        tables = f"; save the rows as .npy: numpy.save({path.stem + '.npy'!r}, rows)"
     raise InputError(f"{path} is of an unknown kind (it starts with {head[:8]!r}); expected {FORMATS}{tables}")
 
 
@@ -284,7 +305,7 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
             raise InputError(f"{path} has no array {key!r}; it has {', '.join(names[:8])}")
         return key
     if len(names) != 1:
-        raise InputError(f"{path} holds {len(names)} arrays ({', '.join(names[:8])}); name one with key={names[0]!r}")
+        raise SeveralArrays(path, names)
     return names[0]
 
 

@@ -1,7 +1,7 @@
 """Several reports side by side: one table, and retrieval against the gap."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -383,7 +383,12 @@ def _told(
     return f"{text}; to detect one of that size takes {needed - groups:,} more {unit_of_data}."
 
 
-def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, same_rows: bool = False) -> Comparison:
+def compare(
+    reports: Sequence[Source] | Mapping[str, Source],
+    *more: object,
+    names: Sequence[str] | None = None,
+    same_rows: bool = False,
+) -> Comparison:
     """Put several reports side by side; differences are to the first of them.
 
     Budgets are put at the same N: their own where that is the same, else the largest N that all of them have measured.
@@ -391,7 +396,9 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, sa
     `same_rows` says so.
 
     Args:
-        reports: folders that `Report.save` wrote, ``report.json`` files, their dictionaries, or `Report` objects.
+        reports: folders that `Report.save` wrote, ``report.json`` files, their dictionaries, or `Report` objects; or a
+            dictionary of them by name.
+        more: nothing: reports are given as one list.
         names: one for each; by default the names of the folders.
         same_rows: states that row i is the same item in all of them, where no ids are known.
 
@@ -402,7 +409,12 @@ def compare(reports: Sequence[Source], *, names: Sequence[str] | None = None, sa
         InputError: if there is nothing to compare, a report cannot be read, the names do not match, or reports that
             are said to be of the same rows are not.
     """
-    if isinstance(reports, str | os.PathLike | dict | Report):
+    if more:
+        raise InputError("compare needs one list of reports: compare([first, second])")
+    if isinstance(reports, Mapping) and "schema_version" not in reports and reports and names is None:
+        names = [str(name) for name in reports]
+        reports = list(reports.values())
+    if isinstance(reports, str | os.PathLike | Mapping | Report):
         raise InputError("compare needs a list of reports; put the one given into a list")
     if not isinstance(reports, list | tuple):
         raise InputError(f"reports is {shown(reports)}; give a list of folders that were saved, or of reports")

@@ -10,13 +10,13 @@ from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
 from .._words import GAP, measure, value_text
 from ..corrections import Score, Scored
-from ..corrections.saving import dump_correction
+from ..corrections.saving import CORRECTION_FILE, dump_correction
 from .compare import delta_text, marked
 from .schema import dump_npy
 from .writing import md
 
 HELD_OUT = "held-out-pairs.npy"
-FILES = ("correct.json", "correct.md", "x.npy", "y.npy", "correction.safetensors", HELD_OUT)
+FILES = ("correct.json", "correct.md", "x.npy", "y.npy", CORRECTION_FILE, HELD_OUT)
 
 
 def check_corrected(folder: Path, *, overwrite: bool = False) -> None:
@@ -56,7 +56,7 @@ def save_corrected(
             for name, moved in zip("xy", correction.transform(*rows), strict=True):
                 yield f"{name}.npy", dump_npy(moved.cpu().numpy())
             yield HELD_OUT, dump_npy(scored.held_out_pairs.numpy())
-            yield "correction.safetensors", dump_correction(correction)
+            yield CORRECTION_FILE, dump_correction(correction)
 
     write_folder(folder, files(), owned=FILES, what="correction", overwrite=overwrite)
     return content

@@ -278,17 +278,11 @@ def rank(
     if len(encodings) < 2:
         raise InputError(f"there is {len(encodings)} encoding to rank; name at least two")
     _check_ids(ids or {})
-    first, shapes = "", (0, 0)
+    given = {name: (as_rows(x, f"x of {name}"), as_rows(y, f"y of {name}")) for name, (x, y) in encodings.items()}
+    _check_lengths(given, paired=pairs is not None)
     found = []
     before: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, (given_x, given_y) in encodings.items():
-        x, y = as_rows(given_x, f"x of {name}"), as_rows(given_y, f"y of {name}")
-        if first and (len(x), len(y)) != shapes:
-            raise InputError(
-                f"{name} has {len(x):,} and {len(y):,} rows, {first} has {shapes[0]:,} and {shapes[1]:,}; encodings "
-                "are ranked on the same rows in the same order"
-            )
-        first, shapes = first or name, (len(x), len(y))
+    for name, (x, y) in given.items():
         check_backend(backend, x)
         check_distinct(x, y, f" of {name}")
         twin = next((other for other, rows in before.items() if all(map(same_rows, rows, (x, y)))), None)
@@ -315,6 +309,23 @@ def rank(
 
 def _is_pair(each: object) -> bool:
     return isinstance(each, tuple | list) and len(each) == 2
+
+
+def _check_lengths(given: Mapping[str, tuple[Tensor, Tensor]], *, paired: bool) -> None:
+    """Before any work: all have as many rows, and x as many as y where no pairs are given."""
+    first, shapes = "", (0, 0)
+    for name, (x, y) in given.items():
+        if first and (len(x), len(y)) != shapes:
+            raise InputError(
+                f"{name} has {len(x):,} and {len(y):,} rows, {first} has {shapes[0]:,} and {shapes[1]:,}; encodings "
+                "are ranked on the same rows in the same order"
+            )
+        first, shapes = first or name, (len(x), len(y))
+    if not paired and shapes[0] != shapes[1]:
+        raise InputError(
+            f"x of {first} has {shapes[0]:,} rows and y has {shapes[1]:,}, and no pairs are given; pass pairs, a "
+            "(p, 2) index of the rows that belong together"
+        )
 
 
 def _check_ids(ids: Mapping[str, Sequence[str]]) -> None:

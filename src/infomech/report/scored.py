@@ -1,15 +1,15 @@
 """What `infomech score` writes: the fitted ratio, a page with its curves, and the table beside other scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .._files import Json, check_target, dump_json, environment, plain, write_folder
 from .._markdown import bullets, document, table
 from .._words import interval_text, value_text
-from ..diagnosis import Estimate
-from ..scores import DensityRatio, ScoreComparison, ScoreSummary, score_findings
+from ..diagnosis import Estimate, Finding
+from ..scores import DensityRatio, ScoreComparison, ScoreSummary
 from ..scores.comparison import DIRECTIONS, MEASURES
-from ..scores.saving import dump_ratio
+from ..scores.saving import RATIO_FILE, dump_ratio
 from .compare import marked
 from .page import GENERAL, render
 from .score_charts import critic_name, score_charts, score_notes, score_tables
@@ -19,8 +19,7 @@ LEGEND = (
     "▲ and ▼ mark what lies higher and lower than the cosine's, where the 95% interval of the paired difference leaves "
     "out 0. Higher is better but for hubness."
 )
-FILES = ("score.html", "score.json", "score.md", "ratio.safetensors")
-RATIO = "ratio.safetensors"
+FILES = ("score.html", "score.json", "score.md", RATIO_FILE)
 _WORDS = {
     "information": "I (nats)",
     "recall_at_1": "R@1",
@@ -48,13 +47,15 @@ def check_scored(folder: Path, *, overwrite: bool = False) -> None:
     check_target(folder, owned=FILES, what="score", overwrite=overwrite)
 
 
-def scored_dict(summary: ScoreSummary, comparison: ScoreComparison, names: tuple[str, str]) -> Json:
+def scored_dict(
+    summary: ScoreSummary, comparison: ScoreComparison, names: tuple[str, str], findings: Sequence[Finding]
+) -> Json:
     """The content of score.json."""
     return {
         "names": list(names),
         "summary": plain(summary.to_dict()),
         "comparison": plain(comparison.to_dict()),
-        "findings": plain(score_findings(summary, names, fitted=True)),
+        "findings": plain(list(findings)),
         "provenance": environment(),
     }
 
@@ -65,20 +66,30 @@ def save_scored(
     comparison: ScoreComparison,
     folder: Path,
     *,
+    findings: Sequence[Finding],
     names: tuple[str, str] = ("x", "y"),
     overwrite: bool = False,
 ) -> Json:
     """Write the fitted ratio, score.html, score.json and score.md; all of it or nothing.
 
+    Args:
+        ratio: that was fitted.
+        summary: of its own pairs.
+        comparison: of it with other scores.
+        folder: where to.
+        findings: of `score_findings`.
+        names: of the two modalities.
+        overwrite: replace what an earlier run wrote.
+
     Returns:
         What score.json holds.
     """
-    content = scored_dict(summary, comparison, names)
+    content = scored_dict(summary, comparison, names, findings)
 
     def files() -> Iterator[tuple[str, bytes]]:
-        yield RATIO, dump_ratio(ratio)
+        yield RATIO_FILE, dump_ratio(ratio)
         yield "score.json", dump_json(content)
-        yield "score.md", _markdown(content, summary, comparison, names).encode("utf-8", errors="replace")
+        yield "score.md", _markdown(content, comparison, names, findings).encode("utf-8", errors="replace")
         yield "score.html", _page(content, comparison, names)
 
     write_folder(folder, files(), owned=FILES, what="score", overwrite=overwrite)
@@ -109,9 +120,9 @@ def _about(comparison: ScoreComparison) -> str:
     )
 
 
-def _markdown(content: Json, summary: ScoreSummary, comparison: ScoreComparison, names: tuple[str, str]) -> str:
+def _markdown(content: Json, comparison: ScoreComparison, names: tuple[str, str], findings: Sequence[Finding]) -> str:
     saved = content["summary"]
-    found = [f"**{md(f.title)}**. {md_code(f.text)}" for f in score_findings(summary, names, fitted=True)]
+    found = [f"**{md(f.title)}**. {md_code(f.text)}" for f in findings]
     blocks = [bullets(found), *map(md, score_notes(saved, names))]
     for each in score_tables(saved):
         rows = [
@@ -152,7 +163,6 @@ def _page(content: Json, comparison: ScoreComparison, names: tuple[str, str]) ->
 __all__ = [
     "FILES",
     "LEGEND",
-    "RATIO",
     "check_scored",
     "comparison_table",
     "direction_words",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -37,6 +38,7 @@ class Part:
     x: Tensor
     y: Tensor
     pairs: Int[Tensor, "p 2"]
+    rows: tuple[Int[Tensor, " n"], Int[Tensor, " m"]]  # which of the given x and y these are, ascending
 
 
 def apart(x: Tensor, y: Tensor, settings: Settings, split: Sequence[object]) -> tuple[Part, Settings, Part]:
@@ -86,7 +88,19 @@ def _part(x: Tensor, y: Tensor, pairs: Int[Tensor, "p 2"], chosen: Tensor) -> Pa
     places = torch.stack(
         [torch.searchsorted(rows, side.contiguous()) for rows, side in zip((rows_x, rows_y), pairs.T, strict=True)], 1
     )
-    return Part(x[rows_x.to(x.device)], y[rows_y.to(y.device)], places)
+    return Part(x[rows_x.to(x.device)], y[rows_y.to(y.device)], places, (rows_x, rows_y))
+
+
+def in_given_rows(diagnosis: Diagnosis, part: Part) -> Diagnosis:
+    """The diagnosis of a part with its pairs, and those that tie twins, as rows of the whole x and y."""
+    budget, (rows_x, rows_y) = diagnosis.budget, (rows.cpu().numpy() for rows in part.rows)
+    parts, twins = budget.contributions, budget.without_duplicates
+    if parts is not None:
+        pairs = np.stack([rows_x[parts.pairs[:, 0]], rows_y[parts.pairs[:, 1]]], 1)
+        parts = replace(parts, pairs=pairs, rows_x=rows_x[parts.rows_x], rows_y=rows_y[parts.rows_y])
+    if twins is not None and twins.tied is not None:
+        twins = replace(twins, tied=[[int(rows_x[i]), int(rows_y[j])] for i, j in twins.tied])
+    return replace(diagnosis, budget=replace(budget, contributions=parts, without_duplicates=twins))
 
 
 def checked_seen(seen: object, x: Tensor, y: Tensor, *, device: DeviceLike = None) -> tuple[Tensor, Tensor]:
@@ -180,4 +194,4 @@ def finding(unseen: Information, seen: Information) -> Finding:
     )
 
 
-__all__ = ["Part", "apart", "checked_seen", "finding", "with_seen"]
+__all__ = ["Part", "apart", "checked_seen", "finding", "in_given_rows", "with_seen"]

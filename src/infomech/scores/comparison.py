@@ -28,6 +28,7 @@ from .reference import Reference
 
 MEASURES = ("information", "recall_at_1", "recall_at_10", "mean_reciprocal_rank", "true_positive_rate", "hubness")
 DIRECTIONS = ("x_to_y", "y_to_x")
+RATIO = "density ratio"  # as the table names it
 FALSE_POSITIVE_RATE = 1e-3
 BLOCKS = 50
 _MOST_GROUPS = 4000  # in each fold: a score matrix of 64 MB
@@ -56,6 +57,7 @@ class ScoreComparison(Shown):
         groups: that were scored.
         candidates: in each gallery, on the average.
         false_positive_rate: at which true positives are counted.
+        above_ratio: direction -> method -> recall at 1 less that of the density ratio, paired.
     """
 
     estimates: dict[str, dict[str, dict[str, Estimate]]]
@@ -64,6 +66,15 @@ class ScoreComparison(Shown):
     groups: int
     candidates: int
     false_positive_rate: float
+    above_ratio: dict[str, dict[str, Difference]] = field(default_factory=dict)
+
+    def hubness_of(self, direction: str) -> tuple[float, float]:
+        """Hubness of the candidates by the cosine and by the density ratio."""
+        cosine, ratio = (
+            self.estimates[direction][name]["hubness"].value if name in self.estimates[direction] else math.nan
+            for name in ("cosine", RATIO)
+        )
+        return cosine, ratio
 
     @property
     def methods(self) -> list[str]:
@@ -191,7 +202,7 @@ def compare_scores(
             tallies[side][name] = _merged(parts)
             if progress is not None:
                 progress(1 / (len(DIRECTIONS) * len(chosen)))
-    estimates, differences = {}, {}
+    estimates, differences, above_ratio = {}, {}, {}
     for side in DIRECTIONS:
         share = torch.cat(queries[side])
         blocks = [len(q) for q in queries[side]]
@@ -200,9 +211,12 @@ def compare_scores(
         differences[side] = {
             name: _differences(first, t, share, blocks) for name, t in tallies[side].items() if name != "cosine"
         }
+        if (ratio := tallies[side].get(RATIO)) is not None:
+            others = {name: t for name, t in tallies[side].items() if name not in ("cosine", RATIO)}
+            above_ratio[side] = {name: _recall_difference(ratio, t, share, "recall_at_1") for name, t in others.items()}
     scored = sum(len(q) for q in queries["x_to_y"])
     candidates = round(sum(int(q.sum()) for q in queries["y_to_x"]) / len(halves))
-    return ScoreComparison(estimates, differences, temperature, scored, candidates, false_positive_rate)
+    return ScoreComparison(estimates, differences, temperature, scored, candidates, false_positive_rate, above_ratio)
 
 
 def _halves(reference: Reference) -> list[tuple[range, range]]:
@@ -337,9 +351,18 @@ def _hubness(scores: Tensor, case: _Case) -> Tensor:
     counts = torch.zeros(blocks, scores.shape[1], dtype=torch.float64)
     counts.index_put_((block[:, None].expand_as(near), near), torch.ones((), dtype=torch.float64), accumulate=True)
     total = counts.sum(0)
-    each = torch.cat([total[None], total - counts])
-    off = each - each.mean(1, keepdim=True)
+    return _skewness(torch.cat([total[None], total - counts]))
+
+
+def _skewness(counts: Float[Tensor, "k m"]) -> Float[Tensor, " k"]:
+    off = counts - counts.mean(1, keepdim=True)
     return off.pow(3).mean(1) / off.square().mean(1).clamp_min(1e-12).pow(1.5)
+
+
+def skewness_of_hits(scores: Float[Tensor, "n m"]) -> float:
+    """Hubness of the candidates: skewness of how often one is among the first ten of a query."""
+    near = scores.topk(min(_HUB_NEIGHBOURS, scores.shape[1]), dim=1).indices.flatten()
+    return float(_skewness(torch.bincount(near, minlength=scores.shape[1]).double()[None]))
 
 
 def _merged(parts: list[_Tally]) -> _Tally:
@@ -396,12 +419,15 @@ def _over_halves(found: Sequence[Estimate]) -> Estimate:
     return Estimate(value, stderr, value - reach, value + reach)
 
 
+def _recall_difference(first: _Tally, other: _Tally, queries: Tensor, key: str) -> Difference:
+    changed = np.asarray((other.hits[key] - first.hits[key]).numpy(), dtype=np.float64)
+    return Difference.of(paired_recall([changed], [queries.numpy()]), paired=True)
+
+
 def _differences(first: _Tally, other: _Tally, queries: Tensor, groups: list[int]) -> dict[str, Difference]:
-    share = queries.numpy()
     out = {}
     for key in ("recall_at_1", "recall_at_10"):
-        changed = np.asarray((other.hits[key] - first.hits[key]).numpy(), dtype=np.float64)
-        out[key] = Difference.of(paired_recall([changed], [share]), paired=True)
+        out[key] = _recall_difference(first, other, queries, key)
     change = other.hits["mean_reciprocal_rank"] - first.hits["mean_reciprocal_rank"]
     value = float(change.sum() / queries.sum())
     ranks = influence_estimate(value, (change - value * queries) / queries.sum(), queries)
@@ -416,4 +442,4 @@ def _differences(first: _Tally, other: _Tally, queries: Tensor, groups: list[int
     return out
 
 
-__all__ = ["DIRECTIONS", "MEASURES", "ScoreComparison", "compare_scores"]
+__all__ = ["DIRECTIONS", "MEASURES", "ScoreComparison", "compare_scores", "skewness_of_hits"]

@@ -526,7 +526,7 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DensityRatio":
-        """Read what `save` wrote.
+        """Read what `save` wrote, or `infomech score` to a folder.
 
         Raises:
             InputError: for another file, a damaged one, or one of another version.
@@ -537,11 +537,22 @@ class DensityRatio(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
         """The reference, as it was fitted."""
         return self._fit()
 
-    def field_of_reference(self, side: str) -> Field:
-        """The field of the other side at the reference's own rows of a side, own groups left out, with its errors."""
+    def field_of_reference(self, side: str, *, temperature: float | None = None, most: int | None = None) -> Field:
+        """The field of the other side at the reference's own rows of a side, own groups left out, with its errors.
+
+        Args:
+            side: whose rows.
+            temperature: of the kernel; by default that of the ratio.
+            most: of how many rows, spread over all of them; by default of each.
+        """
         reference = self._fit()
         own, other = (reference.x, reference.y) if checked_side(side) == "x" else (reference.y, reference.x)
-        return log_field(own.values, other, self._kernel, terms=own.terms, left_out=(own.groups,), errors=True)
+        rows, groups, terms = own.values, own.groups, own.terms
+        if most is not None and most < len(own):
+            at = torch.linspace(0, len(own) - 1, most, device=groups.device).long()
+            rows, groups, terms = rows[at], groups[at], None if terms is None else terms[at]
+        kernel = self._kernel if temperature is None else Kernel(self._kernel.slope, temperature)
+        return log_field(rows, other, kernel, terms=terms, left_out=(groups,), errors=True)
 
     def best_matches(
         self, queries: RowsLike, candidates: RowsLike, *, k: int = 10, side: str = "y", progress: Progress | None = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .density_ratio import DensityRatio
 
 KIND = "infomech density ratio"
+RATIO_FILE = "ratio.safetensors"  # in the folder of `infomech score`
 VERSION = 2  # 2 knows its own rows
 _CRITICS: dict[str, type[Critic]] = {"Cosine": Cosine, "RBF": RBF}
 _INDICES = ("pairs", "given_x", "given_y", "digests_x", "digests_y")
@@ -70,12 +71,13 @@ def dump_ratio(ratio: "DensityRatio") -> bytes:
 
 
 def load_ratio(path: str | os.PathLike[str]) -> "DensityRatio":
-    """Read what `save_ratio` wrote.
+    """Read what `save_ratio` wrote; of a folder, the file that `infomech score` writes to it.
 
     Raises:
         InputError: for another file, a damaged one, or one of another version.
     """
     path = as_path(path)
+    path = path / RATIO_FILE if os.path.isdir(path) else path
     metadata, tensors = read_fitted(path, "density ratio", "fit it again with infomech score", mark="kind")
     if metadata["kind"] != KIND:
         raise InputError(f"{path} is a safetensors file, but no density ratio; fit one with infomech score")

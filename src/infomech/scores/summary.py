@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .._checks import InputError, check_kind, shown
 from .._shown import Brief, Fields, Shown
@@ -13,9 +14,11 @@ from .._words import number, with_error
 from ..diagnosis.differences import Difference, paired_recall
 from ..diagnosis.estimate import Estimate
 from ..diagnosis.findings import Finding
+from ..diagnosis.thresholds import STRONG_HUBS
 from ..diagnosis.uncertainty import proportion_estimate
 from ..geometry import Cosine
 from .calibration import Reliability
+from .comparison import ScoreComparison, skewness_of_hits
 from .density_ratio import DensityRatio
 from .rates import PairTable
 from .thresholds import LEAST_EFFECTIVE, Threshold
@@ -25,6 +28,10 @@ _BINS = 60
 _POINTS = 60  # of a curve
 _POOR_CALIBRATION = 0.05  # expected calibration error that a user should know of
 FEW = 10.0  # effective groups in a row's field, below which it says little
+MANY_SPARSE = 0.1  # share of rows with such fields that a user should know of
+_LOOKED_AT = 256  # rows of a side at other temperatures
+_MOST_STEPS = 24  # of the root of 2
+_DIRECTION = {"y": "x_to_y", "x": "y_to_x"}  # of the search, by the candidates' side
 Curve = list[float]
 
 
@@ -55,6 +62,7 @@ class Search(Fields):
     ratio: Estimate
     change: Difference
     weight: float  # of the candidates' field
+    hubness: tuple[float, float] = (math.nan, math.nan)  # of the candidates, by the critic alone and by the ratio
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +80,8 @@ class ScoreSummary(Shown):
     searches: dict[str, Search]  # by the candidates' side
     sparse: float  # share of the reference's rows whose field rests on fewer than ten groups
     critic_name: str = "cosine"  # what the score alone is called
+    more_pairs: float = math.nan  # times as many that it takes, at least, until nine rows in ten are not sparse
+    denser_from: float | None = None  # the temperature from which on nine rows in ten are not; None for none
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -125,6 +135,9 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
         except InputError as error:
             unresolved = str(error)
             break
+    effective = _effective(ratio)
+    sparse = float((effective < FEW).double().mean())
+    many = sparse > MANY_SPARSE
     return ScoreSummary(
         temperature=ratio.temperature,
         weights=ratio.weights_,
@@ -139,8 +152,10 @@ def summarise(ratio: DensityRatio) -> ScoreSummary:
             ratio.candidate_reliability(),
         ],
         searches={side: _search(ratio, side) for side in ("y", "x")},
-        sparse=_sparse(ratio),
+        sparse=sparse,
         critic_name="cosine" if ratio.critic is None or isinstance(ratio.critic, Cosine) else "score",
+        more_pairs=FEW / float(effective.sort().values[int(MANY_SPARSE * len(effective))]) if many else math.nan,
+        denser_from=_denser_from(ratio) if many else None,
     )
 
 
@@ -161,28 +176,47 @@ def _search(ratio: DensityRatio, side: str) -> Search:
     table, field = (scores.scores, scores.field_y) if side == "y" else (scores.scores.T, scores.field_x.T)
     weight = ratio.ranking_weights_[side]
     groups = torch.arange(len(table))
-    hits = [_first(each) for each in (table, table - weight * field)]
+    ratios = table - weight * field
+    hits = [_first(each) for each in (table, ratios)]
     recalls = [proportion_estimate(hit, groups, len(groups)) for hit in hits]
     changed = np.asarray((hits[1] - hits[0]).numpy(), dtype=np.float64)
     change = Difference.of(paired_recall([changed], [np.ones(len(changed))]), paired=True)
-    return Search(recalls[0], recalls[1], change, weight)
+    return Search(recalls[0], recalls[1], change, weight, (skewness_of_hits(table), skewness_of_hits(ratios)))
 
 
-def _first(table: torch.Tensor) -> torch.Tensor:
+def _first(table: Tensor) -> Tensor:
     """Whether the diagonal is first in its row; a tie of t counts 1 / t."""
     true = table.diagonal()[:, None]
     ahead, level = (table > true).any(1), (table == true).sum(1)
     return torch.where(ahead, 0.0, 1.0 / level.double()).cpu()
 
 
-def _sparse(ratio: DensityRatio) -> float:
-    """Share of rows whose field rests on few rows of the reference."""
-    effective = [ratio.field_of_reference(side).effective for side in ("x", "y")]
-    return float(torch.cat([each < FEW for each in effective if each is not None]).double().mean())
+def _effective(ratio: DensityRatio) -> Tensor:
+    """How many rows of the reference the field of each row of both sides rests on."""
+    found = [ratio.field_of_reference(side).effective for side in ("x", "y")]
+    return torch.cat([each for each in found if each is not None])
+
+
+def _denser_from(ratio: DensityRatio) -> float | None:
+    """The first higher temperature, by steps of the root of 2, at which few rows are sparse; of some rows of each side.
+
+    Rounded as it is shown, then looked at.
+    """
+    for step in range(1, _MOST_STEPS + 1):
+        tau = float(f"{ratio.temperature * 2 ** (step / 2):.2g}")
+        fields = [ratio.field_of_reference(side, temperature=tau, most=_LOOKED_AT) for side in ("x", "y")]
+        effective = torch.cat([field.at_least() for field in fields])
+        if float((effective < FEW).double().mean()) <= MANY_SPARSE:
+            return tau
+    return None
 
 
 def score_findings(
-    summary: ScoreSummary, names: tuple[str, str] = ("x", "y"), *, fitted: bool = False
+    summary: ScoreSummary,
+    names: tuple[str, str] = ("x", "y"),
+    *,
+    fitted: bool = False,
+    comparison: ScoreComparison | None = None,
 ) -> list[Finding]:
     """What a person should know, with its number and what to do (E7).
 
@@ -190,6 +224,8 @@ def score_findings(
         summary: from `summarise`.
         names: of the two modalities.
         fitted: whether the ratio is saved already, so that the commands need not fit it first.
+        comparison: of `compare_scores` on the same pairs, whose table is shown beside: hubs are then said as it has
+            them, and a method that ranks above the ratio is named.
     """
     check_kind(summary, "summary", ScoreSummary, "what summarise returns")
     fit = "" if fitted else f"`infomech score X Y -t {summary.temperature:g} -o DIR`, then "
@@ -216,15 +252,22 @@ def score_findings(
     for side, search in summary.searches.items():
         query, candidate = names if side == "y" else names[::-1]
         if search.change.apart and search.change.estimate.value > 0:
+            by_critic, by_ratio = search.hubness if comparison is None else comparison.hubness_of(_DIRECTION[side])
+            hubs = by_critic > STRONG_HUBS and by_ratio < by_critic
             found.append(
                 Finding(
-                    f"hubs-cost-recall-{side}",
-                    "warning" if search.change.estimate.value >= 0.02 else "note",
-                    f"Hubs cost recall from {query} to {candidate}: the ratio gives it back",
+                    f"hubs-cost-recall-{side}" if hubs else f"ratio-ranks-better-{side}",
+                    "warning" if hubs and search.change.estimate.value >= 0.02 else "note",
+                    f"Hubs cost recall from {query} to {candidate}: the ratio gives it back"
+                    if hubs
+                    else f"From {query} to {candidate} the ratio ranks better than the {summary.critic_name} alone",
                     f"The right {candidate} comes first for {search.critic.value:.1%} of the queries by the score "
                     f"alone and for {search.ratio.value:.1%} with the candidates' field taken off at weight "
-                    f"{search.weight:g} ({with_error(search.change.estimate)}). Write vectors that any "
-                    f"inner-product index ranks so: {fit}`infomech score --apply DIR --index X Y -o FOLDER`.",
+                    f"{search.weight:g} ({with_error(search.change.estimate)})."
+                    + (f" The hubness falls from {by_critic:.1f} to {by_ratio:.1f}." if hubs else "")
+                    + _better_still(comparison, _DIRECTION[side], summary.temperature)
+                    + f" Write vectors that any inner-product index ranks so: {fit}"
+                    "`infomech score --apply DIR --index X Y -o FOLDER`.",
                     search.change.estimate.value,
                 )
             )
@@ -241,19 +284,41 @@ def score_findings(
                 as_is.error.value,
             )
         )
-    if math.isfinite(summary.sparse) and summary.sparse > 0.1:
-        found.append(
-            Finding(
-                "sparse-fields",
-                "note",
-                "Many rows lie far from the reference",
-                f"The field of {summary.sparse:.0%} of the rows rests on fewer than {FEW:.0f} rows of the reference, "
-                "so that their ratios are rough. Fit on more pairs: "
-                f"`infomech score X Y -t {summary.temperature:g} -o DIR`.",
-                summary.sparse,
-            )
-        )
+    if math.isfinite(summary.sparse) and summary.sparse > MANY_SPARSE:
+        found.append(_sparse_finding(summary))
     return found
+
+
+def _better_still(comparison: ScoreComparison | None, direction: str, temperature: float) -> str:
+    """The method of the table that finds most, if it finds more than the ratio does, and the command that uses it."""
+    if comparison is None:
+        return ""
+    gains = {name: each for name, each in comparison.above_ratio.get(direction, {}).items() if each.apart}
+    best = max(gains, key=lambda name: gains[name].estimate.value, default=None)
+    if best is None or gains[best].estimate.value <= 0:
+        return ""
+    commands = {
+        "mean removal": f"`infomech correct X Y -t {temperature:g} --method mean-removal -o DIR`",
+        "density ratio, means removed": f"`infomech score X Y -t {temperature:g} --method mean-removal -o DIR`",
+    }
+    use = f": {commands[best]}" if best in commands else ""
+    return f" In the table {best} finds more than the ratio ({with_error(gains[best].estimate)}){use}."
+
+
+def _sparse_finding(summary: ScoreSummary) -> Finding:
+    text = (
+        f"The field of {summary.sparse:.0%} of the rows rests on fewer than {FEW:.0f} rows of the reference, so that "
+        "their ratios are rough. "
+    )
+    pairs = f"at least {math.ceil(summary.more_pairs):,} times as many pairs"
+    if summary.denser_from is None:
+        text += f"Fit on {pairs}: `infomech score X Y -t {summary.temperature:g} -o DIR` on them."
+    else:
+        text += (
+            f"At this temperature it takes {pairs}; on these, the fields of nine rows in ten rest on more from a "
+            f"temperature of about {summary.denser_from:g} on: `infomech score X Y -t {summary.denser_from:g} -o DIR`."
+        )
+    return Finding("sparse-fields", "note", "Many rows lie far from the reference", text, summary.sparse)
 
 
 __all__ = ["FEW", "RATES", "Look", "ScoreSummary", "Search", "score_findings", "summarise"]
