@@ -322,14 +322,31 @@ def _waterfall(diagnosis: Diagnosis) -> Spec:
         "textposition": "middle right",
         "cliponaxis": False,
     }
-    width = max(running) - min(running) or 1.0
-    low = min(running) - 0.05 * width
+    low = min(running) - 0.05 * (max(running) - min(running) or 1.0)
+    names = max(len(line.measure.label) for line in lines)
+    wide, narrow = ([low, _room(low, reach, texts, pixels - _LETTER * min(names, 26))] for pixels in (480, 330))
     layout = base_layout(
         height=520,
-        x=title("nats", range=[low, max(running) + 0.24 * width], zeroline=True, zerolinecolor=MUTED),
+        x=title("nats", range=wide, zeroline=True, zerolinecolor=MUTED),
         y={"autorange": "reversed", "showgrid": False, "ticks": ""},
     )
-    return {"data": [bars, arms, amounts], "layout": layout, "narrow": [low, max(running) + 0.45 * width]}
+    return {"data": [bars, arms, amounts], "layout": layout, "narrow": narrow}
+
+
+_LETTER = 8.0  # pixels of a letter or digit in a chart, at most
+
+
+def _room(low: float, reach: Sequence[float], texts: Sequence[str], pixels: float) -> float:
+    """The right end of an axis of so many pixels from `low` on that has room for the text behind each bar.
+
+    >>> _room(0.0, [10.0, 2.0], ["+1", "+1.234"], 100.0)
+    15.6...
+    """
+    pixels = max(pixels, 90.0)
+    needed = [min(_LETTER * (len(text) + 2), 0.7 * pixels) for text in texts]
+    span = max(reach) - low or 1.0
+    ends = [low + (start - low) * pixels / (pixels - more) for start, more in zip(reach, needed, strict=True)]
+    return max(*ends, max(reach) + 0.05 * span)
 
 
 def figure(diagnosis: Diagnosis) -> Figure:
