@@ -186,7 +186,8 @@ BUDGET = {
         "Effective negatives, {y} → {x}", "How many negatives among {x} one row of {y} really sees in a batch."
     ),
     "above_largest": Measure(
-        "Loss above that of all", "InfoNCE − log N, less the same with all other groups as negatives."
+        "Loss less log N, above that of all",
+        "InfoNCE − log N, less the same with all other groups as negatives: the bias of the batch.",
     ),
     "off_the_limit": Measure("Loss off its limit", "InfoNCE − log N V, less the energy of the limit."),
     "log_negatives": Measure("log N", "Logarithm of the number of negatives."),
@@ -320,7 +321,11 @@ def with_error(estimate: Uncertain) -> str:
     ('−0.1235 ± 0.0021', '2')
     >>> with_error(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
     '0.1235 (interval withheld)'
+    >>> with_error(Estimate(math.nan, math.nan, math.nan, math.nan, "no common scale"))
+    'n/a (no common scale)'
     """
+    if estimate.withheld and math.isnan(estimate.value):
+        return f"{MISSING} ({estimate.withheld})"
     if estimate.withheld:
         return f"{value_text(estimate)} (interval {WITHHELD})"
     error = error_text(estimate)

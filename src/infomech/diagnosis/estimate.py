@@ -41,6 +41,8 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
+        if self.withheld and math.isnan(self.value):
+            return f"n/a ({self.withheld})"
         if self.withheld:
             return f"{self.value:.4g} (interval withheld: {self.withheld})"
         if self.stderr == 0:
