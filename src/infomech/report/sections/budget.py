@@ -91,7 +91,7 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
 
 
 def _seen(diagnosis: Diagnosis) -> Table:
-    """Effective negatives by direction, the loss above that of all, and what the gradient is worth.
+    """Effective negatives by direction, the loss less log N above that of all, and what the gradient is worth.
 
     With all other groups as negatives the last two are 0 by construction, and left out.
     """
@@ -197,9 +197,11 @@ def seen_text(diagnosis: Diagnosis) -> str:
     )
     if holds_all(diagnosis):
         return f"{start}. What a larger batch would change, and what its gradient is worth, these data cannot say."
+    below = b.above_largest.value < 0
+    by = _times(b.above_largest, -1.0 if below else 1.0)
     return start + (
-        f"; the loss lies {with_error(b.above_largest)} nats above that "
-        f"with all {b.groups - 1:,} other groups, less the logarithms of their numbers; the gradient at the embeddings "
+        f"; the loss less log N lies {with_error(by)} nats {'below' if below else 'above'} that "
+        f"with all {b.groups - 1:,} other groups as negatives; the gradient at the embeddings "
         f"is off by {with_error(b.gradient.error)} of its length, at a cosine of {with_error(b.gradient.cosine)}."
     )
 
@@ -340,7 +342,7 @@ def _room(low: float, reach: Sequence[float], texts: Sequence[str], pixels: floa
     """The right end of an axis of so many pixels from `low` on that has room for the text behind each bar.
 
     >>> _room(0.0, [10.0, 2.0], ["+1", "+1.234"], 100.0)
-    15.6...
+    14.7...
     """
     pixels = max(pixels, 90.0)
     needed = [min(_LETTER * (len(text) + 2), 0.7 * pixels) for text in texts]
@@ -494,6 +496,11 @@ BUDGET = Section(
             "Effective negatives",
             "(Σ κ)² / Σ κ² over a batch: how many of its N negatives the softmax really sees. Measured at N: it is not "
             "proportional to N.",
+        ),
+        (
+            "Loss less log N",
+            "InfoNCE − log N: log N grows with the batch whatever the rows are. How far it lies above the same with "
+            "all other groups as negatives is the bias of the batch.",
         ),
         (
             "Gradient error, cosine",
