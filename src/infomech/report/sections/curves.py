@@ -91,7 +91,7 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
                 colour=colour,
                 hover=f"τ = {tau:g}, N = %{{x}}<br>%{{y:.3g}} (95%: %{{customdata}})",
                 mode="lines+markers",
-                customdata=[f"{e.low:.3g} to {e.high:.3g}" for e in table[place]],
+                customdata=[interval_text(e) for e in table[place]],
                 line={"width": 3.2 if mine else 1.6},
                 marker={"size": 6 if mine else 4},
             )
