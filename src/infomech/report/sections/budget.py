@@ -78,7 +78,7 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
     budget = diagnosis.budget
     found = {key: part for key, part in vars(budget).items() if isinstance(part, Estimate)}
     parts = {key: found[key] for key in dict.fromkeys([*WORDS, *found]) if key in found}
-    caption = f"Energy budget of the symmetric InfoNCE with {budget.negatives} negatives"
+    caption = f"Energy budget of the symmetric InfoNCE with {budget.negatives:,} negatives"
     return [
         Table("budget", "Term", (Column("nats"),), terms(diagnosis), intervals=True, caption=caption),
         _seen(diagnosis),
@@ -96,7 +96,7 @@ def _seen(diagnosis: Diagnosis) -> Table:
     With all other groups as negatives the last two are 0 by construction, and left out.
     """
     b = diagnosis.budget
-    caption = f"What a batch with {b.negatives} negatives sees"
+    caption = f"What a batch with {b.negatives:,} negatives sees"
     columns = (Column("Estimate"),)
     keys = ["effective_negatives_xy", "effective_negatives_yx"] + ["above_largest"] * (not holds_all(diagnosis))
     lines = lines_of(WORDS, {key: getattr(b, key) for key in keys}, diagnosis)
