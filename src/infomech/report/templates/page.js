@@ -43,7 +43,10 @@
       if (printed) {
         width = place.closest(".split:not(.tabled), .pair") ? (PAPER - GAP) / 2 : PAPER;
         spec.layout.width = width;
-        spec.layout.height = Math.round(LOWER * spec.layout.height);
+        var named = spec.data.filter(function (trace) { return trace.name && trace.showlegend !== false; });
+        if (named.length <= 4) {  // a long legend takes what there is
+          spec.layout.height = Math.round(LOWER * spec.layout.height);
+        }
       }
       if (width < 480) {
         spec.layout.font.size = 12;
