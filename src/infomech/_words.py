@@ -186,7 +186,8 @@ BUDGET = {
         "Effective negatives, {y} → {x}", "How many negatives among {x} one row of {y} really sees in a batch."
     ),
     "above_largest": Measure(
-        "Loss above that of all", "InfoNCE − log N, less the same with all other groups as negatives."
+        "Loss less log N, above that of all",
+        "InfoNCE − log N, less the same with all other groups as negatives: the bias of the batch.",
     ),
     "off_the_limit": Measure("Loss off its limit", "InfoNCE − log N V, less the energy of the limit."),
     "log_negatives": Measure("log N", "Logarithm of the number of negatives."),
@@ -229,6 +230,8 @@ def decimals(estimate: Uncertain) -> int:
     >>> from infomech import Estimate
     >>> decimals(Estimate(6.9, 0.02, 6.86, 6.94)), decimals(Estimate(6.9, 1e-8, 6.9, 6.9))
     (3, 3)
+    >>> decimals(Estimate(0.94923, 0.00996, 0.93, 0.97))  # the error is written 0.010, not 0.0100
+    3
     """
     error = estimate.stderr
     if 0 < error < _LEAST_ERROR and abs(estimate.value) >= _LEAST_ERROR:
@@ -240,7 +243,7 @@ def decimals(estimate: Uncertain) -> int:
         error = width if math.isfinite(width) and width > 0 else abs(estimate.value) / 100
     if not (math.isfinite(error) and error > 0):
         return 3 if estimate.value != 0 else 0
-    return min(6, max(0, 1 - math.floor(math.log10(error))))
+    return min(6, max(0, 1 - int(f"{error:.1e}".partition("e")[2])))
 
 
 def number(value: float, places: int = 3) -> str:
@@ -254,16 +257,28 @@ def number(value: float, places: int = 3) -> str:
     if math.isinf(value):
         return ("" if value > 0 else MINUS) + "∞"
     if abs(value) >= 1e7 or 0 < abs(value) < 5e-7 <= 10.0**-places or 0 < abs(value) < 1e-6 < 10.0**-places:
-        return f"{value:.2e}".replace("-", MINUS)
+        return _scientific(value)
     text = f"{value:,.{places}f}"
     if text.startswith("-"):
         text = text[1:] if not text.strip("-0.,") else MINUS + text[1:]
     return text
 
 
+def _scientific(value: float) -> str:
+    return f"{value:.2e}".replace("-", MINUS) if value else "0"
+
+
 def value_text(estimate: Uncertain) -> str:
-    """The value with the decimals that its error allows."""
-    return number(estimate.value, decimals(estimate))
+    """The value with the decimals that its error allows.
+
+    >>> from infomech import Estimate
+    >>> value_text(Estimate(4.5e-7, 2.1e-6, -4e-6, 5e-6)), value_text(Estimate(4.5e-7, 1e-9, 4.4e-7, 4.6e-7))
+    ('0.000000', '4.50e−07')
+    """
+    places = decimals(estimate)
+    if abs(estimate.value) < _LEAST_ERROR <= estimate.stderr < math.inf:
+        return f"{0:.{places}f}"
+    return number(estimate.value, places)
 
 
 def error_text(estimate: Uncertain) -> str:
@@ -287,6 +302,8 @@ def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
     'within rounding'
     >>> interval_text(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
     'withheld'
+    >>> interval_text(Estimate(3e-6, 1.7e-6, -4.49e-7, 6.4e-6))  # both ends in one format
+    '−4.49e−07 to 6.40e−06'
     """
     if estimate.withheld:
         return WITHHELD
@@ -296,6 +313,8 @@ def interval_text(estimate: Uncertain, *, exact: str | None = "exact") -> str:
     low, high = number(estimate.low, places), number(estimate.high, places)
     if low == high and estimate.stderr > 0:
         return "within rounding"
+    if "e" in low + high and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = _scientific(estimate.low), _scientific(estimate.high)
     return MISSING if low == high == MISSING else f"{low} to {high}"
 
 
@@ -320,7 +339,11 @@ def with_error(estimate: Uncertain) -> str:
     ('−0.1235 ± 0.0021', '2')
     >>> with_error(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
     '0.1235 (interval withheld)'
+    >>> with_error(Estimate(math.nan, math.nan, math.nan, math.nan, "no common scale"))
+    'n/a (no common scale)'
     """
+    if estimate.withheld and math.isnan(estimate.value):
+        return f"{MISSING} ({estimate.withheld})"
     if estimate.withheld:
         return f"{value_text(estimate)} (interval {WITHHELD})"
     error = error_text(estimate)

@@ -1,6 +1,7 @@
 """Corrections against numpy and scipy, their laws, and their scores on held-out groups."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), "--pairs", str(tmp_path / "pairs.npy"), "-t", "0.5"]
     out = tmp_path / "out"
     assert run("correct", *files, "--method", "centroid-shift", "-o", str(out)) == 0
-    assert "centroid-shift" in capsys.readouterr().out
+    shown, _, said = capsys.readouterr().out.partition("\n\n")
+    assert "centroid-shift" in shown
+    assert "±" in shown
+    (verdict,) = (line for line in said.splitlines() if line.startswith("centroid-shift: "))
+    assert re.fullmatch(
+        r"centroid-shift: \d+ of \d+ gap measures move towards no gap; (none moves away|away from it: [A-Z].*)\.",
+        verdict,
+    )
     expected = {"x.npy", "y.npy", "correction.safetensors", "correct.json", "correct.md", "held-out-pairs.npy"}
     assert {p.name for p in out.iterdir()} == expected
     held_out = np.load(out / "held-out-pairs.npy")
@@ -191,6 +199,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("correct", *files, "--method", "all", "-o", str(out), "--overwrite") == 0
     assert {p.name for p in out.iterdir()} == {"correct.json", "correct.md"}
     assert set(json.loads((out / "correct.json").read_text())["after"]) == set(METHODS)
-    capsys.readouterr()
+    shown = capsys.readouterr().out.partition("\n\n")[0]
+    assert "Energy distance" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    assert "±" not in shown  # but in correct.md
+    assert "±" in (out / "correct.md").read_text()
     assert run("correct", *files, "--method", "magic", "-o", str(tmp_path / "m")) == 2
     assert capsys.readouterr().err.count("\n") == 1

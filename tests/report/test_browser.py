@@ -1,9 +1,11 @@
 """The pages in a real browser: no error, no request, every plot drawn, nothing wider than a phone."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from infomech import Estimate
 from infomech.report import Report, compare
 from infomech.report.section import SideBySide
 from infomech.report.sections import SECTIONS
@@ -40,6 +42,8 @@ FAULTS = """() => {
         const wide = box.scrollWidth > box.clientWidth + 1;
         if (wide !== (getComputedStyle(box, '::before').content !== 'none'))
             faults.push(`${wide ? 'columns hidden without a sign' : 'a sign, and nothing hidden'}: ${box.innerText}`);
+        if (wide && getComputedStyle(table).display === 'block')
+            faults.push(`stacked, and wider than its box: ${box.innerText}`);
         if (!wide && !inside(table.getBoundingClientRect(), box.closest('section').getBoundingClientRect()))
             faults.push('a table leaves its section');
         for (const cell of table.querySelectorAll('th, td')) {
@@ -73,6 +77,19 @@ FAULTS = """() => {
 }"""
 
 
+def large(diagnosis):
+    """The same report with the numbers of a small temperature and a wide gap, and a recall at its end."""
+    scaled = {
+        name: Estimate(factor * e.value - 11.0, 0.034, factor * e.low - 11.0, factor * e.high - 11.0)
+        for name, factor in (("alignment", 3.0), ("dispersion_x_relative", 40.0), ("dispersion_y_relative", 40.0))
+        for e in (getattr(diagnosis.budget, name),)
+    }
+    near_all = Estimate(0.99867, 0.00047, 0.99657, 0.99948)
+    retrieval = {name: e if name.endswith("rank") else near_all for name, e in diagnosis.retrieval.items()}
+    gap = diagnosis.gap | {"separability": Estimate(1.0, 0.0, 0.9987, 1.0)}
+    return replace(diagnosis, budget=replace(diagnosis.budget, **scaled), retrieval=retrieval, gap=gap)
+
+
 def until(page, condition, argument=None):
     """Waits; playwright's own waiting evaluates strings in the page, which the page's policy rightly forbids."""
     for _ in range(200):
@@ -100,6 +117,7 @@ def saved(tmp_path_factory, diagnosis, awkward, several):
     return {
         "report": Report(diagnosis).save(base / "report", figures=False),
         "awkward": Report(awkward).save(base / "awkward", figures=False),
+        "large": Report(large(diagnosis)).save(base / "large", figures=False),
         "compare": compare([Report(d) for d in [*several, awkward]]).save(base / "compare", figures=False),
     }
 
@@ -168,6 +186,31 @@ def test_plots_fit_the_paper_and_return_to_the_screen(opened):
     page.evaluate("() => { window.dispatchEvent(new Event('afterprint')); }")
     until(page, f"wide => ({width})() === wide", wide)
     assert page.complaints == []
+
+
+# Width of the waterfall, and how far its numbers reach beyond it.
+BEYOND = """() => {
+    const place = document.getElementById('chart-budget');
+    const frame = place.querySelector('.main-svg').getBoundingClientRect();
+    const numbers = [...place.querySelectorAll('.textpoint text')].map(text => text.getBoundingClientRect());
+    const out = numbers.map(text => Math.max(frame.left - text.left, text.right - frame.right));
+    return { count: numbers.length, width: frame.width, most: Math.max(...out) };
+}"""
+
+
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_large_numbers_have_room_on_screen_and_paper(opened, width):
+    page = opened("large", width=width)
+    assert page.evaluate(FAULTS) == []
+    on_screen = page.evaluate(BEYOND)
+    page.evaluate("() => { window.dispatchEvent(new Event('beforeprint')); }")
+    on_paper = page.evaluate(BEYOND)
+    assert on_paper["width"] == 340
+    for shown in (on_screen, on_paper):
+        assert shown["count"] == 8
+        assert shown["most"] <= 0, shown
+    if width == 1400:
+        assert page.evaluate("() => document.querySelector('#retrieval .scroll').className") == "scroll"
 
 
 def test_a_script_in_the_page_that_is_not_ours_may_not_run(opened):

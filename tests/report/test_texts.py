@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -9,8 +10,9 @@ from infomech._words import GAP, interval_text, measure, number, value_text, wit
 from infomech.diagnosis import Estimate
 from infomech.report import Report
 from infomech.report.sections import SECTIONS
+from infomech.report.sections.budget import seen_text
 from infomech.report.style import track
-from infomech.report.writing import md, report_markdown, report_tex, tex, tex_interval, tex_value
+from infomech.report.writing import md, provenance, report_markdown, report_tex, tex, tex_interval, tex_value
 
 
 def render(markdown):
@@ -168,3 +170,21 @@ def test_a_track_holds_all_of_its_estimates_and_the_tick(values, name):
     assert bottom <= low
     assert high <= top
     assert still is None or bottom <= still <= top
+
+
+def test_provenance_writes_counts_with_commas_and_equal_norms_once(diagnosis):
+    inputs = replace(diagnosis.inputs, pairs=3000, norm_range_x=(1.0, 1.00000001), norm_range_y=(0.5, 1.0))
+    told = dict(provenance(replace(diagnosis, inputs=inputs, provenance={"seed": 20261, "blocks": 1024})))
+    assert told["pairs"] == "3,000"
+    assert (told["seed"], told["blocks"]) == ("20261", "1,024")
+    assert told[inputs.name_x].endswith("; all norms 1")
+    assert told[inputs.name_y].endswith("; norms from 0.5 to 1")
+
+
+@pytest.mark.parametrize(
+    ("excess", "words"), [(0.75, "lies 0.750 ± 0.010 nats above"), (-0.25, "lies 0.250 ± 0.010 nats below")]
+)
+def test_the_page_says_what_lies_above_what(diagnosis, excess, words):
+    above = Estimate(excess, 0.01, excess - 0.02, excess + 0.02)
+    budget = replace(diagnosis.budget, negatives=diagnosis.budget.groups // 2, beyond=None, above_largest=above)
+    assert f"the loss less log N {words} that with all" in seen_text(replace(diagnosis, budget=budget))

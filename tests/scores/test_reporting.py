@@ -46,6 +46,11 @@ def test_score_writes_the_ratio_the_page_and_the_table(files: Path, capsys: pyte
     assert "inverted softmax" in page
     text = (out / "score.md").read_text()
     assert "QB-Norm" in text
+    assert "no common scale" in text
+    assert "n/a (no common scale)" in page
+    assert (
+        content["comparison"]["estimates"]["x_to_y"]["QB-Norm"]["true_positive_rate"]["withheld"] == "no common scale"
+    )
     assert "| A match at |" in text
     assert DensityRatio.load(out / "ratio.safetensors").calibration_ is not None
     assert run("score", files / "x.npy", files / "y.npy", "-t", 0.1, "-o", out) == 2

@@ -21,7 +21,8 @@ OptionalOut = Annotated[
 Negatives = Annotated[
     int | None,
     typer.Option(
-        "--batch-size", help="N + 1 of the comparison; by default 1,024, or a quarter of the groups where that is less."
+        "--batch-size",
+        help="N + 1 of the comparison; by default 1,024, or the largest power of two up to a quarter of the groups.",
     ),
 ]
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ..report import Report
 
 
+_WITH_ERRORS = 2  # corrections whose errors a screen has the width for
+
 Seen = Annotated[
     tuple[str, str] | None,
     typer.Option(
@@ -313,12 +315,17 @@ def correct(
         print_json(content)
         return
     typer.echo(files.stated())
-    header, lines = corrected_table(scored, settings.names)
+    many = len(scored.after) > _WITH_ERRORS
+    header, lines = corrected_table(scored, settings.names, errors=not many)
     turned = list(zip(header, *lines, strict=True))  # a column for each correction reads better on a screen
-    print_table(turned[0], turned[1:])
-    typer.echo(f"\n{LEGEND}")
+    heads = [name.rpartition("-") for name in turned[0]] if many else []  # in two lines, as wide as their numbers
+    first = [["".join(head[:2]) for head in heads], [head[2] for head in heads]] if many else [turned[0]]
+    print_table(first[0], [*first[1:], *turned[1:]])
+    typer.echo(f"\n{LEGEND}\n")
     for text in corrected_text(scored, settings.names):
         typer.echo(text)
+    if many:
+        typer.echo(f"\nEach number has the digits that its error allows; the errors stand in {out / 'correct.md'}.")
     typer.echo(f"\nScored on {scored.held_out_groups:,} groups that were not fitted on. Written to {out}")
     if rows is not None:
         words = [

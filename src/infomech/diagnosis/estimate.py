@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from .._words import value_text, with_error
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -11,8 +13,8 @@ class Estimate:
     The interval need not be symmetric (a quantile's or a norm's is not). Where a number is exact, ``stderr`` is 0 and
     ``low == value == high``. Where no interval is known to hold, error and ends are NaN and ``withheld`` says why.
 
-    >>> str(Estimate(0.12345, 0.0021, 0.1193, 0.1276))
-    '0.1235 ± 0.0021'
+    >>> str(Estimate(0.12345, 0.0021, 0.1193, 0.1276)), str(Estimate(0.09575, 0.0152, 0.066, 0.126))
+    ('0.1235 ± 0.0021', '0.096 ± 0.015')
     >>> str(Estimate(0.12345, 0.0021, 0.1193, 0.1276).without_interval("3 groups"))
     '0.1235 (interval withheld: 3 groups)'
     """
@@ -41,11 +43,9 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        if self.withheld:
-            return f"{self.value:.4g} (interval withheld: {self.withheld})"
-        if self.stderr == 0:
-            return f"{self.value:.4g}"
-        return f"{self.value:.4g} ± {self.stderr:.2g}"
+        if self.withheld and not math.isnan(self.value):
+            return f"{value_text(self)} (interval withheld: {self.withheld})"
+        return with_error(self)
 
 
 __all__ = ["Estimate"]

@@ -11,7 +11,7 @@ from .._checks import InputError, check_flag, shown
 from .._files import Json, as_path, check_target, dump_json, plain, write_folder
 from .._markdown import document, table
 from .._shown import Brief, Shown, data_frame
-from .._words import Measure, arrow, interval_text, signed_text, with_error
+from .._words import Measure, arrow, interval_text, signed_text, value_text, with_error
 from ..diagnosis import Diagnosis, Estimate, Inputs
 from ..diagnosis.differences import (
     Difference,
@@ -262,9 +262,11 @@ def _marked(row: Row) -> list[str]:
     ]
 
 
-def marked(estimate: Estimate, change: Difference | None) -> str:
+def marked(estimate: Estimate, change: Difference | None, *, error: bool = True) -> str:
     """The estimate, with an arrow where it is apart from another and its digits show it."""
-    return with_error(estimate) + ("" if change is None else arrow(change.estimate, change.apart, estimate))
+    return (with_error(estimate) if error else value_text(estimate)) + (
+        "" if change is None else arrow(change.estimate, change.apart, estimate)
+    )
 
 
 def delta_text(change: Difference) -> str:

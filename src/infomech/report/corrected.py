@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._files import Json, check_target, dump_json, plain, write_folder
 from .._markdown import bullets, document, table
-from .._words import GAP, measure, value_text
+from .._words import GAP, measure
 from ..corrections import Score, Scored
 from ..corrections.saving import CORRECTION_FILE, dump_correction
 from .compare import delta_text, marked
@@ -75,10 +75,13 @@ def corrected_dict(scored: Scored, names: tuple[str, str]) -> Json:
     }
 
 
-def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], list[list[str]]]:
+def corrected_table(
+    scored: Scored, names: tuple[str, str], *, errors: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table before and after: every gap measure, then recalls.
 
-    ▲ and ▼ mark what lies higher and lower than before, where the 95% interval of the difference leaves out 0.
+    ▲ and ▼ mark what lies higher and lower than before, where the 95% interval of the difference leaves out 0. Without
+    errors each number still has the digits that its error allows.
     """
     recalls = _recalls(names)
     gaps = {key: measure(GAP, key, *names).label for key in scored.before.gap}
@@ -89,7 +92,8 @@ def corrected_table(scored: Scored, names: tuple[str, str]) -> tuple[list[str], 
         estimates = score.gap | score.retrieval
         estimates |= {} if score.information is None else {"information": score.information}
         changes = scored.changes.get(score.method, {})
-        return [score.method, *(marked(estimates[key], changes.get(key)) for key in (*shared, *gaps, *recalls))]
+        shown = ((estimates[key], changes.get(key)) for key in (*shared, *gaps, *recalls))
+        return [score.method, *(marked(estimate, change, error=errors) for estimate, change in shown)]
 
     return header, [line(score) for score in (scored.before, *scored.after.values())]
 
@@ -101,39 +105,32 @@ def _recalls(names: tuple[str, str]) -> dict[str, str]:
 
 
 def corrected_text(scored: Scored, names: tuple[str, str]) -> list[str]:
-    """What each correction did to every gap measure, and to recall: a line each.
+    """What the table does not say of each correction: how many gap measures it brings nearer to no gap; a line each.
 
     A measure moves closer if it comes nearer to the value that it has where there is no gap. Those without such a
-    value, a centroid's norm say, stand in the table alone.
+    value, a centroid's norm say, do not count.
     """
     return [_effect(scored, method, names) for method in scored.after]
 
 
 def _effect(scored: Scored, method: str, names: tuple[str, str]) -> str:
-    closer: list[str] = []
+    closer, counted = 0, 0
     further: list[str] = []
-    same: list[str] = []
     for key, before in scored.before.gap.items():
         words = measure(GAP, key, *names)
         if words.still is None:
             continue
+        counted += 1
         after, change = scored.after[method].gap[key], scored.changes[method][key]
         nearer = abs(after.value - words.still) < abs(before.value - words.still)
-        into = closer if change.apart and nearer else further if change.apart else same
-        into.append(f"{words.label} {value_text(before)} to {value_text(after)}")
-    text = f"{method}: {len(closer)} of {len(closer) + len(further) + len(same)} gap measures move towards no gap"
-    text += f" ({'; '.join(closer)})" if closer else ""
-    text += f". {len(further)} move away from it: {'; '.join(further)}" if further else ". None moves away"
-    text += f". No significant change in {'; '.join(same)}" if same else ""
-    recalls = []
-    for key, label in _recalls(names).items():
-        change = scored.changes[method][key]
-        ends = f"{value_text(scored.before.retrieval[key])} to {value_text(scored.after[method].retrieval[key])}"
-        recalls.append(f"{label} {ends}" + ("" if change.apart else " (no significant change)"))
+        if change.apart and nearer:
+            closer += 1
+        elif change.apart:
+            further.append(words.label)
+    text = f"{method}: {closer} of {counted} gap measures move towards no gap"
+    text += f"; away from it: {', '.join(further)}" if further else "; none moves away"
     shared = scored.changes[method].get("information")
-    if shared is not None:
-        recalls.append(f"shared information {delta_text(shared)} nats")
-    return f"{text}. {'; '.join(recalls)}."
+    return text + ("" if shared is None else f"; shared information {delta_text(shared)}") + "."
 
 
 def corrected_markdown(scored: Scored, names: tuple[str, str]) -> str:

@@ -38,7 +38,11 @@ TERMS = (
         "in nats; the table is sorted by the mean of both directions.",
     ),
     ("hubness", "Skewness of how often a candidate is among the first ten; 0 without hubs."),
-    ("TPR at 1e-3", "Share of true pairs above the threshold that one random pair in 1,000 is above."),
+    (
+        "TPR at 1e-3",
+        "Share of true pairs above the threshold that one random pair in 1,000 is above; none where a score has no "
+        "common scale, so that scores of different queries cannot be held against one threshold.",
+    ),
 )
 
 

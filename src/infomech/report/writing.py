@@ -209,17 +209,21 @@ def provenance(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         if unpaired:
             text += f", {unpaired:,} of them without a partner and left out"
         if all(map(math.isfinite, norms)):
-            text += f"; norms from {norms[0]:.4g} to {norms[1]:.4g}"
+            low, high = (f"{norm:.4g}" for norm in norms)
+            text += f"; all norms {low}" if low == high else f"; norms from {low} to {high}"
         out.append((inputs.pop(f"name_{side}"), text))
     words = {"dim": "dimensions", "dtype": "number format", "batch_size": "training batch size"}
     known = {words.get(key, key): value for key, value in inputs.items() if value not in (None, "")}
-    return out + [(key.replace("_", " "), _plain(value)) for key, value in (known | diagnosis.provenance).items()]
+    told = known | diagnosis.provenance
+    return out + [(key.replace("_", " "), _plain(value, counts=key != "seed")) for key, value in told.items()]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, *, counts: bool = True) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) and counts else str(value)
 
 
 def report_markdown(diagnosis: Diagnosis, *, figures: bool) -> str:

@@ -206,7 +206,9 @@ def compare_scores(
     for side in DIRECTIONS:
         share = torch.cat(queries[side])
         blocks = [len(q) for q in queries[side]]
-        estimates[side] = {name: _estimates(t, share, blocks) for name, t in tallies[side].items()}
+        estimates[side] = {
+            name: _estimates(t, share, blocks, pooled=BASELINES[name]().pooled) for name, t in tallies[side].items()
+        }
         first = tallies[side]["cosine"]
         differences[side] = {
             name: _differences(first, t, share, blocks) for name, t in tallies[side].items() if name != "cosine"
@@ -374,17 +376,18 @@ def _merged(parts: list[_Tally]) -> _Tally:
     return _Tally(hits, rates, [h for part in parts for h in part.hubs], information)
 
 
-def _estimates(tally: _Tally, queries: Tensor, groups: list[int]) -> dict[str, Estimate]:
+def _estimates(tally: _Tally, queries: Tensor, groups: list[int], *, pooled: bool) -> dict[str, Estimate]:
     out = {key: _mean(hits, queries) for key, hits in tally.hits.items()}
     out |= _jackknifed(tally.rates, tally.hubs, groups)
     if tally.information:
         out["information"] = _over_halves([found.information for found in tally.information])
-    return {key: out.get(key, _nothing()) for key in MEASURES}
+    return {key: out.get(key, _nothing(key, pooled)) for key in MEASURES}
 
 
-def _nothing() -> Estimate:
-    nan = math.nan
-    return Estimate(nan, nan, nan, nan, "not on one scale, or finer than the data resolve")
+def _nothing(key: str, pooled: bool) -> Estimate:
+    """No number, and why in the few words that a table has room for."""
+    why = "too few groups" if key == "information" else "too few pairs" if pooled else "no common scale"
+    return Estimate(math.nan, math.nan, math.nan, math.nan, why)
 
 
 def _mean(hits: Tensor, queries: Tensor) -> Estimate:

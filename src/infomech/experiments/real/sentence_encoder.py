@@ -183,8 +183,8 @@ def findings(diagnosis: Diagnosis, scored: Scored) -> list[str]:
         f"pairs is {_shown(budget.infonce_sym)} nats, against {log1p(budget.negatives):.2f} for guessing: alignment "
         f"{_shown(budget.alignment)}, remainder {_shown(budget.remainder)}, {densities}.",
         f"An anchor sees {_shown(budget.effective_negatives)} effective negatives of {budget.negatives:,}; a batch's "
-        f"gradient is off by {_shown(budget.gradient.error)} of its length, and the loss is "
-        f"{_shown(budget.above_largest)} nats above that with all {budget.groups - 1:,} others (less log N).",
+        f"gradient is off by {_shown(budget.gradient.error)} of its length, and the loss less "
+        f"log N is {_shown(budget.above_largest)} nats above that with all {budget.groups - 1:,} others.",
         f"Though both sides are text and one encoder embeds them, there is a gap: energy distance {_shown(gap[key])}, "
         f"centroid gap {_shown(gap['centroid_gap'])}, and a linear classifier tells a docstring from a body with an "
         f"accuracy of {_shown(gap['separability'])}.",

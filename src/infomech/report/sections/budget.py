@@ -83,7 +83,7 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
     budget = diagnosis.budget
     found = {key: part for key, part in vars(budget).items() if isinstance(part, Estimate)}
     parts = {key: found[key] for key in dict.fromkeys([*WORDS, *found]) if key in found}
-    caption = f"Energy budget of the symmetric InfoNCE with {budget.negatives} negatives"
+    caption = f"Energy budget of the symmetric InfoNCE with {budget.negatives:,} negatives"
     return [
         Table("budget", "Term", (Column("nats"),), terms(diagnosis), intervals=True, caption=caption),
         _seen(diagnosis),
@@ -96,12 +96,12 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
 
 
 def _seen(diagnosis: Diagnosis) -> Table:
-    """Effective negatives by direction, the loss above that of all, and what the gradient is worth.
+    """Effective negatives by direction, the loss less log N above that of all, and what the gradient is worth.
 
     With all other groups as negatives the last two are 0 by construction, and left out.
     """
     b = diagnosis.budget
-    caption = f"What a batch with {b.negatives} negatives sees"
+    caption = f"What a batch with {b.negatives:,} negatives sees"
     columns = (Column("Estimate"),)
     keys = ["effective_negatives_xy", "effective_negatives_yx"] + ["above_largest"] * (not holds_all(diagnosis))
     lines = lines_of(WORDS, {key: getattr(b, key) for key in keys}, diagnosis)
@@ -202,9 +202,11 @@ def seen_text(diagnosis: Diagnosis) -> str:
     )
     if holds_all(diagnosis):
         return f"{start}. What a larger batch would change, and what its gradient is worth, these data cannot say."
+    below = b.above_largest.value < 0
+    by = _times(b.above_largest, -1.0 if below else 1.0)
     return start + (
-        f"; the loss lies {with_error(b.above_largest)} nats above that "
-        f"with all {b.groups - 1:,} other groups, less the logarithms of their numbers; the gradient at the embeddings "
+        f"; the loss less log N lies {with_error(by)} nats {'below' if below else 'above'} that "
+        f"with all {b.groups - 1:,} other groups as negatives; the gradient at the embeddings "
         f"is off by {with_error(b.gradient.error)} of its length, at a cosine of {with_error(b.gradient.cosine)}."
     )
 
@@ -327,14 +329,31 @@ def _waterfall(diagnosis: Diagnosis) -> Spec:
         "textposition": "middle right",
         "cliponaxis": False,
     }
-    width = max(running) - min(running) or 1.0
-    low = min(running) - 0.05 * width
+    low = min(running) - 0.05 * (max(running) - min(running) or 1.0)
+    names = max(len(line.measure.label) for line in lines)
+    wide, narrow = ([low, _room(low, reach, texts, pixels - _LETTER * min(names, 26))] for pixels in (480, 330))
     layout = base_layout(
         height=520,
-        x=title("nats", range=[low, max(running) + 0.24 * width], zeroline=True, zerolinecolor=MUTED),
+        x=title("nats", range=wide, zeroline=True, zerolinecolor=MUTED),
         y={"autorange": "reversed", "showgrid": False, "ticks": ""},
     )
-    return {"data": [bars, arms, amounts], "layout": layout, "narrow": [low, max(running) + 0.45 * width]}
+    return {"data": [bars, arms, amounts], "layout": layout, "narrow": narrow}
+
+
+_LETTER = 8.0  # pixels of a letter or digit in a chart, at most
+
+
+def _room(low: float, reach: Sequence[float], texts: Sequence[str], pixels: float) -> float:
+    """The right end of an axis of so many pixels from `low` on that has room for the text behind each bar.
+
+    >>> _room(0.0, [10.0, 2.0], ["+1", "+1.234"], 100.0)
+    14.7...
+    """
+    pixels = max(pixels, 90.0)
+    needed = [min(_LETTER * (len(text) + 2), 0.7 * pixels) for text in texts]
+    span = max(reach) - low or 1.0
+    ends = [low + (start - low) * pixels / (pixels - more) for start, more in zip(reach, needed, strict=True)]
+    return max(*ends, max(reach) + 0.05 * span)
 
 
 def figure(diagnosis: Diagnosis) -> Figure:
@@ -482,6 +501,11 @@ BUDGET = Section(
             "Effective negatives",
             "(Σ κ)² / Σ κ² over a batch: how many of its N negatives the softmax really sees. Measured at N: it is not "
             "proportional to N.",
+        ),
+        (
+            "Loss less log N",
+            "InfoNCE − log N: log N grows with the batch whatever the rows are. How far it lies above the same with "
+            "all other groups as negatives is the bias of the batch.",
         ),
         (
             "Gradient error, cosine",

@@ -54,7 +54,7 @@ def _panels(curves: Curves) -> dict[str, tuple[str, list[list[Estimate]], float 
     """What is shown over N, by the end of its chart's id: title, table, and a level to compare with."""
     return {
         "gradient": ("relative error of the gradient", curves.gradient_error, NOISE),
-        "above": ("loss above that of all others (nats)", curves.above_largest, None),
+        "above": ("loss − log N above all (nats)", curves.above_largest, None),
         "seen": ("effective negatives", curves.parts["effective_negatives"], None),
     }
 
@@ -70,7 +70,7 @@ def _part_names(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def charts(diagnosis: Diagnosis) -> dict[str, Spec]:
-    """Error of the gradient, loss above that of all, effective negatives over N; the budget at the batch over tau."""
+    """Error of the gradient, loss less log N above that of all, effective negatives over N; the budget over tau."""
     panels = _panels(measured(diagnosis))
     over = {f"chart-{key}": _over_sizes(diagnosis, *panel) for key, panel in panels.items()}
     return over | {"chart-taus": _over_temperatures(diagnosis)}
@@ -91,7 +91,7 @@ def _over_sizes(diagnosis: Diagnosis, name: str, table: list[list[Estimate]], le
                 colour=colour,
                 hover=f"τ = {tau:g}, N = %{{x}}<br>%{{y:.3g}} (95%: %{{customdata}})",
                 mode="lines+markers",
-                customdata=[f"{e.low:.3g} to {e.high:.3g}" for e in table[place]],
+                customdata=[interval_text(e) for e in table[place]],
                 line={"width": 3.2 if mine else 1.6},
                 marker={"size": 6 if mine else 4},
             )
@@ -188,7 +188,7 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
         "effective negatives",
         "gradient error",
         "gradient cosine",
-        "loss above that of all, in nats",
+        "loss less log N above that of all, in nats",
         "last doubling, in nats",
     )
     lines = [

@@ -30,12 +30,25 @@
     chart.layout.xaxis.title.text = choice.title;
   }
 
+  // Plots have the width of the screen until they are told that of the paper, A4 less its margins in CSS pixels. There
+  // they are lower, so that fewer of them leave most of a page empty.
+  var PAPER = 700, GAP = 20, LOWER = 0.72;
   function draw() {
     var style = getComputedStyle(document.documentElement);
+    var printed = document.documentElement.classList.contains("on-paper");
     Object.keys(charts).forEach(function (id) {
       var place = document.getElementById(id);
       var spec = coloured(charts[id], style);
-      if (place.clientWidth < 480) {
+      var width = place.clientWidth;
+      if (printed) {
+        width = place.closest(".split:not(.tabled), .pair") ? (PAPER - GAP) / 2 : PAPER;
+        spec.layout.width = width;
+        var named = spec.data.filter(function (trace) { return trace.name && trace.showlegend !== false; });
+        if (named.length <= 4) {  // a long legend takes what there is
+          spec.layout.height = Math.round(LOWER * spec.layout.height);
+        }
+      }
+      if (width < 480) {
         spec.layout.font.size = 12;
         if (spec.narrow) {
           spec.layout.xaxis.range = spec.narrow;
@@ -66,18 +79,14 @@
     mark();
   });
 
-  // Plots have the width of the screen until they are told that of the paper, A4 less its
-  // margins in CSS pixels; and paper is light.
-  var PAPER = 700, GAP = 20;
-  function sized(width) {
-    document.documentElement.classList.toggle("on-paper", width > 0);
+  // Paper is light.
+  function sized(printed) {
+    document.documentElement.classList.toggle("on-paper", printed);
     draw();
-    Object.keys(charts).forEach(function (id) {
-      var place = document.getElementById(id);
-      var half = place.closest(".split:not(.tabled), .pair") !== null;
-      Plotly.relayout(place, width ? { width: half ? (width - GAP) / 2 : width } : { width: null, autosize: true });
-    });
+    if (!printed) {
+      Object.keys(charts).forEach(function (id) { Plotly.relayout(id, { width: null, autosize: true }); });
+    }
   }
-  window.addEventListener("beforeprint", function () { sized(PAPER); });
-  window.addEventListener("afterprint", function () { sized(0); });
+  window.addEventListener("beforeprint", function () { sized(true); });
+  window.addEventListener("afterprint", function () { sized(false); });
 })();
