@@ -41,16 +41,14 @@ def filled(
         text = found[0] if fitted is None else found[0].replace("--apply DIR", f"--apply {_quoted([str(fitted)])}")
         if " X Y" not in text or ("--apply" in text and ("--index" not in text or None in files)):
             return text
-        known = dict(takes[found[1]].parameters)
+        known = set() if "--apply" in text else set(takes[found[1]].parameters)
         if "pairs-tied.npy" in text:
-            known.pop("split", None)  # it names the unseen pairs only, which a report with --split is on
+            known.discard("split")  # it names the unseen pairs only, which a report with --split is on
         more = [
             _option(name, value)
             for name, value in options.items()
             if value is not None and name in known and not re.search(rf" --(no-)?{_flag(name)}\b", text)
         ]
-        if "--apply" in text:
-            more = []
         whole = " ".join([text[1:-1].replace(" X Y", f" {words}"), *more])
         # what would break the code that it stands in, or not survive it, is left to the reader
         return f"`{whole}`" if whole.isprintable() and "`" not in whole and "  " not in whole else text

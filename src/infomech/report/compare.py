@@ -314,13 +314,12 @@ def _information_told(comparison: Comparison, at: int) -> list[str]:
     said = [_told(change, names, what, " nats", inputs, better=1, more=more_groups(change, one.anchor_groups))]
     near = [each for each in (one, two) if each.near_ceiling]
     if near:
-        needed = [each.rows_needed for each in near]
         which = "Both are" if len(near) == 2 else "One of them is"
-        larger = max((rows for rows in needed if rows is not None), default=None)
+        needed = [each.rows_needed for each in near if each.rows_needed is not None]
         to_do = (
-            "tie equal rows into one group, which lower the ceiling"
-            if None in needed or larger is None
-            else f"report both with `--batch-size {larger}`, which takes as many groups"
+            f"report both with `--batch-size {max(needed)}`, which takes as many groups"
+            if len(needed) == len(near)
+            else "tie equal rows into one group, which lower the ceiling"
         )
         said.append(f"{which} within 0.5 nats of the ceiling, where differences are understated: {to_do}.")
     return said
@@ -332,10 +331,10 @@ def decide(comparison: Comparison, at: int) -> str:
     names = comparison.names[0], comparison.names[at]
     k, why = _recall_that_differs(first, other)
     recall = mean_recall_difference(first, other, k) if comparison.paired[at] else None
-    what = f"R@{k} (mean of both directions{why})"
+    what = f"R@{k} (mean of both directions{why and '; '}{why})"
     if recall is None:
         key = f"x_to_y_recall_at_{k}"
-        what = f"R@{k} {direction(first, 'x_to_y')}{why and f' ({why[2:]})'}"
+        what = f"R@{k} {direction(first, 'x_to_y')}{why and f' ({why})'}"
         recall = difference(first.retrieval[key], other.retrieval[key])
     row = next(r for r in comparison.rows("budget") if r.key == "infonce_sym")
     loss = row.differences[at]
@@ -356,7 +355,7 @@ def decide(comparison: Comparison, at: int) -> str:
 def _recall_that_differs(first: Diagnosis, other: Diagnosis) -> tuple[int, str]:
     """Recall at 10, or at 1 where that at 10 has no room left in either report, and then why."""
     at_10 = [r.retrieval[f"{way}_recall_at_10"].value for r in (first, other) for way in ("x_to_y", "y_to_x")]
-    return (1, f"; R@10 is above {FULL_RECALL} in both") if min(at_10) > FULL_RECALL else (10, "")
+    return (1, f"R@10 is above {FULL_RECALL} in both") if min(at_10) > FULL_RECALL else (10, "")
 
 
 def _told(
